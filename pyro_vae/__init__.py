@@ -1,0 +1,36 @@
+"""Variational autoencoders as probabilistic programs in Pyro, with an honest log p(x).
+
+Example:
+    >>> import torch, pyro_vae
+    >>> x = torch.bernoulli(torch.full((200, 12), 0.3))
+    >>> vae = pyro_vae.fit(x, likelihood="bernoulli", latent_dim=2, max_epochs=2)
+    >>> vae.encode(x).shape, vae.sample(5).shape, vae.log_prob(x[:3], num_samples=10).shape
+    (torch.Size([200, 2]), torch.Size([5, 12]), torch.Size([3]))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_vae.errors import BadInput as BadInput
+    from pyro_vae.experiment import fit as fit
+    from pyro_vae.experiment import load as load
+    from pyro_vae.vae import VAE as VAE
+
+__version__ = "0.1.0"
+__all__ = ["VAE", "BadInput", "fit", "load"]
+
+_HOME = {"fit": "experiment", "load": "experiment", "VAE": "vae", "BadInput": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use (PEP 562): `python -m pyro_vae.train --help` must not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,87 @@
+"""The user's own array, from a .npy or .npz file or from memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.errors import BadInput, one_line
+
+
+def array(path: str | None, key: str | None = None, **kwargs: Any) -> Dataset:
+    """The array `[N, ...]` in a .npy file, or the entry `key` of a .npz file. Nothing in it is executed.
+
+    Args:
+        path: the file.
+        key: entry of a .npz file; may be left out where there is just one.
+        **kwargs: as for `from_array`.
+
+    Raises:
+        BadInput: if the file or entry is missing or unreadable, and as `from_array` does.
+    """
+    if path is None:
+        raise BadInput("data.path is missing: give data.path=FILE.npy or FILE.npz")
+    file = Path(path)
+    if not file.is_file():
+        raise BadInput(f"data.path={path}: no such file")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            if key is not None:
+                raise BadInput(f"data.key={key}: {path} holds one array without a name; leave data.key out")
+            return from_array(loaded, name=f"data.path={path}", **kwargs)
+        with loaded:
+            names = ", ".join(loaded.files)
+            if key is None and len(loaded.files) == 1:
+                key = loaded.files[0]
+            if key not in loaded.files:
+                raise BadInput(f"data.key={key} is no entry of {path}: choose one of {names}")
+            entry = loaded[key]
+    except BadInput:
+        raise
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
+        raise BadInput(f"data.path={path} is no readable .npy or .npz file ({one_line(error)})") from error
+    return from_array(entry, name=f"data.path={path}, data.key={key}", **kwargs)
+
+
+def from_array(
+    x: np.ndarray | Tensor,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    name: str = "x",
+    **kwargs: Any,
+) -> Dataset:
+    """A data set of an array `[N, ...]`: floats as they are, bytes divided by 255, booleans as 0 and 1.
+
+    Args:
+        x: the array.
+        val_fraction: share of the validation set.
+        test_fraction: share of the test set.
+        split_seed: seed of the random split.
+        name: what messages call the array.
+        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+
+    Raises:
+        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf.
+    """
+    values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if values.dtype != np.uint8 and values.dtype != np.bool_ and values.dtype.kind != "f":
+        raise BadInput(
+            f"{name} has dtype {values.dtype}: convert it to floats (x.astype('float32')), or to bytes 0..255 (uint8)"
+        )
+    if values.size == 0:
+        raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
+    if values.ndim < 2:
+        raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
+    scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    num_bad = int((~np.isfinite(scaled)).sum())
+    if num_bad:
+        raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints")
+    splits = three_way_split(torch.from_numpy(scaled), None, val_fraction, test_fraction, split_seed)
+    return Dataset(*splits, **kwargs)

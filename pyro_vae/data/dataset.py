@@ -1,0 +1,150 @@
+"""A data set in memory: three splits of tensors, explicitly binarized or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import BadInput, one_of
+
+BINARIZATIONS = ("dynamic", "static", "threshold", "none")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Datapoints x `[N, *data_shape]`, float32, and their labels y `[N]`, int64, where there are any."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same on another device."""
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+
+    def first(self, n: int | None) -> Split:
+        """The first n datapoints; None: all.
+
+        Raises:
+            BadInput: if there are fewer.
+        """
+        if n is None:
+            return self
+        if not 1 <= n <= len(self):
+            raise BadInput(f"num_data={n} must lie between 1 and {len(self)}, the size of the split")
+        return Split(self.x[:n], None if self.y is None else self.y[:n])
+
+
+class Dataset:
+    """Training, validation and test data of one shape, on one device.
+
+    Args:
+        train: training data.
+        val: validation data.
+        test: test data.
+        binarize: `dynamic`: each training batch is drawn anew, x ~ Bernoulli(grey value); `static`: drawn
+            once; `threshold`: x > 0.5; `none`. Validation and test data are never drawn more than once.
+        eval_seed: seed of the draws of validation and test data, and of a static training set: these sets
+            are the same in every run.
+
+    Raises:
+        BadInput: if binarize is unknown, or grey values to binarize lie outside [0, 1].
+    """
+
+    def __init__(
+        self, train: Split, val: Split, test: Split, binarize: str = "none", eval_seed: int = 0
+    ) -> None:
+        self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
+        splits = {"train": train, "val": val, "test": test}
+        if binarize != "none":
+            for split in splits.values():
+                low, high = split.x.min().item(), split.x.max().item()
+                if low < 0 or high > 1:
+                    raise BadInput(
+                        f"data.binarize={binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
+                        "rescale them or take data.binarize=none"
+                    )
+        for i, (name, split) in enumerate(splits.items()):
+            if binarize == "threshold":
+                splits[name] = Split((split.x > 0.5).float(), split.y)
+            elif binarize == "static" or (binarize == "dynamic" and name != "train"):
+                generator = torch.Generator().manual_seed(1000 * eval_seed + i)
+                splits[name] = Split(torch.bernoulli(split.x, generator=generator), split.y)
+        self.splits = splits
+
+    @property
+    def train(self) -> Split:
+        """Training data as stored: with `binarize=dynamic` grey values, see `batch`."""
+        return self.splits["train"]
+
+    @property
+    def val(self) -> Split:
+        """Validation data."""
+        return self.splits["val"]
+
+    @property
+    def test(self) -> Split:
+        """Test data."""
+        return self.splits["test"]
+
+    @property
+    def data_shape(self) -> torch.Size:
+        """Shape of one datapoint."""
+        return self.train.x.shape[1:]
+
+    def split(self, name: str) -> Split:
+        """`train`, `val` or `test` as a fixed set: dynamically binarized training data are drawn once.
+
+        Raises:
+            BadInput: if there is no such split.
+        """
+        one_of("split", name, tuple(self.splits))
+        if name == "train" and self.binarize == "dynamic":
+            return Dataset(self.train.to("cpu"), self.val, self.test, "static").train.to(self.train.x.device)
+        return self.splits[name]
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Training data x at `index` `[B]`, binarized anew where `binarize=dynamic`: `[B, *data_shape]`."""
+        x = self.train.x[index]
+        return torch.bernoulli(x) if self.binarize == "dynamic" else x
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Move all splits; returns self."""
+        self.splits = {name: split.to(device) for name, split in self.splits.items()}
+        return self
+
+
+def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: int) -> tuple[Split, Split, Split]:
+    """Random training, validation and test sets, stratified by y where it is given.
+
+    Args:
+        x: `[N, *data_shape]`.
+        y: `[N]` or None.
+        val: share of the validation set, in (0, 1).
+        test: share of the test set, in (0, 1).
+        seed: of the split alone, so that it is the same in every run.
+
+    Raises:
+        BadInput: if a share leaves one of the sets empty.
+    """
+    sizes = {"val": round(val * len(x)), "test": round(test * len(x))}
+    if min(*sizes.values(), len(x) - sum(sizes.values())) < 1:
+        raise BadInput(
+            f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            "training, validation or test set: give more data or other fractions"
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    if y is not None:
+        # within a class in random order, classes interleaved: any slice holds each class in proportion
+        rank = torch.empty(len(y), dtype=torch.double)
+        for label in y.unique():
+            members = order[y[order] == label]
+            rank[members] = (torch.arange(len(members), dtype=torch.double) + 0.5) / len(members)
+        order = order[rank[order].argsort(stable=True)]
+    parts = order.split([len(x) - sum(sizes.values()), sizes["val"], sizes["test"]])
+    train, val_split, test_split = (Split(x[i], None if y is None else y[i]) for i in parts)
+    return train, val_split, test_split

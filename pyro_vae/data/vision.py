@@ -1,0 +1,138 @@
+"""torchvision's sets: files on disk where they are there, else torchvision's own download."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.errors import BadInput, one_line
+
+
+def _torchvision() -> Any:
+    """torchvision.datasets, imported only now: the rest of the library runs where it cannot be imported."""
+    try:
+        from torchvision import datasets
+    except Exception as error:  # a build for another torch raises RuntimeError, a missing one ImportError
+        raise BadInput(
+            f"this data set needs a torchvision that matches torch {torch.__version__} ({one_line(error)}): "
+            "pip install --upgrade torch torchvision, or take data=mnist5k, which needs none"
+        ) from error
+    return datasets
+
+
+@contextmanager
+def _patience(seconds: float) -> Any:
+    """Bound every connection attempt: torchvision's download sets no time limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, files: str) -> tuple[Split, Split]:
+    """Training and test set from disk, else by download.
+
+    Raises:
+        BadInput: with the folder and the files it should hold, if neither gives the data.
+    """
+    try:
+        return make(False)
+    except RuntimeError:  # torchvision's "Dataset not found"
+        pass
+    try:
+        with _patience(5):
+            return make(True)
+    except (RuntimeError, OSError) as error:  # URLError is an OSError
+        raise BadInput(
+            f"data={name}: {folder.resolve()} should hold {files}, and downloading them failed ({one_line(error)}); "
+            "put them there, name their folder by data.root=DIR, or take data=mnist5k, which needs no download"
+        ) from error
+
+
+def _idx(cls_name: str, name: str, root: str, num_val: int, split_seed: int, kwargs: dict[str, Any]) -> Dataset:
+    """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
+    cls = getattr(_torchvision(), cls_name)
+
+    def make(download: bool) -> tuple[Split, Split]:
+        sets = [cls(root, train=train, download=download) for train in (True, False)]
+        train, test = (Split(s.data.float().unsqueeze(1) / 255, s.targets.long()) for s in sets)
+        return train, test
+
+    files = "the unpacked train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
+    train, test = _load(name, make, Path(root) / cls_name / "raw", files)
+    return Dataset(*_hold_out(train, num_val, split_seed), test, **kwargs)
+
+
+def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
+    """Training and validation set, at random."""
+    if not 1 <= num_val < len(train):
+        raise BadInput(f"data.num_val={num_val} must lie between 1 and {len(train) - 1}")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(split_seed))
+    rest, val = order[num_val:], order[:num_val]
+    assert train.y is not None
+    return Split(train.x[rest], train.y[rest]), Split(train.x[val], train.y[val])
+
+
+def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """MNIST: 55,000/5,000/10,000 digits `[1, 28, 28]` in [0, 1].
+
+    Args:
+        root: folder that holds, or gets, `MNIST/raw`.
+        num_val: how many of the training images to validate on.
+        split_seed: seed of that choice.
+        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+
+    Raises:
+        BadInput: if the files are not there and cannot be downloaded, or torchvision cannot be imported.
+    """
+    return _idx("MNIST", "mnist", root, num_val, split_seed, kwargs)
+
+
+def fashion_mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """Fashion-MNIST: 55,000/5,000/10,000 articles of clothing; arguments and errors as for `mnist`."""
+    return _idx("FashionMNIST", "fashion_mnist", root, num_val, split_seed, kwargs)
+
+
+def kmnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """Kuzushiji-MNIST: 55,000/5,000/10,000 cursive characters; arguments and errors as for `mnist`."""
+    return _idx("KMNIST", "kmnist", root, num_val, split_seed, kwargs)
+
+
+def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """Omniglot, 28x28, strokes white: 19,280 background characters (less num_val) and 13,180 test ones.
+
+    These are other alphabets in training and test, torchvision's split, and not the split of the IWAE paper.
+    Arguments and errors as for `mnist`.
+    """
+    cls = _torchvision().Omniglot
+
+    def make(download: bool) -> tuple[Split, Split]:
+        train, test = (_characters(cls(root, background=b, download=download)) for b in (True, False))
+        return train, test
+
+    files = "the unpacked folders images_background and images_evaluation and their .zip files"
+    train, test = _load("omniglot", make, Path(root) / "omniglot-py", files)
+    return Dataset(*_hold_out(train, num_val, split_seed), test, **kwargs)
+
+
+def _characters(images: Any) -> Split:
+    """Drawings of 105x105, black on white, to `[1, 28, 28]` in [0, 1], white on black."""
+    from PIL import Image
+
+    x: list[Tensor] = []
+    y: list[int] = []
+    for image, label in images:
+        small = image.convert("L").resize((28, 28), Image.Resampling.BOX)
+        x.append(torch.from_numpy(1 - np.asarray(small, dtype=np.float32) / 255))
+        y.append(label)
+    return Split(torch.stack(x).unsqueeze(1), torch.tensor(y))

@@ -1,0 +1,51 @@
+"""Bad input: one clear line that names the value and the fix."""
+
+from __future__ import annotations
+
+import math
+
+
+class BadInput(ValueError):
+    """The user's input cannot be used. The commands print its one line and exit with status 2."""
+
+
+class FailedRun(RuntimeError):
+    """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another library's error as one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def positive_int(name: str, value: object) -> int:
+    """`value`, if it is a whole number of at least 1.
+
+    Raises:
+        BadInput: otherwise, naming `name` and `value`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name}={value} must be a whole number of at least 1")
+    return value
+
+
+def positive(name: str, value: object) -> float:
+    """`value` as a float, if it is a finite number above zero.
+
+    Raises:
+        BadInput: otherwise, naming `name` and `value`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+        raise BadInput(f"{name}={value} must be a finite number above 0")
+    return float(value)
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """`value`, if it is one of `choices`.
+
+    Raises:
+        BadInput: otherwise, listing the choices.
+    """
+    if value not in choices:
+        raise BadInput(f"{name}={value} is unknown: choose one of {', '.join(choices)}")
+    return str(value)

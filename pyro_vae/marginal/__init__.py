@@ -1,0 +1,13 @@
+"""Estimators of the marginal likelihood log p(x): one a file, one interface.
+
+    evidence = Estimator(...)(vae.model, vae.guide, x)      # -> LogEvidence, per datapoint
+
+They need Pyro programs whose datapoints lie in one plate at dim −1, and nothing else of a VAE.
+"""
+
+from pyro_vae.marginal.elbo import ELBO
+from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.importance import Importance
+from pyro_vae.marginal.prior import Prior
+
+__all__ = ["ELBO", "Importance", "LogEvidence", "Prior"]

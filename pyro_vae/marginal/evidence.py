@@ -1,0 +1,93 @@
+"""What an estimator of log p(x) returns, and how a stream of log-weights becomes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.pareto import pareto_k, tail_length
+
+
+@dataclass(frozen=True)
+class LogEvidence:
+    """Estimates of log p(x), per datapoint, in nats.
+
+    Attributes:
+        log_px: estimate, `[N]`.
+        se: standard error of `log_px` over the estimator's own noise (delta method), `[N]`; NaN for K = 1.
+        ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
+        pareto_k: tail shape of the weights (PSIS), `[N]`; above 0.7 neither `log_px` nor `se` can be
+            relied on. NaN where there are too few samples to tell.
+        elbo: mean log-weight, `[N]`: the evidence lower bound of the proposal, from the same samples.
+        num_samples: K.
+    """
+
+    log_px: Tensor
+    se: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+    elbo: Tensor
+    num_samples: int
+
+
+class Accumulator:
+    """Running log-space sums over samples of `n` datapoints, in float64; memory is O(n √K).
+
+    Args:
+        num_samples: K, all that will come.
+        n: number of datapoints.
+        device: of the weights.
+    """
+
+    def __init__(self, num_samples: int, n: int, device: torch.device) -> None:
+        self.num_samples = num_samples
+        empty = torch.full((n,), -math.inf, dtype=torch.float64, device=device)
+        self.log_sum, self.log_sum_squares = empty, empty
+        self.sum_log = torch.zeros_like(empty)
+        self.sum_squared_log = torch.zeros_like(empty)
+        self.first: Tensor | None = None
+        self.tail = empty.new_empty((0, n))
+
+    def add(self, log_w: Tensor) -> None:
+        """Take in a block of log-weights `[k, n]`."""
+        log_sum, log_sum_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
+        self.log_sum = torch.logaddexp(self.log_sum, log_sum)
+        self.log_sum_squares = torch.logaddexp(self.log_sum_squares, log_sum_squares)
+        if self.first is None:  # the variance of log w, centred to keep its digits
+            self.first = log_w[0]
+        self.sum_log = self.sum_log + log_w.sum(0)
+        self.sum_squared_log = self.sum_squared_log + (log_w - self.first).square().sum(0)
+        kept = torch.cat([self.tail, log_w])
+        # one more than the tail: the largest weight below it is the threshold
+        self.tail = kept.topk(min(len(kept), tail_length(self.num_samples) + 1), dim=0).values
+
+    def ess(self) -> Tensor:
+        """(Σw)² / Σw², `[n]`."""
+        return (2 * self.log_sum - self.log_sum_squares).exp().clamp(1, self.num_samples)
+
+    def log_mean(self) -> LogEvidence:
+        """log (1/K) Σ w and its diagnostics.
+
+        se by the delta method, sd(w) / (√K mean(w)) = √((K/ESS − 1) / (K − 1)).
+        """
+        K, ess = self.num_samples, self.ess()
+        se = ((K / ess - 1).clamp_min(0) / (K - 1)).sqrt() if K > 1 else torch.full_like(ess, math.nan)
+        return LogEvidence(
+            log_px=self.log_sum - math.log(K),
+            se=se,
+            ess=ess,
+            pareto_k=pareto_k(self.tail, K),
+            elbo=self.sum_log / K,
+            num_samples=K,
+        )
+
+    def mean_log(self) -> LogEvidence:
+        """(1/K) Σ log w, the ELBO, as a bound in the place of log p(x)."""
+        K, evidence = self.num_samples, self.log_mean()
+        assert self.first is not None
+        variance = self.sum_squared_log / K - (evidence.elbo - self.first).square()
+        se = (variance.clamp_min(0) / (K - 1)).sqrt() if K > 1 else torch.full_like(variance, math.nan)
+        return LogEvidence(evidence.elbo, se, evidence.ess, evidence.pareto_k, evidence.elbo, K)

@@ -1,0 +1,53 @@
+"""Pareto-k: how heavy the upper tail of importance weights is, for many datapoints at once.
+
+Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25(72),
+https://arxiv.org/abs/1507.02646; the generalized-Pareto fit is that of Zhang & Stephens (2009),
+Technometrics 51(3), with the weakly informative prior of the former's appendix C.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def tail_length(num_samples: int) -> int:
+    """How many of K weights make the tail: ⌈min(K/5, 3√K)⌉."""
+    return math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
+
+
+def pareto_k(largest: Tensor, num_samples: int) -> Tensor:
+    """k̂ of the `tail_length(K)` largest weights above the next one.
+
+    Args:
+        largest: the `tail_length(K) + 1` largest log-weights, `[M + 1, n]`, in descending order.
+        num_samples: K.
+
+    Returns:
+        `[n]`; NaN where the tail has fewer than 5 weights, −inf where all of them are equal.
+    """
+    M = tail_length(num_samples)
+    if M < 5 or len(largest) < M + 1:
+        return largest.new_full(largest.shape[1:], math.nan)
+    weights = (largest - largest[0]).exp()
+    exceedances = (weights[:M] - weights[M]).flip(0)
+    k = _fit_generalized_pareto(exceedances)
+    k = (M * k + 10 * 0.5) / (M + 10)
+    return torch.where(exceedances[-1] <= 1e-12, -math.inf, k)
+
+
+def _fit_generalized_pareto(x: Tensor) -> Tensor:
+    """Shape k of the generalized Pareto distribution of x `[M, n]`, ascending and non-negative (Zhang & Stephens)."""
+    M = len(x)
+    m = 30 + int(math.sqrt(M))
+    tiny = torch.finfo(x.dtype).tiny
+    grid = torch.arange(1, m + 1, dtype=x.dtype, device=x.device).unsqueeze(-1)
+    quartile = x[int(M / 4 + 0.5) - 1].clamp_min(tiny)
+    theta = 1 / x[-1].clamp_min(tiny) + (1 - (m / (grid - 0.5)).sqrt()) / (3 * quartile)  # [m, n]
+    k = torch.log1p(-theta.unsqueeze(1) * x).mean(1)  # [m, n]
+    log_likelihood = M * ((-theta / k).log() - k - 1)
+    posterior = log_likelihood.softmax(0)
+    theta_mean = (posterior * theta).sum(0)
+    return torch.log1p(-theta_mean * x).mean(0)

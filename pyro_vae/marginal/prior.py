@@ -1,0 +1,41 @@
+"""Naive Monte Carlo with the prior as the proposal: kept to show why it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.marginal.elbo import ELBO
+from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.importance import Importance
+from pyro_vae.marginal.weights import Program
+
+
+def _is_observed(site: dict[str, Any]) -> bool:
+    return bool(site["type"] == "sample" and site["is_observed"])
+
+
+class Prior(Importance):
+    """log p̂(x) = log (1/K) Σ_k p(x | z_k), z_k ~ p(z): importance sampling whose guide is the model's own prior.
+
+    Hardly a draw lands where p(z | x) has its mass: the effective sample size stays near 1 and the estimate
+    falls short by many nats. Arguments and errors as for `Importance`; `elbo` is the guide's.
+    """
+
+    def __call__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None = None,
+        progress: Callable[[int], Any] = lambda pairs: None,
+    ) -> LogEvidence:
+        """Estimates for x `[N, ...]`, on the device of x."""
+        prior = poutine.block(model, hide_fn=_is_observed)
+        evidence = super().__call__(model, prior, x, y, progress)
+        bound = ELBO(min(self.num_samples, 100), self.chunk_size)(model, guide, x, y)
+        return replace(evidence, elbo=bound.log_px)

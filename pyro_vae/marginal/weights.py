@@ -1,0 +1,91 @@
+"""Log importance weights of a Pyro model and guide, per datapoint, streamed in chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+Program = Callable[..., Any]
+
+
+def log_weights(
+    model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int
+) -> Tensor:
+    """log w = log p(x, z) − log q(z | x) at `num_samples` draws z ~ q(z | x): `[num_samples, N]`, nats.
+
+    `pyro.infer.importance.vectorized_importance_weights` sums them over the batch: log p(x) needs them apart.
+
+    Args:
+        model: Pyro program with its datapoints in a plate at dim −1.
+        guide: proposal over the same latent sites.
+        x: data, `[N, ...]`.
+        y: labels, `[N]`, of a conditional model.
+        num_samples: K.
+    """
+    guide_trace = _trace(guide, num_samples, x, y)
+    model_trace = _trace(poutine.replay(model, trace=guide_trace), num_samples, x, y)
+    zero = x.new_zeros((num_samples, len(x)))
+    return zero + _log_prob(model_trace) - _log_prob(guide_trace)
+
+
+def _trace(program: Program, num_samples: int, x: Tensor, y: Tensor | None) -> Trace:
+    args = (x,) if y is None else (x, y)
+    with pyro.plate("num_samples", num_samples, dim=-2):
+        trace = prune_subsample_sites(poutine.trace(program).get_trace(*args))
+    trace.compute_log_prob()
+    return trace
+
+
+def _log_prob(trace: Trace) -> Any:
+    return sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample")
+
+
+def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:
+    """How many datapoints and samples to take at once: (n, k) with n·k ≤ max(chunk_size, 1).
+
+    Both near the square root, as far as N and K allow: encoding x is shared by k samples, and neither
+    dimension leaves the other too short for a fast matrix product.
+    """
+    k = min(num_samples, max(1, math.isqrt(chunk_size)))
+    n = min(N, max(1, chunk_size // k))
+    return n, min(num_samples, max(1, chunk_size // n))
+
+
+def stream(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    num_samples: int,
+    chunk_size: int,
+    progress: Callable[[int], Any] = lambda pairs: None,
+) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+    """Log-weights of all data: for each slice of datapoints an iterator of float64 `[k, n]` blocks.
+
+    Never more than `chunk_size` pairs (sample, datapoint) are in memory, whatever N and K are.
+    `progress` is told the number of pairs that each block adds.
+    """
+    n, k = chunks(len(x), num_samples, chunk_size)
+
+    def blocks(rows: slice) -> Iterator[Tensor]:
+        weigh = partial(log_weights, model, guide, x[rows], None if y is None else y[rows])
+        for done in range(0, num_samples, k):
+            # validation looks at every value: once, by the trainer, is enough
+            with torch.no_grad(), pyro.validation_enabled(False):
+                block = weigh(num_samples=min(k, num_samples - done)).double()
+            yield block
+            progress(block.numel())
+
+    for start in range(0, len(x), n):
+        rows = slice(start, min(start + n, len(x)))
+        yield rows, blocks(rows)

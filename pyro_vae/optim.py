@@ -1,0 +1,102 @@
+"""One torch optimizer for all parameters, in the shape that Pyro's SVI expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pyro_vae.errors import BadInput, positive
+
+
+class JointOptim(PyroOptim):  # type: ignore[misc]
+    """A `PyroOptim` that steps every parameter with one torch optimizer.
+
+    `PyroOptim` makes an optimizer for each parameter, so that a norm can only be clipped parameter by
+    parameter and a step pays Python's price for each. Here `clip_norm` bounds the norm of the whole gradient.
+
+    Args:
+        optimizer: makes the optimizer from parameters, `functools.partial(torch.optim.Adam, lr=1e-3)` say.
+        scheduler: makes a learning-rate schedule from that optimizer; `end_epoch` steps it.
+        clip_norm: bound on the gradient's L2 norm.
+
+    Raises:
+        BadInput: if torch refuses the optimizer's or schedule's arguments, or the clip_norm is not above 0.
+
+    Example:
+        >>> from functools import partial
+        >>> optim = JointOptim(partial(torch.optim.Adam, lr=1e-3), clip_norm=10.0)
+    """
+
+    def __init__(
+        self,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, {})
+        self.make_scheduler = scheduler
+        self.clip_norm = None if clip_norm is None else positive("trainer.clip_norm", clip_norm)
+        self.optimizer: Optimizer | None = None
+        self.scheduler: LRScheduler | None = None
+        self.names: list[str] = []
+        self._waiting: dict[str, Any] | None = None
+        try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
+            trial = optimizer([torch.zeros(1)])
+            if not math.isfinite(trial.param_groups[0]["lr"]):
+                raise ValueError(f"Invalid learning rate: {trial.param_groups[0]['lr']}")
+            if scheduler is not None:
+                scheduler(trial)
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise BadInput(f"optimizer or scheduler: {error}") from error
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        """One step on `params`, which carry their gradients."""
+        if self.optimizer is None:
+            self._start(params)
+        assert self.optimizer is not None
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.clip_norm)
+        self.optimizer.step(*args, **kwargs)
+
+    def _start(self, params: Iterable[Tensor]) -> None:
+        # SVI hands over a set, whose order differs between processes: sort by name
+        store = pyro.get_param_store()
+        named = sorted((store.param_name(p), p) for p in params)
+        self.names = [name for name, _ in named]
+        self.optimizer = self.pt_optim_constructor([p for _, p in named])
+        if self.make_scheduler is not None:
+            self.scheduler = self.make_scheduler(self.optimizer)
+        if self._waiting is not None:
+            if self._waiting["names"] != self.names:
+                raise BadInput("the optimizer's saved state belongs to other parameters")
+            self.optimizer.load_state_dict(self._waiting["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(self._waiting["scheduler"])
+            self._waiting = None
+
+    def end_epoch(self, val_elbo: float) -> None:
+        """Step the schedule; `ReduceLROnPlateau` watches the validation loss −`val_elbo`."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(-val_elbo)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def get_state(self) -> dict[str, Any]:
+        """Names, optimizer and schedule state: live tensors, to be saved or copied at once."""
+        if self.optimizer is None:
+            return self._waiting or {}
+        scheduler = {} if self.scheduler is None else self.scheduler.state_dict()
+        return {"names": self.names, "optimizer": self.optimizer.state_dict(), "scheduler": scheduler}
+
+    def set_state(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `get_state()`'s value; takes effect at the next step."""
+        self._waiting = state_dict or None
+        self.optimizer = self.scheduler = None

@@ -1,0 +1,28 @@
+"""Priors p(z): modules that return a Pyro distribution over the latent."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+
+class StandardNormal(nn.Module):
+    """p(z) = N(0, I).
+
+    Args:
+        latent_dim: D.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
+
+    def forward(self, y: Tensor | None = None) -> TorchDistributionMixin:
+        """p(z), batch_shape `[]`, event_shape `[latent_dim]`; `y` plays no part."""
+        return dist.Normal(self.loc, self.scale).to_event(1)

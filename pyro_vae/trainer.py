@@ -1,0 +1,175 @@
+"""The SVI loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import SVI
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pyro_vae.data import Dataset
+from pyro_vae.errors import BadInput, FailedRun, positive, positive_int
+from pyro_vae.marginal import ELBO
+from pyro_vae.optim import JointOptim
+from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """How far training has come; all of it is in a checkpoint.
+
+    Attributes:
+        epoch: epochs done.
+        step: optimizer steps done.
+        best_elbo: best validation ELBO so far, nats per datapoint.
+        best_epoch: when that was.
+        seconds: time spent on epochs, validation included.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_elbo: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Optimizes model and guide together with Pyro's SVI.
+
+    Args:
+        max_epochs: stop after so many epochs.
+        batch_size: datapoints a step; the last batch of an epoch may be shorter.
+        patience: stop when the validation ELBO has not improved for so many epochs; None: never.
+        max_seconds: stop, within an epoch if need be, after so much time; None: never.
+        clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
+        val_num_samples: draws of z a datapoint for the validation ELBO; the noise is the same every epoch.
+        device: `cpu`, `cuda` …, or `auto`: a GPU if there is one.
+    """
+
+    max_epochs: int = 100
+    batch_size: int = 100
+    patience: int | None = None
+    max_seconds: float | None = None
+    clip_norm: float | None = None
+    val_num_samples: int = 5
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "val_num_samples", "patience"):
+            if name != "patience" or self.patience is not None:
+                positive_int(f"trainer.{name}", getattr(self, name))
+        if self.max_seconds is not None:
+            positive("trainer.max_seconds", self.max_seconds)
+
+    def torch_device(self) -> torch.device:
+        """The device to train on.
+
+        Raises:
+            BadInput: if torch does not have it.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise BadInput(f"trainer.device={self.device} is not available here: try cpu or auto") from error
+        return device
+
+    def fit(
+        self,
+        vae: VAE,
+        data: Dataset,
+        objective: Any,
+        optim: JointOptim,
+        state: State,
+        on_epoch: Callable[[dict[str, float], bool], None],
+    ) -> None:
+        """Train `vae` in place, from `state` on, which is advanced.
+
+        Args:
+            vae: whose model and guide to train, on the data's device.
+            data: training and validation sets.
+            objective: a Pyro ELBO with `differentiable_loss` and `log_likelihood` (`objectives.py`).
+            optim: steps the parameters.
+            state: where to go on.
+            on_epoch: called with the epoch's row of metrics and whether its validation ELBO is the best yet.
+
+        Raises:
+            FailedRun: if the loss is NaN or infinite.
+        """
+        N, started = len(data.train), time.monotonic() - state.seconds
+
+        def loss(model: Any, guide: Any, x: Tensor) -> Tensor:
+            """−ELBO per datapoint: step size and clipping do not depend on the batch size."""
+            value: Tensor = objective.differentiable_loss(model, guide, x) / len(x)
+            return value
+
+        def out_of_time() -> bool:
+            return self.max_seconds is not None and time.monotonic() - started >= self.max_seconds
+
+        svi = SVI(vae.model, vae.guide, optim, loss=loss)
+        bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
+        # a fresh param store: what else this process trains under the same names stays apart
+        with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar:
+            while state.epoch < self.max_epochs and not out_of_time():
+                elbo, log_likelihood, seen = 0.0, torch.zeros((), device=data.train.x.device), 0
+                for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
+                    # Pyro's checks look at every value: the first step passes them, the rest is like it
+                    with pyro.validation_enabled(state.step == 0):
+                        step_loss = svi.step(data.batch(index))
+                    if not math.isfinite(step_loss):
+                        raise FailedRun(
+                            f"the loss is {step_loss} at step {state.step + 1} of epoch {state.epoch + 1}: "
+                            "try a smaller optimizer.lr or trainer.clip_norm=10"
+                        )
+                    elbo -= step_loss * len(index)
+                    log_likelihood += objective.log_likelihood
+                    seen += len(index)
+                    state.step += 1
+                    bar.update()
+                    if out_of_time():
+                        break
+                val_elbo = self.validate(vae, data)
+                optim.end_epoch(val_elbo)
+                state.epoch += 1
+                best = val_elbo > state.best_elbo
+                if best:
+                    state.best_elbo, state.best_epoch = val_elbo, state.epoch
+                state.seconds = time.monotonic() - started
+                on_epoch(
+                    {
+                        "epoch": state.epoch,
+                        "step": state.step,
+                        "train/elbo": elbo / seen,
+                        "train/kl": (log_likelihood.item() - elbo) / seen,
+                        "train/log_likelihood": log_likelihood.item() / seen,
+                        "val/elbo": val_elbo,
+                        "seconds": round(state.seconds, 3),
+                    },
+                    best,
+                )
+                bar.set_postfix(epoch=state.epoch, elbo=f"{elbo / seen:.2f}", val=f"{val_elbo:.2f}")
+                if self.patience is not None and state.epoch - state.best_epoch >= self.patience:
+                    log.info("early stop: no better validation ELBO for %d epochs", self.patience)
+                    break
+
+    def validate(self, vae: VAE, data: Dataset) -> float:
+        """Validation ELBO, nats per datapoint, on noise of its own that is the same every epoch."""
+        devices = [data.val.x.device] if data.val.x.is_cuda else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            evidence = ELBO(self.val_num_samples)(vae.model, vae.guide, data.val.x)
+        return evidence.log_px.mean().item()
