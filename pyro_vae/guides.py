@@ -47,6 +47,9 @@ class FullCovariance(nn.Module):
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         # only the entries that the mask keeps: the D(D − 1)/2 below the diagonal
         self.off_diagonal: nn.Linear | None = None
+        # Adam moves every weight by the learning rate, so a sum over features by that many times as much:
+        # unscaled, L′ grows into noise before μ and σ have learnt anything, and latents collapse
+        self.off_diagonal_gain = 1 / math.sqrt(num_features)
         if latent_dim > 1:
             self.off_diagonal = nn.Linear(num_features, latent_dim * (latent_dim - 1) // 2)
             nn.init.zeros_(self.off_diagonal.weight)
@@ -57,7 +60,8 @@ class FullCovariance(nn.Module):
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         scale_tril = torch.diag_embed(log_scale.exp())
         if self.off_diagonal is not None:
-            scale_tril = scale_tril + vec_to_tril_matrix(self.off_diagonal(h), diag=-1)
+            below = self.off_diagonal_gain * self.off_diagonal(h)
+            scale_tril = scale_tril + vec_to_tril_matrix(below, diag=-1)
         return CholeskyNormal(loc, scale_tril=scale_tril)
 
 

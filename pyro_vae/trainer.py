@@ -73,21 +73,6 @@ class Trainer:
         if self.max_seconds is not None:
             positive("trainer.max_seconds", self.max_seconds)
 
-    def torch_device(self) -> torch.device:
-        """The device to train on.
-
-        Raises:
-            BadInput: if torch does not have it.
-        """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise BadInput(f"trainer.device={self.device} is not available here: try cpu or auto") from error
-        return device
-
     def fit(
         self,
         vae: VAE,
@@ -124,7 +109,7 @@ class Trainer:
         bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar:
-            while state.epoch < self.max_epochs and not out_of_time():
+            while state.epoch < self.max_epochs and not out_of_time() and not self.stalled(state):
                 elbo, log_likelihood, seen = 0.0, torch.zeros((), device=data.train.x.device), 0
                 for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
                     # Pyro's checks look at every value: the first step passes them, the rest is like it
@@ -149,22 +134,27 @@ class Trainer:
                 if best:
                     state.best_elbo, state.best_epoch = val_elbo, state.epoch
                 state.seconds = time.monotonic() - started
-                on_epoch(
-                    {
-                        "epoch": state.epoch,
-                        "step": state.step,
-                        "train/elbo": elbo / seen,
-                        "train/kl": (log_likelihood.item() - elbo) / seen,
-                        "train/log_likelihood": log_likelihood.item() / seen,
-                        "val/elbo": val_elbo,
-                        "seconds": round(state.seconds, 3),
-                    },
-                    best,
-                )
+                row = {
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "train/elbo": elbo / seen,
+                    "train/kl": (log_likelihood.item() - elbo) / seen,
+                    "train/log_likelihood": log_likelihood.item() / seen,
+                    "val/elbo": val_elbo,
+                    "seconds": round(state.seconds, 3),
+                }
+                on_epoch(row, best)
                 bar.set_postfix(epoch=state.epoch, elbo=f"{elbo / seen:.2f}", val=f"{val_elbo:.2f}")
-                if self.patience is not None and state.epoch - state.best_epoch >= self.patience:
-                    log.info("early stop: no better validation ELBO for %d epochs", self.patience)
-                    break
+                if bar.disable:  # no terminal
+                    log.info(
+                        "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f  "
+                        "val/elbo %(val/elbo)9.3f  %(seconds).1f s",
+                        row,
+                    )
+
+    def stalled(self, state: State) -> bool:
+        """Whether the validation ELBO has not improved for `patience` epochs."""
+        return self.patience is not None and state.epoch - state.best_epoch >= self.patience
 
     def validate(self, vae: VAE, data: Dataset) -> float:
         """Validation ELBO, nats per datapoint, on noise of its own that is the same every epoch."""
@@ -173,3 +163,19 @@ class Trainer:
             torch.manual_seed(0)
             evidence = ELBO(self.val_num_samples)(vae.model, vae.guide, data.val.x)
         return evidence.log_px.mean().item()
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one.
+
+    Raises:
+        BadInput: if torch does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device={name} is not available here: take cpu or auto") from error
+    return device

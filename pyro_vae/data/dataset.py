@@ -61,7 +61,7 @@ class Dataset:
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
         splits = {"train": train, "val": val, "test": test}
         if binarize != "none":
-            for split in splits.values():
+            for split in filter(len, splits.values()):
                 low, high = split.x.min().item(), split.x.max().item()
                 if low < 0 or high > 1:
                     raise BadInput(
@@ -125,14 +125,15 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
         x: `[N, *data_shape]`.
         y: `[N]` or None.
         val: share of the validation set, in (0, 1).
-        test: share of the test set, in (0, 1).
+        test: share of the test set, in [0, 1); 0 makes none.
         seed: of the split alone, so that it is the same in every run.
 
     Raises:
         BadInput: if a share leaves one of the sets empty.
     """
     sizes = {"val": round(val * len(x)), "test": round(test * len(x))}
-    if min(*sizes.values(), len(x) - sum(sizes.values())) < 1:
+    enough = sizes["val"] >= 1 and sizes["test"] >= (test != 0) and sum(sizes.values()) < len(x)
+    if not (enough and 0 < val < 1 and 0 <= test < 1):
         raise BadInput(
             f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"

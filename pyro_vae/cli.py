@@ -1,0 +1,108 @@
+"""The shell of the commands: Hydra's, with errors a user can read. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae.config import CONFIG_DIR, compose, explain
+from pyro_vae.errors import BadInput, FailedRun
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> None:
+    """Run `task` on the composed configuration, or print the help, and exit with a status.
+
+    0: success; 1: the run failed; 2: bad input, one line on stderr; 130: Ctrl-C. `HYDRA_FULL_ERROR=1` brings
+    tracebacks back.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_text(config_name, usage))
+            return
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(task)()
+    except KeyboardInterrupt as interrupt:
+        fail(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
+    except Exception as error:
+        if wants_traceback:
+            raise
+        if isinstance(error, FailedRun):
+            fail(f"error: {error}", EXIT_FAILED)
+        message = explain(error)
+        if message is not None:
+            fail(f"error: {message}", EXIT_BAD_INPUT)
+        traceback.print_exc()
+        sys.exit(EXIT_FAILED)
+
+
+def help_text(config_name: str, usage: str) -> str:
+    """Usage, options and defaults; Hydra's own --help takes twice the time."""
+    config = compose([], config_name)
+    options = []
+    for group in sorted(d for d in CONFIG_DIR.iterdir() if d.name in config):
+        options.append(f"  {group.name}={'|'.join(sorted(f.stem for f in group.glob('*.yaml')))}")
+    if config_name == "train":
+        options.append(f"  +experiment={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob('experiment/*.yaml')))}")
+    return "\n".join(
+        [
+            usage.strip(),
+            "\nOptions:",
+            *options,
+            "\nDefaults, to be changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
+            OmegaConf.to_yaml(config),
+            "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",
+        ]
+    )
+
+
+def fail(line: str, status: int) -> None:
+    """Print `line` on stderr and exit."""
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def resumed(argv: list[str]) -> list[str]:
+    """Command-line arguments with the run directory of `resume=DIR`, if given, as Hydra's own."""
+    for argument in reversed(argv):
+        key, _, directory = argument.partition("=")
+        if key == "resume" and directory not in ("", "null"):
+            # the directory's .hydra/ stays: it records how the run was started
+            return [*argv, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
+    return argv
+
+
+def check_run_directory(run_dir: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, or to go on with none.
+
+    Raises:
+        BadInput: in either case.
+    """
+    if resume and not (run_dir / "checkpoints" / "last.pt").is_file():
+        raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
+    if not resume and (run_dir / "checkpoints").exists():
+        raise BadInput(
+            f"{run_dir} already holds a run: resume={run_dir} goes on with it, another hydra.run.dir=DIR starts anew"
+        )
+
+
+class GuardRunDirectory(Callback):
+    """`check_run_directory` before Hydra writes its files there."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before it makes the run directory."""
+        try:
+            check_run_directory(Path(config.hydra.run.dir), resume=config.resume is not None)
+        except BadInput as error:
+            fail(f"error: {error}", EXIT_BAD_INPUT)  # Hydra turns a callback's exceptions, but not this, into warnings

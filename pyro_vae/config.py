@@ -1,0 +1,76 @@
+"""Where the configuration lies, how to compose it, and its errors in one line. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pyro_vae.errors import BadInput, one_line
+
+_HERE = Path(__file__).resolve().parent
+# in a wheel conf/ lies inside the package, in a checkout beside it
+CONFIG_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that `python -m pyro_vae.train OVERRIDES` would run with.
+
+    Raises:
+        BadInput: if an override is unknown or malformed.
+    """
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(explain(error)) from error
+
+
+def explain(error: BaseException) -> str | None:
+    """One line that says what to mend, if `error` stems from the user's input; None if it is a failure of ours."""
+    for cause in _causes(error):
+        if isinstance(cause, BadInput):
+            return str(cause)
+    if isinstance(error, InstantiationException):
+        key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
+        causes = [e for e in _causes(error) if isinstance(e, (TypeError, ValueError, ZeroDivisionError))]
+        return f"{key}: {one_line(causes[-1])}" if causes else None
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
+    if isinstance(error, ConfigCompositionException):
+        return _unknown_key(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return one_line(error)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what caused it, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
+
+
+def _unknown_key(error: ConfigCompositionException) -> str:
+    """Hydra's message on an override that fits nothing, with the keys that would."""
+    cause = error.__cause__
+    node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
+    if node is None or not key:
+        return one_line(error)
+    choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
+    name = str(key).rpartition(".")[-1]
+    if name in choices:  # a known key with a value of the wrong kind
+        return f"{key}: {one_line(cause) if cause else one_line(error)}"
+    close = difflib.get_close_matches(name, choices, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"{key} is no key of the configuration{meant}: choose one of {', '.join(choices)}"

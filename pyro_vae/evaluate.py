@@ -1,0 +1,38 @@
+"""Estimate log p(x) of a trained model, in nats per datapoint.
+
+    python -m pyro_vae.evaluate run=DIR
+    python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae import cli
+from pyro_vae.errors import BadInput
+
+
+def task(config: DictConfig) -> None:
+    """Evaluate one run."""
+    if OmegaConf.is_missing(config, "run"):
+        raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
+    from hydra.utils import instantiate
+
+    from pyro_vae import experiment, report  # imports torch
+    from pyro_vae.trainer import torch_device
+
+    estimator, run_dir = instantiate(config.estimator), Path(config.run)
+    device = torch_device(config.device)
+    vae, trained_with = experiment.restore(run_dir, "best", device)
+    split = experiment.build_data(trained_with).split(config.split).first(config.num_data).to(device)
+    experiment.warn_of_misfit(vae, [split])
+    report.evaluate(vae, split, estimator, config, run_dir)
+
+
+def main() -> None:
+    """The command."""
+    cli.run(task, "evaluate", __doc__ or "")
+
+
+if __name__ == "__main__":
+    main()

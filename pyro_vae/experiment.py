@@ -1,0 +1,264 @@
+"""From a configuration to a trained VAE in a run directory, and back from there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from pyro_vae import checkpoint
+from pyro_vae.cli import check_run_directory
+from pyro_vae.config import compose, explain
+from pyro_vae.data import Dataset, Split, from_array
+from pyro_vae.errors import BadInput
+from pyro_vae.metrics import Metrics
+from pyro_vae.optim import JointOptim
+from pyro_vae.trainer import State, Trainer, torch_device
+from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
+
+
+def build_vae(config: DictConfig, data_shape: Sequence[int]) -> VAE:
+    """The VAE of a configuration, for data of that shape.
+
+    Raises:
+        BadInput: if an option is out of its range or does not fit the data.
+    """
+    families = {axis: partial(instantiate, config[axis]) for axis in ("prior", "likelihood", "guide")}
+    return VAE.build(data_shape, config.latent_dim, instantiate(config.network), **families)
+
+
+def build_data(config: DictConfig) -> Dataset:
+    """The data set of a configuration.
+
+    Raises:
+        BadInput: if it is not there or cannot be used.
+    """
+    data: Dataset = instantiate(config.data)
+    return data
+
+
+def load(run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu") -> VAE:
+    """The trained VAE of a run directory, which alone is needed.
+
+    Args:
+        run_dir: what `python -m pyro_vae.train` printed.
+        which: `best`, the epoch of the highest validation ELBO, or `last`.
+        device: where to put it.
+
+    Raises:
+        BadInput: if the directory is no run, or its checkpoint is truncated or foreign.
+
+    Example:
+        >>> vae = pyro_vae.load("outputs/bernoulli/2026-11-21_10-00-00")  # doctest: +SKIP
+        >>> vae.sample(16).shape                                          # doctest: +SKIP
+        torch.Size([16, 1, 28, 28])
+    """
+    return restore(Path(run_dir), which, device)[0]
+
+
+def restore(run_dir: Path, which: str, device: torch.device | str) -> tuple[VAE, DictConfig]:
+    """`load`, with the configuration the VAE was trained with."""
+    if not (run_dir / "checkpoints").is_dir():
+        raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
+    path = run_dir / "checkpoints" / f"{which}.pt"
+    saved = checkpoint.load(path, device)
+    config = OmegaConf.create(saved["config"])
+    vae = build_vae(config, saved["data_shape"]).to(device)
+    _load_weights(vae, saved, path)
+    return vae.eval(), config
+
+
+def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
+    try:
+        vae.load_state_dict(saved["vae"])
+    except RuntimeError as error:
+        raise BadInput(f"{path}: its weights do not fit its configuration ({error})") from error
+
+
+def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False) -> tuple[VAE, State]:
+    """Train the VAE of a configuration, saving a checkpoint every epoch.
+
+    Args:
+        config: as composed from conf/train.yaml.
+        data: the data; moved to the trainer's device.
+        run_dir: gets checkpoints/, metrics.csv and TensorBoard events.
+        resume: go on from `run_dir`'s last checkpoint.
+
+    Returns:
+        The VAE of the epoch with the best validation ELBO, and how far training came.
+
+    Raises:
+        BadInput: if the configuration cannot be used, or `run_dir` holds a run already.
+        FailedRun: if the loss is NaN or infinite.
+    """
+    check_run_directory(run_dir, resume)
+    set_seed(config.seed)
+    trainer: Trainer = instantiate(config.trainer)
+    device = torch_device(trainer.device)
+    data.to(device)
+    vae = build_vae(config, data.data_shape).to(device)
+    objective = instantiate(config.objective)
+    optim = JointOptim(instantiate(config.optimizer), instantiate(config.scheduler), trainer.clip_norm)
+    warn_of_misfit(vae, [data.split(name) for name in data.splits])
+
+    checkpoints = run_dir / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    last, best = checkpoints / "last.pt", checkpoints / "best.pt"
+    state = State()
+    if resume:
+        saved = checkpoint.load(last, device)
+        _load_weights(vae, saved, last)
+        optim.set_state(saved["optim"])
+        checkpoint.set_rng_state(saved["rng"])
+        state = State(**saved["state"])
+        log.info("resumed after epoch %d", state.epoch)
+
+    def save(paths: list[Path]) -> None:
+        content = {
+            "config": OmegaConf.to_container(config, resolve=True),
+            "data_shape": list(data.data_shape),
+            "vae": vae.state_dict(),
+            "optim": optim.get_state(),
+            "rng": checkpoint.get_rng_state(),
+            "state": asdict(state),
+        }
+        checkpoint.save(paths, content)
+
+    if not resume:
+        save([last])  # so that an interrupted first epoch can be resumed as well
+    with Metrics(run_dir, state.epoch) as metrics:
+
+        def on_epoch(row: dict[str, float], is_best: bool) -> None:
+            metrics.write(row)
+            save([last, best] if is_best else [last])
+
+        trainer.fit(vae, data, objective, optim, state, on_epoch)
+    return load(run_dir, device=device), state
+
+
+def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
+    """The configuration in `run_dir`'s last checkpoint, with the trainer's and estimator's keys overridden.
+
+    Raises:
+        BadInput: if `overrides` name another key: the model and its data are what they are.
+    """
+    saved = OmegaConf.create(checkpoint.load(run_dir / "checkpoints" / "last.pt")["config"])
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key == "resume":
+            continue
+        if key.partition(".")[0] not in ("trainer", "estimator"):
+            raise BadInput(
+                f"{override}: a resumed run keeps its configuration, but for trainer.* and estimator.*; "
+                "leave it out, or start anew"
+            )
+        OmegaConf.update(saved, key, OmegaConf.select(config, key), merge=False)
+    return saved
+
+
+def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
+    """Say so where log p(x) of these data under this likelihood is not what it seems.
+
+    Raises:
+        BadInput: if the likelihood cannot take the data at all.
+    """
+    for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits if len(split)):
+        if warning:
+            log.warning("warning: %s", warning)
+
+
+def set_seed(seed: object) -> None:
+    """Seed all generators.
+
+    Raises:
+        BadInput: if it is none.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise BadInput(f"seed={seed} must be a whole number from 0 to 2**32 - 1")
+    pyro.set_rng_seed(seed)
+
+
+def fit(
+    x: np.ndarray | Tensor,
+    *,
+    likelihood: str = "bernoulli",
+    guide: str = "diagonal",
+    network: str = "mlp",
+    latent_dim: int = 20,
+    max_epochs: int = 100,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    binarize: str = "none",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+) -> VAE:
+    """Fit a VAE to an array: what `python -m pyro_vae.train data=array` does, from a notebook.
+
+    Args:
+        x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
+        likelihood: option of conf/likelihood.
+        guide: option of conf/guide.
+        network: option of conf/network.
+        latent_dim: dimension of z.
+        max_epochs: passes over the training data.
+        batch_size: datapoints a step.
+        lr: learning rate.
+        binarize: `dynamic`, `static`, `threshold` or `none`.
+        val_fraction: share of the data by which the best epoch is chosen; the others are trained on.
+        seed: of initialization, batches and noise.
+        overrides: what else the command accepts, `["network.hidden=[64]", "trainer.patience=10"]` say.
+        run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.
+
+    Returns:
+        The VAE of the epoch with the best validation ELBO.
+
+    Raises:
+        BadInput: if the array or an option cannot be used.
+        FailedRun: if the loss becomes NaN or infinite.
+
+    Example:
+        >>> x = torch.rand(200, 12).round()
+        >>> vae = pyro_vae.fit(x, latent_dim=2, max_epochs=2, overrides=["network.hidden=[16]"])
+        >>> vae.encode(x).shape
+        torch.Size([200, 2])
+    """
+    config = compose(
+        [
+            "data=array",
+            f"data.binarize={binarize}",
+            f"data.val_fraction={val_fraction}",
+            "data.test_fraction=0",
+            f"likelihood={likelihood}",
+            f"guide={guide}",
+            f"network={network}",
+            f"latent_dim={latent_dim}",
+            f"trainer.max_epochs={max_epochs}",
+            f"trainer.batch_size={batch_size}",
+            f"optimizer.lr={lr}",
+            f"seed={seed}",
+            *overrides,
+        ]
+    )
+    settings = {key: value for key, value in config.data.items() if key not in ("_target_", "path", "key")}
+    data = from_array(x, **settings)
+    with TemporaryDirectory() as temporary:
+        try:
+            return train(config, data, Path(run_dir or temporary))[0]
+        except InstantiationException as error:
+            raise BadInput(explain(error)) from error

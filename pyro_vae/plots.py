@@ -1,0 +1,135 @@
+"""Figures from arrays; no model code. Data that are no images are drawn as points (2-D) or lines."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+GREY = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0, "interpolation": "nearest"}
+
+
+def samples(x: np.ndarray, path: Path) -> None:
+    """Draws x `[n, *data_shape]` from the generative model, to a PNG."""
+    title = "Samples: means of p(x | z), z ~ p(z)"
+    if is_image(x):
+        _save(_picture(tile(x, math.ceil(math.sqrt(len(x)))), title), path)
+        return
+    figure, ax = _figure(title)
+    _draw_vectors(ax, x, "C0", "samples")
+    _save(figure, path)
+
+
+def reconstructions(x: np.ndarray, reconstruction: np.ndarray, path: Path) -> None:
+    """Data x `[n, *data_shape]` above, or beneath, their reconstructions of the same shape, to a PNG."""
+    if is_image(x):
+        both = np.concatenate([x, reconstruction])
+        _save(_picture(tile(both, len(x)), "Test data (above) and their reconstructions (below)"), path)
+        return
+    figure, ax = _figure("Test data and their reconstructions")
+    _draw_vectors(ax, x, "C0", "data")
+    _draw_vectors(ax, reconstruction, "C1", "reconstructions")
+    ax.legend()
+    _save(figure, path)
+
+
+def training(rows: list[dict[str, float]], path: Path) -> None:
+    """ELBO and KL against epochs, from the rows of metrics.csv, to a PNG."""
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in ("train/elbo", "val/elbo"):
+        left.plot(epochs, [row[name] for row in rows], label=name, marker="." if len(rows) < 3 else None)
+    validation = np.array([row["val/elbo"] for row in rows] or [0.0])
+    # the first epochs would flatten all that follows
+    left.set_ylim(bottom=np.quantile(validation, 0.1) - 0.5 * np.ptp(validation[len(validation) // 10 :]) - 1)
+    left.set(title="Evidence lower bound", xlabel="epoch", ylabel="nats per datapoint")
+    left.legend(loc="lower right")
+    right.plot(epochs, [row["train/kl"] for row in rows], color="C2", marker="." if len(rows) < 3 else None)
+    right.set(title="KL(q(z | x) ‖ p(z)), training", xlabel="epoch", ylabel="nats per datapoint")
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def latent(z: np.ndarray, y: np.ndarray | None, path: Path) -> None:
+    """Embeddings z `[n, 2]`, coloured by labels y `[n]` where there are any, to a PNG."""
+    figure, ax = _figure("Embedding of the test data: means of q(z | x)", size=(6, 5.4))
+    if y is None:
+        ax.scatter(z[:, 0], z[:, 1], s=10)
+    else:
+        labels = np.unique(y)
+        dots = ax.scatter(z[:, 0], z[:, 1], s=10, c=np.searchsorted(labels, y), cmap="tab10" if len(labels) <= 10 else "turbo")
+        if len(labels) <= 20:
+            ax.legend(dots.legend_elements(num=None)[0], labels, title="y", loc="upper right", fontsize="small")
+    ax.set(xlabel="z₁", ylabel="z₂", aspect="equal")
+    ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def manifold(x: np.ndarray, path: Path) -> None:
+    """Decoded grid of a 2-D latent, x `[rows², *data_shape]`, to a PNG."""
+    side = math.isqrt(len(x))
+    title = "Means of p(x | z) over the quantiles of p(z)"
+    if is_image(x):
+        _save(_picture(tile(x, side), title), path)
+        return
+    figure, ax = _figure(title)
+    _draw_vectors(ax, x, "C0", "means")
+    _save(figure, path)
+
+
+def is_image(x: np.ndarray) -> bool:
+    """Whether datapoints of x `[n, *data_shape]` are images `[H, W]`, `[1, H, W]` or `[3, H, W]`."""
+    shape = x.shape[1:]
+    return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) > 1
+
+
+def tile(x: np.ndarray, columns: int) -> np.ndarray:
+    """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`."""
+    if x.ndim == 3:
+        x = x[:, None]
+    n, C, H, W = x.shape
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows, columns, C, H + 1, W + 1), 0.5, dtype=np.float32)
+    for i, image in enumerate(x):
+        canvas[i // columns, i % columns, :, :H, :W] = np.clip(image, 0, 1)
+    picture = canvas.transpose(0, 3, 1, 4, 2).reshape(rows * (H + 1), columns * (W + 1), C)[:-1, :-1]
+    return picture[..., 0] if C == 1 else picture
+
+
+def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
+    x = x.reshape(len(x), -1)
+    if x.shape[1] == 2:
+        ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
+        ax.set(xlabel="x₁", ylabel="x₂")
+        return
+    lines = ax.plot(x.T, color=color, alpha=min(1.0, 8 / len(x)), marker="." if x.shape[1] < 30 else None)
+    lines[0].set_label(label)
+    ax.set(xlabel="dimension", ylabel="value")
+
+
+def _figure(title: str, size: tuple[float, float] = (7, 4.5)) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(title)
+    return figure, ax
+
+
+def _picture(image: np.ndarray, title: str) -> Figure:
+    """A figure that holds the picture alone, its pixels enlarged evenly."""
+    height, width = image.shape[:2]
+    inches = 7.0
+    figure = Figure(figsize=(inches, inches * height / width + 0.4), layout="constrained")
+    ax = figure.subplots()
+    ax.imshow(image, **GREY)
+    ax.set_title(title)
+    ax.set_axis_off()
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)

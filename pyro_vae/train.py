@@ -1,0 +1,49 @@
+"""Train a variational autoencoder, estimate log p(x) of its test set, draw figures.
+
+    python -m pyro_vae.train +experiment=bernoulli
+    python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
+    python -m pyro_vae.train data=array data.path=FILE.npy likelihood=gaussian
+    python -m pyro_vae.train resume=DIR trainer.max_epochs=200
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pyro_vae import cli
+
+log = logging.getLogger(__name__)
+
+
+def task(config: DictConfig) -> None:
+    """One run, in Hydra's output directory or in that of `resume`."""
+    from hydra.utils import instantiate
+
+    from pyro_vae import experiment, report  # imports torch
+
+    hydra = HydraConfig.get()
+    run_dir = Path(config.resume or hydra.runtime.output_dir)
+    if config.resume:
+        config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
+    log.info("run directory: %s", run_dir)
+    try:
+        estimator = instantiate(config.estimator)  # its errors now, not after training
+        data = experiment.build_data(config)
+        vae, state = experiment.train(config, data, run_dir, resume=bool(config.resume))
+        report.report(vae, data, estimator, config, state.seconds, run_dir)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None
+    log.info("run directory: %s", run_dir)
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = cli.resumed(sys.argv[1:])
+    cli.run(task, "train", __doc__ or "")
+
+
+if __name__ == "__main__":
+    main()
