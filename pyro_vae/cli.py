@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.config import CONFIG_DIR, compose, explain
@@ -25,13 +27,25 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     0: success; 1: the run failed; 2: bad input, one line on stderr; 130: Ctrl-C. `HYDRA_FULL_ERROR=1` brings
     tracebacks back.
     """
+    failed: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            task(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs, then names those that failed
+            failed.append(error)  # past Hydra, which would add a line of its own
+
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_text(config_name, usage))
             return
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        if failed:
+            raise failed[0]
     except KeyboardInterrupt as interrupt:
         fail(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
     except Exception as error:

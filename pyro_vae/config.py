@@ -8,7 +8,13 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,6 +47,8 @@ def explain(error: BaseException) -> str | None:
         key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
         causes = [e for e in _causes(error) if isinstance(e, (TypeError, ValueError, ZeroDivisionError))]
         return f"{key}: {one_line(causes[-1])}" if causes else None
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read ({one_line(error)}): write KEY=VALUE"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"

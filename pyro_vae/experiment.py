@@ -113,7 +113,7 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
     vae = build_vae(config, data.data_shape).to(device)
     objective = instantiate(config.objective)
     optim = JointOptim(instantiate(config.optimizer), instantiate(config.scheduler), trainer.clip_norm)
-    warn_of_misfit(vae, [data.split(name) for name in data.splits])
+    warn_of_misfit(vae, [data.split(name) for name, split in data.splits.items() if len(split)])
 
     checkpoints = run_dir / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     Raises:
         BadInput: if the likelihood cannot take the data at all.
     """
-    for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits if len(split)):
+    for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
             log.warning("warning: %s", warning)
 

@@ -5,7 +5,7 @@ ELBO = E_q[log p(x | z)] − KL: with the first term known, the KL part of every
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro.infer
@@ -22,8 +22,8 @@ class _KeepsLogLikelihood:
     """Mixin over Pyro's trace-based ELBOs.
 
     Attributes:
-        log_likelihood: Σ log p(x | z) of the last `differentiable_loss`, in nats: the observed sites summed
-            over the batch, averaged over the particles, detached.
+        log_likelihood: Σ log p(x | z) of the last loss, in nats: the observed sites summed over the batch,
+            averaged over the particles, detached.
     """
 
     log_likelihood: Tensor
@@ -38,20 +38,14 @@ class _KeepsLogLikelihood:
             **kwargs,
         )
 
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        traces: tuple[Trace, Trace] = super()._get_trace(model, guide, args, kwargs)  # type: ignore[misc]
-        for site in traces[0].nodes.values():
-            if site["type"] == "sample" and site["is_observed"]:
-                self.log_likelihood = (
-                    self.log_likelihood + site["log_prob_sum"].detach() / self.num_particles
-                )
-        return traces
-
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """−ELBO in nats, summed over the batch, with gradients."""
+    def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[tuple[Trace, Trace]]:
         self.log_likelihood = torch.zeros(())
-        loss: Tensor = super().differentiable_loss(model, guide, *args, **kwargs)  # type: ignore[misc]
-        return loss
+        for model_trace, guide_trace in super()._get_traces(model, guide, args, kwargs):  # type: ignore[misc]
+            for site in model_trace.nodes.values():
+                if site["type"] == "sample" and site["is_observed"]:
+                    part = site["log_prob_sum"].detach() / self.num_particles
+                    self.log_likelihood = self.log_likelihood + part
+            yield model_trace, guide_trace
 
 
 class Trace_ELBO(_KeepsLogLikelihood, pyro.infer.Trace_ELBO):  # type: ignore[misc]

@@ -25,14 +25,16 @@ def task(config: DictConfig) -> None:
     from pyro_vae import experiment, report  # imports torch
 
     hydra = HydraConfig.get()
-    run_dir = Path(config.resume or hydra.runtime.output_dir)
-    if config.resume:
+    resume = config.resume is not None
+    run_dir = Path(config.resume if resume else hydra.runtime.output_dir)
+    if resume:
         config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
     log.info("run directory: %s", run_dir)
     try:
-        estimator = instantiate(config.estimator)  # its errors now, not after training
+        estimator = instantiate(config.estimator)  # errors of what is needed last, now
         data = experiment.build_data(config)
-        vae, state = experiment.train(config, data, run_dir, resume=bool(config.resume))
+        data.split("test")
+        vae, state = experiment.train(config, data, run_dir, resume=resume)
         report.report(vae, data, estimator, config, state.seconds, run_dir)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None

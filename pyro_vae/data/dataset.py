@@ -100,9 +100,11 @@ class Dataset:
         """`train`, `val` or `test` as a fixed set: dynamically binarized training data are drawn once.
 
         Raises:
-            BadInput: if there is no such split.
+            BadInput: if there is no such split, or nothing in it.
         """
         one_of("split", name, tuple(self.splits))
+        if not len(self.splits[name]):
+            raise BadInput(f"split={name} is empty: give it a share of the data, as in data.{name}_fraction=0.1")
         if name == "train" and self.binarize == "dynamic":
             return Dataset(self.train.to("cpu"), self.val, self.test, "static").train.to(self.train.x.device)
         return self.splits[name]

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from pyro_vae.guides import FullCovariance
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.networks import MLP
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for child processes: OpenMP threads of two processes spin on each other
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+
+
+@dataclass
+class PPCA:
+    """Probabilistic PCA as a VAE: x = W z + b + σ ε, in double precision, with all that is known of it."""
+
+    vae: VAE
+    W: Tensor
+    b: Tensor
+    sigma: float
+
+    @property
+    def evidence(self) -> MultivariateNormal:
+        """p(x)."""
+        return MultivariateNormal(self.b, self.W @ self.W.T + self.sigma**2 * torch.eye(len(self.b)).double())
+
+    def posterior(self, x: Tensor) -> MultivariateNormal:
+        """p(z | x)."""
+        gain, covariance = self._posterior()
+        return MultivariateNormal((x - self.b) @ gain.T, covariance)
+
+    def _posterior(self) -> tuple[Tensor, Tensor]:
+        M = self.W.T @ self.W + self.sigma**2 * torch.eye(self.W.shape[1]).double()
+        return M.inverse() @ self.W.T, self.sigma**2 * M.inverse()
+
+    def set_exact_guide(self) -> None:
+        """Give the guide, which must be a FullCovariance on features x, the exact posterior."""
+        gain, covariance = self._posterior()
+        L = torch.linalg.cholesky(covariance)
+        q, d = self.vae.posterior, self.W.shape[1]
+        rows, columns = torch.tril_indices(d, d, offset=-1)
+        with torch.no_grad():
+            q.loc_log_scale.weight.zero_()
+            q.loc_log_scale.weight[:d] = gain
+            q.loc_log_scale.bias[:d] = -gain @ self.b
+            q.loc_log_scale.bias[d:] = L.diagonal().log()
+            q.off_diagonal.weight.zero_()
+            q.off_diagonal.bias.copy_(L[rows, columns] / q.off_diagonal_gain)
+
+
+def make_ppca(guide: Callable[..., torch.nn.Module] = FullCovariance, D: int = 5, d: int = 2) -> PPCA:
+    likelihood = partial(Gaussian, scale="fixed", init_scale=0.5)
+    vae = VAE.build([D], d, MLP([]), StandardNormal, likelihood, guide).double()
+    generator = torch.Generator().manual_seed(1)
+    W = torch.randn(D, d, generator=generator).double()
+    W[:, 1:] = 0.5 * W[:, 1:] + W[:, :1]  # columns far from orthogonal: so are the posterior's axes
+    W /= W.norm(dim=0)
+    b = torch.randn(D, generator=generator).double()
+    linear = vae.decoder[0]
+    with torch.no_grad():
+        linear.weight.copy_(W)
+        linear.bias.copy_(b)
+    return PPCA(vae, W, b, 0.5)
+
+
+@pytest.fixture
+def ppca() -> PPCA:
+    return make_ppca()
+
+
+@pytest.fixture
+def small_vae() -> VAE:
+    from pyro_vae.guides import Diagonal
+    from pyro_vae.likelihoods import Bernoulli
+
+    return VAE.build([6], 2, MLP([16]), StandardNormal, Bernoulli, Diagonal).double()
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores
+
+    def run(name: str, *arguments: str) -> Outcome:
+        from importlib import import_module
+
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        capsys.readouterr()
+        code = 0
+        try:
+            import_module(f"pyro_vae.{name}").main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+# a run of a second: 200 binary vectors of 12 entries
+SMALL = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "data=array"]
+
+
+@pytest.fixture
+def small_data(tmp_path) -> str:
+    path = tmp_path / "binary.npy"
+    rng = np.random.default_rng(0)
+    prototypes = rng.random((3, 12)) < 0.5
+    flips = rng.random((200, 12)) < 0.1
+    np.save(path, (prototypes[rng.integers(3, size=200)] ^ flips).astype(np.float32))
+    return f"data.path={path}"
+
+
+@pytest.fixture
+def small_run(command, small_data, tmp_path) -> Path:
+    """A finished run directory."""
+    run_dir = tmp_path / "run"
+    outcome = command("train", *SMALL, small_data, f"hydra.run.dir={run_dir}")
+    assert outcome.code == 0, outcome.err
+    return run_dir

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from pyro_vae.data import array, from_array
+from pyro_vae.errors import BadInput
+
+X = np.arange(200, dtype=np.float32).reshape(50, 2, 2) / 200
+
+
+def everything(data):
+    return torch.cat([data.train.x, data.val.x, data.test.x]).flatten().sort().values.numpy()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_npy_of_floats(tmp_path, dtype):
+    np.save(tmp_path / "x.npy", X.astype(dtype))
+    data = array(str(tmp_path / "x.npy"))
+    assert data.data_shape == (2, 2)
+    assert data.train.x.dtype == torch.float32
+    np.testing.assert_allclose(everything(data), X.flatten(), atol=1e-3)
+
+
+def test_bytes_are_scaled_and_booleans_are_zeros_and_ones(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[0, 51, 255]] * 20, dtype=np.uint8))
+    data = array(str(tmp_path / "x.npy"))
+    torch.testing.assert_close(data.train.x[0], torch.tensor([0.0, 0.2, 1.0]))
+    assert set(everything(from_array(X > 0.5))) == {0.0, 1.0}
+
+
+def test_npz_by_key(tmp_path):
+    np.savez(tmp_path / "two.npz", a=X, b=X + 1)
+    np.savez(tmp_path / "one.npz", a=X)
+    np.testing.assert_allclose(everything(array(str(tmp_path / "two.npz"), key="b")), X.flatten() + 1)
+    np.testing.assert_allclose(everything(array(str(tmp_path / "one.npz"))), X.flatten())
+    with pytest.raises(BadInput, match="data.key=c is no entry.*a, b"):
+        array(str(tmp_path / "two.npz"), key="c")
+    with pytest.raises(BadInput, match="data.key=None.*a, b"):
+        array(str(tmp_path / "two.npz"))
+
+
+def test_fractions():
+    data = from_array(X, val_fraction=0.2, test_fraction=0.0)
+    assert [len(data.train), len(data.val), len(data.test)] == [40, 10, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.where(X > 0.9, np.nan, X), "x holds 19 values that are NaN or Inf"),
+        (np.where(X > 0.9, np.inf, X), "NaN or Inf"),
+        (np.full((50, 2), 1e300), "NaN or Inf"),  # overflows float32
+        (X.astype(np.int64), "dtype int64"),
+        (X.astype(np.complex64), "dtype complex64"),
+        (np.full((50, 2), "a"), "dtype <U1"),
+        (np.zeros((0, 4), np.float32), "empty"),
+        (np.zeros((4, 0), np.float32), "empty"),
+        (np.zeros(10, np.float32), r"shape \[10\]"),
+        (np.float32(1), r"shape \[\]"),
+        (X[:3], "3 datapoints"),
+    ],
+)
+def test_refuses_arrays_that_cannot_be_used(x, message):
+    with pytest.raises(BadInput, match=message):
+        from_array(x)
+
+
+def test_refuses_files_that_cannot_be_used(tmp_path):
+    path = tmp_path / "x.npy"
+    with pytest.raises(BadInput, match="data.path is missing"):
+        array(None)
+    with pytest.raises(BadInput, match=r"x\.npy: no such file"):
+        array(str(path))
+    np.save(path, X)
+    with pytest.raises(BadInput, match="data.key=a"):
+        array(str(path), key="a")
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[:40], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match="no readable .npy or .npz"):
+            array(str(path))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    np.save(tmp_path / "x.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    with pytest.raises(BadInput):
+        array(str(tmp_path / "x.npy"))
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,101 @@
+"""torchvision's sets, with files made here and a download that fails; torchvision itself may be missing or broken."""
+
+import gzip
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from pyro_vae import data
+from pyro_vae.errors import BadInput
+
+IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+def torchvision_or_skip():
+    try:
+        import torchvision  # noqa: F401
+    except Exception as error:
+        pytest.skip(f"torchvision does not import here: {error}")
+
+
+def write_idx(folder, n_train=30, n_test=10):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for prefix, n in (("train", n_train), ("t10k", n_test)):
+        images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        header = np.array([2051, n, 28, 28], dtype=">i4").tobytes()
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = np.array([2049, n], dtype=">i4").tobytes()
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + (np.arange(n) % 10).astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(("name", "folder"), IDX_SETS.items())
+def test_reads_files_on_disk_without_network(name, folder, tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / folder / "raw")
+    loaded = getattr(data, name)(root=str(tmp_path), num_val=5)
+    assert [len(loaded.train), len(loaded.val), len(loaded.test)] == [25, 5, 10]
+    assert loaded.data_shape == (1, 28, 28)
+    assert 0.4 < loaded.train.x.mean() < 0.6
+
+
+@pytest.mark.parametrize(("name", "folder"), [*((n, f"{f}/raw") for n, f in IDX_SETS.items()), ("omniglot", "omniglot-py")])
+def test_without_files_and_network_fails_at_once_and_names_the_folder(name, folder, tmp_path, no_network):
+    torchvision_or_skip()
+    started = time.monotonic()
+    with pytest.raises(BadInput, match=f"data={name}: .*{folder} should hold.*data.root=DIR"):
+        getattr(data, name)(root=str(tmp_path))
+    assert time.monotonic() - started < 5
+
+
+def test_packed_files_alone_are_named_as_such(tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / "MNIST" / "raw")
+    for path in (tmp_path / "MNIST" / "raw").iterdir():
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    with pytest.raises(BadInput, match="unpacked train-images-idx3-ubyte"):
+        data.mnist(root=str(tmp_path))
+
+
+def test_num_val_out_of_range(tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / "MNIST" / "raw")
+    with pytest.raises(BadInput, match="data.num_val=30"):
+        data.mnist(root=str(tmp_path), num_val=30)
+
+
+@pytest.mark.parametrize("error", [ImportError("no module"), RuntimeError("operator torchvision::nms does not exist")])
+def test_a_torchvision_that_does_not_match_says_what_to_install(error, monkeypatch):
+    class Broken:
+        def find_spec(self, name, *args):
+            if name.split(".")[0] == "torchvision":
+                raise error
+
+    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(BadInput, match="pip install --upgrade torch torchvision.*data=mnist5k"):
+        data.mnist()
+
+
+def test_the_library_imports_no_torchvision():
+    code = (
+        "import sys, pyro_vae.experiment, pyro_vae.report; from pyro_vae.data import mnist5k; mnist5k(); "
+        "assert not any(m.split('.')[0] == 'torchvision' for m in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,45 @@
+import json
+import math
+
+import pytest
+import torch
+
+from pyro_vae.marginal import LogEvidence
+from pyro_vae.marginal.summary import summarize, table
+
+
+def test_means_and_standard_errors():
+    evidence = LogEvidence(
+        log_px=torch.tensor([1.0, 2.0, 6.0]),
+        se=torch.tensor([0.3, 0.4, 1.2]),
+        ess=torch.tensor([5.0, 7.0, 100.0]),
+        pareto_k=torch.tensor([0.1, 0.9, -0.2]),
+        elbo=torch.tensor([0.0, 1.0, 2.0]),
+        num_samples=100,
+    )
+    summary = summarize(evidence, "importance")
+    assert summary == pytest.approx(
+        {
+            "elbo": 1.0,
+            "log_px": 3.0,
+            "log_px_se": math.sqrt(7 / 3),
+            "log_px_mc_se": 1.3 / 3,
+            "estimator": "importance",
+            "num_samples": 100,
+            "ess_median": 7.0,
+            "ess_min": 5.0,
+            "pareto_k_max": 0.9,
+            "num_data": 3,
+        }
+    )
+    assert "3 datapoints" in table(summary, "test")
+    assert "1.528" in table(summary, "test")
+
+
+def test_what_cannot_be_told_is_null_in_json():
+    nan = torch.tensor([math.nan])
+    one = LogEvidence(torch.tensor([1.0]), nan, torch.tensor([1.0]), nan, torch.tensor([1.0]), 1)
+    summary = summarize(one, "importance")
+    assert summary["log_px_se"] is summary["log_px_mc_se"] is summary["pareto_k_max"] is None
+    json.dumps(summary, allow_nan=False)
+    assert " - " in table(summary, "test")

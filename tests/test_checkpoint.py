@@ -1,0 +1,73 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from pyro_vae import checkpoint
+from pyro_vae.errors import BadInput
+
+
+def test_round_trip(tmp_path):
+    paths = [tmp_path / "last.pt", tmp_path / "best.pt"]
+    content = {"vae": {"w": torch.arange(3.0)}, "config": {"a": [1, None, "x"]}, "best": float("-inf")}
+    checkpoint.save(paths, content)
+    for path in paths:
+        loaded = checkpoint.load(path)
+        assert torch.equal(loaded["vae"]["w"], content["vae"]["w"])
+        assert loaded["config"] == content["config"]
+        assert loaded["best"] == content["best"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch, failing):
+    path = tmp_path / "last.pt"
+    checkpoint.save([path], {"epoch": 1})
+
+    def no_space(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (type(path), "replace")), no_space)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save([path], {"epoch": 2})
+    assert checkpoint.load(path)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    with pytest.raises(BadInput, match=r"last\.pt: no such checkpoint"):
+        checkpoint.load(path)
+    checkpoint.save([path], {"w": torch.zeros(1000)})
+    whole = path.read_bytes()
+    for n in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:n])
+        with pytest.raises(BadInput, match=r"last\.pt is truncated or no checkpoint"):
+            checkpoint.load(path)
+    path.write_text("hello")
+    with pytest.raises(BadInput, match="truncated or no checkpoint"):
+        checkpoint.load(path)
+    for foreign in ({"w": torch.zeros(1)}, torch.zeros(1), {"format": 999}):
+        torch.save(foreign, path)
+        with pytest.raises(BadInput, match="no checkpoint of pyro_vae"):
+            checkpoint.load(path)
+
+
+def test_loading_executes_nothing(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    for write in (torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))):
+        write({"format": checkpoint.FORMAT, "vae": Bomb()}, tmp_path / "evil.pt")
+        with pytest.raises(BadInput):
+            checkpoint.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_rng_state_goes_on():
+    state = checkpoint.get_rng_state()
+    first = torch.randn(5)
+    checkpoint.set_rng_state(state)
+    assert torch.equal(torch.randn(5), first)

@@ -1,0 +1,99 @@
+from copy import deepcopy
+from functools import partial
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI
+from pyro.optim import PyroOptim
+
+from pyro_vae.errors import BadInput
+from pyro_vae.objectives import TraceMeanField_ELBO
+from pyro_vae.optim import JointOptim
+
+ADAM = partial(torch.optim.Adam, lr=1e-2)
+
+
+def steps(vae, optim, n, end_epoch=False):
+    x = torch.arange(30).reshape(5, 6).double() % 2
+    svi = SVI(vae.model, vae.guide, optim, loss=TraceMeanField_ELBO())
+    for i in range(n):
+        torch.manual_seed(i)
+        svi.step(x)
+        if end_epoch:
+            optim.end_epoch(0.0)
+    return torch.nn.utils.parameters_to_vector(vae.parameters()).detach()
+
+
+def test_steps_are_those_of_pyros_one_optimizer_a_parameter(small_vae):
+    twin = deepcopy(small_vae)
+    ours = steps(small_vae, JointOptim(ADAM), 5)
+    pyro.clear_param_store()
+    torch.testing.assert_close(ours, steps(twin, PyroOptim(torch.optim.Adam, {"lr": 1e-2}), 5))
+
+
+def test_clip_norm_bounds_the_norm_of_the_whole_gradient(small_vae):
+    before = torch.nn.utils.parameters_to_vector(small_vae.parameters()).detach()
+    after = steps(small_vae, JointOptim(partial(torch.optim.SGD, lr=1.0), clip_norm=0.1), 1)
+    assert (after - before).norm().item() == pytest.approx(0.1, rel=1e-6)
+
+
+def test_schedule(small_vae):
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1))
+    steps(small_vae, optim, 2, end_epoch=True)
+    assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+
+
+def test_plateau_watches_the_validation_elbo(small_vae):
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.1, patience=0)
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), plateau)
+    steps(small_vae, optim, 1)
+    for elbo, lr in [(-10.0, 0.5), (-9.0, 0.5), (-9.5, 0.05)]:
+        optim.end_epoch(elbo)
+        assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+def test_state_goes_on_exactly(small_vae):
+    schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    whole, twin = JointOptim(ADAM, schedule), deepcopy(small_vae)
+    expected = steps(small_vae, whole, 6, end_epoch=True)
+
+    pyro.clear_param_store()
+    first = JointOptim(ADAM, schedule)
+    x = torch.arange(30).reshape(5, 6).double() % 2
+    svi = SVI(twin.model, twin.guide, first, loss=TraceMeanField_ELBO())
+    for i in range(6):
+        if i == 3:  # as after a restart: another object
+            second = JointOptim(ADAM, schedule)
+            second.set_state(deepcopy(first.get_state()))
+            assert second.get_state()["names"] == first.get_state()["names"]
+            svi = SVI(twin.model, twin.guide, second, loss=TraceMeanField_ELBO())
+        torch.manual_seed(i)
+        svi.step(x)
+        (first if i < 3 else second).end_epoch(0.0)
+    assert torch.equal(torch.nn.utils.parameters_to_vector(twin.parameters()), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (partial(torch.optim.Adam, lr=-1.0),),
+        (partial(torch.optim.Adam, lr=float("nan")),),
+        (partial(torch.optim.Adam, lr=float("inf")),),
+        (partial(torch.optim.Adam, speed=1.0),),
+        (partial(torch.optim.Adam, lr="fast"),),
+        (ADAM, partial(torch.optim.lr_scheduler.ConstantLR, factor=7.0)),
+        (ADAM, None, 0.0),
+        (ADAM, None, float("nan")),
+    ],
+)
+def test_refuses_bad_settings_at_once(arguments):
+    with pytest.raises(BadInput):
+        JointOptim(*arguments)
+
+
+def test_refuses_the_state_of_other_parameters(small_vae):
+    optim = JointOptim(ADAM)
+    optim.set_state({"names": ["a"], "optimizer": {}, "scheduler": {}})
+    with pytest.raises(BadInput, match="other parameters"):
+        steps(small_vae, optim, 1)

@@ -1,0 +1,310 @@
+"""`python -m pyro_vae.train`: the run directory's contract, resuming, and every kind of bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+
+import pyro_vae
+from pyro_vae import checkpoint, metrics
+
+CONTRACT = [
+    ".hydra/config.yaml", "checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", "results.json",
+    "plots/samples.png", "plots/reconstructions.png", "plots/training.png", "plots/latent.png", "plots/manifold.png",
+]  # fmt: skip
+
+
+def one_error_line(outcome, *parts):
+    assert outcome.code == 2, outcome.err
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in outcome.err
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_run_directory_holds_what_the_contract_says(small_run):
+    for name in CONTRACT:
+        assert (small_run / name).stat().st_size > 0, name
+    assert list(small_run.glob("events.out.tfevents.*"))
+    results = json.loads((small_run / "results.json").read_text())
+    test = results["test"]
+    assert {"elbo", "log_px", "log_px_se", "estimator", "num_samples", "ess_median", "num_data"} <= set(test)
+    assert (test["estimator"], test["num_samples"], test["num_data"]) == ("importance", 20, 20)
+    assert test["elbo"] <= test["log_px"] < 0
+    assert results["train_seconds"] > 0
+    assert results["config"]["latent_dim"] == 2
+    rows = metrics.read(small_run)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert (small_run / "metrics.csv").read_text().startswith(
+        "epoch,step,train/elbo,train/kl,train/log_likelihood,val/elbo,seconds\n"
+    )
+
+
+def test_output_names_the_directory_first_and_last_and_shows_epochs_and_the_table(command, small_data, tmp_path):
+    outcome = command("train", *SMALL, small_data, f"hydra.run.dir={tmp_path / 'run'}")
+    lines = outcome.out.strip().splitlines()
+    assert lines[0] == lines[-1] == f"run directory: {tmp_path / 'run'}"
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert any(line.split()[:2] == ["log_px", f"{results['log_px']:.3f}"] for line in lines)
+    assert outcome.err == ""
+
+
+def test_default_directory_is_named_after_the_experiment(command, small_data, tmp_path):
+    outcome = command("train", "+experiment=gaussian", *SMALL, small_data)
+    assert outcome.code == 0
+    (run_dir,) = (tmp_path / "outputs" / "gaussian").iterdir()
+    assert (run_dir / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["guide=full_covariance", "objective=trace_elbo", "objective.num_particles=3"],
+        ["likelihood=gaussian", "likelihood.scale=per_pixel", "scheduler=cosine", "optimizer=sgd"],
+        ["likelihood=gaussian", "scheduler=plateau", "optimizer=adamw", "trainer.clip_norm=1"],
+        ["estimator=elbo", "scheduler=step", "optimizer=rmsprop", "data.binarize=dynamic"],
+        ["estimator=prior", "scheduler=exponential", "optimizer=adamax", "trainer.patience=1"],
+    ],
+)
+def test_options_run(command, small_data, tmp_path, options):
+    outcome = command("train", *SMALL, small_data, *options, f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.err
+    test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert np.isfinite([test["elbo"], test["log_px"], test["log_px_se"]]).all()
+
+
+def test_images_and_more_latents(command, tmp_path):
+    np.save("pictures.npy", np.random.default_rng(0).integers(0, 256, (60, 3, 9, 8), dtype=np.uint8))
+    options = ["data=array", "data.path=pictures.npy", "network=conv", "network.channels=[4,4]", "network.hidden=8"]
+    outcome = command(
+        "train", *options, "latent_dim=3", "likelihood=gaussian", "trainer.max_epochs=1", "estimator.num_samples=5",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert not (tmp_path / "run" / "plots" / "manifold.png").exists()
+
+
+def weights(run_dir, name="last"):
+    return checkpoint.load(run_dir / "checkpoints" / f"{name}.pt")
+
+
+def test_resume_goes_on_bit_for_bit(command, small_data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = [*SMALL, small_data, "data.binarize=dynamic", "scheduler=exponential"]
+    assert command("train", *options, "trainer.max_epochs=4", f"hydra.run.dir={whole}").code == 0
+    assert command("train", *options, "trainer.max_epochs=2", f"hydra.run.dir={parts}").code == 0
+    started_with = (parts / ".hydra" / "config.yaml").read_text()
+    outcome = command("train", f"resume={parts}", "trainer.max_epochs=4", "estimator.num_samples=7")
+    assert outcome.code == 0, outcome.err
+    assert "resumed after epoch 2" in outcome.out
+    a, b = weights(whole), weights(parts)
+    assert all(torch.equal(a["vae"][name], b["vae"][name]) for name in a["vae"])
+    assert a["state"] | {"seconds": 0} == b["state"] | {"seconds": 0}
+    assert torch.equal(a["rng"]["cpu"], b["rng"]["cpu"])
+    rows = [[{**row, "seconds": 0} for row in metrics.read(run_dir)] for run_dir in (whole, parts)]
+    assert rows[0] == rows[1]
+    results = json.loads((parts / "results.json").read_text())
+    assert results["test"]["num_samples"] == 7
+    assert results["config"]["trainer"]["max_epochs"] == 4
+    assert (parts / ".hydra" / "config.yaml").read_text() == started_with
+
+
+def test_resume_refuses_what_is_no_run_and_what_would_change_the_model(command, small_run, tmp_path):
+    one_error_line(command("train", f"resume={tmp_path / 'nothing'}"), "nothing", "no run")
+    assert not (tmp_path / "nothing").exists()
+    one_error_line(command("train", f"resume={small_run}", "guide=full_covariance"), "guide=full_covariance", "resumed")
+    one_error_line(command("train", f"resume={small_run}", "trainer.batch_size=0"), "trainer.batch_size=0")
+    path = small_run / "checkpoints" / "last.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    one_error_line(command("train", f"resume={small_run}"), "last.pt is truncated")
+
+
+def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
+    before = {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()}
+    outcome = command("train", *SMALL, small_data, "latent_dim=3", f"hydra.run.dir={small_run}")
+    one_error_line(outcome, str(small_run), "already holds a run", f"resume={small_run}")
+    assert {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["guide=banana"], ["guide=banana", "diagonal, full_covariance"]),
+        (["likelihood=banana"], ["likelihood=banana", "bernoulli, gaussian"]),
+        (["data=banana"], ["data=banana", "mnist5k"]),
+        (["+experiment=banana"], ["experiment=banana", "bernoulli, bernoulli_full_covariance, gaussian"]),
+        (["banana=1"], ["banana", "latent_dim"]),
+        (["trainer.epochs=1"], ["trainer.epochs", "max_epochs"]),
+        (["+guide.width=3"], ["guide", "width"]),
+        (["latent_dim=0"], ["latent_dim=0", "at least 1"]),
+        (["latent_dim=two"], ["latent_dim=two"]),
+        (["optimizer.lr=-1"], ["-1"]),
+        (["optimizer.lr=nan"], ["nan"]),
+        (["optimizer.lr=fast"], ["fast"]),
+        (["network.hidden=[0]"], ["network.hidden=0"]),
+        (["network=conv"], ["network=conv", "[12]"]),
+        (["objective.num_particles=0"], ["objective.num_particles=0"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
+        (["trainer.clip_norm=-1"], ["trainer.clip_norm=-1"]),
+        (["trainer.device=quantum"], ["device=quantum"]),
+        (["estimator.num_samples=0"], ["estimator.num_samples=0"]),
+        (["likelihood=gaussian", "likelihood.scale=huge"], ["likelihood.scale=huge", "per_pixel"]),
+        (["data.binarize=maybe"], ["data.binarize=maybe", "threshold"]),
+        (["data.path=nowhere.npy"], ["nowhere.npy", "no such file"]),
+        (["data.test_fraction=0"], ["split=test is empty", "data.test_fraction"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["seed=[1"], ["seed=[1"]),
+    ],
+)  # fmt: skip
+def test_bad_options_end_in_one_line_and_status_2(command, small_data, arguments, parts):
+    small = [s for s in SMALL if s.partition("=")[0] not in {a.partition("=")[0] for a in arguments}]
+    if "network=conv" in arguments:
+        small.remove("network.hidden=[16]")
+    one_error_line(command("train", *small, small_data, *arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    ("x", "parts"),
+    [
+        (np.full((50, 3), np.nan, np.float32), ["NaN"]),
+        (np.full((50, 3), np.inf, np.float32), ["Inf"]),
+        (np.zeros((50, 3), np.int32), ["int32"]),
+        (np.zeros((0, 3), np.float32), ["empty"]),
+        (np.full((50, 3), 1.5, np.float32), ["likelihood=bernoulli", "[0, 1]", "1.5"]),
+        (np.full((50, 3), -1, np.float32), ["likelihood=bernoulli", "[0, 1]", "-1"]),
+    ],
+)
+def test_bad_arrays_end_in_one_line_and_status_2(command, x, parts):
+    np.save("x.npy", x)
+    one_error_line(command("train", *SMALL, "data.path=x.npy"), *parts)
+
+
+def test_grey_values_under_a_bernoulli_are_warned_of(command, tmp_path):
+    np.save("x.npy", np.random.default_rng(0).random((60, 12)).astype(np.float32))
+    outcome = command("train", *SMALL, "data.path=x.npy", f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 0
+    assert outcome.out.count("not a likelihood of these data") == 1
+    outcome = command("evaluate", f"run={tmp_path / 'run'}", "estimator.num_samples=3")
+    assert "not a likelihood of these data" in outcome.out
+
+
+def test_an_output_directory_that_cannot_be_made(command, small_data, tmp_path):
+    (tmp_path / "file").write_text("")
+    one_error_line(command("train", *SMALL, small_data, f"hydra.run.dir={tmp_path / 'file' / 'run'}"), "file")
+
+
+def test_a_full_disk_keeps_what_was_saved(command, small_data, tmp_path, monkeypatch):
+    calls, fsync = [], os.fsync
+
+    def full(fd):
+        calls.append(fd)
+        if len(calls) > 6:  # metrics.csv, epoch 0, then last and best of epochs 1 and 2
+            raise OSError(28, "No space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    small = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
+    outcome = command("train", *small, small_data, "trainer.max_epochs=9", f"hydra.run.dir={tmp_path / 'run'}")
+    one_error_line(outcome, "No space left on device")
+    monkeypatch.undo()
+    assert weights(tmp_path / "run")["state"]["epoch"] == 2
+    assert pyro_vae.load(tmp_path / "run").sample(1).shape == (1, 12)
+
+
+def test_a_run_that_fails_exits_with_1_and_one_line(command, small_data, tmp_path):
+    arguments = ["likelihood=gaussian", "optimizer=sgd", "optimizer.lr=1e30", f"hydra.run.dir={tmp_path / 'run'}"]
+    outcome = command("train", *SMALL, small_data, *arguments)
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: the loss is ")
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_a_bug_of_ours_shows_its_traceback(command, small_data, monkeypatch):
+    from pyro_vae import report
+
+    def broken(*args):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(report, "report", broken)
+    outcome = command("train", *SMALL, small_data)
+    assert outcome.code == 1
+    assert "Traceback" in outcome.err
+    assert "KeyError: 'a bug'" in outcome.err
+
+
+def test_full_error_brings_the_traceback_back(command, monkeypatch):
+    import pyro_vae.train
+
+    monkeypatch.setattr(sys, "argv", ["train", "guide=banana"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(Exception, match="banana"):
+        pyro_vae.train.main()
+
+
+def spawn(*arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pyro_vae.train", *arguments],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(small_data, tmp_path):
+    run_dir = tmp_path / "run"
+    small = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
+    child = spawn(*small, small_data, "trainer.max_epochs=100000", f"hydra.run.dir={run_dir}", cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not (run_dir / "checkpoints" / "best.pt").exists():
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert err.strip().splitlines()[-1] == f"interrupted: resume={run_dir} goes on from the last epoch's checkpoint"
+    assert "Traceback" not in err
+    epoch = weights(run_dir)["state"]["epoch"]
+    assert epoch >= 1
+    done = spawn(f"resume={run_dir}", f"trainer.max_epochs={epoch + 1}", cwd=tmp_path)
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    assert f"resumed after epoch {epoch}" in out
+    assert [row["epoch"] for row in metrics.read(run_dir)] == list(range(1, epoch + 2))
+
+
+def test_help_needs_no_torch(command):
+    code = (
+        "import sys, pyro_vae.train as t; sys.argv[1:] = ['--help']; t.main(); "
+        "assert 'torch' not in sys.modules and 'pyro' not in sys.modules"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    for line in ("guide=diagonal|full_covariance", "likelihood=bernoulli|gaussian", "max_epochs: 100"):
+        assert line in out
+
+
+def test_works_from_any_folder_and_a_sweep_makes_a_run_each(command, small_data, tmp_path):
+    outcome = command("train", "-m", *SMALL, small_data, "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert outcome.code == 0, outcome.err
+    runs = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(2)]
+    assert [run["config"]["seed"] for run in runs] == [1, 2]
+    assert runs[0]["test"]["log_px"] != runs[1]["test"]["log_px"]
+
+
+@pytest.mark.slow
+def test_the_quick_start_reaches_what_the_readme_says(tmp_path):
+    child = spawn("+experiment=bernoulli", f"hydra.run.dir={tmp_path / 'run'}", cwd=Path(tmp_path))
+    _, err = child.communicate(timeout=600)
+    assert child.returncode == 0, err
+    test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert -106 < test["log_px"] < -95
+    assert test["elbo"] <= test["log_px"]

@@ -1,0 +1,130 @@
+from functools import partial
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from conftest import make_ppca
+from pyro.infer import MCMC, NUTS, Predictive
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from pyro_vae.errors import BadInput
+from pyro_vae.guides import Diagonal, FullCovariance
+from pyro_vae.likelihoods import Bernoulli, Gaussian
+from pyro_vae.marginal import Importance
+from pyro_vae.networks import MLP, Conv
+from pyro_vae.objectives import TraceMeanField_ELBO
+from pyro_vae.optim import JointOptim
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
+
+
+def train_guide(ppca, x, steps=1500):
+    """Only the guide: the model stays the linear-Gaussian one, whose posterior is known."""
+    ppca.vae.decoder.requires_grad_(False).eval()
+    elbo = TraceMeanField_ELBO(num_particles=20)
+    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps)
+    optim = JointOptim(partial(torch.optim.Adam, lr=0.02), schedule)
+
+    def loss(model, guide, x):
+        return elbo.differentiable_loss(model, guide, x) / len(x)
+
+    svi = pyro.infer.SVI(ppca.vae.model, ppca.vae.guide, optim, loss=loss)
+    with pyro.validation_enabled(False):
+        for _ in range(steps):
+            svi.step(x)
+            optim.end_epoch(0.0)
+
+
+def test_full_covariance_guide_learns_the_exact_posterior_of_a_linear_model(ppca):
+    x = ppca.evidence.sample((100,))
+    train_guide(ppca, x)
+    with torch.no_grad():
+        q = ppca.vae.posterior(ppca.vae.encoder(x))
+        kl = kl_divergence(MultivariateNormal(q.loc, scale_tril=q.scale_tril), ppca.posterior(x))
+    assert kl.mean() < 0.01
+
+
+def test_diagonal_guide_reaches_its_own_best_and_no_further():
+    ppca = make_ppca(Diagonal)
+    x = ppca.evidence.sample((100,))
+    precision = ppca.posterior(x).precision_matrix[0]
+    # the best diagonal q has variances 1/Λ_ii: KL = ½ (Σ log Λ_ii − log det Λ)
+    best = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
+    assert best > 0.1  # W is not orthogonal
+    train_guide(ppca, x)
+    with torch.no_grad():
+        q = ppca.vae.posterior(ppca.vae.encoder(x)).base_dist
+        kl = kl_divergence(MultivariateNormal(q.loc, torch.diag_embed(q.scale**2)), ppca.posterior(x)).mean()
+    assert best - 1e-9 < kl < best + 0.05
+
+
+def test_elbo_is_log_px_minus_the_posterior_divergence(ppca):
+    """ELBO = log p(x) − KL(q ‖ p(z | x)), in closed form for a linear model, against mean log-weights."""
+    x = ppca.evidence.sample((20,))
+    with torch.no_grad():
+        q = ppca.vae.posterior(ppca.vae.encoder(x))
+        kl = kl_divergence(MultivariateNormal(q.loc, scale_tril=q.scale_tril), ppca.posterior(x))
+        expected = ppca.evidence.log_prob(x) - kl
+        elbos = torch.stack([Importance(1000)(ppca.vae.model, ppca.vae.guide, x).elbo for _ in range(20)])
+    se = elbos.std(0) / 20**0.5
+    assert ((elbos.mean(0) - expected).abs() < 5 * se).all()
+
+
+@pytest.mark.parametrize("network", [MLP([16]), MLP([]), Conv([4, 8], hidden=16)])
+@pytest.mark.parametrize("guide", [Diagonal, FullCovariance])
+@pytest.mark.parametrize("likelihood", [Bernoulli, *(partial(Gaussian, scale=s) for s in ("fixed", "learned", "per_pixel"))])
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_every_combination_has_shapes_and_finite_gradients(network, guide, likelihood, latent_dim):
+    vae = VAE.build([1, 7, 9], latent_dim, network, StandardNormal, likelihood, guide)
+    x = torch.rand(5, 1, 7, 9).round()
+    assert vae.encode(x).shape == (5, latent_dim)
+    assert vae.decode(torch.randn(4, 2, latent_dim)).shape == (4, 2, 1, 7, 9)
+    assert vae.reconstruct(x).shape == x.shape
+    assert vae.sample(3).shape == vae.sample(3, mean=True).shape == (3, 1, 7, 9)
+    assert vae.log_prob(x, num_samples=7).shape == (5,)
+    TraceMeanField_ELBO(num_particles=2).differentiable_loss(vae.model, vae.guide, x).backward()
+    gradients = [p.grad for p in vae.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+def test_users_methods_take_numpy_and_refuse_other_shapes(small_vae):
+    assert small_vae.encode(np.zeros((3, 6))).shape == (3, 2)
+    with pytest.raises(BadInput, match=r"\[3, 5\].*\[N, 6\]"):
+        small_vae.encode(np.zeros((3, 5)))
+    with pytest.raises(BadInput, match="n=0"):
+        small_vae.sample(0)
+
+
+def test_means_are_those_of_the_distributions(ppca):
+    x = ppca.evidence.sample((4,))
+    ppca.set_exact_guide()
+    z = ppca.posterior(x).mean
+    torch.testing.assert_close(ppca.vae.encode(x), z)
+    torch.testing.assert_close(ppca.vae.reconstruct(x), z @ ppca.W.T + ppca.b)
+
+
+def test_samples_have_the_moments_of_the_model(ppca):
+    n = 20_000
+    x = ppca.vae.sample(n)
+    variance = ppca.evidence.variance
+    assert ((x.mean(0) - ppca.b).abs() < 4.5 * (variance / n).sqrt()).all()
+    # var of a Gaussian's sample variance: 2σ⁴/n
+    assert ((x.var(0) - variance).abs() < 4.5 * variance * (2 / n) ** 0.5).all()
+
+
+def test_the_programs_serve_pyros_own_inference(ppca):
+    """NUTS on vae.model finds the exact posterior; Predictive takes both programs."""
+    x = ppca.evidence.sample((1,))
+    mcmc = MCMC(NUTS(ppca.vae.model), num_samples=300, warmup_steps=200, disable_progbar=True)
+    mcmc.run(x)
+    z, exact = mcmc.get_samples()["z"][:, 0], ppca.posterior(x)
+    n_eff = mcmc.diagnostics()["z"]["n_eff"].clamp(max=300)
+    assert ((z.mean(0) - exact.mean[0]).abs() < 4.5 * exact.stddev[0] / n_eff[0].sqrt()).all()
+    draws = Predictive(ppca.vae.guide, num_samples=7)(x)["z"]
+    assert draws.shape == (7, 1, 2)
+
+
+def test_build_refuses_latent_dim_zero():
+    with pytest.raises(BadInput, match="latent_dim=0"):
+        VAE.build([6], 0, MLP([16]), StandardNormal, Bernoulli, Diagonal)
