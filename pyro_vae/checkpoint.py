@@ -12,6 +12,7 @@ import torch
 from pyro_vae.errors import BadInput, one_line
 
 FORMAT = 1
+KEYS = frozenset({"config", "data_shape", "vae", "optim", "rng", "state"})
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -35,7 +36,7 @@ def save(paths: list[Path], checkpoint: dict[str, Any]) -> None:
 
     Args:
         paths: files.
-        checkpoint: tensors, numbers, strings and containers of them, which `load` accepts again.
+        checkpoint: `KEYS`, whose values are tensors, numbers, strings and containers of them.
     """
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError; writing bytes does
     torch.save({"format": FORMAT, **checkpoint}, buffer)
@@ -55,7 +56,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
         raise BadInput(f"{path} is truncated or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
     return checkpoint
 

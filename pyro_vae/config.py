@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -15,7 +16,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pyro_vae.errors import BadInput, one_line
@@ -36,6 +37,34 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
             return hydra_compose(config_name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error)) from error
+
+
+def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
+    """Refuse a configuration out of a file that would have `instantiate` call what conf/ does not name.
+
+    Args:
+        config: plain containers.
+        path: the file, for the message.
+        trust: names of other classes that it may call, `my_package.MyGuide` say.
+
+    Raises:
+        BadInput: at the first other `_target_`, however deep, or an interpolation.
+    """
+    known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in CONFIG_DIR.glob("*/*.yaml")}
+    nodes = [config]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            target = node.get("_target_")
+            if target is not None and target not in known and target not in trust:
+                raise BadInput(
+                    f"{path} would call {target}, which is none of pyro_vae's options: trust={target} allows it"
+                )
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+        elif isinstance(node, str) and "${" in node:  # saved ones are resolved; a resolver could make a _target_
+            raise BadInput(f"{path} holds the interpolation {node}: its configuration was not written by pyro_vae")
 
 
 def explain(error: BaseException) -> str | None:

@@ -1,7 +1,7 @@
 """Estimate log p(x) of a trained model, in nats per datapoint.
 
-    python -m pyro_vae.evaluate run=DIR
-    python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
+python -m pyro_vae.evaluate run=DIR
+python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def task(config: DictConfig) -> None:
 
     estimator, run_dir = instantiate(config.estimator), Path(config.run)
     device = torch_device(config.device)
-    vae, trained_with = experiment.restore(run_dir, "best", device)
+    vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
     split = experiment.build_data(trained_with).split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
     report.evaluate(vae, split, estimator, config, run_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from pyro_vae import checkpoint
 from pyro_vae.cli import check_run_directory
-from pyro_vae.config import compose, explain
+from pyro_vae.config import check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, from_array
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, one_line
 from pyro_vae.metrics import Metrics
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -51,13 +51,16 @@ def build_data(config: DictConfig) -> Dataset:
     return data
 
 
-def load(run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu") -> VAE:
+def load(
+    run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu", trust: Collection[str] = ()
+) -> VAE:
     """The trained VAE of a run directory, which alone is needed.
 
     Args:
         run_dir: what `python -m pyro_vae.train` printed.
         which: `best`, the epoch of the highest validation ELBO, or `last`.
         device: where to put it.
+        trust: names of your own classes in its configuration, `my_package.MyGuide` say: no others are called.
 
     Raises:
         BadInput: if the directory is no run, or its checkpoint is truncated or foreign.
@@ -67,15 +70,18 @@ def load(run_dir: str | Path, which: str = "best", device: torch.device | str = 
         >>> vae.sample(16).shape                                          # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    return restore(Path(run_dir), which, device)[0]
+    return restore(Path(run_dir), which, device, trust)[0]
 
 
-def restore(run_dir: Path, which: str, device: torch.device | str) -> tuple[VAE, DictConfig]:
+def restore(
+    run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
+) -> tuple[VAE, DictConfig]:
     """`load`, with the configuration the VAE was trained with."""
     if not (run_dir / "checkpoints").is_dir():
         raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
     path = run_dir / "checkpoints" / f"{which}.pt"
     saved = checkpoint.load(path, device)
+    check_targets(saved["config"], path, trust)
     config = OmegaConf.create(saved["config"])
     vae = build_vae(config, saved["data_shape"]).to(device)
     _load_weights(vae, saved, path)
@@ -86,7 +92,7 @@ def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     try:
         vae.load_state_dict(saved["vae"])
     except RuntimeError as error:
-        raise BadInput(f"{path}: its weights do not fit its configuration ({error})") from error
+        raise BadInput(f"{path}: its weights do not fit its configuration ({one_line(error)})") from error
 
 
 def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False) -> tuple[VAE, State]:
@@ -112,7 +118,9 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
     data.to(device)
     vae = build_vae(config, data.data_shape).to(device)
     objective = instantiate(config.objective)
-    optim = JointOptim(instantiate(config.optimizer), instantiate(config.scheduler), trainer.clip_norm)
+    # _convert_: their settings get into checkpoints, which hold plain containers only
+    optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
+    optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
     warn_of_misfit(vae, [data.split(name) for name, split in data.splits.items() if len(split)])
 
     checkpoints = run_dir / "checkpoints"
@@ -147,19 +155,25 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
             save([last, best] if is_best else [last])
 
         trainer.fit(vae, data, objective, optim, state, on_epoch)
-    return load(run_dir, device=device), state
+    _load_weights(vae, checkpoint.load(best, device), best)
+    return vae.eval(), state
 
 
 def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
     """The configuration in `run_dir`'s last checkpoint, with the trainer's and estimator's keys overridden.
 
+    A run with classes of your own needs `+trust=[my_package.MyGuide]`, as in `load`.
+
     Raises:
         BadInput: if `overrides` name another key: the model and its data are what they are.
     """
-    saved = OmegaConf.create(checkpoint.load(run_dir / "checkpoints" / "last.pt")["config"])
+    path = run_dir / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)["config"]
+    check_targets(content, path, config.get("trust", ()))
+    saved = OmegaConf.create(content)
     for override in overrides:
         key = override.partition("=")[0]
-        if key == "resume":
+        if key in ("resume", "+trust"):
             continue
         if key.partition(".")[0] not in ("trainer", "estimator"):
             raise BadInput(

@@ -65,7 +65,7 @@ class FullCovariance(nn.Module):
         return CholeskyNormal(loc, scale_tril=scale_tril)
 
 
-class CholeskyNormal(dist.MultivariateNormal):  # type: ignore[misc]
+class CholeskyNormal(dist.MultivariateNormal):
     """N(μ, L Lᵀ) whose density of its own last draw z = μ + Lε costs no triangular solve.
 
     log q(z) = Σ_i (log N(ε_i; 0, 1) − log L_ii): Kingma & Welling (2019), algorithm 2. For any other value
@@ -74,7 +74,7 @@ class CholeskyNormal(dist.MultivariateNormal):  # type: ignore[misc]
 
     _last_draw: tuple[Tensor | None, Tensor | None] = (None, None)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         """A reparameterized draw `[*sample_shape, *batch_shape, D]`; its noise is kept for `log_prob`."""
         noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         z: Tensor = self.loc + (self._unbroadcasted_scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
@@ -94,8 +94,8 @@ class CholeskyNormal(dist.MultivariateNormal):  # type: ignore[misc]
         return -(0.5 * noise.square() + 0.5 * math.log(2 * math.pi) + log_diagonal).sum(-1)
 
 
-@register_kl(MultivariateNormal, Independent)
-def _kl_mvn_independent_normal(p: MultivariateNormal, q: Independent) -> Tensor:
+@register_kl(MultivariateNormal, Independent)  # type: ignore[untyped-decorator]
+def _kl_mvn_independent_normal(p: MultivariateNormal, q: Any) -> Tensor:
     """KL(N(μ, L Lᵀ) ‖ N(m, diag s²)) in closed form, which neither torch nor Pyro has."""
     if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
         raise NotImplementedError

@@ -71,6 +71,9 @@ class Gaussian(nn.Module):
         min_scale: lower bound of a learned σ: without one the density of constant pixels has no maximum.
     """
 
+    fixed_scale: Tensor
+    raw_offset: Tensor
+
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -88,9 +91,7 @@ class Gaussian(nn.Module):
             self.register_buffer("fixed_scale", torch.tensor(init_scale))
             return
         if init_scale <= min_scale:
-            raise BadInput(
-                f"likelihood.init_scale={init_scale} must exceed likelihood.min_scale={min_scale}"
-            )
+            raise BadInput(f"likelihood.init_scale={init_scale} must exceed likelihood.min_scale={min_scale}")
         # softplus⁻¹: σ starts at init_scale
         raw = torch.tensor(math.log(math.expm1(init_scale - min_scale)))
         if scale == "learned":

@@ -1,7 +1,7 @@
 """Network architectures: each builds the encoder and the decoder of a VAE.
 
-    encoder(data_shape)                x `[..., *data_shape]` -> features `[..., num_features]`
-    decoder(latent_dim, param_shape)   z `[..., latent_dim]` -> h `[..., *param_shape]`
+encoder(data_shape)                x `[..., *data_shape]` -> features `[..., num_features]`
+decoder(latent_dim, param_shape)   z `[..., latent_dim]` -> h `[..., *param_shape]`
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class Conv:
         activation: one of `ACTIVATIONS`.
     """
 
-    def __init__(
-        self, channels: Sequence[int] = (32, 64), hidden: int = 256, activation: str = "relu"
-    ) -> None:
+    def __init__(self, channels: Sequence[int] = (32, 64), hidden: int = 256, activation: str = "relu") -> None:
         if not channels:
             raise BadInput("network.channels=[] has no layer: give the channels of one at least, as in [32,64]")
         self.channels = [positive_int("network.channels", width) for width in channels]
@@ -101,7 +99,7 @@ class Conv:
         channels = [*reversed(self.channels), num_params * image_channels]
         for (m, n), (low, high) in zip(pairwise(channels), pairwise(reversed(sizes)), strict=True):
             # 2·low − 1 + output_padding = high, whether high was even or odd
-            padding = tuple(h - (2 * k - 1) for k, h in zip(low, high, strict=True))
+            padding = (high[0] - 2 * low[0] + 1, high[1] - 2 * low[1] + 1)
             up = nn.ConvTranspose2d(m, n, kernel_size=3, stride=2, padding=1, output_padding=padding)
             layers += [up, act()]
         layers[-1] = nn.Flatten()  # no activation on the parameters of p(x | z)

@@ -18,7 +18,7 @@ from pyro_vae.errors import positive_int
 Program = Callable[..., Any]
 
 
-class _KeepsLogLikelihood:
+class _KeepsLogLikelihood(pyro.infer.ELBO):
     """Mixin over Pyro's trace-based ELBOs.
 
     Attributes:
@@ -31,7 +31,7 @@ class _KeepsLogLikelihood:
 
     def __init__(self, num_particles: int = 1, max_plate_nesting: int = 1, **kwargs: Any) -> None:
         positive_int("objective.num_particles", num_particles)
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
             vectorize_particles=kwargs.pop("vectorize_particles", num_particles > 1),
@@ -40,7 +40,7 @@ class _KeepsLogLikelihood:
 
     def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[tuple[Trace, Trace]]:
         self.log_likelihood = torch.zeros(())
-        for model_trace, guide_trace in super()._get_traces(model, guide, args, kwargs):  # type: ignore[misc]
+        for model_trace, guide_trace in super()._get_traces(model, guide, args, kwargs):  # type: ignore[no-untyped-call]
             for site in model_trace.nodes.values():
                 if site["type"] == "sample" and site["is_observed"]:
                     part = site["log_prob_sum"].detach() / self.num_particles
@@ -48,9 +48,9 @@ class _KeepsLogLikelihood:
             yield model_trace, guide_trace
 
 
-class Trace_ELBO(_KeepsLogLikelihood, pyro.infer.Trace_ELBO):  # type: ignore[misc]
+class Trace_ELBO(_KeepsLogLikelihood, pyro.infer.Trace_ELBO):
     """`pyro.infer.Trace_ELBO`: −ELBO by Monte Carlo, log q − log p(z) at the drawn z."""
 
 
-class TraceMeanField_ELBO(_KeepsLogLikelihood, pyro.infer.TraceMeanField_ELBO):  # type: ignore[misc]
+class TraceMeanField_ELBO(_KeepsLogLikelihood, pyro.infer.TraceMeanField_ELBO):
     """`pyro.infer.TraceMeanField_ELBO`: −ELBO with the analytic KL(q ‖ p) where there is one."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, positive
+from pyro_vae.errors import BadInput, one_line, positive
 
 
-class JointOptim(PyroOptim):  # type: ignore[misc]
+class JointOptim(PyroOptim):
     """A `PyroOptim` that steps every parameter with one torch optimizer.
 
     `PyroOptim` makes an optimizer for each parameter, so that a norm can only be clipped parameter by
@@ -42,12 +42,14 @@ class JointOptim(PyroOptim):  # type: ignore[misc]
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(optimizer, {})
+        self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.clip_norm = None if clip_norm is None else positive("trainer.clip_norm", clip_norm)
         self.optimizer: Optimizer | None = None
         self.scheduler: LRScheduler | None = None
         self.names: list[str] = []
         self._waiting: dict[str, Any] | None = None
+        given = {"optimizer": optimizer, "scheduler": scheduler}
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
             trial = optimizer([torch.zeros(1)])
             if not math.isfinite(trial.param_groups[0]["lr"]):
@@ -55,7 +57,11 @@ class JointOptim(PyroOptim):  # type: ignore[misc]
             if scheduler is not None:
                 scheduler(trial)
         except (ValueError, TypeError, ZeroDivisionError) as error:
-            raise BadInput(f"optimizer or scheduler: {error}") from error
+            settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
+            listed = ", ".join(
+                f"{name}.{key}={value}" for name, pairs in settings.items() for key, value in pairs.items()
+            )
+            raise BadInput(f"{one_line(error)}: mend one of {listed}") from error
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """One step on `params`, which carry their gradients."""
@@ -69,9 +75,9 @@ class JointOptim(PyroOptim):  # type: ignore[misc]
     def _start(self, params: Iterable[Tensor]) -> None:
         # SVI hands over a set, whose order differs between processes: sort by name
         store = pyro.get_param_store()
-        named = sorted((store.param_name(p), p) for p in params)
+        named = sorted((str(store.param_name(p)), p) for p in params)
         self.names = [name for name, _ in named]
-        self.optimizer = self.pt_optim_constructor([p for _, p in named])
+        self.optimizer = self.make_optimizer([p for _, p in named])
         if self.make_scheduler is not None:
             self.scheduler = self.make_scheduler(self.optimizer)
         if self._waiting is not None:

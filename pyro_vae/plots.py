@@ -9,8 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-GREY = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0, "interpolation": "nearest"}
-
 
 def samples(x: np.ndarray, path: Path) -> None:
     """Draws x `[n, *data_shape]` from the generative model, to a PNG."""
@@ -58,13 +56,13 @@ def training(rows: list[dict[str, float]], path: Path) -> None:
 def latent(z: np.ndarray, y: np.ndarray | None, path: Path) -> None:
     """Embeddings z `[n, 2]`, coloured by labels y `[n]` where there are any, to a PNG."""
     figure, ax = _figure("Embedding of the test data: means of q(z | x)", size=(6, 5.4))
-    if y is None:
-        ax.scatter(z[:, 0], z[:, 1], s=10)
+    labels = [] if y is None else list(np.unique(y))
+    if 1 < len(labels) <= 20:
+        for label in labels:
+            ax.scatter(z[y == label, 0], z[y == label, 1], s=10, label=str(label))
+        ax.legend(title="y", loc="upper right", fontsize="small")
     else:
-        labels = np.unique(y)
-        dots = ax.scatter(z[:, 0], z[:, 1], s=10, c=np.searchsorted(labels, y), cmap="tab10" if len(labels) <= 10 else "turbo")
-        if len(labels) <= 20:
-            ax.legend(dots.legend_elements(num=None)[0], labels, title="y", loc="upper right", fontsize="small")
+        ax.scatter(z[:, 0], z[:, 1], s=10, c=y, cmap="turbo")
     ax.set(xlabel="z₁", ylabel="z₂", aspect="equal")
     ax.grid(alpha=0.3)
     _save(figure, path)
@@ -125,7 +123,7 @@ def _picture(image: np.ndarray, title: str) -> Figure:
     inches = 7.0
     figure = Figure(figsize=(inches, inches * height / width + 0.4), layout="constrained")
     ax = figure.subplots()
-    ax.imshow(image, **GREY)
+    ax.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     ax.set_title(title)
     ax.set_axis_off()
     return figure

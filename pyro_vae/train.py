@@ -1,9 +1,9 @@
 """Train a variational autoencoder, estimate log p(x) of its test set, draw figures.
 
-    python -m pyro_vae.train +experiment=bernoulli
-    python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
-    python -m pyro_vae.train data=array data.path=FILE.npy likelihood=gaussian
-    python -m pyro_vae.train resume=DIR trainer.max_epochs=200
+python -m pyro_vae.train +experiment=bernoulli
+python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
+python -m pyro_vae.train data=array data.path=FILE.npy likelihood=gaussian
+python -m pyro_vae.train resume=DIR trainer.max_epochs=200
 """
 
 import logging

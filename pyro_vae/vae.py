@@ -40,6 +40,8 @@ class VAE(nn.Module):
         torch.Size([3, 28, 28])
     """
 
+    likelihood: Any  # a module with `check`
+
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -146,7 +148,5 @@ class VAE(nn.Module):
 
     def _data(self, x: Tensor | np.ndarray) -> Tensor:
         if tuple(x.shape[1:]) != tuple(self.data_shape):
-            raise BadInput(
-                f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]"
-            )
+            raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
         return self._tensor(x)

@@ -7,10 +7,12 @@ import torch
 from pyro_vae import checkpoint
 from pyro_vae.errors import BadInput
 
+FULL = dict.fromkeys(checkpoint.KEYS)
+
 
 def test_round_trip(tmp_path):
     paths = [tmp_path / "last.pt", tmp_path / "best.pt"]
-    content = {"vae": {"w": torch.arange(3.0)}, "config": {"a": [1, None, "x"]}, "best": float("-inf")}
+    content = FULL | {"vae": {"w": torch.arange(3.0)}, "config": {"a": [1, None, "x"]}, "best": float("-inf")}
     checkpoint.save(paths, content)
     for path in paths:
         loaded = checkpoint.load(path)
@@ -23,15 +25,15 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch, failing):
     path = tmp_path / "last.pt"
-    checkpoint.save([path], {"epoch": 1})
+    checkpoint.save([path], FULL | {"state": 1})
 
     def no_space(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (type(path), "replace")), no_space)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save([path], {"epoch": 2})
-    assert checkpoint.load(path)["epoch"] == 1
+        checkpoint.save([path], FULL | {"state": 2})
+    assert checkpoint.load(path)["state"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -39,7 +41,7 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "last.pt"
     with pytest.raises(BadInput, match=r"last\.pt: no such checkpoint"):
         checkpoint.load(path)
-    checkpoint.save([path], {"w": torch.zeros(1000)})
+    checkpoint.save([path], FULL | {"vae": torch.zeros(1000)})
     whole = path.read_bytes()
     for n in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:n])
@@ -48,7 +50,7 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
     path.write_text("hello")
     with pytest.raises(BadInput, match="truncated or no checkpoint"):
         checkpoint.load(path)
-    for foreign in ({"w": torch.zeros(1)}, torch.zeros(1), {"format": 999}):
+    for foreign in ({"w": torch.zeros(1)}, torch.zeros(1), FULL | {"format": 999}, {"format": checkpoint.FORMAT}):
         torch.save(foreign, path)
         with pytest.raises(BadInput, match="no checkpoint of pyro_vae"):
             checkpoint.load(path)

@@ -40,7 +40,9 @@ def test_log_prob_of_own_draws_and_of_other_values_match_scipy(guide, h):
     mean, covariance = moments(q)
     own, other = q.rsample(), torch.randn(4, 3, dtype=torch.float64)
     for z in (own, other, own.clone()):
-        expected = [stats.multivariate_normal(m, c).logpdf(v) for m, c, v in zip(mean, covariance, z.detach(), strict=True)]
+        expected = [
+            stats.multivariate_normal(m, c).logpdf(v) for m, c, v in zip(mean, covariance, z.detach(), strict=True)
+        ]
         torch.testing.assert_close(q.log_prob(z).detach(), torch.tensor(np.array(expected)))
 
 

@@ -31,4 +31,3 @@ def test_resuming_drops_rows_of_lost_work(tmp_path):
     assert [r["epoch"] for r in metrics.read(tmp_path)] == [1, 2]
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines[1].startswith("1,1,")  # whole numbers stay so
-

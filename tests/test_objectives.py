@@ -36,7 +36,9 @@ def test_log_likelihood_is_the_observed_sites_part(objective, num_particles, sma
     torch.testing.assert_close(elbo.log_likelihood, expected.detach() / num_particles)
 
 
-@pytest.mark.parametrize(("ours", "pyros"), [(Trace_ELBO, pyro.infer.Trace_ELBO), (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO)])
+@pytest.mark.parametrize(
+    ("ours", "pyros"), [(Trace_ELBO, pyro.infer.Trace_ELBO), (TraceMeanField_ELBO, pyro.infer.TraceMeanField_ELBO)]
+)
 def test_value_is_pyros(ours, pyros, small_vae):
     x = torch.rand(5, 6).double().round()
     values = []

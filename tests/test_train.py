@@ -45,8 +45,10 @@ def test_run_directory_holds_what_the_contract_says(small_run):
     assert results["config"]["latent_dim"] == 2
     rows = metrics.read(small_run)
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert (small_run / "metrics.csv").read_text().startswith(
-        "epoch,step,train/elbo,train/kl,train/log_likelihood,val/elbo,seconds\n"
+    assert (
+        (small_run / "metrics.csv")
+        .read_text()
+        .startswith("epoch,step,train/elbo,train/kl,train/log_likelihood,val/elbo,seconds\n")
     )
 
 

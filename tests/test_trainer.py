@@ -43,7 +43,7 @@ def test_rows(small_vae, data):
     assert (state.epoch, state.step) == (3, 12)
     best = max(rows, key=lambda r: r[0]["val/elbo"])[0]
     assert (state.best_epoch, state.best_elbo) == (best["epoch"], best["val/elbo"])
-    assert [is_best for _, is_best in rows][0]
+    assert rows[0][1]  # the first is the best yet
 
 
 def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
@@ -110,7 +110,7 @@ def test_two_vaes_in_one_process_do_not_share_parameters(small_vae, data):
     ],
 )  # fmt: skip
 def test_refuses_bad_settings(settings):
-    (name, value), = settings.items()
+    ((name, value),) = settings.items()
     with pytest.raises(BadInput, match=f"trainer.{name}={value}"):
         Trainer(**settings)
 

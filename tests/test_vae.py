@@ -73,7 +73,9 @@ def test_elbo_is_log_px_minus_the_posterior_divergence(ppca):
 
 @pytest.mark.parametrize("network", [MLP([16]), MLP([]), Conv([4, 8], hidden=16)])
 @pytest.mark.parametrize("guide", [Diagonal, FullCovariance])
-@pytest.mark.parametrize("likelihood", [Bernoulli, *(partial(Gaussian, scale=s) for s in ("fixed", "learned", "per_pixel"))])
+@pytest.mark.parametrize(
+    "likelihood", [Bernoulli, *(partial(Gaussian, scale=s) for s in ("fixed", "learned", "per_pixel"))]
+)
 @pytest.mark.parametrize("latent_dim", [1, 3])
 def test_every_combination_has_shapes_and_finite_gradients(network, guide, likelihood, latent_dim):
     vae = VAE.build([1, 7, 9], latent_dim, network, StandardNormal, likelihood, guide)

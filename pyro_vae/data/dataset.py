@@ -55,9 +55,7 @@ class Dataset:
         BadInput: if binarize is unknown, or grey values to binarize lie outside [0, 1].
     """
 
-    def __init__(
-        self, train: Split, val: Split, test: Split, binarize: str = "none", eval_seed: int = 0
-    ) -> None:
+    def __init__(self, train: Split, val: Split, test: Split, binarize: str = "none", eval_seed: int = 0) -> None:
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
         splits = {"train": train, "val": val, "test": test}
         if binarize != "none":

@@ -68,7 +68,7 @@ def _idx(cls_name: str, name: str, root: str, num_val: int, split_seed: int, kwa
         train, test = (Split(s.data.float().unsqueeze(1) / 255, s.targets.long()) for s in sets)
         return train, test
 
-    files = "the unpacked train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
+    files = "the unpacked {train,t10k}-{images-idx3,labels-idx1}-ubyte"
     train, test = _load(name, make, Path(root) / cls_name / "raw", files)
     return Dataset(*_hold_out(train, num_val, split_seed), test, **kwargs)
 

@@ -1,6 +1,6 @@
 """The evidence lower bound, as the crudest estimator of log p(x)."""
 
-from pyro_vae.marginal.evidence import Accumulator
+from pyro_vae.marginal.evidence import Accumulator, LogEvidence
 from pyro_vae.marginal.importance import Importance
 
 
@@ -10,4 +10,6 @@ class ELBO(Importance):
     Kingma & Welling (2014), eq. 2. Arguments and errors as for `Importance`.
     """
 
-    reduce = Accumulator.mean_log
+    def reduce(self, sums: Accumulator) -> LogEvidence:
+        """The estimate from sums over all K log-weights."""
+        return sums.mean_log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,14 @@ class LogEvidence:
     pareto_k: Tensor
     elbo: Tensor
     num_samples: int
+
+    @classmethod
+    def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:
+        """Evidence of several sets of datapoints, from as many samples each, as of one set."""
+        log_px, se, ess, k, elbo = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("log_px", "se", "ess", "pareto_k", "elbo")
+        )
+        return cls(log_px, se, ess, k, elbo, parts[0].num_samples)
 
 
 class Accumulator:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
@@ -31,8 +30,6 @@ class Importance:
         >>> evidence.log_px, evidence.se, evidence.ess                        # doctest: +SKIP
     """
 
-    reduce: Callable[[Accumulator], LogEvidence] = Accumulator.log_mean
-
     def __init__(self, num_samples: int = 5000, chunk_size: int = 4096) -> None:
         self.num_samples = positive_int("estimator.num_samples", num_samples)
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
@@ -53,9 +50,9 @@ class Importance:
             sums = Accumulator(self.num_samples, rows.stop - rows.start, x.device)
             for log_w in blocks:
                 sums.add(log_w)
-            parts.append(type(self).reduce(sums))
-        fields = ("log_px", "se", "ess", "pareto_k", "elbo")
-        return LogEvidence(
-            *(torch.cat([getattr(part, field) for part in parts]) for field in fields),
-            num_samples=self.num_samples,
-        )
+            parts.append(self.reduce(sums))
+        return LogEvidence.cat(parts)
+
+    def reduce(self, sums: Accumulator) -> LogEvidence:
+        """The estimate from sums over all K log-weights."""
+        return sums.log_mean()

@@ -15,7 +15,7 @@ from pyro_vae.marginal.importance import Importance
 from pyro_vae.marginal.weights import Program
 
 
-def _is_observed(site: dict[str, Any]) -> bool:
+def _is_observed(site: Any) -> bool:
     return bool(site["type"] == "sample" and site["is_observed"])
 
 

@@ -17,9 +17,7 @@ from torch import Tensor
 Program = Callable[..., Any]
 
 
-def log_weights(
-    model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int
-) -> Tensor:
+def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
     """log w = log p(x, z) − log q(z | x) at `num_samples` draws z ~ q(z | x): `[num_samples, N]`, nats.
 
     `pyro.infer.importance.vectorized_importance_weights` sums them over the batch: log p(x) needs them apart.

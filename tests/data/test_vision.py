@@ -53,7 +53,9 @@ def test_reads_files_on_disk_without_network(name, folder, tmp_path, no_network)
     assert 0.4 < loaded.train.x.mean() < 0.6
 
 
-@pytest.mark.parametrize(("name", "folder"), [*((n, f"{f}/raw") for n, f in IDX_SETS.items()), ("omniglot", "omniglot-py")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [*((n, f"{f}/raw") for n, f in IDX_SETS.items()), ("omniglot", "omniglot-py")]
+)
 def test_without_files_and_network_fails_at_once_and_names_the_folder(name, folder, tmp_path, no_network):
     torchvision_or_skip()
     started = time.monotonic()
@@ -68,7 +70,7 @@ def test_packed_files_alone_are_named_as_such(tmp_path, no_network):
     for path in (tmp_path / "MNIST" / "raw").iterdir():
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    with pytest.raises(BadInput, match="unpacked train-images-idx3-ubyte"):
+    with pytest.raises(BadInput, match="the unpacked .*ubyte"):
         data.mnist(root=str(tmp_path))
 
 

@@ -1,0 +1,140 @@
+"""The library: fit and load."""
+
+import numpy as np
+import pytest
+import torch
+
+import pyro_vae
+from pyro_vae import checkpoint
+from pyro_vae.errors import BadInput
+
+
+@pytest.fixture
+def x():
+    rng = np.random.default_rng(0)
+    prototypes = rng.random((2, 3, 4)) < 0.5
+    return (prototypes[rng.integers(2, size=150)] ^ (rng.random((150, 3, 4)) < 0.05)).astype(np.float32)
+
+
+QUICK = {"latent_dim": 2, "max_epochs": 3, "overrides": ["network.hidden=[16]"]}
+
+
+def test_fit_is_the_same_code_as_the_command(command, x, tmp_path):
+    np.save("x.npy", x)
+    options = ["data=array", "data.path=x.npy", "data.test_fraction=0.1", "network.hidden=[16]", "latent_dim=2"]
+    outcome = command(
+        "train", *options, "trainer.max_epochs=3", "estimator.num_samples=5", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert outcome.code == 0, outcome.err
+    vae = pyro_vae.fit(x, **{**QUICK, "overrides": [*QUICK["overrides"], "data.test_fraction=0.1"]})
+    loaded = pyro_vae.load(tmp_path / "run")
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_fit_improves_log_px_and_serves_its_users(x):
+    start = pyro_vae.fit(x, **{**QUICK, "max_epochs": 1}, lr=1e-9)
+    vae = pyro_vae.fit(x, **{**QUICK, "max_epochs": 100}, lr=1e-2)
+    assert vae.log_prob(x).mean() > start.log_prob(x).mean() + 2
+    assert vae.encode(x).shape == (150, 2)
+    assert vae.decode(np.zeros((5, 2))).shape == vae.sample(5).shape == (5, 3, 4)
+    assert vae.reconstruct(x).shape == (150, 3, 4)
+    assert not vae.training
+    assert ((vae.reconstruct(x) > 0.5).numpy() == x).mean() > 0.8
+
+
+def test_fit_takes_tensors_bytes_and_booleans_and_writes_nothing_unless_asked(x, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for array in (torch.tensor(x), (x * 255).astype(np.uint8), x > 0.5):
+        assert pyro_vae.fit(array, **QUICK).sample(2).shape == (2, 3, 4)
+    assert not list(tmp_path.iterdir())
+    vae = pyro_vae.fit(x, **QUICK, run_dir=tmp_path / "kept")
+    torch.testing.assert_close(pyro_vae.load(tmp_path / "kept").encode(x), vae.encode(x))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guide": "banana"}, "guide=banana is unknown"),
+        ({"latent_dim": 0}, "latent_dim=0"),
+        ({"lr": -1.0}, "Invalid learning rate: -1"),
+        ({"max_epochs": 0}, "trainer.max_epochs=0"),
+        ({"binarize": "maybe"}, "data.binarize=maybe"),
+        ({"overrides": ["trainer.banana=1"]}, "trainer.banana is no key"),
+        ({"overrides": ["likelihood=gaussian", "likelihood.scale=banana"]}, "likelihood.scale=banana"),
+    ],
+)
+def test_fit_refuses_bad_settings_in_one_line(x, settings, message):
+    with pytest.raises(BadInput, match=message) as caught:
+        pyro_vae.fit(x, **{**QUICK, **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_fit_does_not_overwrite_a_run(x, tmp_path):
+    pyro_vae.fit(x, **QUICK, run_dir=tmp_path / "kept")
+    with pytest.raises(BadInput, match="already holds a run"):
+        pyro_vae.fit(x, **QUICK, run_dir=tmp_path / "kept")
+
+
+def test_load_needs_the_directory_alone_and_picks_the_best_epoch(small_run, tmp_path, monkeypatch):
+    moved = small_run.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir("/")
+    vae = pyro_vae.load(moved)
+    best = checkpoint.load(moved / "checkpoints" / "best.pt")
+    assert all(torch.equal(best["vae"][name], value) for name, value in vae.state_dict().items())
+    assert pyro_vae.load(str(moved), which="last").data_shape == (12,)
+
+
+def test_load_refuses_weights_that_do_not_fit(small_run):
+    path = small_run / "checkpoints" / "best.pt"
+    content = checkpoint.load(path)
+    content["config"]["latent_dim"] = 3
+    checkpoint.save([path], content)
+    with pytest.raises(BadInput, match="do not fit") as caught:
+        pyro_vae.load(small_run)
+    assert "\n" not in str(caught.value)
+    del content["optim"]
+    checkpoint.save([path], content)
+    with pytest.raises(BadInput, match="no checkpoint"):
+        pyro_vae.load(small_run)
+
+
+@pytest.mark.parametrize("target", ["os.mkdir", "pyro_vae.checkpoint.os.mkdir", "pyro_vae.checkpoint.write_atomically"])
+@pytest.mark.parametrize("place", [("guide",), ("data",), ("network", "activation")])
+def test_a_configuration_in_a_checkpoint_calls_nothing_but_options(small_run, command, tmp_path, target, place):
+    for name in ("best", "last"):
+        path = small_run / "checkpoints" / f"{name}.pt"
+        content = checkpoint.load(path)
+        node = content["config"]
+        for key in place[:-1]:
+            node = node[key]
+        node[place[-1]] = {"_target_": target, "path": str(tmp_path / "owned"), "content": "x"}
+        checkpoint.save([path], content)
+    with pytest.raises(BadInput, match=f"would call {target}"):
+        pyro_vae.load(small_run)
+    assert command("evaluate", f"run={small_run}").code == 2
+    assert command("train", f"resume={small_run}").code == 2
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_configuration_in_a_checkpoint_makes_no_targets_by_interpolation(small_run, tmp_path):
+    path = small_run / "checkpoints" / "best.pt"
+    content = checkpoint.load(path)
+    content["config"]["guide"] = "${oc.create:'{_target_: os.mkdir, path: " + str(tmp_path / "owned") + "}'}"
+    checkpoint.save([path], content)
+    with pytest.raises(BadInput, match="interpolation"):
+        pyro_vae.load(small_run)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_checkpoint_holds_what_resuming_and_loading_need(small_run):
+    content = checkpoint.load(small_run / "checkpoints" / "last.pt")
+    assert set(content) == {"format", "config", "data_shape", "vae", "optim", "rng", "state"}
+    assert content["state"]["epoch"] == 2
+    assert content["data_shape"] == [12]
+
+
+def test_package_names_are_listed_and_others_are_refused():
+    assert set(dir(pyro_vae)) >= {"VAE", "BadInput", "fit", "load"}
+    with pytest.raises(AttributeError, match="banana"):
+        pyro_vae.banana  # noqa: B018

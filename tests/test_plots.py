@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyro_vae import plots
+
+ROWS = [{"epoch": e, "train/elbo": -100.0 / e, "val/elbo": -110.0 / e, "train/kl": float(e)} for e in range(1, 6)]
+
+
+def test_tile_puts_images_in_rows_with_lines_between():
+    x = np.stack([np.full((1, 2, 3), v) for v in (0.1, 0.2, 0.3)])
+    picture = plots.tile(x, columns=2)
+    assert picture.shape == (2 * 3 - 1, 2 * 4 - 1)
+    np.testing.assert_allclose(picture[:2, :3], 0.1)
+    np.testing.assert_allclose(picture[:2, 4:], 0.2)
+    np.testing.assert_allclose(picture[3:, :3], 0.3)
+    np.testing.assert_allclose(picture[2], 0.5)
+    assert plots.tile(np.zeros((5, 3, 4, 4)), 5).shape == (4, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((28, 28), True),
+        ((1, 8, 8), True),
+        ((3, 9, 7), True),
+        ((12,), False),
+        ((2,), False),
+        ((4, 9, 7), False),
+        ((1, 5), False),
+    ],
+)
+def test_is_image(shape, image):
+    assert plots.is_image(np.zeros((2, *shape))) == image
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 8, 8), (3, 9, 7), (12,), (2,), (1,), (2, 5, 6, 7)])
+@pytest.mark.parametrize("n", [1, 4])
+def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
+    x = np.random.default_rng(0).random((n, *shape))
+    plots.samples(x, tmp_path / "samples.png")
+    plots.reconstructions(x, 1 - x, tmp_path / "reconstructions.png")
+    plots.manifold(x, tmp_path / "manifold.png")
+    for name in ("samples", "reconstructions", "manifold"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 1  # something is drawn
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])
+def test_training(rows, tmp_path):
+    plots.training(rows, tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30)])
+def test_latent(y, tmp_path):
+    plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")
+    assert (tmp_path / "latent.png").stat().st_size > 5000
