@@ -62,7 +62,7 @@ def latent(z: np.ndarray, y: np.ndarray | None, path: Path) -> None:
             ax.scatter(z[y == label, 0], z[y == label, 1], s=10, label=str(label))
         ax.legend(title="y", loc="upper right", fontsize="small")
     else:
-        ax.scatter(z[:, 0], z[:, 1], s=10, c=y, cmap="turbo")
+        ax.scatter(z[:, 0], z[:, 1], s=10, c=y, cmap=None if y is None else "turbo")
     ax.set(xlabel="z₁", ylabel="z₂", aspect="equal")
     ax.grid(alpha=0.3)
     _save(figure, path)

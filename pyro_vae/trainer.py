@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,8 @@ class Trainer:
         svi = SVI(vae.model, vae.guide, optim, loss=loss)
         bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
         # a fresh param store: what else this process trains under the same names stays apart
-        with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar:
+        with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
             while state.epoch < self.max_epochs and not out_of_time() and not self.stalled(state):
                 elbo, log_likelihood, seen = 0.0, torch.zeros((), device=data.train.x.device), 0
                 for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):

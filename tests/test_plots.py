@@ -52,7 +52,7 @@ def test_training(rows, tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30)])
+@pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30), np.zeros(30)])
 def test_latent(y, tmp_path):
     plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")
     assert (tmp_path / "latent.png").stat().st_size > 5000

@@ -79,7 +79,8 @@ def from_array(
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
-    scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    with np.errstate(over="ignore"):  # what overflows becomes Inf, and is told below
+        scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
     num_bad = int((~np.isfinite(scaled)).sum())
     if num_bad:
         raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints")
