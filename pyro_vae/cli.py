@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.config import CONFIG_DIR, compose, explain
-from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.errors import BadInput, FailedRun, one_line
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -28,16 +29,19 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     tracebacks back.
     """
     failed: list[Exception] = []
+    failed_jobs: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
             task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                failed_jobs.append(error)
                 raise  # Hydra goes on with the other jobs, then names those that failed
             failed.append(error)  # past Hydra, which would add a line of its own
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
@@ -49,15 +53,11 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     except KeyboardInterrupt as interrupt:
         fail(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
     except Exception as error:
-        if wants_traceback:
-            raise
-        if isinstance(error, FailedRun):
-            fail(f"error: {error}", EXIT_FAILED)
-        message = explain(error)
-        if message is not None:
-            fail(f"error: {message}", EXIT_BAD_INPUT)
-        traceback.print_exc()
-        sys.exit(EXIT_FAILED)
+        message = str(error) if isinstance(error, FailedRun) else explain(error)
+        if wants_traceback or message is None:
+            traceback.print_exc()
+        bad_input = message is not None and not isinstance(error, FailedRun) and not failed_jobs
+        fail(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
 
 
 def help_text(config_name: str, usage: str) -> str:
@@ -91,7 +91,7 @@ def resumed(argv: list[str]) -> list[str]:
     """Command-line arguments with the run directory of `resume=DIR`, if given, as Hydra's own."""
     for argument in reversed(argv):
         key, _, directory = argument.partition("=")
-        if key == "resume" and directory not in ("", "null"):
+        if key.lstrip("+") == "resume" and directory not in ("", "null"):
             # the directory's .hydra/ stays: it records how the run was started
             return [*argv, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
     return argv
@@ -105,7 +105,7 @@ def check_run_directory(run_dir: Path, resume: bool) -> None:
     """
     if resume and not (run_dir / "checkpoints" / "last.pt").is_file():
         raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
-    if not resume and (run_dir / "checkpoints").exists():
+    if not resume and (run_dir / "checkpoints" / "last.pt").exists():
         raise BadInput(
             f"{run_dir} already holds a run: resume={run_dir} goes on with it, another hydra.run.dir=DIR starts anew"
         )
@@ -116,7 +116,16 @@ class GuardRunDirectory(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the run directory."""
+        self._check([Path(config.hydra.run.dir)], resume=config.resume is not None)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before it makes the directories of a sweep."""
+        self._check([d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()], resume=False)
+
+    def _check(self, run_dirs: list[Path], resume: bool) -> None:
         try:
-            check_run_directory(Path(config.hydra.run.dir), resume=config.resume is not None)
+            for run_dir in run_dirs:
+                check_run_directory(run_dir, resume)
         except BadInput as error:
-            fail(f"error: {error}", EXIT_BAD_INPUT)  # Hydra turns a callback's exceptions, but not this, into warnings
+            # Hydra turns a callback's exceptions into warnings, but not this
+            fail(f"error: {error}", EXIT_BAD_INPUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,17 @@ def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
         node = nodes.pop()
         if isinstance(node, dict):
             target = node.get("_target_")
-            if target is not None and target not in known and target not in trust:
-                raise BadInput(
-                    f"{path} would call {target}, which is none of pyro_vae's options: trust={target} allows it"
-                )
+            if target is not None and target not in known and target not in trust and not _is_optim(target):
+                raise BadInput(f"{path} would call {target}, none of pyro_vae's options: to allow it add it to trust")
             nodes += node.values()
         elif isinstance(node, list):
             nodes += node
         elif isinstance(node, str) and "${" in node:  # saved ones are resolved; a resolver could make a _target_
             raise BadInput(f"{path} holds the interpolation {node}: its configuration was not written by pyro_vae")
+
+
+def _is_optim(target: object) -> bool:
+    return re.fullmatch(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*", str(target)) is not None
 
 
 def explain(error: BaseException) -> str | None:
@@ -74,10 +77,11 @@ def explain(error: BaseException) -> str | None:
             return str(cause)
     if isinstance(error, InstantiationException):
         key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
-        causes = [e for e in _causes(error) if isinstance(e, (TypeError, ValueError, ZeroDivisionError))]
+        kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError)
+        causes = [e for e in _causes(error) if isinstance(e, kinds)]
         return f"{key}: {one_line(causes[-1])}" if causes else None
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read ({one_line(error)}): write KEY=VALUE"
+        return f"{error.override} cannot be read ({one_line(error)}): write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
@@ -85,7 +89,7 @@ def explain(error: BaseException) -> str | None:
         return _unknown_key(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or "Config group override" in str(error):
         return one_line(error)
     return None
 

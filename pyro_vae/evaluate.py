@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
+from pyro_vae.config import check_targets
 from pyro_vae.errors import BadInput
 
 
@@ -21,9 +22,10 @@ def task(config: DictConfig) -> None:
     from pyro_vae import experiment, report  # imports torch
     from pyro_vae.trainer import torch_device
 
-    estimator, run_dir = instantiate(config.estimator), Path(config.run)
+    estimator, run_dir = instantiate(config.estimator), Path(str(config.run))
     device = torch_device(config.device)
     vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
+    check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
     split = experiment.build_data(trained_with).split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
     report.evaluate(vae, split, estimator, config, run_dir)

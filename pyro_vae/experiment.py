@@ -23,6 +23,7 @@ from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, from_array
 from pyro_vae.errors import BadInput, one_line
+from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.metrics import Metrics
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -39,6 +40,13 @@ def build_vae(config: DictConfig, data_shape: Sequence[int]) -> VAE:
     """
     families = {axis: partial(instantiate, config[axis]) for axis in ("prior", "likelihood", "guide")}
     return VAE.build(data_shape, config.latent_dim, instantiate(config.network), **families)
+
+
+def make_paths_absolute(config: DictConfig) -> None:
+    """So that the run can be evaluated and resumed from any folder."""
+    for key in ("path", "root"):
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(str(config.data[key])).absolute())
 
 
 def build_data(config: DictConfig) -> Dataset:
@@ -81,7 +89,10 @@ def restore(
         raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
     path = run_dir / "checkpoints" / f"{which}.pt"
     saved = checkpoint.load(path, device)
-    check_targets(saved["config"], path, trust)
+    # what is called here; a caller that goes on to the data or the optimizer checks those
+    check_targets(
+        {axis: saved["config"].get(axis) for axis in ("prior", "likelihood", "guide", "network")}, path, trust
+    )
     config = OmegaConf.create(saved["config"])
     vae = build_vae(config, saved["data_shape"]).to(device)
     _load_weights(vae, saved, path)
@@ -148,13 +159,14 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
 
     if not resume:
         save([last])  # so that an interrupted first epoch can be resumed as well
-    with Metrics(run_dir, state.epoch) as metrics:
+    with deferred_interrupt() as check_interrupt, Metrics(run_dir, state.epoch) as metrics:
 
         def on_epoch(row: dict[str, float], is_best: bool) -> None:
             metrics.write(row)
-            save([last, best] if is_best else [last])
+            # the best first: cut off between the two, a resumed run does the epoch again and writes both
+            save([best, last] if is_best else [last])
 
-        trainer.fit(vae, data, objective, optim, state, on_epoch)
+        trainer.fit(vae, data, objective, optim, state, on_epoch, on_step=check_interrupt)
     _load_weights(vae, checkpoint.load(best, device), best)
     return vae.eval(), state
 
@@ -172,13 +184,19 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     check_targets(content, path, config.get("trust", ()))
     saved = OmegaConf.create(content)
     for override in overrides:
-        key = override.partition("=")[0]
-        if key in ("resume", "+trust"):
+        key = override.partition("=")[0].lstrip("+")
+        if key in ("resume", "trust"):
             continue
         if key.partition(".")[0] not in ("trainer", "estimator"):
             raise BadInput(
                 f"{override}: a resumed run keeps its configuration, but for trainer.* and estimator.*; "
                 "leave it out, or start anew"
+            )
+        epochs = saved.scheduler.get("T_max")
+        if key == "trainer.max_epochs" and epochs not in (None, config.trainer.max_epochs):
+            raise BadInput(
+                f"{override}: this run's scheduler falls to its end over {epochs} epochs, which cannot be changed half "
+                "way; start anew, with scheduler=constant if you want to go on later"
             )
         OmegaConf.update(saved, key, OmegaConf.select(config, key), merge=False)
     return saved
@@ -275,4 +293,4 @@ def fit(
         try:
             return train(config, data, Path(run_dir or temporary))[0]
         except InstantiationException as error:
-            raise BadInput(explain(error)) from error
+            raise BadInput(explain(error) or one_line(error)) from error

@@ -93,7 +93,8 @@ class Gaussian(nn.Module):
         if init_scale <= min_scale:
             raise BadInput(f"likelihood.init_scale={init_scale} must exceed likelihood.min_scale={min_scale}")
         # softplus⁻¹: σ starts at init_scale
-        raw = torch.tensor(math.log(math.expm1(init_scale - min_scale)))
+        excess = init_scale - min_scale
+        raw = torch.tensor(excess + math.log(-math.expm1(-excess)))
         if scale == "learned":
             self.raw_scale = nn.Parameter(raw)
         else:

@@ -54,4 +54,6 @@ class Metrics:
 def read(run_dir: Path) -> list[dict[str, float]]:
     """The rows of `run_dir/metrics.csv` as numbers."""
     with (run_dir / "metrics.csv").open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        # a last row that a power cut left unfinished has fewer columns
+        whole = [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
+    return [{name: float(row[name]) for name in COLUMNS} for row in whole]

@@ -52,11 +52,15 @@ class JointOptim(PyroOptim):
         given = {"optimizer": optimizer, "scheduler": scheduler}
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
             trial = optimizer([torch.zeros(1)])
-            if not math.isfinite(trial.param_groups[0]["lr"]):
-                raise ValueError(f"Invalid learning rate: {trial.param_groups[0]['lr']}")
+            lr = trial.param_groups[0]["lr"]
+            if isinstance(lr, bool) or not math.isfinite(lr):
+                raise ValueError(f"Invalid learning rate: {lr}")
+            trial.step()
             if scheduler is not None:
-                scheduler(trial)
-        except (ValueError, TypeError, ZeroDivisionError) as error:
+                schedule = scheduler(trial)
+                if not isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step()
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(
                 f"{name}.{key}={value}" for name, pairs in settings.items() for key, value in pairs.items()

@@ -9,23 +9,26 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Limits = tuple[float, float]
+"""The values that are drawn black and white."""
 
-def samples(x: np.ndarray, path: Path) -> None:
-    """Draws x `[n, *data_shape]` from the generative model, to a PNG."""
-    title = "Samples: means of p(x | z), z ~ p(z)"
+
+def samples(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
+    """Draws x `[n, *data_shape]` from the generative model, for images their means, to a PNG."""
     if is_image(x):
-        _save(_picture(tile(x, math.ceil(math.sqrt(len(x)))), title), path)
+        title = "Samples: means of p(x | z), z ~ p(z)"
+        _save(_picture(tile(x, math.ceil(math.sqrt(len(x))), limits), title), path)
         return
-    figure, ax = _figure(title)
+    figure, ax = _figure("Samples x ~ p(x | z), z ~ p(z)")
     _draw_vectors(ax, x, "C0", "samples")
     _save(figure, path)
 
 
-def reconstructions(x: np.ndarray, reconstruction: np.ndarray, path: Path) -> None:
+def reconstructions(x: np.ndarray, reconstruction: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
     """Data x `[n, *data_shape]` above, or beneath, their reconstructions of the same shape, to a PNG."""
     if is_image(x):
         both = np.concatenate([x, reconstruction])
-        _save(_picture(tile(both, len(x)), "Test data (above) and their reconstructions (below)"), path)
+        _save(_picture(tile(both, len(x), limits), "Test data (above) and their reconstructions (below)"), path)
         return
     figure, ax = _figure("Test data and their reconstructions")
     _draw_vectors(ax, x, "C0", "data")
@@ -68,12 +71,12 @@ def latent(z: np.ndarray, y: np.ndarray | None, path: Path) -> None:
     _save(figure, path)
 
 
-def manifold(x: np.ndarray, path: Path) -> None:
+def manifold(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
     """Decoded grid of a 2-D latent, x `[rows², *data_shape]`, to a PNG."""
     side = math.isqrt(len(x))
     title = "Means of p(x | z) over the quantiles of p(z)"
     if is_image(x):
-        _save(_picture(tile(x, side), title), path)
+        _save(_picture(tile(x, side, limits), title), path)
         return
     figure, ax = _figure(title)
     _draw_vectors(ax, x, "C0", "means")
@@ -86,15 +89,16 @@ def is_image(x: np.ndarray) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) > 1
 
 
-def tile(x: np.ndarray, columns: int) -> np.ndarray:
+def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray:
     """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`."""
     if x.ndim == 3:
         x = x[:, None]
     n, C, H, W = x.shape
+    low, high = limits
     rows = math.ceil(n / columns)
     canvas = np.full((rows, columns, C, H + 1, W + 1), 0.5, dtype=np.float32)
     for i, image in enumerate(x):
-        canvas[i // columns, i % columns, :, :H, :W] = np.clip(image, 0, 1)
+        canvas[i // columns, i % columns, :, :H, :W] = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
     picture = canvas.transpose(0, 3, 1, 4, 2).reshape(rows * (H + 1), columns * (W + 1), C)[:-1, :-1]
     return picture[..., 0] if C == 1 else picture
 

@@ -65,9 +65,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     """The figures of a run."""
     folder.mkdir(exist_ok=True)
-    plots.samples(_array(vae.sample(64, mean=True)), folder / "samples.png")
     x = test.x[:10]
-    plots.reconstructions(_array(x), _array(vae.reconstruct(x)), folder / "reconstructions.png")
+    limits = (test.x.min().item(), test.x.max().item())
+    image = plots.is_image(_array(x))
+    plots.samples(_array(vae.sample(64, mean=True) if image else vae.sample(500)), folder / "samples.png", limits)
+    plots.reconstructions(_array(x), _array(vae.reconstruct(x)), folder / "reconstructions.png", limits)
     plots.training(rows, folder / "training.png")
     z = vae.encode(test.x)
     if z.shape[-1] == 2:
@@ -75,7 +77,7 @@ def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> N
         # the prior's quantiles: each picture stands for the same share of p(z)
         quantiles = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))
         grid = torch.stack(torch.meshgrid(-quantiles, quantiles, indexing="ij")[::-1], dim=-1)
-        plots.manifold(_array(vae.decode(grid.flatten(0, 1))), folder / "manifold.png")
+        plots.manifold(_array(vae.decode(grid.flatten(0, 1))), folder / "manifold.png", limits)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

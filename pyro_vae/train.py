@@ -26,9 +26,11 @@ def task(config: DictConfig) -> None:
 
     hydra = HydraConfig.get()
     resume = config.resume is not None
-    run_dir = Path(config.resume if resume else hydra.runtime.output_dir)
+    run_dir = Path(str(config.resume) if resume else hydra.runtime.output_dir)
     if resume:
         config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
+    else:
+        experiment.make_paths_absolute(config)
     log.info("run directory: %s", run_dir)
     try:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now
@@ -37,6 +39,8 @@ def task(config: DictConfig) -> None:
         vae, state = experiment.train(config, data, run_dir, resume=resume)
         report.report(vae, data, estimator, config, state.seconds, run_dir)
     except KeyboardInterrupt:
+        if not (run_dir / "checkpoints" / "last.pt").exists():
+            raise
         raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, FailedRun, positive, positive_int
+from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_int
 from pyro_vae.marginal import ELBO
 from pyro_vae.optim import JointOptim
 from pyro_vae.vae import VAE
@@ -82,6 +82,7 @@ class Trainer:
         optim: JointOptim,
         state: State,
         on_epoch: Callable[[dict[str, float], bool], None],
+        on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """Train `vae` in place, from `state` on, which is advanced.
 
@@ -92,9 +93,10 @@ class Trainer:
             optim: steps the parameters.
             state: where to go on.
             on_epoch: called with the epoch's row of metrics and whether its validation ELBO is the best yet.
+            on_step: called after every step; what it raises ends the training.
 
         Raises:
-            FailedRun: if the loss is NaN or infinite.
+            FailedRun: if the loss or the validation ELBO is NaN or infinite.
         """
         N, started = len(data.train), time.monotonic() - state.seconds
 
@@ -111,25 +113,28 @@ class Trainer:
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
-            while state.epoch < self.max_epochs and not out_of_time() and not self.stalled(state):
+            while state.epoch < self.max_epochs and not self.stalled(state):
+                if out_of_time() and state.epoch > 0:
+                    break
                 elbo, log_likelihood, seen = 0.0, torch.zeros((), device=data.train.x.device), 0
                 for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
                     # Pyro's checks look at every value: the first step passes them, the rest is like it
-                    with pyro.validation_enabled(state.step == 0):
-                        step_loss = svi.step(data.batch(index))
-                    if not math.isfinite(step_loss):
-                        raise FailedRun(
-                            f"the loss is {step_loss} at step {state.step + 1} of epoch {state.epoch + 1}: "
-                            "try a smaller optimizer.lr or trainer.clip_norm=10"
-                        )
+                    try:
+                        with pyro.validation_enabled(state.step == 0):
+                            step_loss = svi.step(data.batch(index))
+                    except ValueError as error:  # Pyro's, of parameters out of their constraints
+                        raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
+                    self.check_finite("the loss", step_loss, f"step {state.step + 1} of epoch {state.epoch + 1}")
                     elbo -= step_loss * len(index)
                     log_likelihood += objective.log_likelihood
                     seen += len(index)
                     state.step += 1
                     bar.update()
+                    on_step()
                     if out_of_time():
                         break
                 val_elbo = self.validate(vae, data)
+                self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
                 optim.end_epoch(val_elbo)
                 state.epoch += 1
                 best = val_elbo > state.best_elbo
@@ -154,6 +159,15 @@ class Trainer:
                         row,
                     )
 
+    def check_finite(self, name: str, value: float, where: str) -> None:
+        """Stop before what is not a number gets into a checkpoint.
+
+        Raises:
+            FailedRun: if `value` is NaN or infinite.
+        """
+        if not math.isfinite(value):
+            raise FailedRun(f"{name} is {value} at {where}: try a smaller optimizer.lr or trainer.clip_norm=10")
+
     def stalled(self, state: State) -> bool:
         """Whether the validation ELBO has not improved for `patience` epochs."""
         return self.patience is not None and state.epoch - state.best_epoch >= self.patience
@@ -176,7 +190,7 @@ def torch_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(str(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(f"device={name} is not available here: take cpu or auto") from error

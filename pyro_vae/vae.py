@@ -11,6 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.arrays import as_numpy, unit_floats
 from pyro_vae.errors import BadInput, positive_int
 
 
@@ -98,7 +99,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Tensor | np.ndarray) -> Tensor:
-        """Embedding of x `[N, *data_shape]`: the mean of q(z | x), `[N, latent_dim]`.
+        """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
 
         The whole distribution is `vae.posterior(vae.encoder(x))`.
         """
@@ -111,7 +112,7 @@ class VAE(nn.Module):
 
         The whole distribution is `vae.likelihood(vae.decoder(z))`.
         """
-        mean: Tensor = self._p(self._tensor(z)).mean
+        mean: Tensor = self._p(self._z(z)).mean
         return mean
 
     @torch.no_grad()
@@ -134,13 +135,21 @@ class VAE(nn.Module):
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
 
-        return Importance(num_samples=num_samples)(self.model, self.guide, self._data(x)).log_px
+        # a store of its own: parameters registered here would keep another VAE of this process from training
+        with pyro.get_param_store().scope():
+            return Importance(num_samples=num_samples)(self.model, self.guide, self._data(x)).log_px
 
     def _q(self, x: Tensor | np.ndarray) -> TorchDistributionMixin:
         return self.posterior(self.encoder(self._data(x)))
 
     def _p(self, z: Tensor) -> TorchDistributionMixin:
         return self.likelihood(self.decoder(z))
+
+    def _z(self, z: Tensor | np.ndarray) -> Tensor:
+        latent_dim = self.prior(None).event_shape[0]
+        if z.ndim < 1 or z.shape[-1] != latent_dim:
+            raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {latent_dim}]")
+        return self._tensor(z)
 
     def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
         like = next(self.parameters())
@@ -149,4 +158,8 @@ class VAE(nn.Module):
     def _data(self, x: Tensor | np.ndarray) -> Tensor:
         if tuple(x.shape[1:]) != tuple(self.data_shape):
             raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
+        if not len(x):
+            raise BadInput("x is empty: give one datapoint at least")
+        if x.dtype in (torch.uint8, np.uint8):
+            x = unit_floats(as_numpy(x))
         return self._tensor(x)

@@ -53,16 +53,21 @@ class PPCA:
         M = self.W.T @ self.W + self.sigma**2 * torch.eye(self.W.shape[1]).double()
         return M.inverse() @ self.W.T, self.sigma**2 * M.inverse()
 
-    def set_exact_guide(self) -> None:
-        """Give the guide, which must be a FullCovariance on features x, the exact posterior."""
+    def set_exact_guide(self, widen: float = 1.0, shift: float = 0.0) -> None:
+        """Give the guide, which must be a FullCovariance on features x, the exact posterior.
+
+        Or that with its scale multiplied by `widen` (bounded weights: a calibrated standard error), or with its
+        mean `shift` standard deviations away.
+        """
         gain, covariance = self._posterior()
-        L = torch.linalg.cholesky(covariance)
+        offset = shift * covariance.diagonal().sqrt()
+        L = widen * torch.linalg.cholesky(covariance)
         q, d = self.vae.posterior, self.W.shape[1]
         rows, columns = torch.tril_indices(d, d, offset=-1)
         with torch.no_grad():
             q.loc_log_scale.weight.zero_()
             q.loc_log_scale.weight[:d] = gain
-            q.loc_log_scale.bias[:d] = -gain @ self.b
+            q.loc_log_scale.bias[:d] = offset - gain @ self.b
             q.loc_log_scale.bias[d:] = L.diagonal().log()
             q.off_diagonal.weight.zero_()
             q.off_diagonal.bias.copy_(L[rows, columns] / q.off_diagonal_gain)

@@ -110,9 +110,12 @@ def test_a_configuration_in_a_checkpoint_calls_nothing_but_options(small_run, co
             node = node[key]
         node[place[-1]] = {"_target_": target, "path": str(tmp_path / "owned"), "content": "x"}
         checkpoint.save([path], content)
-    with pytest.raises(BadInput, match=f"would call {target}"):
-        pyro_vae.load(small_run)
-    assert command("evaluate", f"run={small_run}").code == 2
+    if place != ("data",):  # which load has no need of
+        with pytest.raises(BadInput, match=f"would call {target}"):
+            pyro_vae.load(small_run)
+    outcome = command("evaluate", f"run={small_run}")
+    assert outcome.code == 2
+    assert f"would call {target}" in outcome.err
     assert command("train", f"resume={small_run}").code == 2
     assert not (tmp_path / "owned").exists()
 

@@ -88,6 +88,20 @@ def test_gradients_of_a_draws_density_against_finite_differences(guide, h):
     assert torch.autograd.gradcheck(f, (h.clone().requires_grad_(),))
 
 
+def test_density_of_a_detached_or_changed_draw_is_not_that_of_its_noise():
+    """log q(z) of a constant z moves with the parameters as MultivariateNormal's does."""
+    loc = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    L = (torch.eye(3, dtype=torch.float64) + 0.3 * torch.ones(3, 3).tril(-1)).requires_grad_()
+    ours, theirs = CholeskyNormal(loc, scale_tril=L), MultivariateNormal(loc, scale_tril=L)
+    z = ours.sample()
+    gradients = [torch.autograd.grad(q.log_prob(z), (loc, L)) for q in (ours, theirs)]
+    torch.testing.assert_close(gradients[0], tuple(g.tril() if g.dim() == 2 else g for g in gradients[1]))
+    with torch.no_grad():
+        z = ours.rsample()
+        z += 1
+        torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z))
+
+
 @pytest.mark.parametrize("guide", GUIDES)
 def test_density_integrates_to_one(guide):
     q = make(guide, latent_dim=2)(torch.randn(1, 6, dtype=torch.float64))

@@ -29,5 +29,8 @@ def test_resuming_drops_rows_of_lost_work(tmp_path):
         assert metrics.read(tmp_path) == [row(1)]
         file.write(row(2))
     assert [r["epoch"] for r in metrics.read(tmp_path)] == [1, 2]
+    with (tmp_path / "metrics.csv").open("a") as torn:
+        torn.write("3,3,1.2")  # a power cut
+    assert [r["epoch"] for r in metrics.read(tmp_path)] == [1, 2]
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines[1].startswith("1,1,")  # whole numbers stay so

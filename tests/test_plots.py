@@ -15,6 +15,7 @@ def test_tile_puts_images_in_rows_with_lines_between():
     np.testing.assert_allclose(picture[:2, 4:], 0.2)
     np.testing.assert_allclose(picture[3:, :3], 0.3)
     np.testing.assert_allclose(picture[2], 0.5)
+    np.testing.assert_allclose(plots.tile(10 * x, columns=2, limits=(1.0, 3.0))[:2, 4:], 0.5)
     assert plots.tile(np.zeros((5, 3, 4, 4)), 5).shape == (4, 24, 3)
 
 

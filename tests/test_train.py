@@ -167,6 +167,13 @@ def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
         (["data.test_fraction=0"], ["split=test is empty", "data.test_fraction"]),
         (["seed=-1"], ["seed=-1"]),
         (["seed=[1"], ["seed=[1"]),
+        (["data.val_fraction=abc"], ["data.val_fraction=abc"]),
+        (["+data.banana=3"], ["data", "banana"]),
+        (["guide=null"], ["group override must be a string"]),
+        (["trainer.device=null"], ["device=None"]),
+        (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]"]),
+        (["optimizer._target_=torch.optim.Banana"], ["optimizer", "Banana"]),
+        (["data.path=a=b.npy"], ["data.path=a=b.npy", "quotes"]),
     ],
 )  # fmt: skip
 def test_bad_options_end_in_one_line_and_status_2(command, small_data, arguments, parts):
@@ -245,13 +252,13 @@ def test_a_bug_of_ours_shows_its_traceback(command, small_data, monkeypatch):
     assert "KeyError: 'a bug'" in outcome.err
 
 
-def test_full_error_brings_the_traceback_back(command, monkeypatch):
-    import pyro_vae.train
-
-    monkeypatch.setattr(sys, "argv", ["train", "guide=banana"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(Exception, match="banana"):
-        pyro_vae.train.main()
+def test_full_error_brings_the_traceback_back_and_keeps_the_status(tmp_path):
+    environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}
+    arguments = [sys.executable, "-m", "pyro_vae.train", "guide=banana"]
+    done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "error: guide=banana is unknown" in done.stderr
 
 
 def spawn(*arguments, cwd):
@@ -300,6 +307,80 @@ def test_works_from_any_folder_and_a_sweep_makes_a_run_each(command, small_data,
     runs = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(2)]
     assert [run["config"]["seed"] for run in runs] == [1, 2]
     assert runs[0]["test"]["log_px"] != runs[1]["test"]["log_px"]
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(command, small_data, tmp_path):
+    arguments = [*SMALL, small_data, "latent_dim=1,0,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    outcome = command("train", "-m", *[a for a in arguments if a != "latent_dim=2"])
+    assert outcome.code == 1
+    assert "latent_dim=0" in outcome.err
+    assert [(tmp_path / "sweep" / str(i) / "results.json").exists() for i in range(3)] == [True, False, True]
+    before = (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").read_bytes()
+    again = command("train", "-m", *[a for a in arguments if a != "latent_dim=2"], "seed=5")
+    one_error_line(again, "already holds a run")
+    assert (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").read_bytes() == before
+
+
+def test_a_run_can_be_evaluated_and_resumed_from_another_folder(command, small_data, tmp_path, monkeypatch):
+    relative = "data.path=" + Path(small_data.partition("=")[2]).name
+    assert command("train", *SMALL, relative, "hydra.run.dir=run").code == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    outcome = command("evaluate", "run=../run", "estimator.num_samples=3")
+    assert outcome.code == 0, outcome.err
+    outcome = command("train", "resume=../run", "++trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert [row["epoch"] for row in metrics.read(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_results_are_those_of_the_best_epoch(command, small_data, tmp_path):
+    """With a learning rate that diverges late, the last epoch is not the best."""
+    small = [s for s in SMALL if not s.startswith(("trainer.max_epochs", "estimator"))]
+    options = ["trainer.max_epochs=30", "optimizer.lr=0.5", "estimator=elbo", "estimator.num_samples=200"]
+    assert command("train", *small, small_data, *options, f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    state = weights(tmp_path / "run")["state"]
+    assert state["best_epoch"] < 30
+    rows = metrics.read(tmp_path / "run")
+    assert max(row["val/elbo"] for row in rows) == state["best_elbo"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert command("evaluate", f"run={tmp_path / 'run'}", "estimator=elbo", "estimator.num_samples=200").code == 0
+    again = json.loads((tmp_path / "run" / "evaluations" / "elbo-200.json").read_text())
+    assert again["log_px"] == results["log_px"]  # evaluate reads best.pt
+
+
+def test_best_is_written_before_last(command, small_data, tmp_path, monkeypatch):
+    """Cut off between the two, a resumed run must do the epoch again."""
+    calls, fsync = [], os.fsync
+
+    def full(fd):
+        calls.append(fd)
+        if len(calls) > 3:  # metrics.csv, last.pt of epoch 0, the first file of epoch 1
+            raise OSError(28, "No space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert command("train", *SMALL, small_data, f"hydra.run.dir={tmp_path / 'run'}").code == 2
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert weights(tmp_path / "run", "best")["state"]["epoch"] == 1
+    assert weights(tmp_path / "run", "last")["state"]["epoch"] == 0
+    assert command("train", f"resume={tmp_path / 'run'}").code == 0
+    assert [row["epoch"] for row in metrics.read(tmp_path / "run")] == [1, 2]
+
+
+def test_any_torch_optimizer_serves_and_can_be_resumed(command, small_data, tmp_path):
+    options = ["optimizer._target_=torch.optim.NAdam", "~optimizer.fused", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command("train", *SMALL, small_data, *options).code == 0
+    outcome = command("train", f"resume={tmp_path / 'run'}", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_cosine_schedule_is_not_stretched(command, small_data, tmp_path):
+    assert command("train", *SMALL, small_data, "scheduler=cosine", f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    one_error_line(command("train", f"resume={tmp_path / 'run'}", "trainer.max_epochs=9"), "2 epochs", "constant")
+
+
+def test_the_log_file_is_named_after_the_command(small_run):
+    assert "epoch    2" in (small_run / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -72,10 +72,36 @@ def test_early_stopping(small_vae, data):
     assert again == []  # resumed, it is still over
 
 
-def test_max_seconds_stops_within_an_epoch(small_vae, data):
+def test_max_seconds_stops_within_an_epoch_after_a_step_at_least(small_vae, data):
     rows, state = fit(small_vae, data, max_epochs=10**6, max_seconds=0.2)
     assert 0.2 <= state.seconds < 5
     assert math.isfinite(rows[-1][0]["train/elbo"])
+    rows, state = fit(small_vae, data, max_epochs=10**6, max_seconds=1e-9)
+    assert (len(rows), state.epoch, state.step) == (1, 1, 1)  # of the 4 steps of an epoch
+    assert fit(small_vae, data, max_epochs=10**6, max_seconds=1e-9, state=state)[0] == []
+
+
+def test_the_schedule_steps_every_epoch(small_vae, data):
+    optim = JointOptim(partial(torch.optim.SGD, lr=1e-4), partial(torch.optim.lr_scheduler.StepLR, step_size=2))
+    record = lambda row, best: rates.append(optim.optimizer.param_groups[0]["lr"])  # noqa: E731
+    rates = []
+    Trainer(max_epochs=4).fit(small_vae, data, TraceMeanField_ELBO(), optim, State(), record)
+    assert rates == pytest.approx([1e-4, 1e-5, 1e-5, 1e-6])
+
+
+def test_a_validation_elbo_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, data):
+    rows = []
+    data.val.x[0, 0] = math.nan
+    with pytest.raises(FailedRun, match="validation ELBO is nan at epoch 1"):
+        fit(small_vae, data, max_epochs=5, on_epoch=lambda row, best: rows.append(row))
+    assert rows == []
+
+
+def test_what_pyro_refuses_is_a_failed_run(small_vae, data):
+    with torch.no_grad():
+        small_vae.posterior.loc_log_scale.bias.fill_(math.nan)
+    with pytest.raises(FailedRun, match="step 1: "):
+        fit(small_vae, data, max_epochs=5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, data):

@@ -94,8 +94,24 @@ def test_users_methods_take_numpy_and_refuse_other_shapes(small_vae):
     assert small_vae.encode(np.zeros((3, 6))).shape == (3, 2)
     with pytest.raises(BadInput, match=r"\[3, 5\].*\[N, 6\]"):
         small_vae.encode(np.zeros((3, 5)))
+    with pytest.raises(BadInput, match="empty"):
+        small_vae.log_prob(np.zeros((0, 6)))
+    with pytest.raises(BadInput, match=r"z has shape \[3, 5\].*2"):
+        small_vae.decode(np.zeros((3, 5)))
     with pytest.raises(BadInput, match="n=0"):
         small_vae.sample(0)
+
+
+def test_bytes_are_read_as_data_sets_read_them(small_vae):
+    x = np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8)
+    for array in (x, torch.tensor(x)):
+        torch.testing.assert_close(small_vae.encode(array), small_vae.encode(x / 255))
+    torch.testing.assert_close(small_vae.encode(x > 99), small_vae.encode((x > 99).astype(float)))
+
+
+def test_log_prob_leaves_pyros_param_store_alone(small_vae):
+    small_vae.log_prob(np.zeros((2, 6)), num_samples=3)
+    assert not list(pyro.get_param_store())
 
 
 def test_means_are_those_of_the_distributions(ppca):

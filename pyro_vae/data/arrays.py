@@ -25,7 +25,14 @@ def array(path: str | None, key: str | None = None, **kwargs: Any) -> Dataset:
         BadInput: if the file or entry is missing or unreadable, and as `from_array` does.
     """
     if path is None:
-        raise BadInput("data.path is missing: give data.path=FILE.npy or FILE.npz")
+        raise BadInput(
+            "data.path is missing: give data.path=FILE.npy or FILE.npz "
+            "(for a run that fit() made of an array in memory, use vae.log_prob)"
+        )
+    return from_array(_read(path, key), name=f"data.path={path}" + (f", data.key={key}" if key else ""), **kwargs)
+
+
+def _read(path: str, key: str | None) -> np.ndarray:
     file = Path(path)
     if not file.is_file():
         raise BadInput(f"data.path={path}: no such file")
@@ -34,19 +41,19 @@ def array(path: str | None, key: str | None = None, **kwargs: Any) -> Dataset:
         if isinstance(loaded, np.ndarray):
             if key is not None:
                 raise BadInput(f"data.key={key}: {path} holds one array without a name; leave data.key out")
-            return from_array(loaded, name=f"data.path={path}", **kwargs)
+            return loaded
         with loaded:
             names = ", ".join(loaded.files)
             if key is None and len(loaded.files) == 1:
                 key = loaded.files[0]
             if key not in loaded.files:
                 raise BadInput(f"data.key={key} is no entry of {path}: choose one of {names}")
-            entry = loaded[key]
+            entry: np.ndarray = loaded[key]
+            return entry
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         raise BadInput(f"data.path={path} is no readable .npy or .npz file ({one_line(error)})") from error
-    return from_array(entry, name=f"data.path={path}, data.key={key}", **kwargs)
 
 
 def from_array(
@@ -70,7 +77,7 @@ def from_array(
     Raises:
         BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf.
     """
-    values = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    values = as_numpy(x)
     if values.dtype != np.uint8 and values.dtype != np.bool_ and values.dtype.kind != "f":
         raise BadInput(
             f"{name} has dtype {values.dtype}: convert it to floats (x.astype('float32')), or to bytes 0..255 (uint8)"
@@ -79,10 +86,22 @@ def from_array(
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
-    with np.errstate(over="ignore"):  # what overflows becomes Inf, and is told below
-        scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    scaled = unit_floats(values)
     num_bad = int((~np.isfinite(scaled)).sum())
     if num_bad:
         raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints")
     splits = three_way_split(torch.from_numpy(scaled), None, val_fraction, test_fraction, split_seed)
     return Dataset(*splits, **kwargs)
+
+
+def as_numpy(x: np.ndarray | Tensor) -> np.ndarray:
+    """The array, or the tensor's, on the CPU."""
+    if isinstance(x, Tensor):
+        return (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
+    return np.asarray(x)
+
+
+def unit_floats(x: np.ndarray) -> np.ndarray:
+    """Bytes divided by 255, all else as float32: how data sets and `VAE` read arrays."""
+    with np.errstate(over="ignore"):  # what overflows becomes Inf
+        return x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)

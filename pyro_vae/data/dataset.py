@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, one_of
+from pyro_vae.errors import BadInput, one_of, positive_int
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 
@@ -34,7 +34,7 @@ class Split:
         """
         if n is None:
             return self
-        if not 1 <= n <= len(self):
+        if positive_int("num_data", n) > len(self):
             raise BadInput(f"num_data={n} must lie between 1 and {len(self)}, the size of the split")
         return Split(self.x[:n], None if self.y is None else self.y[:n])
 
@@ -57,6 +57,8 @@ class Dataset:
 
     def __init__(self, train: Split, val: Split, test: Split, binarize: str = "none", eval_seed: int = 0) -> None:
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
+        if isinstance(eval_seed, bool) or not isinstance(eval_seed, int) or eval_seed < 0:
+            raise BadInput(f"data.eval_seed={eval_seed} must be a whole number of at least 0")
         splits = {"train": train, "val": val, "test": test}
         if binarize != "none":
             for split in filter(len, splits.values()):
@@ -66,12 +68,12 @@ class Dataset:
                         f"data.binarize={binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
                         "rescale them or take data.binarize=none"
                     )
-        for i, (name, split) in enumerate(splits.items()):
+        self.eval_seed = eval_seed
+        for name, split in splits.items():
             if binarize == "threshold":
                 splits[name] = Split((split.x > 0.5).float(), split.y)
             elif binarize == "static" or (binarize == "dynamic" and name != "train"):
-                generator = torch.Generator().manual_seed(1000 * eval_seed + i)
-                splits[name] = Split(torch.bernoulli(split.x, generator=generator), split.y)
+                splits[name] = self._draw(name, split)
         self.splits = splits
 
     @property
@@ -104,8 +106,13 @@ class Dataset:
         if not len(self.splits[name]):
             raise BadInput(f"split={name} is empty: give it a share of the data, as in data.{name}_fraction=0.1")
         if name == "train" and self.binarize == "dynamic":
-            return Dataset(self.train.to("cpu"), self.val, self.test, "static").train.to(self.train.x.device)
+            return self._draw(name, self.train)
         return self.splits[name]
+
+    def _draw(self, name: str, split: Split) -> Split:
+        """x ~ Bernoulli(grey value), the same in every run and on every device; other splits, other noise."""
+        generator = torch.Generator().manual_seed(1000 * self.eval_seed + ("train", "val", "test").index(name))
+        return Split(torch.bernoulli(split.x.cpu(), generator=generator).to(split.x.device), split.y)
 
     def batch(self, index: Tensor) -> Tensor:
         """Training data x at `index` `[B]`, binarized anew where `binarize=dynamic`: `[B, *data_shape]`."""
@@ -131,9 +138,12 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
     Raises:
         BadInput: if a share leaves one of the sets empty.
     """
+    for name, share in (("val", val), ("test", test)):
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+            raise BadInput(f"data.{name}_fraction={share} must be a number in [0, 1)")
     sizes = {"val": round(val * len(x)), "test": round(test * len(x))}
     enough = sizes["val"] >= 1 and sizes["test"] >= (test != 0) and sum(sizes.values()) < len(x)
-    if not (enough and 0 < val < 1 and 0 <= test < 1):
+    if not enough:
         raise BadInput(
             f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"

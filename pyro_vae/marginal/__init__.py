@@ -5,9 +5,14 @@
 They need Pyro programs whose datapoints lie in one plate at dim −1, and nothing else of a VAE.
 """
 
+from pyro_vae.marginal.ais import AIS
+from pyro_vae.marginal.bdmc import BDMC
 from pyro_vae.marginal.elbo import ELBO
 from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.importance import Importance
+from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
+from pyro_vae.marginal.refined import Refined
 
-__all__ = ["ELBO", "Importance", "LogEvidence", "Prior"]
+__all__ = ["AIS", "BDMC", "ELBO", "NUTS", "Exact", "Importance", "LogEvidence", "Prior", "Refined"]

@@ -1,7 +1,10 @@
 """The evidence lower bound, as the crudest estimator of log p(x)."""
 
+from torch import Tensor
+
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence
 from pyro_vae.marginal.importance import Importance
+from pyro_vae.marginal.weights import Program
 
 
 class ELBO(Importance):
@@ -13,3 +16,8 @@ class ELBO(Importance):
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""
         return sums.mean_log()
+
+
+def guide_elbo(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, num_samples: int = 20) -> Tensor:
+    """The guide's ELBO, `[N]`: what an estimator with another proposal reports beside log p(x)."""
+    return ELBO(num_samples)(model, guide, x, y).log_px

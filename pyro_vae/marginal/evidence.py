@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from pyro_vae.errors import positive_int
 from pyro_vae.marginal.pareto import pareto_k, tail_length
 
 
@@ -22,8 +23,10 @@ class LogEvidence:
         ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
         pareto_k: tail shape of the weights (PSIS), `[N]`; above 0.7 neither `log_px` nor `se` can be
             relied on. NaN where there are too few samples to tell.
-        elbo: mean log-weight, `[N]`: the evidence lower bound of the proposal, from the same samples.
+        elbo: evidence lower bound of the guide, `[N]`.
         num_samples: K.
+        curve: the same from the first K' < K of these samples, for each K' that was asked for.
+        extra: what else the estimator tells of each datapoint, `[N]` by name.
     """
 
     log_px: Tensor
@@ -32,6 +35,13 @@ class LogEvidence:
     pareto_k: Tensor
     elbo: Tensor
     num_samples: int
+    curve: tuple[LogEvidence, ...] = ()
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def unreliable(self) -> Tensor:
+        """Where not to rely on the estimate, `[N]`: Pareto k > 0.7 or ESS < 10."""
+        return (self.pareto_k > 0.7) | (self.ess < 10)
 
     @classmethod
     def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:
@@ -39,7 +49,36 @@ class LogEvidence:
         log_px, se, ess, k, elbo = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("log_px", "se", "ess", "pareto_k", "elbo")
         )
-        return cls(log_px, se, ess, k, elbo, parts[0].num_samples)
+        curve = tuple(cls.cat(points) for points in zip(*(part.curve for part in parts), strict=True))
+        extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
+        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra)
+
+
+def sample_sizes(num_samples: object) -> tuple[int, ...]:
+    """K, or the K' < … < K of a curve, in ascending order.
+
+    Raises:
+        BadInput: if they are not positive whole numbers.
+    """
+    if isinstance(num_samples, Sequence) and not isinstance(num_samples, str) and num_samples:
+        return tuple(sorted({positive_int("estimator.num_samples", K) for K in num_samples}))
+    return (positive_int("estimator.num_samples", num_samples),)
+
+
+def accumulate(
+    blocks: Iterable[Tensor], sizes: Sequence[int], reduce: Callable[[Accumulator], LogEvidence]
+) -> LogEvidence:
+    """Evidence from blocks of float64 log-weights `[k, n]`, and from the first of them for each smaller size."""
+    sums: list[Accumulator] = []
+    done = 0
+    for log_w in blocks:
+        sums = sums or [Accumulator(K, log_w.shape[1], log_w.device) for K in sizes]
+        for part in sums:
+            if done < part.num_samples:
+                part.add(log_w[: part.num_samples - done])
+        done += len(log_w)
+    *curve, evidence = (reduce(part) for part in sums)
+    return replace(evidence, curve=tuple(curve))
 
 
 class Accumulator:

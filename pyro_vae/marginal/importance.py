@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.evidence import Accumulator, LogEvidence
+from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.weights import Program, stream
 
 
@@ -19,7 +19,7 @@ class Importance:
     Importance Weighted Autoencoders, eq. 8, https://arxiv.org/abs/1509.00519.
 
     Args:
-        num_samples: K.
+        num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
         chunk_size: pairs (sample, datapoint) in memory at once.
 
     Raises:
@@ -30,8 +30,9 @@ class Importance:
         >>> evidence.log_px, evidence.se, evidence.ess                        # doctest: +SKIP
     """
 
-    def __init__(self, num_samples: int = 5000, chunk_size: int = 4096) -> None:
-        self.num_samples = positive_int("estimator.num_samples", num_samples)
+    def __init__(self, num_samples: int | Sequence[int] = 5000, chunk_size: int = 4096) -> None:
+        self.sizes = sample_sizes(num_samples)
+        self.num_samples = self.sizes[-1]
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
 
     def __call__(
@@ -43,15 +44,8 @@ class Importance:
         progress: Callable[[int], Any] = lambda pairs: None,
     ) -> LogEvidence:
         """Estimates for x `[N, ...]`, on the device of x; `progress` is told of every K·N pairs' share done."""
-        parts = []
-        for rows, blocks in stream(
-            model, guide, x, y, num_samples=self.num_samples, chunk_size=self.chunk_size, progress=progress
-        ):
-            sums = Accumulator(self.num_samples, rows.stop - rows.start, x.device)
-            for log_w in blocks:
-                sums.add(log_w)
-            parts.append(self.reduce(sums))
-        return LogEvidence.cat(parts)
+        chunks = stream(model, guide, x, y, num_samples=self.num_samples, chunk_size=self.chunk_size, progress=progress)
+        return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for _, blocks in chunks])
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

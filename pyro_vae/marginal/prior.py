@@ -9,14 +9,15 @@ from typing import Any
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.marginal.elbo import ELBO
+from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.importance import Importance
 from pyro_vae.marginal.weights import Program
 
 
-def _is_observed(site: Any) -> bool:
-    return bool(site["type"] == "sample" and site["is_observed"])
+def prior_of(model: Program) -> Program:
+    """The model without its observed sites: p(z), as a guide."""
+    return poutine.block(model, hide_fn=lambda site: bool(site["type"] == "sample" and site["is_observed"]))
 
 
 class Prior(Importance):
@@ -35,7 +36,5 @@ class Prior(Importance):
         progress: Callable[[int], Any] = lambda pairs: None,
     ) -> LogEvidence:
         """Estimates for x `[N, ...]`, on the device of x."""
-        prior = poutine.block(model, hide_fn=_is_observed)
-        evidence = super().__call__(model, prior, x, y, progress)
-        bound = ELBO(min(self.num_samples, 100), self.chunk_size)(model, guide, x, y)
-        return replace(evidence, elbo=bound.log_px)
+        evidence = super().__call__(model, prior_of(model), x, y, progress)
+        return replace(evidence, elbo=guide_elbo(model, guide, x, y))

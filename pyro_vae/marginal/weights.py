@@ -29,22 +29,23 @@ def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = No
         y: labels, `[N]`, of a conditional model.
         num_samples: K.
     """
-    guide_trace = _trace(guide, num_samples, x, y)
-    model_trace = _trace(poutine.replay(model, trace=guide_trace), num_samples, x, y)
-    zero = x.new_zeros((num_samples, len(x)))
-    return zero + _log_prob(model_trace) - _log_prob(guide_trace)
+    guide_trace = trace(guide, x, y, num_samples=num_samples)
+    model_trace = trace(poutine.replay(model, trace=guide_trace), x, y, num_samples=num_samples)
+    return log_prob(model_trace, num_samples, x) - log_prob(guide_trace, num_samples, x)
 
 
-def _trace(program: Program, num_samples: int, x: Tensor, y: Tensor | None) -> Trace:
+def trace(program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Trace:
+    """A trace of `num_samples` runs of a program at once, its sites `[num_samples, N, ...]`."""
     args = (x,) if y is None else (x, y)
     with pyro.plate("num_samples", num_samples, dim=-2):
-        trace = prune_subsample_sites(poutine.trace(program).get_trace(*args))
+        return prune_subsample_sites(poutine.trace(program).get_trace(*args))
+
+
+def log_prob(trace: Trace, num_samples: int, x: Tensor) -> Tensor:
+    """Log-density of all sites of a `trace`, `[num_samples, N]`."""
     trace.compute_log_prob()
-    return trace
-
-
-def _log_prob(trace: Trace) -> Any:
-    return sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample")
+    sites = [site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample"]
+    return x.new_zeros((num_samples, len(x))) + sum(sites)
 
 
 def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:

@@ -44,6 +44,19 @@ def test_evaluation_sets_are_fixed_by_their_own_seed(binarize):
     assert not torch.equal(first.val.x, make("none").val.x.round())
 
 
+def test_splits_have_noise_of_their_own_and_train_follows_the_seed():
+    same = Split(torch.full((400, 4), 0.5))
+    data, other = (Dataset(same, same, same, "dynamic", eval_seed=s) for s in (0, 7))
+    assert not torch.equal(data.val.x, data.test.x)
+    assert not torch.equal(data.split("train").x, data.val.x)
+    assert not torch.equal(data.split("train").x, other.split("train").x)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_draws_do_not_depend_on_the_device():
+    assert torch.equal(make("dynamic").to("cuda").split("train").x.cpu(), make("dynamic").split("train").x)
+
+
 def test_static_is_one_draw():
     data, index = make("static"), torch.arange(400)
     assert torch.equal(data.batch(index), data.batch(index))
@@ -73,8 +86,8 @@ def test_first_datapoints():
     split = Split(grey(), torch.arange(400))
     assert torch.equal(split.first(3).x, split.x[:3])
     assert len(split.first(None)) == 400
-    for n in (0, 401, -1):
-        with pytest.raises(BadInput, match=f"num_data={n}.*400"):
+    for n in (0, 401, -1, 1.5, True, "abc"):
+        with pytest.raises(BadInput, match=f"num_data={n}"):
             split.first(n)
 
 
@@ -86,6 +99,8 @@ def test_first_datapoints():
         (lambda: make("none").split("eval"), "split=eval.*train, val, test"),
         (lambda: three_way_split(grey(5), None, 0.1, 0.1, 0), "5 datapoints"),
         (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "data.val_fraction=0.5"),
+        (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "data.test_fraction=abc"),
+        (lambda: make("none", eval_seed="abc"), "data.eval_seed=abc"),
         (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "data.val_fraction=-0.5"),
     ],
 )

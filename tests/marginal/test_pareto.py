@@ -16,6 +16,8 @@ def k_of(log_w):
 @pytest.mark.parametrize("K", [100, 1000, 5000])
 def test_agrees_with_arviz(K):
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
+    if not hasattr(array_stats, "psislw"):
+        pytest.skip("this arviz-stats, the last for Python 3.10, has no psislw")
     shapes = torch.tensor([0.05, 0.3, 0.7, 1.2])
     log_w = -torch.rand(K, 4).double().log() * shapes + 0.1 * torch.randn(K, 4).double()
     expected = [float(array_stats.psislw(-column)[1]) for column in log_w.T.numpy()]  # psislw negates

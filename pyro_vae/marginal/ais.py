@@ -1,0 +1,127 @@
+"""Annealed importance sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import BadInput, one_of, positive, positive_int
+from pyro_vae.marginal.density import Latents
+from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
+from pyro_vae.marginal.hmc import Path, adapt_step_sizes, anneal
+from pyro_vae.marginal.prior import prior_of
+from pyro_vae.marginal.weights import Program
+
+
+class AIS:
+    """log p̂(x) = log (1/K) Σ_k w_k over chains annealed from the guide, or the prior, to the posterior.
+
+    Neal (2001), https://arxiv.org/abs/physics/9803008; for decoders Wu, Burda, Salakhutdinov & Grosse (2017),
+    https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so that log p̂(x) is a lower bound in expectation, the tighter
+    the more temperatures. HMC's step sizes are found for each temperature and datapoint in a pilot run of
+    the same length. `elbo` is the guide's; `extra` holds each datapoint's mean `acceptance`.
+
+    Args:
+        num_samples: K, chains a datapoint.
+        num_temperatures: T, steps of β from 0 to 1.
+        num_leapfrog: leapfrog steps of a transition.
+        start: `guide` or `prior`.
+        target_acceptance: of the pilot run.
+        chunk_size: chains in memory at once.
+
+    Raises:
+        BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 16,
+        num_temperatures: int = 200,
+        num_leapfrog: int = 5,
+        start: str = "guide",
+        target_acceptance: float = 0.7,
+        chunk_size: int = 4096,
+    ) -> None:
+        self.num_samples = positive_int("estimator.num_samples", num_samples)
+        self.num_temperatures = positive_int("estimator.num_temperatures", num_temperatures)
+        self.num_leapfrog = positive_int("estimator.num_leapfrog", num_leapfrog)
+        self.start = one_of("estimator.start", start, ("guide", "prior"))
+        self.target_acceptance = positive("estimator.target_acceptance", target_acceptance)
+        if self.target_acceptance >= 1:
+            raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
+        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+
+    def __call__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None = None,
+        progress: Callable[[int], Any] = lambda pairs: None,
+    ) -> LogEvidence:
+        """Estimates for x `[N, ...]`, on the device of x; `progress` is told of chains as they are done."""
+        with pyro.validation_enabled(False):
+            latents = Latents.of(model, x[:2], None if y is None else y[:2])
+            n = max(1, self.chunk_size // self.num_samples)
+            parts = [
+                self.chunk(latents, model, guide, x[i : i + n], None if y is None else y[i : i + n], progress)
+                for i in range(0, len(x), n)
+            ]
+            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+
+    def betas(self, x: Tensor) -> Tensor:
+        """0 = β_0 < … < β_T = 1, dense at both ends: a rescaled sigmoid, `[T + 1]`."""
+        s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, device=x.device))
+        return (s - s[0]) / (s[-1] - s[0])
+
+    def chunk(
+        self,
+        latents: Latents,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None,
+        progress: Callable[[int], Any],
+        posterior_draw: Tensor | None = None,
+    ) -> LogEvidence:
+        """Evidence of few datapoints; with an exact `posterior_draw` `[N, D]`, also the reverse estimate.
+
+        That is `extra["log_px_upper"]`, −log of the mean reverse weight: an upper bound in expectation.
+        """
+        start = guide if self.start == "guide" else prior_of(model)
+        path = Path(latents.log_density(start, x, y), latents.log_density(model, x, y))
+        betas, k = self.betas(x), min(4, self.num_samples)
+        ticks = _Ticks(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)
+
+        def draw(k: int) -> Tensor:
+            with torch.no_grad():
+                return latents.draw(start, x, y, num_samples=k)
+
+        steps = adapt_step_sizes(path, draw(k), betas, self.num_leapfrog, self.target_acceptance, ticks)
+        log_w, acceptance = anneal(path, draw(self.num_samples), betas, steps, self.num_leapfrog, ticks)
+        evidence = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
+        extra = {"acceptance": acceptance}
+        if posterior_draw is not None:
+            u = posterior_draw.expand(self.num_samples, *posterior_draw.shape).contiguous()
+            reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), self.num_leapfrog, ticks)
+            extra["log_px_upper"] = -accumulate([reverse], [self.num_samples], Accumulator.log_mean).log_px
+        return replace(evidence, extra=extra)
+
+
+class _Ticks:
+    """Tells `progress` of `total` in equal shares, one a call, rounded so that the sum is right."""
+
+    def __init__(self, progress: Callable[[int], Any], total: int, calls: int) -> None:
+        self.progress, self.total, self.calls, self.called, self.told = progress, total, max(1, calls), 0, 0
+
+    def __call__(self) -> None:
+        self.called += 1
+        now = min(self.total, self.total * self.called // self.calls)
+        self.progress(now - self.told)
+        self.told = now

@@ -1,0 +1,138 @@
+"""Hamiltonian Monte Carlo along a path of densities, for many chains of many datapoints at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.density import LogDensity, value_and_grad
+
+
+@dataclass(frozen=True)
+class Path:
+    """The geometric path π_β ∝ start^(1 − β) · joint^β between two log-densities."""
+
+    start: LogDensity
+    joint: LogDensity
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Where chains are, u `[K, N, D]`, with both ends' log-densities `[K, N]` and gradients `[K, N, D]` there."""
+
+    u: Tensor
+    start: Tensor
+    joint: Tensor
+    start_grad: Tensor
+    joint_grad: Tensor
+
+    @classmethod
+    def at(cls, path: Path, u: Tensor) -> ChainState:
+        """Evaluate the path's ends at u."""
+        start, start_grad = value_and_grad(path.start, u)
+        joint, joint_grad = value_and_grad(path.joint, u)
+        return cls(u, start, joint, start_grad, joint_grad)
+
+    def log_density(self, beta: Tensor) -> Tensor:
+        """log π_β up to a constant, `[K, N]`."""
+        return (1 - beta) * self.start + beta * self.joint
+
+    def gradient(self, beta: Tensor) -> Tensor:
+        """Its gradient, `[K, N, D]`."""
+        return (1 - beta) * self.start_grad + beta * self.joint_grad
+
+    def where(self, accept: Tensor, other: ChainState) -> ChainState:
+        """Of `other` where `accept` `[K, N]`, of this one elsewhere."""
+        wide = accept.unsqueeze(-1)
+        return ChainState(
+            torch.where(wide, other.u, self.u),
+            torch.where(accept, other.start, self.start),
+            torch.where(accept, other.joint, self.joint),
+            torch.where(wide, other.start_grad, self.start_grad),
+            torch.where(wide, other.joint_grad, self.joint_grad),
+        )
+
+
+def transition(
+    path: Path, state: ChainState, beta: Tensor, step_size: Tensor, num_leapfrog: int
+) -> tuple[ChainState, Tensor]:
+    """One HMC transition that leaves π_β invariant (Neal 2011, MCMC using Hamiltonian dynamics, §5.3).
+
+    Args:
+        path: the densities.
+        state: of the chains.
+        beta: where on the path.
+        step_size: of the leapfrog integrator, `[N]`.
+        num_leapfrog: its steps.
+
+    Returns:
+        The new state and the probabilities of acceptance, `[K, N]`.
+    """
+    epsilon = step_size.unsqueeze(-1)
+    momentum = torch.randn_like(state.u)
+    p, new = momentum, state
+    for _ in range(num_leapfrog):
+        p = p + 0.5 * epsilon * new.gradient(beta)
+        new = ChainState.at(path, new.u + epsilon * p)
+        p = p + 0.5 * epsilon * new.gradient(beta)
+    energy = state.log_density(beta) - 0.5 * momentum.square().sum(-1)
+    new_energy = new.log_density(beta) - 0.5 * p.square().sum(-1)
+    probability = (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0)
+    return state.where(torch.rand_like(probability) < probability, new), probability
+
+
+def anneal(
+    path: Path, u: Tensor, betas: Tensor, step_sizes: Tensor, num_leapfrog: int, progress: Callable[[], Any]
+) -> tuple[Tensor, Tensor]:
+    """Annealed importance weights along β_0, …, β_T, from u ~ π_{β_0} `[K, N, D]` on.
+
+    log w = Σ_t (β_t − β_{t−1}) (log joint(u_{t−1}) − log start(u_{t−1})), u_t ~ an HMC transition for π_{β_t}: Neal
+    (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008. With β rising from 0 to 1 it is an
+    unbiased estimate of p(x), with β falling from 1 to 0, from exact posterior draws on, of 1 / p(x).
+
+    Args:
+        path: from the proposal to log p(x, u).
+        u: where the chains start.
+        betas: `[T + 1]`.
+        step_sizes: for the T − 1 transitions between, `[T − 1, N]`.
+        num_leapfrog: leapfrog steps a transition.
+        progress: called after each temperature.
+
+    Returns:
+        log w `[K, N]`, and the mean acceptance `[N]`.
+    """
+    state = ChainState.at(path, u)
+    log_w = torch.zeros_like(state.joint, dtype=torch.float64)
+    acceptance = torch.zeros_like(state.joint[0])
+    for t in range(1, len(betas)):
+        log_w += (betas[t] - betas[t - 1]).double() * (state.joint.double() - state.start.double())
+        if t < len(betas) - 1:
+            state, probability = transition(path, state, betas[t], step_sizes[t - 1], num_leapfrog)
+            acceptance += probability.mean(0) / max(1, len(betas) - 2)
+        progress()
+    return log_w, acceptance
+
+
+def adapt_step_sizes(
+    path: Path, u: Tensor, betas: Tensor, num_leapfrog: int, target: float, progress: Callable[[], Any]
+) -> Tensor:
+    """Step sizes `[T − 1, N]` under which a pilot run's acceptance stays near `target`.
+
+    The weights of the run that uses them are unbiased, since they no longer depend on its own chains.
+    """
+    state = ChainState.at(path, u)
+    log_epsilon = torch.full_like(state.joint[0], -2.3)
+    for _ in range(15):  # from anywhere to about the right size, at the start's temperature
+        state, probability = transition(path, state, betas[1], log_epsilon.exp(), num_leapfrog)
+        log_epsilon = log_epsilon + 1.0 * (probability.mean(0) - target)
+    table = []
+    for beta in betas[1:-1]:
+        state, probability = transition(path, state, beta, log_epsilon.exp(), num_leapfrog)
+        log_epsilon = log_epsilon + 0.3 * (probability.mean(0) - target)
+        table.append(log_epsilon.exp())
+        progress()
+    return torch.stack(table) if table else log_epsilon.new_empty((0, len(log_epsilon)))

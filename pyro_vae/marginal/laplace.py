@@ -1,0 +1,76 @@
+"""Posterior modes and curvatures of many datapoints at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.density import LogDensity, hessian, value_and_grad
+
+
+def positive_definite(precision: Tensor) -> Tensor:
+    """`precision` `[N, D, D]`, where it is not positive definite with its eigenvalues' absolute values instead.
+
+    That is the saddle-free Newton method's metric (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572);
+    eigenvalues below a hundredth of the median are raised to it.
+    """
+    _, info = torch.linalg.cholesky_ex(precision)
+    bad = info > 0
+    if not bad.any():
+        return precision
+    values, vectors = torch.linalg.eigh(precision[bad])
+    values = values.abs()
+    values = values.maximum(0.01 * values.median(-1, keepdim=True).values).clamp_min(torch.finfo(values.dtype).tiny)
+    fixed = precision.clone()
+    fixed[bad] = (vectors * values.unsqueeze(-2)) @ vectors.mT
+    return fixed
+
+
+def find_mode(f: LogDensity, u: Tensor, max_steps: int = 50, tolerance: float = 1e-3) -> Tensor:
+    """Modes `[N, D]` of a log-density, from u `[N, D]` on, by damped quasi-Newton ascent on all datapoints at once.
+
+    BFGS (Nocedal & Wright 2006, eq. 6.17), whose metric starts from the exact curvature at u; a datapoint's step
+    is a quarter as long after one that did not raise f enough.
+
+    Args:
+        f: log p(x, u) up to a constant.
+        u: where to start.
+        max_steps: evaluations of f and its gradient.
+        tolerance: stop when a Newton step would gain less than half of it, in nats: the mode is then √tolerance
+            posterior standard deviations away.
+    """
+    value, grad = _evaluate(f, u)
+    B = torch.cholesky_inverse(torch.linalg.cholesky(positive_definite(-hessian(f, u))))  # inverse curvature
+    eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+    length = torch.ones_like(value)
+    for _ in range(max_steps):
+        direction = (B @ grad.unsqueeze(-1)).squeeze(-1)
+        decrement = (grad * direction).sum(-1)
+        if not (decrement > tolerance).any():
+            break
+        s = length.unsqueeze(-1) * direction
+        new_value, new_grad = _evaluate(f, u + s)
+        better = new_value >= value + 1e-4 * length * decrement  # Armijo; False for NaN
+        length = torch.where(better, (2 * length).clamp_max(1.0), length / 4)
+        change = grad - new_grad  # of −f's gradient
+        curvature = (s * change).sum(-1)
+        usable = better & (curvature > 1e-10)
+        rho = torch.where(usable, 1 / curvature, 0.0)[:, None, None]
+        left = eye - rho * s.unsqueeze(-1) * change.nan_to_num().unsqueeze(-2)
+        B = torch.where(usable[:, None, None], left @ B @ left.mT + rho * s.unsqueeze(-1) * s.unsqueeze(-2), B)
+        u = torch.where(better.unsqueeze(-1), u + s, u)
+        value, grad = torch.where(better, new_value, value), torch.where(better.unsqueeze(-1), new_grad, grad)
+    return u
+
+
+def _evaluate(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
+    value, grad = value_and_grad(f, u.unsqueeze(0))
+    return value.squeeze(0), grad.squeeze(0)
+
+
+def scale_tril_of(precision: Tensor) -> Tensor:
+    """Lower triangular L with L Lᵀ = precision⁻¹, `[N, D, D]`."""
+    # the Cholesky factor of the flipped matrix is that of the inverse, flipped and transposed
+    L = torch.linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1)).mT
+    eye = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
+    return torch.linalg.solve_triangular(L, eye, upper=False)

@@ -1,0 +1,107 @@
+"""Pyro's NUTS posterior of a few datapoints, beside the guide's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import pyro.infer
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.guides import CholeskyNormal
+from pyro_vae.marginal.density import Latents
+from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
+from pyro_vae.marginal.weights import Program
+
+
+class NUTS:
+    """Importance sampling from a Gaussian with the mean and covariance of NUTS draws of p(z | x).
+
+    It is slow, a chain for each datapoint (Hoffman & Gelman 2014, JMLR 15), and meant for a few of them, to see how
+    far the guide is from the posterior: `extra` holds `loc_error`, the largest distance of the guide's mean from the
+    posterior's in posterior standard deviations; `scale_ratio`, the guide's standard deviation over the posterior's,
+    geometric mean over dimensions; `correlation`, the largest absolute one between two dimensions of the posterior,
+    which a diagonal guide cannot have.
+
+    Args:
+        num_samples: K of the importance sampling.
+        num_draws: of NUTS, after `num_draws` // 2 of warmup.
+        max_data: refuse more datapoints than that.
+    """
+
+    def __init__(self, num_samples: int = 500, num_draws: int = 500, max_data: int = 20) -> None:
+        self.num_samples = positive_int("estimator.num_samples", num_samples)
+        self.num_draws = positive_int("estimator.num_draws", num_draws)
+        self.max_data = positive_int("estimator.max_data", max_data)
+
+    def __call__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None = None,
+        progress: Callable[[int], Any] = lambda pairs: None,
+    ) -> LogEvidence:
+        """Estimates for x `[N, ...]`.
+
+        Raises:
+            BadInput: if N > max_data.
+        """
+        if len(x) > self.max_data:
+            raise BadInput(
+                f"estimator=nuts runs a chain for each of {len(x)} datapoints: give num_data={self.max_data} or fewer, "
+                "or raise estimator.max_data"
+            )
+        parts = []
+        with pyro.validation_enabled(False):
+            for i in range(len(x)):
+                parts.append(self._one(model, guide, x[i : i + 1], None if y is None else y[i : i + 1]))
+                progress(self.num_samples)
+            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+
+    def draws(self, model: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """NUTS draws of one datapoint's posterior, `[num_draws, D]`, unconstrained."""
+        latents = Latents.of(model, x, y)
+        f = latents.log_density(model, x, y)
+
+        def potential(parameters: dict[str, Tensor]) -> Tensor:
+            return -f(parameters["u"].reshape(1, 1, -1)).sum()
+
+        kernel = pyro.infer.NUTS(potential_fn=potential)
+        mcmc = pyro.infer.MCMC(
+            kernel,
+            num_samples=self.num_draws,
+            warmup_steps=max(10, self.num_draws // 2),
+            initial_params={"u": x.new_zeros(latents.dim)},
+            disable_progbar=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mcmc.run()
+        return mcmc.get_samples()["u"].detach()
+
+    def _one(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> LogEvidence:
+        latents = Latents.of(model, x, y)
+        posterior = self.draws(model, x, y)
+        loc, covariance = posterior.mean(0), torch.atleast_2d(posterior.mT.cov())
+        scale = covariance.diagonal().sqrt()
+        # draws do not quite fill their own ellipsoid: widen it a little
+        q = CholeskyNormal(loc.unsqueeze(0), scale_tril=torch.linalg.cholesky(1.1 * covariance).unsqueeze(0))
+        with torch.no_grad():
+            u = q.sample((self.num_samples,))
+            log_w = latents.log_density(model, x, y)(u) - q.log_prob(u)
+            own = latents.draw(guide, x, y, num_samples=2000)[:, 0]
+        correlation = (covariance / scale / scale.unsqueeze(-1)).tril(-1).abs().amax()
+        extra = {
+            "loc_error": ((latents.center(guide, x, y)[0] - loc) / scale).abs().amax(),
+            "scale_ratio": (own.std(0) / scale).log().mean().exp(),
+            "correlation": correlation,
+        }
+        evidence = accumulate([log_w.double()], [self.num_samples], Accumulator.log_mean)
+        return replace(evidence, extra={name: value.detach().reshape(1) for name, value in extra.items()})

@@ -1,0 +1,163 @@
+"""Importance sampling from each datapoint's own Laplace approximation: the estimator to rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import BadInput, one_of, positive, positive_int
+from pyro_vae.guides import CholeskyNormal
+from pyro_vae.marginal.density import Latents, LogDensity, hessian
+from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
+from pyro_vae.marginal.laplace import find_mode, positive_definite, scale_tril_of
+from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.marginal.weights import Program
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A Gaussian, or where `heavy` `[N]` a Student-t, with location `[N, D]` and scale_tril `[N, D, D]`."""
+
+    loc: Tensor
+    scale_tril: Tensor
+    heavy: Tensor
+    df: float
+
+    def sample(self, sample_shape: tuple[int, ...]) -> Tensor:
+        """Draws `[*sample_shape, N, D]`."""
+        u = self._normal().sample(sample_shape)
+        if not self.heavy.any():
+            return u
+        chi2 = dist.Chi2(torch.full_like(u[..., 0], self.df)).sample()
+        widened = self.loc + (u - self.loc) * (self.df / chi2).sqrt().unsqueeze(-1)
+        return torch.where(self.heavy.unsqueeze(-1), widened, u)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """log q(u) in nats, `[..., N]`."""
+        normal: Tensor = self._normal().log_prob(u)
+        if not self.heavy.any():
+            return normal
+        student_t = dist.MultivariateStudentT(self.df, self.loc, self.scale_tril).log_prob(u)
+        return torch.where(self.heavy, student_t, normal)
+
+    def _normal(self) -> CholeskyNormal:
+        return CholeskyNormal(self.loc, scale_tril=self.scale_tril)
+
+
+class Refined:
+    """Importance sampling whose proposal is fitted to each datapoint's posterior.
+
+    From the guide's mean the mode of p(z | x) is sought; the curvature of log p(x, z) there, the exact Hessian, is the
+    precision of a full-covariance Student-t proposal, or of a Gaussian where a pilot sample finds the posterior to be
+    one: there the estimate is exact for any K. All datapoints are worked on at once, and nothing is asked of the model
+    but its density and gradients. `elbo` is the guide's.
+
+    Args:
+        num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
+        chunk_size: pairs (sample, datapoint) in memory at once.
+        family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 64 draws.
+        df: degrees of freedom of the Student-t.
+        guide_weight: share of draws from the guide, in [0, 1): the mixture's weights stay bounded where the mode
+            misleads (defensive importance sampling, Hesterberg 1995, Technometrics 37(2)).
+        num_elbo_steps: gradient steps on each datapoint's own ELBO that polish the proposal.
+
+    Raises:
+        BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
+
+    Source: Laplace importance sampling goes back to Tierney & Kadane (1986), JASA 81(393).
+    """
+
+    def __init__(
+        self,
+        num_samples: int | Sequence[int] = 500,
+        chunk_size: int = 4096,
+        family: str = "auto",
+        df: float = 5.0,
+        guide_weight: float = 0.0,
+        num_elbo_steps: int = 0,
+    ) -> None:
+        self.sizes = sample_sizes(num_samples)
+        self.num_samples = self.sizes[-1]
+        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+        self.family = one_of("estimator.family", family, ("auto", "gaussian", "student_t"))
+        self.df = positive("estimator.df", df)
+        if isinstance(guide_weight, bool) or not isinstance(guide_weight, (int, float)) or not 0 <= guide_weight < 1:
+            raise BadInput(f"estimator.guide_weight={guide_weight} must lie in [0, 1)")
+        self.guide_weight = guide_weight
+        self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
+
+    def __call__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None = None,
+        progress: Callable[[int], Any] = lambda pairs: None,
+    ) -> LogEvidence:
+        """Estimates for x `[N, ...]`, on the device of x; `progress` is told of every pair (sample, datapoint) done."""
+        with pyro.validation_enabled(False):
+            latents = Latents.of(model, x[:2], None if y is None else y[:2])
+            rows = max(1, self.chunk_size // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
+            parts = [
+                self._estimate(latents, model, guide, x[i : i + rows], None if y is None else y[i : i + rows], progress)
+                for i in range(0, len(x), rows)
+            ]
+            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+
+    def _estimate(
+        self,
+        latents: Latents,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None,
+        progress: Callable[[int], Any],
+    ) -> LogEvidence:
+        log_joint, log_guide = latents.log_density(model, x, y), latents.log_density(guide, x, y)
+        with torch.no_grad():
+            start = latents.center(guide, x, y)
+        q = self.proposal(log_joint, start)
+        if self.family == "auto":
+            with torch.no_grad():
+                wide = replace(q, heavy=torch.ones_like(q.heavy)).sample((64,))
+                log_w = log_joint(wide) - q.log_prob(wide)
+            # a Gaussian only where it fits far out as well: it cannot see what it does not reach
+            q = replace(q, heavy=~(log_w.amax(0) - log_w.amin(0) < 0.5))
+        block = max(1, self.chunk_size // len(x))
+
+        def blocks() -> Iterator[Tensor]:
+            for done in range(0, self.num_samples, block):
+                size = min(block, self.num_samples - done)
+                with torch.no_grad():
+                    u = q.sample((size,))
+                    if self.guide_weight:
+                        from_guide = torch.rand(u.shape[:2], device=u.device) < self.guide_weight
+                        u = torch.where(from_guide.unsqueeze(-1), latents.draw(guide, x, y, num_samples=size), u)
+                    log_w = log_joint(u) - self._log_mixture(q, log_guide, u)
+                yield log_w.double()
+                progress(log_w.numel())
+
+        return accumulate(blocks(), self.sizes, Accumulator.log_mean)
+
+    def proposal(self, log_joint: LogDensity, start: Tensor) -> Proposal:
+        """The proposal fitted to log p(x, u) from u = `start` `[N, D]` on."""
+        mode = find_mode(log_joint, start)
+        q = CholeskyNormal(mode, scale_tril=scale_tril_of(positive_definite(-hessian(log_joint, mode))))
+        if self.num_elbo_steps:
+            q = fit_elbo(log_joint, q, self.num_elbo_steps)
+        heavy = torch.full((len(start),), self.family == "student_t", device=start.device)
+        return Proposal(q.loc, q.scale_tril, heavy, self.df)
+
+    def _log_mixture(self, q: Proposal, log_guide: LogDensity, u: Tensor) -> Tensor:
+        log_q: Tensor = q.log_prob(u)
+        if not self.guide_weight:
+            return log_q
+        weights = torch.tensor([1 - self.guide_weight, self.guide_weight], dtype=u.dtype, device=u.device).log()
+        return torch.logaddexp(weights[0] + log_q, weights[1] + log_guide(u))

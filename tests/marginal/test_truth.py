@@ -1,0 +1,217 @@
+"""Every estimator against exact log p(x): of a linear-Gaussian model, and of nonlinear ones by quadrature."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from pyro_vae.errors import BadInput
+from pyro_vae.guides import Diagonal
+from pyro_vae.likelihoods import Bernoulli, Gaussian
+from pyro_vae.marginal import AIS, BDMC, NUTS, Exact, Importance, Refined
+from pyro_vae.marginal.density import Latents
+from pyro_vae.networks import MLP
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
+
+SHORT_AIS = {"num_samples": 32, "num_temperatures": 40, "num_leapfrog": 4}
+
+
+@pytest.fixture(params=[1, 2])
+def nonlinear(request):
+    """A VAE with a curved posterior, data drawn from it, and their log p(x) by a fine grid over z."""
+    D = request.param
+    torch.manual_seed(3)
+    vae = VAE.build([6], D, MLP([10]), StandardNormal, Bernoulli, Diagonal).double()
+    with torch.no_grad():
+        for p in vae.decoder.parameters():
+            p.copy_(0.8 * torch.randn_like(p))
+        vae.posterior.loc_log_scale.weight.mul_(0.3)
+        vae.posterior.loc_log_scale.bias[D:] = -0.2
+        x = vae.sample(60)
+        axis = torch.linspace(-8, 8, 2001 if D == 1 else 401, dtype=torch.float64)
+        grid = torch.stack(torch.meshgrid(*[axis] * D, indexing="ij"), -1).reshape(-1, 1, D)
+        f = Latents.of(vae.model, x).log_density(vae.model, x)
+        log_px = torch.logsumexp(f(grid.expand(-1, len(x), D)), 0) + D * math.log(axis[1] - axis[0])
+    return vae, x, log_px
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Importance(4000),
+        Refined(1000),
+        Refined(1000, family="student_t"),
+        Refined(1000, guide_weight=0.2),
+        Refined(1000, num_elbo_steps=10),
+        AIS(**SHORT_AIS),
+        AIS(**SHORT_AIS, start="prior"),
+    ],
+    ids=["importance", "refined", "student_t", "mixture", "polished", "ais", "ais_from_prior"],
+)
+def test_nonlinear_models_within_four_standard_errors(nonlinear, estimator):
+    vae, x, log_px = nonlinear
+    evidence = estimator(vae.model, vae.guide, x)
+    reliable = ~(evidence.pareto_k > 0.7)
+    assert reliable.double().mean() > 0.7
+    z = ((evidence.log_px - log_px) / evidence.se)[reliable]
+    assert z.abs().max() < 4.5  # of 60: a chance of 4e-4 if z is normal
+    assert evidence.elbo.mean() < log_px.mean()
+
+
+@pytest.mark.parametrize("make", [partial(Importance, 1000), partial(Refined, 1000), partial(AIS, **SHORT_AIS)])
+def test_reported_standard_errors_are_calibrated(nonlinear, make):
+    """z-scores over 200 repeats have sd within [0.8, 1.25] where k < 0.7, as one batch of repeated datapoints."""
+    vae, x, log_px = nonlinear
+    x, log_px = x[:4].repeat_interleave(200, 0), log_px[:4].repeat_interleave(200)
+    evidence = make()(vae.model, vae.guide, x)
+    z = ((evidence.log_px - log_px) / evidence.se).reshape(4, 200)
+    k = evidence.pareto_k.reshape(4, 200).nan_to_num(0.0).median(1).values
+    assert (k < 0.7).any()
+    for row in z[k < 0.7]:
+        assert 0.8 < row.std() < 1.25
+
+
+def test_refined_is_exact_where_the_posterior_is_gaussian(ppca):
+    x = ppca.evidence.sample((50,))
+    ppca.set_exact_guide(shift=3.0)
+    evidence = Refined(10)(ppca.vae.model, ppca.vae.guide, x)
+    assert (evidence.log_px - ppca.evidence.log_prob(x)).abs().max() < 1e-4
+    assert evidence.ess.min() > 9.99
+
+
+def test_a_bad_guide_makes_the_diagnostics_shout_and_refined_is_still_right(ppca):
+    x = ppca.evidence.sample((50,))
+    ppca.set_exact_guide(shift=3.0)
+    importance = Importance(1000)(ppca.vae.model, ppca.vae.guide, x)
+    assert importance.unreliable.all()
+    refined = Refined(1000)(ppca.vae.model, ppca.vae.guide, x)
+    assert not refined.unreliable.any()
+    torch.testing.assert_close(refined.log_px, ppca.evidence.log_prob(x), atol=1e-4, rtol=0)
+    assert (refined.elbo < refined.log_px - 3).all()  # KL = 9/2 a dimension or more: the guide's own ELBO says so
+
+
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_ais_on_a_linear_model(ppca, start):
+    x = ppca.evidence.sample((50,))
+    evidence = AIS(**SHORT_AIS, start=start)(ppca.vae.model, ppca.vae.guide, x)
+    z = (evidence.log_px - ppca.evidence.log_prob(x)) / evidence.se
+    assert z.abs().max() < 4.5
+    assert ((evidence.extra["acceptance"] > 0.4) & (evidence.extra["acceptance"] < 0.95)).all()
+
+
+def test_ais_estimate_of_px_is_unbiased(ppca):
+    x = ppca.evidence.sample((1,)).expand(2000, 5)
+    evidence = AIS(num_samples=2, num_temperatures=4, num_leapfrog=2, start="prior")(ppca.vae.model, ppca.vae.guide, x)
+    ratio = (evidence.log_px - ppca.evidence.log_prob(x[0])).exp()
+    assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / math.sqrt(len(ratio))
+
+
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_bdmc_sandwiches_the_exact_value(ppca, start):
+    torch.manual_seed(11)
+    bdmc = BDMC(**SHORT_AIS, start=start)
+    from pyro_vae.marginal.bdmc import simulate
+
+    state = torch.get_rng_state()
+    x, _ = simulate(ppca.vae.model, ppca.evidence.sample((200,)))
+    torch.set_rng_state(state)
+    evidence = bdmc(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((200,)))
+    exact = ppca.evidence.log_prob(x)
+    lower, upper = evidence.log_px - exact, evidence.extra["log_px_upper"] - exact
+    # bounds in expectation: within their own standard error over the 200 datapoints
+    assert lower.mean() < 4.5 * lower.std() / math.sqrt(200)
+    assert upper.mean() > -4.5 * upper.std() / math.sqrt(200)
+    assert evidence.extra["gap"].mean() > 0
+    assert evidence.extra["gap"].mean() < 0.5
+    torch.testing.assert_close(evidence.extra["gap"], evidence.extra["log_px_upper"] - evidence.log_px)
+
+
+def test_simulated_data_come_with_draws_of_their_posterior(ppca):
+    """z − E[z | x] has the posterior's covariance, whatever x is."""
+    from pyro_vae.marginal.bdmc import simulate
+
+    x, u = simulate(ppca.vae.model, torch.zeros(20_000, 5, dtype=torch.float64))
+    posterior = ppca.posterior(x)
+    whitened = torch.linalg.solve_triangular(posterior.scale_tril, (u - posterior.mean).unsqueeze(-1), upper=False)
+    covariance = whitened[:, :, 0].mT.cov()
+    assert (covariance - torch.eye(2)).abs().max() < 4.5 * math.sqrt(2 / 20_000)
+
+
+@pytest.mark.parametrize("scale", ["fixed", "learned"])
+def test_exact_on_linear_models(ppca, scale):
+    x = ppca.evidence.sample((30,))
+    evidence = Exact(chunk_size=56)(ppca.vae.model, ppca.vae.guide, x)
+    torch.testing.assert_close(evidence.log_px, ppca.evidence.log_prob(x))
+
+
+def test_exact_refuses_nonlinear_models(nonlinear):
+    vae, x, _ = nonlinear
+    with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model.*refined"):
+        Exact()(vae.model, vae.guide, x)
+
+
+def test_nuts_finds_posterior_and_evidence(ppca):
+    x = ppca.evidence.sample((2,))
+    ppca.set_exact_guide(shift=3.0)
+    evidence = NUTS(num_samples=2000, num_draws=400)(ppca.vae.model, ppca.vae.guide, x)
+    assert ((evidence.log_px - ppca.evidence.log_prob(x)).abs() < 4.5 * evidence.se).all()
+    covariance = ppca.posterior(x).covariance_matrix[0]
+    correlation = covariance[0, 1].abs() / covariance.diagonal().prod().sqrt()
+    assert (evidence.extra["correlation"] - correlation).abs().max() < 0.1
+    assert (evidence.extra["loc_error"] - 3).abs().max() < 0.5
+    assert (evidence.extra["scale_ratio"] - 1).abs().max() < 0.25
+    with pytest.raises(BadInput, match="num_data=20"):
+        NUTS()(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((21,)))
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli, *(partial(Gaussian, scale=s) for s in ("learned", "per_pixel"))])
+@pytest.mark.parametrize("estimator", [Refined(20), AIS(num_samples=3, num_temperatures=3), BDMC(3, 3)])
+def test_every_likelihood_and_image_network(likelihood, estimator):
+    from pyro_vae.networks import Conv
+
+    vae = VAE.build([1, 6, 5], 3, Conv([3, 4], hidden=8), StandardNormal, likelihood, Diagonal)
+    evidence = estimator(vae.model, vae.guide, torch.rand(7, 1, 6, 5).round())
+    assert evidence.log_px.shape == (7,)
+    assert evidence.log_px.isfinite().all()
+
+
+def test_progress_is_told_of_everything_once(ppca):
+    x = ppca.evidence.sample((10,))
+    for estimator in (Importance(30, chunk_size=64), Refined(30, chunk_size=64), AIS(4, 5), BDMC(4, 5, chunk_size=12)):
+        told = []
+        estimator(ppca.vae.model, ppca.vae.guide, x, progress=told.append)
+        assert sum(told) == 10 * estimator.num_samples
+
+
+@pytest.mark.parametrize("estimator", [Importance, Refined])
+def test_a_curve_is_the_estimate_from_the_first_samples(estimator, ppca):
+    x = ppca.evidence.sample((6,))
+    ppca.set_exact_guide(widen=1.5)
+    torch.manual_seed(0)
+    evidence = estimator([300, 1, 20], chunk_size=50)(ppca.vae.model, ppca.vae.guide, x)
+    assert [point.num_samples for point in (*evidence.curve, evidence)] == [1, 20, 300]
+    torch.manual_seed(0)
+    alone = estimator(300, chunk_size=50)(ppca.vae.model, ppca.vae.guide, x)
+    torch.testing.assert_close(evidence.log_px, alone.log_px)
+    assert alone.curve == ()
+    if estimator is Importance:  # E log p̂_K rises with K, towards log p(x)
+        x = x[:1].expand(2000, 5)
+        evidence = Importance([1, 10])(ppca.vae.model, ppca.vae.guide, x)
+        assert evidence.curve[0].log_px.mean() < evidence.log_px.mean() < ppca.evidence.log_prob(x[0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Importance([]), lambda: Importance([5, 0]), lambda: Importance("many"), lambda: Refined(0),
+        lambda: Refined(family="cauchy"), lambda: Refined(df=0), lambda: Refined(guide_weight=1.0),
+        lambda: Refined(guide_weight=-0.1), lambda: Refined(num_elbo_steps=-1), lambda: AIS(0),
+        lambda: AIS(num_temperatures=0), lambda: AIS(num_leapfrog=0), lambda: AIS(start="end"),
+        lambda: AIS(target_acceptance=1.0), lambda: BDMC(start="end"), lambda: NUTS(num_draws=0),
+    ],
+)  # fmt: skip
+def test_refuses_bad_settings(make):
+    with pytest.raises(BadInput, match=r"estimator\."):
+        make()
