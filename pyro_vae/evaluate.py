@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
 from pyro_vae.config import check_targets
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, one_of
 
 
 def task(config: DictConfig) -> None:
@@ -26,9 +26,15 @@ def task(config: DictConfig) -> None:
     device = torch_device(config.device)
     vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
-    split = experiment.build_data(trained_with).split(config.split).first(config.num_data).to(device)
+    if config.analysis is not None:
+        one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
+    data = experiment.build_data(trained_with)
+    split = data.split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
     report.evaluate(vae, split, estimator, config, run_dir)
+    if config.analysis is not None:  # beside the training set: how the encoder generalizes
+        splits = {name: data.split(name).to(device) for name in dict.fromkeys(["train", config.split])}
+        report.analyse(vae, splits, estimator, config, run_dir)
 
 
 def main() -> None:

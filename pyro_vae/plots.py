@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -81,6 +82,61 @@ def manifold(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
     figure, ax = _figure(title)
     _draw_vectors(ax, x, "C0", "means")
     _save(figure, path)
+
+
+def histogram(log_px: np.ndarray, x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
+    """Histogram of log p(x) `[N]`; under it the 8 least and 8 most likely of x `[N, *data_shape]`, to a PNG."""
+    order = np.argsort(log_px)
+    figure = Figure(figsize=(8, 5.2) if is_image(x) else (8, 3.5), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(3 if is_image(x) else 1, 1, **_rows(3 if is_image(x) else 1)))
+    axes[0].hist(log_px, bins=min(50, max(5, len(log_px) // 5)))
+    axes[0].set(title=f"log p(x) of {len(log_px)} datapoints", xlabel="nats", ylabel="datapoints")
+    if is_image(x):
+        for ax, index, title in ((axes[1], order[:8], "least likely"), (axes[2], order[::-1][:8], "most likely")):
+            ax.imshow(tile(x[index], 8, limits), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            ax.set_title(title, fontsize="medium")
+            ax.set_axis_off()
+    _save(figure, path)
+
+
+def curve(num_samples: list[int], log_px: list[float], se: list[float], path: Path) -> None:
+    """Mean log p̂_K(x) against K, with two standard errors of the estimator's own noise, to a PNG."""
+    figure, ax = _figure("log p̂(x) from the first K of one set of samples", size=(6, 4))
+    ax.errorbar(num_samples, log_px, yerr=2 * np.nan_to_num(np.array(se, dtype=float)), marker="o", capsize=3)
+    ax.set(xscale="log", xlabel="K", ylabel="nats per datapoint")
+    ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def tails(tail: np.ndarray, pareto_k: np.ndarray, path: Path) -> None:
+    """Largest normalized log-weights `[M, N]` of the datapoints with the lowest, median and highest Pareto k."""
+    figure, ax = _figure("Largest importance weights: how much rests on a few draws", size=(6, 4))
+    order = np.argsort(np.nan_to_num(pareto_k, nan=0.0))
+    for name, i in (("lowest", order[0]), ("median", order[len(order) // 2]), ("highest", order[-1])):
+        ax.plot(
+            np.arange(1, len(tail) + 1), np.exp(tail[:, i]), label=f"{name} Pareto k: {pareto_k[i]:.2f}", marker="."
+        )
+    ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="share of the total weight")
+    ax.legend()
+    ax.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def gaps(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """log p(x) − ELBO of each set as a bar of its approximation and its amortization gap, to a PNG."""
+    figure, ax = _figure("log p(x) − ELBO", size=(5, 4))
+    names = list(rows)
+    approximation = np.array([rows[name]["approximation_gap"] for name in names])
+    amortization = np.array([rows[name]["amortization_gap"] for name in names])
+    ax.bar(names, approximation, label="approximation: the family's best")
+    ax.bar(names, amortization, bottom=approximation, label="amortization: the encoder's choice")
+    ax.set(ylabel="nats per datapoint")
+    ax.legend()
+    _save(figure, path)
+
+
+def _rows(n: int) -> dict[str, Any]:
+    return {"height_ratios": [3.0, *[1.0] * (n - 1)]}
 
 
 def is_image(x: np.ndarray) -> bool:

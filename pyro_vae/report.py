@@ -13,48 +13,111 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from pyro_vae import metrics, plots
+from pyro_vae import analysis, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
 from pyro_vae.experiment import set_seed
 from pyro_vae.marginal import Importance, LogEvidence
-from pyro_vae.marginal.summary import summarize, table
+from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
+CUSTOMARY_K = 1000
 
-def report(
-    vae: VAE, data: Dataset, estimator: Importance, config: DictConfig, train_seconds: float, run_dir: Path
-) -> None:
-    """log p(x) of the test set to the screen and results.json; figures to plots/."""
-    _, summary = _estimate(vae, data.test, estimator, config.seed)
+
+def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_seconds: float, run_dir: Path) -> None:
+    """log p(x) of the test set to the screen and results.json; figures to plots/.
+
+    Beside another estimator than importance sampling from the guide stands that, which papers report.
+    """
+    results: dict[str, Any] = {"test": _estimate(vae, data.test, estimator, config.seed)[1]}
+    if not isinstance(estimator, Importance):
+        results["importance"] = _estimate(vae, data.test, Importance(CUSTOMARY_K), config.seed)[1]
     config_ = OmegaConf.to_container(config, resolve=True)
-    _write_json(run_dir / "results.json", {"test": summary, "train_seconds": train_seconds, "config": config_})
-    log.info(table(summary, "test"))
+    _write_json(run_dir / "results.json", {**results, "train_seconds": train_seconds, "config": config_})
+    for summary in results.values():
+        log.info(table(summary, "test"))
+    _warn(verdict(results["test"]))
     draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
 
 
-def evaluate(vae: VAE, split: Split, estimator: Importance, config: DictConfig, run_dir: Path) -> None:
-    """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz."""
+def evaluate(vae: VAE, split: Split, estimator: Any, config: DictConfig, run_dir: Path) -> None:
+    """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures."""
     evidence, summary = _estimate(vae, split, estimator, config.seed)
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
     path.parent.mkdir(exist_ok=True)
-    arrays = {name: getattr(evidence, name).cpu().numpy() for name in ("log_px", "se", "ess", "pareto_k")}
+    arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
     write_atomically(path.with_suffix(".npz"), buffer.getvalue())
     _write_json(path, {**summary, "split": config.split})
+    limits = (split.x.min().item(), split.x.max().item())
+    if summary["estimator"] != "bdmc":  # whose data are simulated
+        plots.histogram(arrays["log_px"], _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
+    if evidence.tail is not None and len(evidence.tail) > 1:
+        plots.tails(_array(evidence.tail), arrays["pareto_k"], path.with_name(f"{path.stem}-tails.png"))
+    if "curve" in summary:
+        K, log_px, se = ([p[key] for p in summary["curve"]] for key in ("num_samples", "log_px", "log_px_mc_se"))
+        plots.curve(K, log_px, se, path.with_name(f"{path.stem}-curve.png"))
     log.info(table(summary, config.split))
     log.info("written: %s", path)
+    _warn(verdict(summary))
 
 
-def _estimate(vae: VAE, split: Split, estimator: Importance, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
+def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConfig, run_dir: Path) -> None:
+    """Gaps and ELBO surgery of `config.analysis`, of each of `splits`, to the screen and to evaluations/.
+
+    Where `config.num_data` is null, gaps are those of the first 100 datapoints, surgery is that of the first 1000.
+    """
+    what = config.analysis
+    folder = run_dir / "evaluations"
+    folder.mkdir(exist_ok=True)
+    set_seed(config.seed)
+    if what in ("gaps", "all"):
+        rows = {}
+        for name, split in _at_most(config.num_data or 100, splits):
+            values = analysis.gaps(vae.model, vae.guide, split.x, estimator)
+            rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
+        _write_json(folder / "gaps.json", rows)
+        plots.gaps(rows, folder / "gaps.png")
+        _log_table("gaps (nats per datapoint)", rows)
+    if what in ("surgery", "all"):
+        rows = {
+            name: analysis.surgery(vae.model, vae.guide, split.x)
+            for name, split in _at_most(config.num_data or 1000, splits)
+        }
+        _write_json(folder / "surgery.json", rows)
+        _log_table("ELBO surgery (nats per datapoint)", rows)
+        for parts in rows.values():
+            _warn(analysis.collapse(parts))
+
+
+def _at_most(n: int, splits: dict[str, Split]) -> list[tuple[str, Split]]:
+    return [(name, split.first(min(n, len(split)))) for name, split in splits.items()]
+
+
+def _log_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    """A column for each of `rows`."""
+    lines = [title, " " * 21 + "".join(f"{name:>12}" for name in rows)]
+    for key in next(iter(rows.values())):
+        cells = (format(row[key], "12.3f" if isinstance(row[key], float) else "12d") for row in rows.values())
+        lines.append(f"  {key:<19}{''.join(cells)}")
+    log.info("\n".join(lines))
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        log.warning(warning)
+
+
+def _estimate(vae: VAE, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed)
+    name = type(estimator).__name__.lower()
     total = len(split) * estimator.num_samples
-    with tqdm(total=total, desc="log p(x)", unit="draw", unit_scale=True, disable=None) as bar:
+    with tqdm(total=total, desc=name, unit="draw", unit_scale=True, disable=None) as bar:
         evidence = estimator(vae.model, vae.guide, split.x, progress=bar.update)
-    return evidence, summarize(evidence, type(estimator).__name__.lower())
+    return evidence, summarize(evidence, name)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def test_one_line():
 
 def test_help_of_evaluate_lists_its_options_alone(command):
     out = command("evaluate", "--help").out
-    assert "estimator=elbo|importance|prior" in out
+    assert "estimator=ais|bdmc|elbo|exact|importance|nuts|prior|refined" in out
     assert "guide=" not in out
     assert "run: ???" in out
 

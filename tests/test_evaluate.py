@@ -7,13 +7,15 @@ import pytest
 from test_train import one_error_line
 
 
-@pytest.mark.parametrize(("name", "K"), [("importance", 50), ("elbo", 30), ("prior", 40)])
+@pytest.mark.parametrize(
+    ("name", "K"), [("refined", 60), ("importance", 50), ("elbo", 30), ("prior", 40), ("ais", 5), ("bdmc", 4)]
+)
 def test_writes_summary_and_arrays_and_prints_the_table(command, small_run, name, K):
     outcome = command("evaluate", f"run={small_run}", f"estimator={name}", f"estimator.num_samples={K}")
     assert outcome.code == 0, outcome.err
     summary = json.loads((small_run / "evaluations" / f"{name}-{K}.json").read_text())
     arrays = np.load(small_run / "evaluations" / f"{name}-{K}.npz")
-    assert set(arrays) == {"log_px", "se", "ess", "pareto_k"}
+    assert set(arrays) >= {"log_px", "se", "ess", "pareto_k", "unreliable"}
     assert all(arrays[key].shape == (20,) for key in arrays)
     assert summary["log_px"] == pytest.approx(arrays["log_px"].mean())
     assert summary["log_px_se"] == pytest.approx(arrays["log_px"].std(ddof=1) / np.sqrt(20))
@@ -33,7 +35,7 @@ def test_is_repeatable_and_leaves_the_working_folder_alone(command, small_run, t
 
 def test_split_and_num_data(command, small_run):
     assert command("evaluate", f"run={small_run}", "split=train", "num_data=7", "estimator.num_samples=5").code == 0
-    summary = json.loads((small_run / "evaluations" / "importance-5.json").read_text())
+    summary = json.loads((small_run / "evaluations" / "refined-5.json").read_text())
     assert (summary["num_data"], summary["split"]) == (7, "train")
 
 
@@ -48,6 +50,46 @@ def test_estimates_exceed_the_bound(command, small_run):
     assert log_px["elbo"] < log_px["prior"]
 
 
+def test_a_curve_of_sample_sizes(command, small_run):
+    outcome = command("evaluate", f"run={small_run}", "estimator=importance", "estimator.num_samples=[1,10,100]")
+    assert outcome.code == 0, outcome.err
+    summary = json.loads((small_run / "evaluations" / "importance-100.json").read_text())
+    assert [point["num_samples"] for point in summary["curve"]] == [1, 10, 100]
+    assert summary["curve"][-1]["log_px"] == summary["log_px"]
+    assert summary["curve"][0]["log_px_mc_se"] is None
+    for figure in ("curve", "histogram", "tails"):
+        assert (small_run / "evaluations" / f"importance-100-{figure}.png").stat().st_size > 5000
+    assert "from the first 10 samples" in outcome.out
+
+
+def test_unreliable_estimates_are_warned_of_last_with_what_to_do(command, small_run):
+    lines = command("evaluate", f"run={small_run}", "estimator=prior", "estimator.num_samples=5").out.splitlines()
+    assert lines[-1].startswith("warning: 100.0 % of the datapoints' estimates are unreliable")
+    assert "estimator=refined" in lines[-1]
+
+
+def test_analysis(command, small_run):
+    outcome = command("evaluate", f"run={small_run}", "analysis=all", "num_data=15", "estimator.num_samples=50")
+    assert outcome.code == 0, outcome.err
+    gaps = json.loads((small_run / "evaluations" / "gaps.json").read_text())
+    surgery = json.loads((small_run / "evaluations" / "surgery.json").read_text())
+    assert set(gaps) == set(surgery) == {"train", "test"}
+    for row in gaps.values():
+        total = row["log_px"] - row["elbo"]
+        assert row["approximation_gap"] + row["amortization_gap"] == pytest.approx(total)
+        assert row["num_data"] == 15
+    for row in surgery.values():
+        assert row["elbo"] == pytest.approx(row["reconstruction"] - row["mutual_information"] - row["marginal_kl"])
+    assert (small_run / "evaluations" / "gaps.png").stat().st_size > 5000
+    assert "amortization_gap" in outcome.out
+    assert "warning: posterior collapse" in outcome.out  # after two epochs
+
+
+def test_exact_is_refused_for_nonlinear_models(command, small_run):
+    one_error_line(command("evaluate", f"run={small_run}", "estimator=exact"), "estimator=exact", "refined")
+    one_error_line(command("evaluate", f"run={small_run}", "analysis=nothing"), "analysis=nothing", "surgery")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -55,7 +97,7 @@ def test_estimates_exceed_the_bound(command, small_run):
         (["num_data=0"], ["num_data=0"]),
         (["num_data=abc"], ["num_data=abc"]),
         (["num_data=1000"], ["num_data=1000", "20"]),
-        (["estimator=banana"], ["estimator=banana", "elbo, importance, prior"]),
+        (["estimator=banana"], ["estimator=banana", "elbo, exact, importance"]),
         (["estimator.num_samples=-5"], ["estimator.num_samples=-5"]),
         (["estimator.chunk_size=0"], ["estimator.chunk_size=0"]),
         (["seed=x"], ["seed=x"]),

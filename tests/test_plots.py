@@ -53,6 +53,19 @@ def test_training(rows, tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
+def test_figures_of_an_evaluation(shape, tmp_path):
+    rng = np.random.default_rng(0)
+    plots.histogram(rng.normal(size=30), rng.random((30, *shape)), tmp_path / "histogram.png")
+    plots.curve([1, 10, 100], [-3.0, -2.0, -1.5], [np.nan, 0.3, 0.1], tmp_path / "curve.png")
+    plots.tails(-np.sort(rng.random((20, 7)), 0), rng.normal(size=7), tmp_path / "tails.png")
+    plots.gaps(
+        {n: {"approximation_gap": 1.0, "amortization_gap": 2.0} for n in ("train", "test")}, tmp_path / "gaps.png"
+    )
+    for name in ("histogram", "curve", "tails", "gaps"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
 @pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30), np.zeros(30)])
 def test_latent(y, tmp_path):
     plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")

@@ -39,7 +39,10 @@ def test_run_directory_holds_what_the_contract_says(small_run):
     results = json.loads((small_run / "results.json").read_text())
     test = results["test"]
     assert {"elbo", "log_px", "log_px_se", "estimator", "num_samples", "ess_median", "num_data"} <= set(test)
-    assert (test["estimator"], test["num_samples"], test["num_data"]) == ("importance", 20, 20)
+    assert (test["estimator"], test["num_samples"], test["num_data"]) == ("refined", 20, 20)
+    beside = results["importance"]
+    assert (beside["estimator"], beside["num_samples"], beside["num_data"]) == ("importance", 1000, 20)
+    assert set(beside) == set(test)
     assert test["elbo"] <= test["log_px"] < 0
     assert results["train_seconds"] > 0
     assert results["config"]["latent_dim"] == 2
@@ -75,6 +78,7 @@ def test_default_directory_is_named_after_the_experiment(command, small_data, tm
         ["guide=full_covariance", "objective=trace_elbo", "objective.num_particles=3"],
         ["likelihood=gaussian", "likelihood.scale=per_pixel", "scheduler=cosine", "optimizer=sgd"],
         ["likelihood=gaussian", "scheduler=plateau", "optimizer=adamw", "trainer.clip_norm=1"],
+        ["estimator=ais", "estimator.num_temperatures=5", "guide=full_covariance"],
         ["estimator=elbo", "scheduler=step", "optimizer=rmsprop", "data.binarize=dynamic"],
         ["estimator=prior", "scheduler=exponential", "optimizer=adamax", "trainer.patience=1"],
     ],

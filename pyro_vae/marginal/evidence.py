@@ -27,6 +27,7 @@ class LogEvidence:
         num_samples: K.
         curve: the same from the first K' < K of these samples, for each K' that was asked for.
         extra: what else the estimator tells of each datapoint, `[N]` by name.
+        tail: logs of the largest normalized weights in descending order, `[M, N]`, if kept.
     """
 
     log_px: Tensor
@@ -37,6 +38,7 @@ class LogEvidence:
     num_samples: int
     curve: tuple[LogEvidence, ...] = ()
     extra: dict[str, Tensor] = field(default_factory=dict)
+    tail: Tensor | None = None
 
     @property
     def unreliable(self) -> Tensor:
@@ -51,7 +53,9 @@ class LogEvidence:
         )
         curve = tuple(cls.cat(points) for points in zip(*(part.curve for part in parts), strict=True))
         extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
-        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra)
+        tails = [part.tail for part in parts if part.tail is not None]
+        tail = torch.cat(tails, dim=1) if len(tails) == len(parts) else None
+        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail)
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:
@@ -130,6 +134,7 @@ class Accumulator:
             pareto_k=pareto_k(self.tail, K),
             elbo=self.sum_log / K,
             num_samples=K,
+            tail=self.tail - self.log_sum,
         )
 
     def mean_log(self) -> LogEvidence:

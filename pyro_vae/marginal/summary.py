@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from pyro_vae.marginal.evidence import LogEvidence
@@ -14,8 +15,17 @@ MEANING = {
     "log_px_mc_se": "standard error of the estimator's own noise",
     "ess_median": "effective sample size, median",
     "ess_min": "effective sample size, smallest",
-    "pareto_k_max": "Pareto k, largest (above 0.7: unreliable)",
+    "pareto_k_max": "Pareto k, largest",
+    "unreliable": "share of datapoints with Pareto k > 0.7 or effective sample size < 10",
 }
+BETTER = {
+    "importance": "estimator=refined has a proposal for each datapoint",
+    "prior": "estimator=refined has a proposal for each datapoint",
+    "refined": "raise estimator.num_samples, set estimator.num_elbo_steps=50, or compare with estimator=ais",
+    "ais": "raise estimator.num_temperatures or estimator.num_samples",
+    "nuts": "raise estimator.num_draws, or take estimator=refined",
+}
+"""What to do where an estimator is unreliable; the others are bounds or exact."""
 
 
 def summarize(evidence: LogEvidence, estimator: str) -> dict[str, Any]:
@@ -36,9 +46,17 @@ def summarize(evidence: LogEvidence, estimator: str) -> dict[str, Any]:
         "ess_median": evidence.ess.median(),
         "ess_min": evidence.ess.min(),
         "pareto_k_max": evidence.pareto_k.max(),
+        "unreliable": evidence.unreliable.double().mean(),
         "num_data": N,
+        **{name: value.mean() for name, value in evidence.extra.items()},
     }
-    return {name: v if isinstance(v, (int, str)) else _finite(float(v)) for name, v in values.items()}
+    summary: dict[str, Any] = {
+        name: v if isinstance(v, (int, str)) else _finite(float(v)) for name, v in values.items()
+    }
+    if evidence.curve:
+        points = [summarize(point, estimator) for point in (*evidence.curve, replace(evidence, curve=()))]
+        summary["curve"] = [{name: p[name] for name in ("num_samples", "log_px", "log_px_mc_se")} for p in points]
+    return summary
 
 
 def _finite(value: float) -> float | None:
@@ -52,8 +70,28 @@ def table(summary: dict[str, Any], split: str) -> str:
         f"{split}, {summary['num_data']} datapoints, estimator {summary['estimator']}, "
         f"K = {summary['num_samples']} (nats per datapoint)"
     )
-    rows = [
-        f"  {name:<13} {'-' if summary[name] is None else format(summary[name], '10.3f'):>10}  {meaning}"
-        for name, meaning in MEANING.items()
+    extra = {
+        name: "mean over datapoints" for name in summary if name not in MEANING and isinstance(summary[name], float)
+    }
+    rows = [_row(name, summary[name], meaning) for name, meaning in {**MEANING, **extra}.items()]
+    rows += [
+        _row(
+            "log_px",
+            point["log_px"],
+            f"from the first {point['num_samples']} samples, ± {point['log_px_mc_se'] or 0:.3f}",
+        )
+        for point in summary.get("curve", [])[:-1]
     ]
     return "\n".join([title, *rows])
+
+
+def verdict(summary: dict[str, Any]) -> str | None:
+    """A warning, with what to do, if more than 1 % of the datapoints' estimates are unreliable."""
+    share, advice = summary["unreliable"], BETTER.get(summary["estimator"])
+    if advice is None or share is None or share <= 0.01:
+        return None
+    return f"warning: {100 * share:.1f} % of the datapoints' estimates are unreliable, and likely too low: {advice}"
+
+
+def _row(name: str, value: float | None, meaning: str) -> str:
+    return f"  {name:<13} {'-' if value is None else format(value, '10.3f'):>10}  {meaning}"

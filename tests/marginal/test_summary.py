@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_vae.marginal import LogEvidence
-from pyro_vae.marginal.summary import summarize, table
+from pyro_vae.marginal.summary import summarize, table, verdict
 
 
 def test_means_and_standard_errors():
@@ -16,7 +16,9 @@ def test_means_and_standard_errors():
         pareto_k=torch.tensor([0.1, 0.9, -0.2]),
         elbo=torch.tensor([0.0, 1.0, 2.0]),
         num_samples=100,
+        extra={"acceptance": torch.tensor([0.4, 0.5, 0.6])},
     )
+    assert evidence.unreliable.tolist() == [True, True, False]  # by ESS; by k and ESS
     summary = summarize(evidence, "importance")
     assert summary == pytest.approx(
         {
@@ -29,11 +31,21 @@ def test_means_and_standard_errors():
             "ess_median": 7.0,
             "ess_min": 5.0,
             "pareto_k_max": 0.9,
+            "unreliable": 2 / 3,
             "num_data": 3,
+            "acceptance": 0.5,
         }
     )
     assert "3 datapoints" in table(summary, "test")
     assert "1.528" in table(summary, "test")
+
+
+def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
+    summary = {"unreliable": 0.02, "estimator": "importance"}
+    assert "2.0 %" in verdict(summary)
+    assert "estimator=refined" in verdict(summary)
+    assert verdict({**summary, "unreliable": 0.01}) is None
+    assert verdict({**summary, "estimator": "elbo"}) is None  # a bound, not an estimate
 
 
 def test_what_cannot_be_told_is_null_in_json():

@@ -60,7 +60,7 @@ def test_nonlinear_models_within_four_standard_errors(nonlinear, estimator):
     assert evidence.elbo.mean() < log_px.mean()
 
 
-@pytest.mark.parametrize("make", [partial(Importance, 1000), partial(Refined, 1000), partial(AIS, **SHORT_AIS)])
+@pytest.mark.parametrize("make", [partial(Importance, 1000), partial(Refined, 1000), partial(AIS, 32, 15, 3)])
 def test_reported_standard_errors_are_calibrated(nonlinear, make):
     """z-scores over 200 repeats have sd within [0.8, 1.25] where k < 0.7, as one batch of repeated datapoints."""
     vae, x, log_px = nonlinear
@@ -155,11 +155,11 @@ def test_exact_refuses_nonlinear_models(nonlinear):
 def test_nuts_finds_posterior_and_evidence(ppca):
     x = ppca.evidence.sample((2,))
     ppca.set_exact_guide(shift=3.0)
-    evidence = NUTS(num_samples=2000, num_draws=400)(ppca.vae.model, ppca.vae.guide, x)
+    evidence = NUTS(num_samples=2000, num_draws=200)(ppca.vae.model, ppca.vae.guide, x)
     assert ((evidence.log_px - ppca.evidence.log_prob(x)).abs() < 4.5 * evidence.se).all()
     covariance = ppca.posterior(x).covariance_matrix[0]
     correlation = covariance[0, 1].abs() / covariance.diagonal().prod().sqrt()
-    assert (evidence.extra["correlation"] - correlation).abs().max() < 0.1
+    assert (evidence.extra["correlation"] - correlation).abs().max() < 0.2
     assert (evidence.extra["loc_error"] - 3).abs().max() < 0.5
     assert (evidence.extra["scale_ratio"] - 1).abs().max() < 0.25
     with pytest.raises(BadInput, match="num_data=20"):

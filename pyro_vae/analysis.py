@@ -1,0 +1,124 @@
+"""What the numbers mean: where log p(x) − ELBO comes from, and what the latents carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.errors import BadInput
+from pyro_vae.marginal import ELBO
+from pyro_vae.marginal.density import Latents
+from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.marginal.prior import prior_of
+from pyro_vae.marginal.weights import Program
+
+Estimator = Callable[[Program, Program, Tensor], Any]
+
+
+def gaps(
+    model: Program, guide: Program, x: Tensor, estimator: Estimator, num_steps: int = 300, num_samples: int = 200
+) -> dict[str, Tensor]:
+    """log p(x) − ELBO, split in two (Cremer, Li & Duvenaud 2018, https://arxiv.org/abs/1801.03558, eq. 5).
+
+    Args:
+        model: the generative model.
+        guide: with one latent site, from a family such as Normal or MultivariateNormal.
+        x: data, `[N, ...]`.
+        estimator: of log p(x).
+        num_steps: gradient steps towards each datapoint's best member of the guide's family.
+        num_samples: draws that evaluate it.
+
+    Returns:
+        By name `[N]`, nats: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
+        `approximation_gap` = log_px − elbo_best; `amortization_gap` = elbo_best − elbo.
+
+    Raises:
+        BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
+    """
+    with pyro.validation_enabled(False):
+        log_px = estimator(model, guide, x).log_px
+        elbo = ELBO(num_samples)(model, guide, x).log_px
+        latents = Latents.of(model, x)
+        log_joint = latents.log_density(model, x)
+        with torch.no_grad():
+            sites = poutine.trace(guide).get_trace(x).nodes
+        if len(latents.sites) != 1:
+            raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
+        try:
+            best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1)
+        except (TypeError, NotImplementedError) as error:
+            raise BadInput(
+                f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({error})"
+            ) from error
+        with torch.no_grad():
+            u = best.sample((num_samples,))
+            elbo_best = (log_joint(u) - best.log_prob(u)).double().mean(0)
+    return {
+        "log_px": log_px,
+        "elbo": elbo,
+        "elbo_best": elbo_best,
+        "approximation_gap": log_px - elbo_best,
+        "amortization_gap": elbo_best - elbo,
+    }
+
+
+def surgery(
+    model: Program, guide: Program, x: Tensor, num_samples: int = 10, chunk_size: int = 100_000
+) -> dict[str, Any]:
+    """The ELBO taken apart (Hoffman & Johnson 2016, ELBO surgery), as means over the data, in nats.
+
+    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n).
+
+    Args:
+        model: the generative model.
+        guide: the guide.
+        x: data, `[N, ...]`.
+        num_samples: draws of z a datapoint.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+
+    Returns:
+        `reconstruction` E_q log p(x | z); `kl` to the prior, which is `mutual_information` I(x; z) under q, at most
+        log N, plus `marginal_kl` KL(q(z) ‖ p(z)); `elbo`; `active_units`, the dimensions whose E[z | x] has a
+        variance over the data above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
+    """
+    N = len(x)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        latents = Latents.of(model, x[:2])
+        u = latents.draw(guide, x, num_samples=num_samples)  # [S, N, D]
+        log_prior = latents.log_density(prior_of(model), x)(u)
+        log_likelihood = latents.log_density(model, x)(u) - log_prior
+        log_guide = latents.log_density(guide, x)
+        own = log_guide(u)
+        # q(z) at every draw: its density under each of the N posteriors
+        draws = u.reshape(-1, 1, u.shape[-1])
+        rows = max(1, chunk_size // N)
+        aggregate = [torch.logsumexp(log_guide(part.expand(-1, N, -1)).double(), 1) for part in draws.split(rows)]
+        log_aggregate = torch.cat(aggregate).reshape(num_samples, N) - torch.tensor(float(N)).log()
+        center = latents.center(guide, x)
+    reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
+    return {
+        "elbo": (reconstruction - kl).item(),
+        "reconstruction": reconstruction.item(),
+        "kl": kl.item(),
+        "mutual_information": (own.double() - log_aggregate).mean().item(),
+        "marginal_kl": (log_aggregate - log_prior.double()).mean().item(),
+        "active_units": int((center.var(0) > 0.01).sum()),
+        "latent_dim": latents.dim,
+        "num_data": N,
+    }
+
+
+def collapse(parts: dict[str, Any]) -> str | None:
+    """A warning if most of the latent carries nothing of x."""
+    active, D = parts["active_units"], parts["latent_dim"]
+    if active > D / 2 and parts["mutual_information"] > 0.1:
+        return None
+    return (
+        f"warning: posterior collapse: {active} of {D} latent dimensions are active, I(x; z) = "
+        f"{parts['mutual_information']:.2f} nats: take a smaller latent_dim, or train longer"
+    )
