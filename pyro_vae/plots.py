@@ -131,7 +131,8 @@ def gaps(rows: dict[str, dict[str, float]], path: Path) -> None:
     ax.bar(names, approximation, label="approximation: the family's best")
     ax.bar(names, amortization, bottom=approximation, label="amortization: the encoder's choice")
     ax.set(ylabel="nats per datapoint")
-    ax.legend()
+    ax.margins(y=0.3)  # room for the legend
+    ax.legend(loc="upper left")
     _save(figure, path)
 
 

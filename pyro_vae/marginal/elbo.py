@@ -18,6 +18,6 @@ class ELBO(Importance):
         return sums.mean_log()
 
 
-def guide_elbo(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, num_samples: int = 20) -> Tensor:
+def guide_elbo(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, num_samples: int = 10) -> Tensor:
     """The guide's ELBO, `[N]`: what an estimator with another proposal reports beside log p(x)."""
     return ELBO(num_samples)(model, guide, x, y).log_px

@@ -26,7 +26,7 @@ def positive_definite(precision: Tensor) -> Tensor:
     return fixed
 
 
-def find_mode(f: LogDensity, u: Tensor, max_steps: int = 50, tolerance: float = 1e-3) -> Tensor:
+def find_mode(f: LogDensity, u: Tensor, max_steps: int = 50, tolerance: float = 1e-2) -> Tensor:
     """Modes `[N, D]` of a log-density, from u `[N, D]` on, by damped quasi-Newton ascent on all datapoints at once.
 
     BFGS (Nocedal & Wright 2006, eq. 6.17), whose metric starts from the exact curvature at u; a datapoint's step

@@ -58,17 +58,17 @@ class Refined:
     """Importance sampling whose proposal is fitted to each datapoint's posterior.
 
     From the guide's mean the mode of p(z | x) is sought; the curvature of log p(x, z) there, the exact Hessian, is the
-    precision of a full-covariance Student-t proposal, or of a Gaussian where a pilot sample finds the posterior to be
-    one: there the estimate is exact for any K. All datapoints are worked on at once, and nothing is asked of the model
-    but its density and gradients. `elbo` is the guide's.
+    precision of a full-covariance Student-t, mixed with the guide; or of a Gaussian, where a pilot sample finds the
+    posterior to be one: there the estimate is exact for any K. All datapoints are worked on at once, and nothing is
+    asked of the model but its density and gradients. `elbo` is the guide's.
 
     Args:
         num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
         chunk_size: pairs (sample, datapoint) in memory at once.
         family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws.
         df: degrees of freedom of the Student-t.
-        guide_weight: share of draws from the guide, in [0, 1): the mixture's weights stay bounded where the mode
-            misleads (defensive importance sampling, Hesterberg 1995, Technometrics 37(2)).
+        guide_weight: share of draws from the guide, in [0, 1): the mixture's weights are at most 1/guide_weight times
+            those of the guide, should the mode mislead (Hesterberg 1995, Technometrics 37(2)).
         num_elbo_steps: gradient steps on each datapoint's own ELBO that polish the proposal.
 
     Raises:
@@ -83,7 +83,7 @@ class Refined:
         chunk_size: int = 4096,
         family: str = "auto",
         df: float = 5.0,
-        guide_weight: float = 0.0,
+        guide_weight: float = 0.2,
         num_elbo_steps: int = 0,
     ) -> None:
         self.sizes = sample_sizes(num_samples)
@@ -133,6 +133,9 @@ class Refined:
                 log_w = log_joint(pilot) - q.log_prob(pilot)
             # a Gaussian only where it fits far out as well: it cannot see what it does not reach
             q = replace(q, heavy=~(log_w.amax(0) - log_w.amin(0) < 0.5))
+        # where the Gaussian is the posterior, draws from the guide would only add noise
+        defensive = q.heavy if self.family == "auto" else torch.ones_like(q.heavy)
+        guide_weight = self.guide_weight * defensive.to(start.dtype)
         block = max(1, self.chunk_size // len(x))
 
         def blocks() -> Iterator[Tensor]:
@@ -140,11 +143,11 @@ class Refined:
                 size = min(block, self.num_samples - done)
                 with torch.no_grad():
                     u, log_q = q.draw(size)
-                    if self.guide_weight:
-                        from_guide = torch.rand(u.shape[:2], device=u.device) < self.guide_weight
+                    if guide_weight.any():
+                        from_guide = torch.rand(u.shape[:2], device=u.device) < guide_weight
                         u = torch.where(from_guide.unsqueeze(-1), latents.draw(guide, x, y, num_samples=size), u)
                         log_q = torch.logaddexp(
-                            math.log(1 - self.guide_weight) + q.log_prob(u), math.log(self.guide_weight) + log_guide(u)
+                            (1 - guide_weight).log() + q.log_prob(u), guide_weight.log() + log_guide(u)
                         )
                     log_w = log_joint(u) - log_q
                 yield log_w.double()

@@ -1,7 +1,7 @@
 """Every estimator against exact log p(x): of a linear-Gaussian model, and of nonlinear ones by quadrature."""
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -21,7 +21,11 @@ SHORT_AIS = {"num_samples": 32, "num_temperatures": 40, "num_leapfrog": 4}
 @pytest.fixture(params=[1, 2])
 def nonlinear(request):
     """A VAE with a curved posterior, data drawn from it, and their log p(x) by a fine grid over z."""
-    D = request.param
+    return make_nonlinear(request.param)
+
+
+@cache
+def make_nonlinear(D):
     torch.manual_seed(3)
     vae = VAE.build([6], D, MLP([10]), StandardNormal, Bernoulli, Diagonal).double()
     with torch.no_grad():
