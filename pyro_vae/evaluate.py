@@ -2,6 +2,9 @@
 
 python -m pyro_vae.evaluate run=DIR
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
+python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
+python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
+python -m pyro_vae.evaluate run=DIR analysis=all
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.hmc import Path, adapt_step_sizes, anneal
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program
+from pyro_vae.marginal.weights import Program, slices
 
 
 class AIS:
@@ -69,10 +69,7 @@ class AIS:
         with pyro.validation_enabled(False):
             latents = Latents.of(model, x[:2], None if y is None else y[:2])
             n = max(1, self.chunk_size // self.num_samples)
-            parts = [
-                self.chunk(latents, model, guide, x[i : i + n], None if y is None else y[i : i + n], progress)
-                for i in range(0, len(x), n)
-            ]
+            parts = [self.chunk(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(n, x, y)]
             return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def betas(self, x: Tensor) -> Tensor:

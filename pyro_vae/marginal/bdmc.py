@@ -16,7 +16,7 @@ from pyro_vae.marginal.ais import AIS
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, trace
+from pyro_vae.marginal.weights import Program, slices, trace
 
 
 def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -64,11 +64,10 @@ class BDMC(AIS):
             simulated, u = simulate(model, x, y)
             latents = Latents.of(model, x[:2], None if y is None else y[:2])
             n = max(1, self.chunk_size // self.num_samples)
-            parts = []
-            for i in range(0, len(x), n):
-                y_part = None if y is None else y[i : i + n]
-                part = self.chunk(latents, model, guide, simulated[i : i + n], y_part, progress, u[i : i + n])
-                parts.append(part)
+            parts = [
+                self.chunk(latents, model, guide, x_part, y_part, progress, u_part)
+                for x_part, y_part, u_part in slices(n, simulated, y, u)
+            ]
             evidence = LogEvidence.cat(parts)
             gap = evidence.extra["log_px_upper"] - evidence.log_px
             return replace(evidence, elbo=guide_elbo(model, guide, simulated, y), extra={**evidence.extra, "gap": gap})

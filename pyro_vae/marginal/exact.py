@@ -14,7 +14,7 @@ from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.marginal.density import Latents, hessian, value_and_grad
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program
+from pyro_vae.marginal.weights import Program, slices
 
 
 class Exact:
@@ -47,8 +47,8 @@ class Exact:
         """
         n, log_px = max(1, self.chunk_size // 8), []
         with pyro.validation_enabled(False):
-            for i in range(0, len(x), n):
-                log_px.append(self._chunk(model, x[i : i + n], None if y is None else y[i : i + n]))
+            for x_part, y_part in slices(n, x, y):
+                log_px.append(self._chunk(model, x_part, y_part))
                 progress(len(log_px[-1]) * self.num_samples)
             elbo = guide_elbo(model, guide, x, y)
         value = torch.cat(log_px)

@@ -45,7 +45,7 @@ class Importance:
     ) -> LogEvidence:
         """Estimates for x `[N, ...]`, on the device of x; `progress` is told of every K·N pairs' share done."""
         chunks = stream(model, guide, x, y, num_samples=self.num_samples, chunk_size=self.chunk_size, progress=progress)
-        return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for _, blocks in chunks])
+        return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

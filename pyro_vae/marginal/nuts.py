@@ -17,7 +17,7 @@ from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.weights import Program
+from pyro_vae.marginal.weights import Program, slices
 
 
 class NUTS:
@@ -60,8 +60,8 @@ class NUTS:
             )
         parts = []
         with pyro.validation_enabled(False):
-            for i in range(len(x)):
-                parts.append(self._one(model, guide, x[i : i + 1], None if y is None else y[i : i + 1]))
+            for x_one, y_one in slices(1, x, y):
+                parts.append(self._one(model, guide, x_one, y_one))
                 progress(self.num_samples)
             return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 

@@ -19,7 +19,7 @@ from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import find_mode, positive_definite, scale_tril_of
 from pyro_vae.marginal.local import fit_elbo
-from pyro_vae.marginal.weights import Program
+from pyro_vae.marginal.weights import Program, slices
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class Refined:
             latents = Latents.of(model, x[:2], None if y is None else y[:2])
             rows = max(1, self.chunk_size // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
             parts = [
-                self._estimate(latents, model, guide, x[i : i + rows], None if y is None else y[i : i + rows], progress)
-                for i in range(0, len(x), rows)
+                self._estimate(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(rows, x, y)
             ]
             return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 

@@ -48,6 +48,13 @@ def log_prob(trace: Trace, num_samples: int, x: Tensor) -> Tensor:
     return x.new_zeros((num_samples, len(x))) + sum(sites)
 
 
+def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The tensors' first n rows, then the next n, and so on; what is None stays None."""
+    N = max(len(tensor) for tensor in tensors if tensor is not None)
+    for i in range(0, N, n):
+        yield tuple(None if tensor is None else tensor[i : i + n] for tensor in tensors)
+
+
 def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:
     """How many datapoints and samples to take at once: (n, k) with n·k ≤ max(chunk_size, 1).
 
@@ -68,16 +75,16 @@ def stream(
     num_samples: int,
     chunk_size: int,
     progress: Callable[[int], Any] = lambda pairs: None,
-) -> Iterator[tuple[slice, Iterator[Tensor]]]:
-    """Log-weights of all data: for each slice of datapoints an iterator of float64 `[k, n]` blocks.
+) -> Iterator[Iterator[Tensor]]:
+    """Log-weights of all data: for each few of the datapoints an iterator of float64 `[k, n]` blocks.
 
     Never more than `chunk_size` pairs (sample, datapoint) are in memory, whatever N and K are.
     `progress` is told the number of pairs that each block adds.
     """
     n, k = chunks(len(x), num_samples, chunk_size)
 
-    def blocks(rows: slice) -> Iterator[Tensor]:
-        weigh = partial(log_weights, model, guide, x[rows], None if y is None else y[rows])
+    def blocks(x: Tensor, y: Tensor | None) -> Iterator[Tensor]:
+        weigh = partial(log_weights, model, guide, x, y)
         for done in range(0, num_samples, k):
             # validation looks at every value: once, by the trainer, is enough
             with torch.no_grad(), pyro.validation_enabled(False):
@@ -85,6 +92,5 @@ def stream(
             yield block
             progress(block.numel())
 
-    for start in range(0, len(x), n):
-        rows = slice(start, min(start + n, len(x)))
-        yield rows, blocks(rows)
+    for x_part, y_part in slices(n, x, y):
+        yield blocks(x_part, y_part)

@@ -84,7 +84,7 @@ def test_chunks_bound_memory_whatever_the_numbers_are():
 def test_streaming_covers_every_pair_once_and_equals_the_direct_sum(small_vae, chunk_size):
     x, told = torch.rand(9, 6).double().round(), []
     kwargs = {"num_samples": 11, "chunk_size": chunk_size, "progress": told.append}
-    blocks = [list(parts) for _, parts in stream(small_vae.model, small_vae.guide, x, **kwargs)]
+    blocks = [list(parts) for parts in stream(small_vae.model, small_vae.guide, x, **kwargs)]
     assert sum(told) == 9 * 11
     assert max(log_w.numel() for parts in blocks for log_w in parts) <= chunk_size
     log_w = torch.cat([torch.cat(parts) for parts in blocks], dim=1)
@@ -93,8 +93,7 @@ def test_streaming_covers_every_pair_once_and_equals_the_direct_sum(small_vae, c
     evidence = Importance(11, chunk_size)(small_vae.model, small_vae.guide, x)
     torch.manual_seed(2)
     parts = [
-        torch.cat(list(p))
-        for _, p in stream(small_vae.model, small_vae.guide, x, num_samples=11, chunk_size=chunk_size)
+        torch.cat(list(p)) for p in stream(small_vae.model, small_vae.guide, x, num_samples=11, chunk_size=chunk_size)
     ]
     w = torch.cat(parts, dim=1).exp()
     torch.testing.assert_close(evidence.log_px, w.mean(0).log())
@@ -107,9 +106,7 @@ def test_elbo_reports_the_mean_log_weight_and_its_error(small_vae):
     torch.manual_seed(2)
     evidence = ELBO(50)(small_vae.model, small_vae.guide, x)
     torch.manual_seed(2)
-    parts = [
-        torch.cat(list(p)) for _, p in stream(small_vae.model, small_vae.guide, x, num_samples=50, chunk_size=4096)
-    ]
+    parts = [torch.cat(list(p)) for p in stream(small_vae.model, small_vae.guide, x, num_samples=50, chunk_size=4096)]
     log_w = torch.cat(parts, dim=1)
     torch.testing.assert_close(evidence.log_px, log_w.mean(0))
     torch.testing.assert_close(evidence.se, log_w.std(0) / math.sqrt(50))

@@ -3,6 +3,7 @@
 import math
 from functools import cache, partial
 
+import pyro
 import pytest
 import torch
 
@@ -219,3 +220,28 @@ def test_a_curve_is_the_estimate_from_the_first_samples(estimator, ppca):
 def test_refuses_bad_settings(make):
     with pytest.raises(BadInput, match=r"estimator\."):
         make()
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [Importance(3000), Refined(10), AIS(**SHORT_AIS), Exact(), NUTS(1000, num_draws=100)],
+    ids=["importance", "refined", "ais", "exact", "nuts"],
+)
+def test_conditional_models(estimator):
+    """p(z | y) = N(y, 1), p(x | z) = N(z, 1): p(x | y) = N(y, 2), in slices that keep x and y together."""
+    dist = pyro.distributions
+
+    def model(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(y, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal((x + y) / 2, 0.9))
+
+    x, y = torch.linspace(-2, 3, 6, dtype=torch.float64), torch.tensor([0.0, 3, -2, 5, 1, -4], dtype=torch.float64)
+    estimator.chunk_size = 48
+    evidence = estimator(model, guide, x, y)
+    expected = dist.Normal(y, math.sqrt(2)).log_prob(x)
+    assert ((evidence.log_px - expected).abs() < 4.5 * evidence.se + 1e-9).all()
