@@ -26,21 +26,25 @@ def positive_definite(precision: Tensor) -> Tensor:
     return fixed
 
 
-def find_mode(f: LogDensity, u: Tensor, max_steps: int = 50, tolerance: float = 1e-2) -> Tensor:
+def find_mode(
+    f: LogDensity, u: Tensor, B: Tensor, max_steps: int = 50, tolerance: float = 1e-2
+) -> tuple[Tensor, Tensor]:
     """Modes `[N, D]` of a log-density, from u `[N, D]` on, by damped quasi-Newton ascent on all datapoints at once.
 
-    BFGS (Nocedal & Wright 2006, eq. 6.17), whose metric starts from the exact curvature at u; a datapoint's step
-    is a quarter as long after one that did not raise f enough.
+    BFGS (Nocedal & Wright 2006, eq. 6.17); a step that does not raise f enough is tried again a quarter as long.
 
     Args:
         f: log p(x, u) up to a constant.
         u: where to start.
+        B: metric to start with, a guess of the inverse curvature of −f, `[N, D, D]`.
         max_steps: evaluations of f and its gradient.
         tolerance: stop when a Newton step would gain less than half of it, in nats: the mode is then √tolerance
             posterior standard deviations away.
+
+    Returns:
+        u and the gradient of f there.
     """
     value, grad = _evaluate(f, u)
-    B = torch.cholesky_inverse(torch.linalg.cholesky(positive_definite(-hessian(f, u))))  # inverse curvature
     eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
     length = torch.ones_like(value)
     for _ in range(max_steps):
@@ -60,7 +64,32 @@ def find_mode(f: LogDensity, u: Tensor, max_steps: int = 50, tolerance: float = 
         B = torch.where(usable[:, None, None], left @ B @ left.mT + rho * s.unsqueeze(-1) * s.unsqueeze(-2), B)
         u = torch.where(better.unsqueeze(-1), u + s, u)
         value, grad = torch.where(better, new_value, value), torch.where(better.unsqueeze(-1), new_grad, grad)
-    return u
+    return u, grad
+
+
+def laplace(f: LogDensity, u: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Location `[N, D]` and scale_tril `[N, D, D]` of the Gaussian with f's mode and curvature there.
+
+    Exact where f is quadratic.
+
+    Args:
+        f: log p(x, u) up to a constant.
+        u: where to start, `[N, D]`.
+        variance: a guess of the posterior's, `[N, D]`.
+    """
+    u, grad = find_mode(f, u, torch.diag_embed(variance))
+    scale_tril, step, decrement = _newton(f, u, grad)
+    if (decrement > 0.1).any():  # the guess misled: go on with the curvature itself
+        u, grad = find_mode(f, u, scale_tril @ scale_tril.mT)
+        scale_tril, step, decrement = _newton(f, u, grad)
+    return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
+
+
+def _newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale_tril of the curvature at u, the Newton step from there, and twice the nats it would gain, `[N]`."""
+    scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
+    step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
+    return scale_tril, step, (grad * step).sum(-1)
 
 
 def _evaluate(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput, one_of, positive, positive_int
 from pyro_vae.guides import CholeskyNormal
-from pyro_vae.marginal.density import Latents, LogDensity, hessian
+from pyro_vae.marginal.density import Latents, LogDensity
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
-from pyro_vae.marginal.laplace import find_mode, positive_definite, scale_tril_of
+from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.weights import Program, slices
 
@@ -125,7 +125,8 @@ class Refined:
         log_joint, log_guide = latents.log_density(model, x, y), latents.log_density(guide, x, y)
         with torch.no_grad():
             start = latents.center(guide, x, y)
-        q = self.proposal(log_joint, start)
+            variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
+        q = self.proposal(log_joint, start, variance)
         if self.family == "auto":
             with torch.no_grad():
                 pilot, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
@@ -154,10 +155,10 @@ class Refined:
 
         return accumulate(blocks(), self.sizes, Accumulator.log_mean)
 
-    def proposal(self, log_joint: LogDensity, start: Tensor) -> Proposal:
-        """The proposal fitted to log p(x, u) from u = `start` `[N, D]` on."""
-        mode = find_mode(log_joint, start)
-        q = CholeskyNormal(mode, scale_tril=scale_tril_of(positive_definite(-hessian(log_joint, mode))))
+    def proposal(self, log_joint: LogDensity, start: Tensor, variance: Tensor) -> Proposal:
+        """The proposal fitted to log p(x, u) from u = `start` and a guess of its `variance`, both `[N, D]`, on."""
+        loc, scale_tril = laplace(log_joint, start, variance)
+        q = CholeskyNormal(loc, scale_tril=scale_tril)
         if self.num_elbo_steps:
             q = fit_elbo(log_joint, q, self.num_elbo_steps)
         heavy = torch.full((len(start),), self.family == "student_t", device=start.device)

@@ -6,7 +6,7 @@ import torch
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import Importance, Refined
 from pyro_vae.marginal.density import Latents, hessian, value_and_grad
-from pyro_vae.marginal.laplace import find_mode, positive_definite, scale_tril_of
+from pyro_vae.marginal.laplace import find_mode, laplace, positive_definite, scale_tril_of
 
 
 def model(x):
@@ -82,25 +82,33 @@ def test_derivatives_against_autograd(ppca):
         torch.testing.assert_close(H[i], expected)
 
 
+def identity(N, D, scale=1.0):
+    return scale * torch.eye(D, dtype=torch.float64).expand(N, D, D)
+
+
 def test_modes_are_modes():
     f = Latents.of(model, X).log_density(model, X)
-    mode = find_mode(f, 3 * torch.randn(5, 3, dtype=torch.float64), tolerance=1e-12)
-    _, gradient = value_and_grad(f, mode.unsqueeze(0))
+    start = 3 * torch.randn(5, 3, dtype=torch.float64)
+    mode, gradient = find_mode(f, start, identity(5, 3), max_steps=200, tolerance=1e-12)
+    torch.testing.assert_close(gradient, value_and_grad(f, mode.unsqueeze(0))[1].squeeze(0))
     assert gradient.abs().max() < 1e-4
     torch.linalg.cholesky(-hessian(f, mode))
 
 
-def test_find_mode_of_a_quadratic_takes_one_step(ppca):
+@pytest.mark.parametrize("guess", [1e-8, 1.0, 1e8])
+def test_laplace_of_a_quadratic_is_exact_whatever_the_guess(ppca, guess):
     x = ppca.evidence.sample((9,))
     f = Latents.of(ppca.vae.model, x).log_density(ppca.vae.model, x)
-    mode = find_mode(f, torch.randn(9, 2, dtype=torch.float64), max_steps=1)
-    torch.testing.assert_close(mode, ppca.posterior(x).mean)
+    loc, scale_tril = laplace(f, 5 * torch.randn(9, 2, dtype=torch.float64), torch.full((9, 2), guess).double())
+    torch.testing.assert_close(loc, ppca.posterior(x).mean)
+    torch.testing.assert_close(scale_tril, ppca.posterior(x).scale_tril)
 
 
 def test_a_bad_start_does_not_lose_the_mode():
-    """log p with a steep wall: full Newton steps overshoot, damped ones arrive."""
+    """log p with a steep wall: full steps overshoot, damped ones arrive."""
     f = lambda u: -(u.exp() - u).sum(-1)  # noqa: E731  mode at 0
-    mode = find_mode(f, torch.tensor([[-8.0], [6.0], [0.0]], dtype=torch.float64), max_steps=200, tolerance=1e-10)
+    start = torch.tensor([[-8.0], [6.0], [0.0]], dtype=torch.float64)
+    mode, _ = find_mode(f, start, torch.diag_embed((-start).exp()), max_steps=200, tolerance=1e-10)
     assert mode.abs().max() < 1e-4
 
 
