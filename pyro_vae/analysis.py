@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -11,17 +10,21 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import ELBO
+from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program
 
-Estimator = Callable[[Program, Program, Tensor], Any]
-
 
 def gaps(
-    model: Program, guide: Program, x: Tensor, estimator: Estimator, num_steps: int = 300, num_samples: int = 200
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    estimator: Estimator,
+    y: Tensor | None = None,
+    num_steps: int = 300,
+    num_samples: int = 200,
 ) -> dict[str, Tensor]:
     """log p(x) − ELBO, split in two (Cremer, Li & Duvenaud 2018, https://arxiv.org/abs/1801.03558, eq. 5).
 
@@ -30,6 +33,7 @@ def gaps(
         guide: with one latent site, from a family such as Normal or MultivariateNormal.
         x: data, `[N, ...]`.
         estimator: of log p(x).
+        y: labels, `[N]`, of a conditional model.
         num_steps: gradient steps towards each datapoint's best member of the guide's family.
         num_samples: draws that evaluate it.
 
@@ -41,12 +45,12 @@ def gaps(
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
     with pyro.validation_enabled(False):
-        log_px = estimator(model, guide, x).log_px
-        elbo = ELBO(num_samples)(model, guide, x).log_px
-        latents = Latents.of(model, x)
-        log_joint = latents.log_density(model, x)
+        log_px = estimator(model, guide, x, y).log_px
+        elbo = ELBO(num_samples)(model, guide, x, y).log_px
+        latents = Latents.of(model, x, y)
+        log_joint = latents.log_density(model, x, y)
         with torch.no_grad():
-            sites = poutine.trace(guide).get_trace(x).nodes
+            sites = poutine.trace(guide).get_trace(*(x,) if y is None else (x, y)).nodes
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         try:
@@ -68,7 +72,12 @@ def gaps(
 
 
 def surgery(
-    model: Program, guide: Program, x: Tensor, num_samples: int = 10, chunk_size: int = 100_000
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    y: Tensor | None = None,
+    num_samples: int = 10,
+    chunk_size: int = 100_000,
 ) -> dict[str, Any]:
     """The ELBO taken apart (Hoffman & Johnson 2016, ELBO surgery), as means over the data, in nats.
 
@@ -78,6 +87,7 @@ def surgery(
         model: the generative model.
         guide: the guide.
         x: data, `[N, ...]`.
+        y: labels, `[N]`, of a conditional model; the prior is then p(z | y).
         num_samples: draws of z a datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
 
@@ -88,18 +98,18 @@ def surgery(
     """
     N = len(x)
     with torch.no_grad(), pyro.validation_enabled(False):
-        latents = Latents.of(model, x[:2])
-        u = latents.draw(guide, x, num_samples=num_samples)  # [S, N, D]
-        log_prior = latents.log_density(prior_of(model), x)(u)
-        log_likelihood = latents.log_density(model, x)(u) - log_prior
-        log_guide = latents.log_density(guide, x)
+        latents = Latents.of(model, x, y)
+        u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
+        log_prior = latents.log_density(prior_of(model), x, y)(u)
+        log_likelihood = latents.log_density(model, x, y)(u) - log_prior
+        log_guide = latents.log_density(guide, x, y)
         own = log_guide(u)
         # q(z) at every draw: its density under each of the N posteriors
         draws = u.reshape(-1, 1, u.shape[-1])
         rows = max(1, chunk_size // N)
         aggregate = [torch.logsumexp(log_guide(part.expand(-1, N, -1)).double(), 1) for part in draws.split(rows)]
         log_aggregate = torch.cat(aggregate).reshape(num_samples, N) - torch.tensor(float(N)).log()
-        center = latents.center(guide, x)
+        center = latents.center(guide, x, y)
     reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
     return {
         "elbo": (reconstruction - kl).item(),

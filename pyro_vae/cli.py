@@ -29,16 +29,17 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     tracebacks back.
     """
     failed: list[Exception] = []
-    failed_jobs: list[Exception] = []
+    sweep = False
 
     def job(config: DictConfig) -> None:
+        nonlocal sweep
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             task(config)
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                failed_jobs.append(error)
+            failed.append(error)
+            if sweep:
                 raise  # Hydra goes on with the other jobs, then names those that failed
-            failed.append(error)  # past Hydra, which would add a line of its own
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
@@ -48,7 +49,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
             print(help_text(config_name, usage))
             return
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
-        if failed:
+        if failed:  # of a single run: past Hydra, which would add a line of its own
             raise failed[0]
     except KeyboardInterrupt as interrupt:
         fail(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
@@ -56,7 +57,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         message = str(error) if isinstance(error, FailedRun) else explain(error)
         if wants_traceback or message is None:
             traceback.print_exc()
-        bad_input = message is not None and not isinstance(error, FailedRun) and not failed_jobs
+        bad_input = message is not None and not isinstance(error, FailedRun) and not (sweep and failed)
         fail(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
 
 

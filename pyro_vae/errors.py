@@ -9,6 +9,10 @@ class BadInput(ValueError):
     """The user's input cannot be used. The commands print its one line and exit with status 2."""
 
 
+class NoEvidence(BadInput):
+    """log p(x) of this model says nothing, by whatever estimator."""
+
+
 class FailedRun(RuntimeError):
     """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
 

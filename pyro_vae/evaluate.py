@@ -18,6 +18,8 @@ from pyro_vae.errors import BadInput, one_of
 
 def task(config: DictConfig) -> None:
     """Evaluate one run."""
+    if config.analysis is not None:
+        one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from hydra.utils import instantiate
@@ -29,12 +31,10 @@ def task(config: DictConfig) -> None:
     device = torch_device(config.device)
     vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
-    if config.analysis is not None:
-        one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     data = experiment.build_data(trained_with)
     split = data.split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
-    report.evaluate(vae, split, estimator, config, run_dir)
+    report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:  # beside the training set: how the encoder generalizes
         splits = {name: data.split(name).to(device) for name in dict.fromkeys(["train", config.split])}
         report.analyse(vae, splits, estimator, config, run_dir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,10 @@ from pyro_vae import checkpoint
 from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, from_array
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.em import ExactEM
+from pyro_vae.errors import BadInput, NoEvidence, one_line
 from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -31,15 +34,22 @@ from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
+NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
+"""Keys of conf/data/array.yaml that are about a file."""
 
-def build_vae(config: DictConfig, data_shape: Sequence[int]) -> VAE:
-    """The VAE of a configuration, for data of that shape.
+
+def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
+    """The VAE of a configuration, for data of that shape and with labels of so many classes.
 
     Raises:
         BadInput: if an option is out of its range or does not fit the data.
     """
     families = {axis: partial(instantiate, config[axis]) for axis in ("prior", "likelihood", "guide")}
-    return VAE.build(data_shape, config.latent_dim, instantiate(config.network), **families)
+    conditioning = config.get("conditioning", "none")
+    network = instantiate(config.network)
+    return VAE.build(
+        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes
+    )
 
 
 def make_paths_absolute(config: DictConfig) -> None:
@@ -94,7 +104,7 @@ def restore(
         {axis: saved["config"].get(axis) for axis in ("prior", "likelihood", "guide", "network")}, path, trust
     )
     config = OmegaConf.create(saved["config"])
-    vae = build_vae(config, saved["data_shape"]).to(device)
+    vae = build_vae(config, saved["data_shape"], saved.get("num_classes")).to(device)
     _load_weights(vae, saved, path)
     return vae.eval(), config
 
@@ -106,7 +116,9 @@ def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
         raise BadInput(f"{path}: its weights do not fit its configuration ({one_line(error)})") from error
 
 
-def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False) -> tuple[VAE, State]:
+def train(
+    config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False, estimator: Estimator | None = None
+) -> tuple[VAE, State]:
     """Train the VAE of a configuration, saving a checkpoint every epoch.
 
     Args:
@@ -114,6 +126,7 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
         data: the data; moved to the trainer's device.
         run_dir: gets checkpoints/, metrics.csv and TensorBoard events.
         resume: go on from `run_dir`'s last checkpoint.
+        estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model.
 
     Returns:
         The VAE of the epoch with the best validation ELBO, and how far training came.
@@ -124,15 +137,18 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
     """
     check_run_directory(run_dir, resume)
     set_seed(config.seed)
-    trainer: Trainer = instantiate(config.trainer)
+    trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
     data.to(device)
-    vae = build_vae(config, data.data_shape).to(device)
+    vae = build_vae(config, data.data_shape, data.num_classes)
+    vae.initialize(data.train.x.cpu())
+    vae.to(device)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
     optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
     warn_of_misfit(vae, [data.split(name) for name, split in data.splits.items() if len(split)])
+    _check(trainer, vae, objective, estimator, data)
 
     checkpoints = run_dir / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -150,6 +166,7 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
         content = {
             "config": OmegaConf.to_container(config, resolve=True),
             "data_shape": list(data.data_shape),
+            "num_classes": data.num_classes,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
             "rng": checkpoint.get_rng_state(),
@@ -169,6 +186,17 @@ def train(config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = Fa
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_step=check_interrupt)
     _load_weights(vae, checkpoint.load(best, device), best)
     return vae.eval(), state
+
+
+def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:
+    """Refuse what does not go together before the work, not after it."""
+    with pyro.get_param_store().scope(), torch.random.fork_rng([data.val.x.device] if data.val.x.is_cuda else []):
+        val = data.val.first(min(2, len(data.val)))
+        if note := trainer.check(vae, objective, val.x, val.y):
+            log.info("note: %s", note)
+        if estimator is not None:
+            with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
+                estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
 
 
 def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
@@ -227,6 +255,7 @@ def set_seed(seed: object) -> None:
 def fit(
     x: np.ndarray | Tensor,
     *,
+    y: np.ndarray | Tensor | None = None,
     likelihood: str = "bernoulli",
     guide: str = "diagonal",
     network: str = "mlp",
@@ -244,6 +273,7 @@ def fit(
 
     Args:
         x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
+        y: labels `[N]` from 0 on, for `overrides=["conditioning=prior"]` or `concat`.
         likelihood: option of conf/likelihood.
         guide: option of conf/guide.
         network: option of conf/network.
@@ -287,8 +317,8 @@ def fit(
             *overrides,
         ]
     )
-    settings = {key: value for key, value in config.data.items() if key not in ("_target_", "path", "key")}
-    data = from_array(x, **settings)
+    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
+    data = from_array(x, y=y, **settings)
     with TemporaryDirectory() as temporary:
         try:
             return train(config, data, Path(run_dir or temporary))[0]

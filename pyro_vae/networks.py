@@ -1,7 +1,9 @@
 """Network architectures: each builds the encoder and the decoder of a VAE.
 
-encoder(data_shape)                x `[..., *data_shape]` -> features `[..., num_features]`
-decoder(latent_dim, param_shape)   z `[..., latent_dim]` -> h `[..., *param_shape]`
+encoder(data_shape, context_dim)               x `[..., *data_shape]` -> features `[..., num_features]`
+decoder(latent_dim, param_shape, context_dim)  z `[..., latent_dim]` -> h `[..., *param_shape]`
+
+With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot label say.
 """
 
 from __future__ import annotations
@@ -26,28 +28,54 @@ def _stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
     return [layer for m, n in pairwise(widths) for layer in (nn.Linear(m, n), act())]
 
 
+class _WithContext(nn.Module):
+    """head([body(x), c]), c `[N, context_dim]` being shared by whatever stands before the datapoints of x."""
+
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        h = self.body(x)
+        out: Tensor = self.head(torch.cat([h, c.expand(*h.shape[:-1], c.shape[-1])], dim=-1))
+        return out
+
+
 class MLP:
     """Fully connected networks; the decoder has the encoder's widths in reverse.
 
     Args:
         hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
         activation: one of `ACTIVATIONS`.
+        upper_hidden: widths between one stochastic layer and the next, where there are several.
     """
 
-    def __init__(self, hidden: Sequence[int] = (200, 200), activation: str = "tanh") -> None:
+    def __init__(
+        self,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+        upper_hidden: Sequence[int] = (100, 100),
+    ) -> None:
         self.hidden = [positive_int("network.hidden", width) for width in hidden]
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
+        self.upper_hidden = [positive_int("network.upper_hidden", width) for width in upper_hidden]
 
-    def encoder(self, data_shape: Sequence[int]) -> nn.Module:
-        """x `[..., *data_shape]` -> `[..., hidden[-1]]`."""
+    def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
+        """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
         flatten = nn.Flatten(-len(data_shape))
-        return nn.Sequential(flatten, *_stack([math.prod(data_shape), *self.hidden], self.activation))
+        layers = _stack([math.prod(data_shape) + context_dim, *self.hidden], self.activation)
+        return _WithContext(flatten, nn.Sequential(*layers)) if context_dim else nn.Sequential(flatten, *layers)
 
-    def decoder(self, latent_dim: int, param_shape: Sequence[int]) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`."""
-        widths = [latent_dim, *reversed(self.hidden)]
+    def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
+        """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
+        widths = [latent_dim + context_dim, *reversed(self.hidden)]
         last = nn.Linear(widths[-1], math.prod(param_shape))
-        return nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
+        network = nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
+        return _WithContext(nn.Identity(), network) if context_dim else network
+
+    def upper(self) -> tuple[MLP, MLP]:
+        """Networks whose encoders lead from one stochastic layer up to the next, and from that down."""
+        return MLP(self.upper_hidden, self.activation), MLP(self.upper_hidden[::-1], self.activation)
 
 
 class Conv:
@@ -57,17 +85,27 @@ class Conv:
         channels: channels of the layers, each of which halves height and width.
         hidden: width of the fully connected layer between the convolutions and the latent.
         activation: one of `ACTIVATIONS`.
+        upper_hidden: widths of the fully connected layers between one stochastic layer and the next.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64), hidden: int = 256, activation: str = "relu") -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64),
+        hidden: int = 256,
+        activation: str = "relu",
+        upper_hidden: Sequence[int] = (100, 100),
+    ) -> None:
         if not channels:
             raise BadInput("network.channels=[] has no layer: give the channels of one at least, as in [32,64]")
         self.channels = [positive_int("network.channels", width) for width in channels]
         self.hidden = positive_int("network.hidden", hidden)
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
+        self.upper_hidden = upper_hidden
 
-    def encoder(self, data_shape: Sequence[int]) -> nn.Module:
+    def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """x `[..., *data_shape]` -> `[..., hidden]`; data_shape is `[H, W]` or `[C, H, W]`.
+
+        The context joins what the convolutions found.
 
         Raises:
             BadInput: if the data are no images.
@@ -80,20 +118,21 @@ class Conv:
             for layer in (nn.Conv2d(m, n, kernel_size=3, stride=2, padding=1), act())
         ]
         flat = self.channels[-1] * math.prod(sizes[-1])
-        return _PerImage(
-            [in_channels, *sizes[0]],
-            len(data_shape),
-            nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, self.hidden), act()),
-        )
+        convolutions = _PerImage([in_channels, *sizes[0]], len(data_shape), nn.Sequential(*layers, nn.Flatten()))
+        head = nn.Sequential(nn.Linear(flat + context_dim, self.hidden), act())
+        return _WithContext(convolutions, head) if context_dim else nn.Sequential(convolutions, *head)
 
-    def decoder(self, latent_dim: int, param_shape: Sequence[int]) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`; param_shape is `[num_params, *data_shape]`."""
+    def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
+        """z `[..., latent_dim]` -> `[..., *param_shape]`; param_shape is `[num_params, *data_shape]`.
+
+        The context joins z.
+        """
         num_params, *data_shape = param_shape
         image_channels, sizes = self._image(data_shape)
         act = ACTIVATIONS[self.activation]
         small = (self.channels[-1], *sizes[-1])
         layers: list[nn.Module] = [
-            *_stack([latent_dim, self.hidden, math.prod(small)], self.activation),
+            *_stack([latent_dim + context_dim, self.hidden, math.prod(small)], self.activation),
             nn.Unflatten(-1, small),
         ]
         channels = [*reversed(self.channels), num_params * image_channels]
@@ -103,7 +142,12 @@ class Conv:
             up = nn.ConvTranspose2d(m, n, kernel_size=3, stride=2, padding=1, output_padding=padding)
             layers += [up, act()]
         layers[-1] = nn.Flatten()  # no activation on the parameters of p(x | z)
-        return _PerImage([latent_dim], 1, nn.Sequential(*layers, nn.Unflatten(-1, tuple(param_shape))))
+        network = _PerImage([latent_dim + context_dim], 1, nn.Sequential(*layers, nn.Unflatten(-1, tuple(param_shape))))
+        return _WithContext(nn.Identity(), network) if context_dim else network
+
+    def upper(self) -> tuple[MLP, MLP]:
+        """As of `MLP`: latents are no images."""
+        return MLP(upper_hidden=self.upper_hidden, activation=self.activation).upper()
 
     def _image(self, data_shape: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
         """Channels and the sizes `(H, W)` before the first, and after each, halving layer."""

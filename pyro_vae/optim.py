@@ -55,11 +55,10 @@ class JointOptim(PyroOptim):
             lr = trial.param_groups[0]["lr"]
             if isinstance(lr, bool) or not math.isfinite(lr):
                 raise ValueError(f"Invalid learning rate: {lr}")
+            schedule = None if scheduler is None else scheduler(trial)
             trial.step()
-            if scheduler is not None:
-                schedule = scheduler(trial)
-                if not isinstance(schedule, ReduceLROnPlateau):
-                    schedule.step()
+            if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(

@@ -14,11 +14,15 @@ Limits = tuple[float, float]
 """The values that are drawn black and white."""
 
 
-def samples(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
-    """Draws x `[n, *data_shape]` from the generative model, for images their means, to a PNG."""
+def samples(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0), columns: int | None = None) -> None:
+    """Draws x `[n, *data_shape]` from the generative model, for images their means, to a PNG.
+
+    With `columns` a column for each class of a conditional model.
+    """
     if is_image(x):
-        title = "Samples: means of p(x | z), z ~ p(z)"
-        _save(_picture(tile(x, math.ceil(math.sqrt(len(x))), limits), title), path)
+        title = f"Samples: means of p(x | z), z ~ p(z{'' if columns is None else ' | y), y = 0, 1, …, a column each'}"
+        title += ")" if columns is None else ""
+        _save(_picture(tile(x, columns or math.ceil(math.sqrt(len(x))), limits), title), path)
         return
     figure, ax = _figure("Samples x ~ p(x | z), z ~ p(z)")
     _draw_vectors(ax, x, "C0", "samples")

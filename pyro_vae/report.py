@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tqdm import tqdm
 from pyro_vae import analysis, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
+from pyro_vae.errors import NoEvidence
 from pyro_vae.experiment import set_seed
 from pyro_vae.marginal import Importance, LogEvidence
 from pyro_vae.marginal.summary import summarize, table, verdict
+from pyro_vae.marginal.weights import slices
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -29,22 +32,32 @@ CUSTOMARY_K = 1000
 def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_seconds: float, run_dir: Path) -> None:
     """log p(x) of the test set to the screen and results.json; figures to plots/.
 
-    Beside another estimator than importance sampling from the guide stands that, which papers report.
+    Beside another estimator than importance sampling from the guide stands that, which papers report. An autoencoder's
+    results say why there is no log p(x).
     """
-    results: dict[str, Any] = {"test": _estimate(vae, data.test, estimator, config.seed)[1]}
-    if not isinstance(estimator, Importance):
-        results["importance"] = _estimate(vae, data.test, Importance(CUSTOMARY_K), config.seed)[1]
+    results: dict[str, Any] = {}
+    try:
+        results["test"] = _estimate(vae, data, data.test, estimator, config.seed)[1]
+        if not isinstance(estimator, Importance):
+            results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed)[1]
+    except NoEvidence as reason:
+        results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
+    results["reconstruction_error"] = _reconstruction_error(vae, data.test)
     config_ = OmegaConf.to_container(config, resolve=True)
     _write_json(run_dir / "results.json", {**results, "train_seconds": train_seconds, "config": config_})
-    for summary in results.values():
-        log.info(table(summary, "test"))
-    _warn(verdict(results["test"]))
+    for name in ("test", "importance"):
+        if name in results and "refused" not in results[name]:
+            log.info(table(results[name], "test"))
+    log.info(
+        "reconstruction error of the test set: %.5f (mean squared, per dimension)", results["reconstruction_error"]
+    )
+    _warn(results["test"].get("refused") or verdict(results["test"]))
     draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
 
 
-def evaluate(vae: VAE, split: Split, estimator: Any, config: DictConfig, run_dir: Path) -> None:
+def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Any, config: DictConfig, run_dir: Path) -> None:
     """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures."""
-    evidence, summary = _estimate(vae, split, estimator, config.seed)
+    evidence, summary = _estimate(vae, data, split, estimator, config.seed)
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
     path.parent.mkdir(exist_ok=True)
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
@@ -77,14 +90,14 @@ def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConf
     if what in ("gaps", "all"):
         rows = {}
         for name, split in _at_most(config.num_data or 100, splits):
-            values = analysis.gaps(vae.model, vae.guide, split.x, estimator)
+            values = analysis.gaps(vae.model, vae.guide, split.x, estimator, split.y)
             rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
         _write_json(folder / "gaps.json", rows)
         plots.gaps(rows, folder / "gaps.png")
         _log_table("gaps (nats per datapoint)", rows)
     if what in ("surgery", "all"):
         rows = {
-            name: analysis.surgery(vae.model, vae.guide, split.x)
+            name: analysis.surgery(vae.model, vae.guide, split.x, split.y)
             for name, split in _at_most(config.num_data or 1000, splits)
         }
         _write_json(folder / "surgery.json", rows)
@@ -111,13 +124,40 @@ def _warn(warning: str | None) -> None:
         log.warning(warning)
 
 
-def _estimate(vae: VAE, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
+def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed)
     name = type(estimator).__name__.lower()
     total = len(split) * estimator.num_samples
     with tqdm(total=total, desc=name, unit="draw", unit_scale=True, disable=None) as bar:
-        evidence = estimator(vae.model, vae.guide, split.x, progress=bar.update)
-    return evidence, summarize(evidence, name)
+        evidence = estimator(vae.model, vae.guide, split.x, split.y, progress=bar.update)
+    summary = summarize(evidence, name)
+    bits = bits_per_dim(summary["log_px"], vae, data)
+    return evidence, summary if bits is None else {**summary, "bits_per_dim": bits}
+
+
+def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset) -> float | None:
+    """Bits a dimension that log p(x) nats of a datapoint make, for a discrete likelihood or dequantized data.
+
+    A density of data with uniform noise of one grey level bounds the probability of the level: −log p(x) / (D log 2) +
+    log2(levels) bits are an upper bound (Theis, van den Oord & Bethge 2016, A note on the evaluation of generative
+    models, https://arxiv.org/abs/1511.01844, §3.1). None for other densities, which have no unit.
+    """
+    if log_px is None or not (vae.likelihood.discrete or data.dequantize):
+        return None
+    bits = -log_px / (math.prod(vae.data_shape) * math.log(2))
+    return bits if vae.likelihood.discrete else bits + math.log2(data.num_levels)
+
+
+@torch.no_grad()
+def _reconstruction_error(vae: VAE, split: Split) -> float:
+    """Mean squared difference of x and the mean of p(x | z) at its embedding, per dimension."""
+    parts = [vae.reconstruct(x, y=_labels(vae, y)).sub(x).square().sum() for x, y in slices(1000, split.x, split.y)]
+    return sum(part.item() for part in parts) / split.x.numel()
+
+
+def _labels(vae: VAE, y: torch.Tensor | None) -> torch.Tensor | None:
+    """y, for a VAE that takes it."""
+    return None if vae.num_classes is None else y
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -131,16 +171,25 @@ def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> N
     x = test.x[:10]
     limits = (test.x.min().item(), test.x.max().item())
     image = plots.is_image(_array(x))
-    plots.samples(_array(vae.sample(64, mean=True) if image else vae.sample(500)), folder / "samples.png", limits)
-    plots.reconstructions(_array(x), _array(vae.reconstruct(x)), folder / "reconstructions.png", limits)
+    if vae.num_classes is None:
+        drawn = vae.sample(64 if image else 500, mean=image)
+    else:  # a column for each class
+        classes = torch.arange(min(vae.num_classes, 10))
+        drawn = vae.sample(8 * len(classes), y=classes.repeat(8), mean=image)
+    columns = None if vae.num_classes is None else min(vae.num_classes, 10)
+    plots.samples(_array(drawn), folder / "samples.png", limits, columns)
+    reconstruction = vae.reconstruct(x, y=None if test.y is None else _labels(vae, test.y[:10]))
+    plots.reconstructions(_array(x), _array(reconstruction), folder / "reconstructions.png", limits)
     plots.training(rows, folder / "training.png")
-    z = vae.encode(test.x)
+    z = vae.encode(test.x, y=_labels(vae, test.y))
     if z.shape[-1] == 2:
         plots.latent(_array(z), None if test.y is None else _array(test.y), folder / "latent.png")
         # the prior's quantiles: each picture stands for the same share of p(z)
-        quantiles = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, 16))
-        grid = torch.stack(torch.meshgrid(-quantiles, quantiles, indexing="ij")[::-1], dim=-1)
-        plots.manifold(_array(vae.decode(grid.flatten(0, 1))), folder / "manifold.png", limits)
+        y = None if vae.num_classes is None else 0
+        levels = torch.linspace(0.02, 0.98, 16, device=z.device)
+        first, second = vae.sample_z(10_000, y=y).quantile(levels, dim=0).unbind(-1)
+        grid = torch.stack(torch.meshgrid(first, second.flip(0), indexing="xy"), dim=-1)
+        plots.manifold(_array(vae.decode(grid.flatten(0, 1), y=y)), folder / "manifold.png", limits)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -36,7 +36,7 @@ def task(config: DictConfig) -> None:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now
         data = experiment.build_data(config)
         data.split("test")
-        vae, state = experiment.train(config, data, run_dir, resume=resume)
+        vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
         report.report(vae, data, estimator, config, state.seconds, run_dir)
     except KeyboardInterrupt:
         if not (run_dir / "checkpoints" / "last.pt").exists():

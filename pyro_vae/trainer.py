@@ -19,7 +19,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_int
-from pyro_vae.marginal import ELBO
+from pyro_vae.marginal.weights import slices
+from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.optim import JointOptim
 from pyro_vae.vae import VAE
 
@@ -33,7 +34,8 @@ class State:
     Attributes:
         epoch: epochs done.
         step: optimizer steps done.
-        best_elbo: best validation ELBO so far, nats per datapoint.
+        best_elbo: best validation ELBO so far, nats per datapoint; its KL weighted as in the objective, so that a
+            β-VAE keeps the epoch that is best at what it was trained for.
         best_epoch: when that was.
         seconds: time spent on epochs, validation included.
     """
@@ -74,6 +76,15 @@ class Trainer:
         if self.max_seconds is not None:
             positive("trainer.max_seconds", self.max_seconds)
 
+    def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
+        """Refuse an objective that cannot train this model; a note for the user, if there is something to know.
+
+        Raises:
+            BadInput: if it cannot.
+        """
+        note: str | None = objective.check(vae.model, vae.guide, x, y)
+        return note
+
     def fit(
         self,
         vae: VAE,
@@ -89,7 +100,7 @@ class Trainer:
         Args:
             vae: whose model and guide to train, on the data's device.
             data: training and validation sets.
-            objective: a Pyro ELBO with `differentiable_loss` and `log_likelihood` (`objectives.py`).
+            objective: a Pyro ELBO with `differentiable_loss`, `elbo` and `log_likelihood` (`objectives/`).
             optim: steps the parameters.
             state: where to go on.
             on_epoch: called with the epoch's row of metrics and whether its validation ELBO is the best yet.
@@ -100,9 +111,9 @@ class Trainer:
         """
         N, started = len(data.train), time.monotonic() - state.seconds
 
-        def loss(model: Any, guide: Any, x: Tensor) -> Tensor:
+        def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None) -> Tensor:
             """−ELBO per datapoint: step size and clipping do not depend on the batch size."""
-            value: Tensor = objective.differentiable_loss(model, guide, x) / len(x)
+            value: Tensor = objective.differentiable_loss(model, guide, x, y) / len(x)
             return value
 
         def out_of_time() -> bool:
@@ -116,42 +127,45 @@ class Trainer:
             while state.epoch < self.max_epochs and not self.stalled(state):
                 if out_of_time() and state.epoch > 0:
                     break
-                elbo, log_likelihood, seen = 0.0, torch.zeros((), device=data.train.x.device), 0
+                elbo = log_likelihood = torch.zeros((), device=data.train.x.device)
+                seen = 0
                 for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
+                    objective.step, objective.epoch = state.step, state.epoch + seen / N
                     # Pyro's checks look at every value: the first step passes them, the rest is like it
                     try:
                         with pyro.validation_enabled(state.step == 0):
-                            step_loss = svi.step(data.batch(index))
+                            step_loss = svi.step(*data.batch(index))
                     except ValueError as error:  # Pyro's, of parameters out of their constraints
                         raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
                     self.check_finite("the loss", step_loss, f"step {state.step + 1} of epoch {state.epoch + 1}")
-                    elbo -= step_loss * len(index)
-                    log_likelihood += objective.log_likelihood
+                    elbo = elbo + objective.elbo
+                    log_likelihood = log_likelihood + objective.log_likelihood
                     seen += len(index)
                     state.step += 1
                     bar.update()
                     on_step()
                     if out_of_time():
                         break
-                val_elbo = self.validate(vae, data)
+                val_elbo, val_kl = self.validate(vae, data)
                 self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
-                optim.end_epoch(val_elbo)
+                score = val_elbo + (1 - objective.kl_weight) * val_kl
+                optim.end_epoch(score)
                 state.epoch += 1
-                best = val_elbo > state.best_elbo
+                best = score > state.best_elbo
                 if best:
-                    state.best_elbo, state.best_epoch = val_elbo, state.epoch
+                    state.best_elbo, state.best_epoch = score, state.epoch
                 state.seconds = time.monotonic() - started
                 row = {
                     "epoch": state.epoch,
                     "step": state.step,
-                    "train/elbo": elbo / seen,
-                    "train/kl": (log_likelihood.item() - elbo) / seen,
+                    "train/elbo": elbo.item() / seen,
+                    "train/kl": (log_likelihood - elbo).item() / seen,
                     "train/log_likelihood": log_likelihood.item() / seen,
                     "val/elbo": val_elbo,
                     "seconds": round(state.seconds, 3),
                 }
                 on_epoch(row, best)
-                bar.set_postfix(epoch=state.epoch, elbo=f"{elbo / seen:.2f}", val=f"{val_elbo:.2f}")
+                bar.set_postfix(epoch=state.epoch, elbo=f"{row['train/elbo']:.2f}", val=f"{val_elbo:.2f}")
                 if bar.disable:  # no terminal
                     log.info(
                         "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f  "
@@ -172,13 +186,18 @@ class Trainer:
         """Whether the validation ELBO has not improved for `patience` epochs."""
         return self.patience is not None and state.epoch - state.best_epoch >= self.patience
 
-    def validate(self, vae: VAE, data: Dataset) -> float:
-        """Validation ELBO, nats per datapoint, on noise of its own that is the same every epoch."""
+    def validate(self, vae: VAE, data: Dataset) -> tuple[float, float]:
+        """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
         devices = [data.val.x.device] if data.val.x.is_cuda else []
-        with torch.random.fork_rng(devices):
+        objective = Trace_ELBO(num_particles=self.val_num_samples)
+        elbo = log_likelihood = torch.zeros((), dtype=torch.float64, device=data.val.x.device)
+        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(0)
-            evidence = ELBO(self.val_num_samples)(vae.model, vae.guide, data.val.x)
-        return evidence.log_px.mean().item()
+            for x, y in slices(max(1, 4096 // self.val_num_samples), data.val.x, data.val.y):
+                objective.loss(vae.model, vae.guide, x, y)  # type: ignore[no-untyped-call]
+                elbo, log_likelihood = elbo + objective.elbo, log_likelihood + objective.log_likelihood
+        N = len(data.val)
+        return elbo.item() / N, (log_likelihood - elbo).item() / N
 
 
 def torch_device(name: str) -> torch.device:

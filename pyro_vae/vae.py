@@ -3,32 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyro_vae.data.arrays import as_numpy, unit_floats
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, one_of, positive_int
+from pyro_vae.guides import Diagonal
+
+CONDITIONINGS = ("none", "prior", "concat")
+Labels = int | Sequence[int] | np.ndarray | Tensor | None
+"""One label of all datapoints, one for each of N, or none."""
+
+
+class Layer(nn.Module):
+    """A stochastic layer z_{l+1} above z_l: what each says of the other.
+
+    Args:
+        decoder: module, z_{l+1} -> features.
+        conditional: module, features -> p(z_l | z_{l+1}).
+        encoder: module, z_l -> features.
+        posterior: module, features -> q(z_{l+1} | z_l).
+    """
+
+    def __init__(self, decoder: nn.Module, conditional: nn.Module, encoder: nn.Module, posterior: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.conditional = conditional
+        self.encoder = encoder
+        self.posterior = posterior
+
+    def below(self, z: Tensor) -> TorchDistributionMixin:
+        """p(z_l | z_{l+1} = z)."""
+        return self.conditional(self.decoder(z))
+
+    def above(self, z: Tensor) -> TorchDistributionMixin:
+        """q(z_{l+1} | z_l = z)."""
+        return self.posterior(self.encoder(z))
 
 
 class VAE(nn.Module):
-    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x).
+    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), given labels y or not.
 
-    `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on.
+    `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on. With
+    several stochastic layers p(z) = p(z_L) Π_l p(z_l | z_{l+1}), from the top down, and q(z | x) =
+    q(z_1 | x) Π_l q(z_{l+1} | z_l), from the bottom up (Burda, Grosse & Salakhutdinov 2016, §2).
 
     Args:
         data_shape: shape of one datapoint.
-        prior: module, `prior(y)` -> p(z | y).
+        latent_dim: of z_1, …, z_L, from the bottom up.
+        prior: module, `prior(y, posterior)` -> p(z | y); its families are in `priors/`.
         decoder: module, z `[..., latent_dim]` -> h.
-        likelihood: module, `likelihood(h)` -> p(x | z).
+        likelihood: module, `likelihood(h)` -> p(x | z); its families are in `likelihoods/`.
         encoder: module, x `[N, *data_shape]` -> features.
-        posterior: module, `posterior(features)` -> q(z | x); its families are in `guides.py`.
+        posterior: module, `posterior(features, log_joint)` -> q(z | x); its families are in `guides/`.
+        layers: stochastic layers above the first, from the bottom up.
+        num_classes: of the labels y that the model is conditioned on; None: it is not.
+        concat: whether encoder and decoder take y as well, one-hot.
 
-    Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114.
+    Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114; with labels
+    Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional generative models.
 
     Example:
         >>> import torch
@@ -46,109 +87,252 @@ class VAE(nn.Module):
     def __init__(
         self,
         data_shape: Sequence[int],
+        latent_dim: Sequence[int],
         prior: nn.Module,
         decoder: nn.Module,
         likelihood: nn.Module,
         encoder: nn.Module,
         posterior: nn.Module,
+        layers: Sequence[Layer] = (),
+        num_classes: int | None = None,
+        concat: bool = False,
     ) -> None:
         super().__init__()
         self.data_shape = torch.Size(data_shape)
+        self.latent_dim = tuple(latent_dim)
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
         self.encoder = encoder
         self.posterior = posterior
+        self.layers = nn.ModuleList(layers)
+        self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
+        self.num_classes = num_classes
+        self.concat = concat
 
     @classmethod
     def build(
-        cls, data_shape: Sequence[int], latent_dim: int, network: Any, prior: Any, likelihood: Any, guide: Any
+        cls,
+        data_shape: Sequence[int],
+        latent_dim: int | Sequence[int],
+        network: Any,
+        prior: Any,
+        likelihood: Any,
+        guide: Any,
+        conditioning: str = "none",
+        num_classes: int | None = None,
     ) -> VAE:
         """The VAE of these families: `prior`, `likelihood` and `guide` are classes (or partials) of theirs.
 
+        Args:
+            data_shape: shape of one datapoint.
+            latent_dim: of z, or of z_1, …, z_L from the bottom up.
+            network: makes encoders and decoders (`networks.py`).
+            prior: of the top layer.
+            likelihood: of the data.
+            guide: of each layer.
+            conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well.
+            num_classes: of y, where the data have labels.
+
         Raises:
-            BadInput: if latent_dim is no positive whole number, or the network does not fit the data.
+            BadInput: if an option is out of its range, does not fit the data, or does not fit another.
         """
-        positive_int("latent_dim", latent_dim)
+        several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, str)
+        dims: list[Any] = list(latent_dim) if several else [latent_dim]  # type: ignore[arg-type]
+        if not dims:
+            raise BadInput("latent_dim=[] has no layer: give the dimension of one at least, as in [100,50]")
+        for dim in dims:
+            positive_int("latent_dim", dim)
+        concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
+        p_z = prior(dims[-1], data_shape=data_shape, num_classes=num_classes)
+        conditional = getattr(p_z, "conditional", False)
+        if conditioning == "prior" and not conditional:
+            raise BadInput("conditioning=prior needs a prior that depends on y: take prior=class_conditional")
+        if (conditional or concat) and num_classes is None:
+            raise BadInput(
+                f"{'conditioning=concat' if concat else 'prior=class_conditional'} needs labels, which these data do "
+                "not have: name them (data.label_key for an array), or take conditioning=none"
+            )
+        context_dim = num_classes if concat and num_classes else 0
         p_x = likelihood(data_shape)
-        decoder = network.decoder(latent_dim, p_x.param_shape)
-        encoder = network.encoder(data_shape)
-        with torch.no_grad():
-            num_features = encoder(torch.zeros(1, *data_shape)).shape[-1]
-        return cls(data_shape, prior(latent_dim), decoder, p_x, encoder, guide(num_features, latent_dim))
+        decoder = network.decoder(dims[0], p_x.param_shape, context_dim)
+        encoder = network.encoder(data_shape, context_dim)
+        inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
+        posterior = guide(_num_features(encoder, *inputs), dims[0])
+        layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
+        classes = num_classes if conditional or concat else None
+        vae = cls(data_shape, dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
+        vae._check_supports()
+        return vae
 
     # The probabilistic program ------------------------------------------------------------------------
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """p(x, z) = p(z) p(x | z) for x `[N, *data_shape]`; sites `z` and `x`, plate `data`."""
-        pyro.module("prior", self.prior)
-        pyro.module("decoder", self.decoder)
-        pyro.module("likelihood", self.likelihood)
+        """p(x, z | y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`."""
+        for name in ("prior", "decoder", "likelihood", *self._layer_parts("decoder", "conditional")):
+            pyro.module(name, self.get_submodule(name))
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", self.prior(y))
-            pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+            z = pyro.sample(self.sites[-1], self.p_z(y))
+            for site, layer in zip(reversed(self.sites[:-1]), reversed(self._layers), strict=True):
+                z = pyro.sample(site, layer.below(z))
+            pyro.sample("x", self.p_x(z, y), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """q(z | x) for x `[N, *data_shape]`; site `z`, plate `data`."""
-        pyro.module("encoder", self.encoder)
-        pyro.module("posterior", self.posterior)
+        """q(z | x, y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …), plate `data`."""
+        for name in ("encoder", "posterior", *self._layer_parts("encoder", "posterior")):
+            pyro.module(name, self.get_submodule(name))
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", self.posterior(self.encoder(x)))
+            z = pyro.sample(self.sites[0], self.q_z(x, y))
+            for site, layer in zip(self.sites[1:], self._layers, strict=True):
+                z = pyro.sample(site, layer.above(z))
+
+    def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
+        """The prior p(z | y) of the top layer; y `[N]` plays no part in most."""
+        of_x_alone = not (self.layers or self.concat or getattr(self.posterior, "needs_log_joint", False))
+        return self.prior(y, self.q_z if of_x_alone else None)
+
+    def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """p(x | z, y) for z `[..., latent_dim]` of the first layer, y `[N]`."""
+        return self.likelihood(self.decoder(z, *self._context(y)))
+
+    def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """q(z | x, y) of the first layer for x `[N, *data_shape]`, y `[N]`."""
+        features = self.encoder(x, *self._context(y))
+        return self.posterior(features, None if self.layers else partial(self.log_joint, x, y))
+
+    def log_joint(self, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
+        """log p(x, z | y) of one stochastic layer at z `[S, N, latent_dim]`: `[S, N]`, nats."""
+        return self.p_z(y).log_prob(z) + self.p_x(z, y).log_prob(x)
+
+    def _context(self, y: Tensor | None) -> tuple[Tensor, ...]:
+        """What encoder and decoder take beside their input: y one-hot, or nothing."""
+        if not self.concat:
+            return ()
+        if y is None:
+            raise BadInput(f"this VAE is conditional: give y, labels from 0 to {(self.num_classes or 0) - 1}")
+        like = next(self.parameters())
+        return (nn.functional.one_hot(y, self.num_classes or -1).to(like.dtype),)
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    def _layer_parts(self, *names: str) -> list[str]:
+        return [f"layers.{i}.{name}" for i in range(len(self.layers)) for name in names]
+
+    def initialize(self, x: Tensor) -> None:
+        """Starting values from training data x `[N, *data_shape]`, in the families that take any."""
+        for module in self.modules():
+            start = getattr(module, "initialize_from", None)
+            if start is not None:
+                start(x)
+
+    def _check_supports(self) -> None:
+        """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""
+        with torch.no_grad():
+            y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
+            p, q = self.p_z(y), self.q_z(torch.zeros(1, *self.data_shape), y)
+            for layer in self._layers:
+                q = layer.above(q.sample())
+        discrete = [isinstance(d.support, type(constraints.one_hot)) for d in (p, q)]
+        if discrete[0] != discrete[1]:
+            prior, guide = (type(module).__name__ for module in (self.prior, self.posterior))
+            raise BadInput(
+                f"the prior {prior} is {_kind(discrete[0])}, the guide {guide} is {_kind(discrete[1])}: "
+                "prior=categorical goes with guide=categorical or enumerated, every other prior with every other guide"
+            )
 
     # For users ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, x: Tensor | np.ndarray) -> Tensor:
+    def encode(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
 
-        The whole distribution is `vae.posterior(vae.encoder(x))`.
+        With several layers that of z_1. A guide that does not know its mean takes that of 100 draws, the same at every
+        call. The whole distribution is `vae.q_z(x)`.
         """
-        mean: Tensor = self._q(x).mean
+        x = self._data(x)
+        q = self.q_z(x, self._labels(y, len(x), self.concat))
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                torch.manual_seed(0)
+                mean = q.sample((100,)).mean(0)
         return mean
 
     @torch.no_grad()
-    def decode(self, z: Tensor | np.ndarray) -> Tensor:
+    def decode(self, z: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
 
-        The whole distribution is `vae.likelihood(vae.decoder(z))`.
+        The whole distribution is `vae.p_x(z)`.
         """
-        mean: Tensor = self._p(self._z(z)).mean
+        z = self._z(z)
+        n = z.shape[-2] if z.ndim > 1 else 1
+        mean: Tensor = self.p_x(z, self._labels(y, n, self.concat)).mean
         return mean
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor | np.ndarray) -> Tensor:
+    def reconstruct(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x, y=y), y=y)
 
     @torch.no_grad()
-    def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead."""
-        p_z = self.prior(None).expand([positive_int("n", n)])
-        p_x = self._p(p_z.sample())
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+        """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead.
+
+        Args:
+            n: number of draws.
+            y: of a conditional VAE the label to draw, or `n` of them.
+            mean: means of p(x | z) instead of draws.
+
+        Raises:
+            BadInput: if n is no positive whole number, or y is missing, superfluous or no label.
+        """
+        p_x = self.p_x(self.sample_z(n, y=y), self._labels(y, n, self.concat))
         x: Tensor = p_x.mean if mean else p_x.sample()
         return x
 
-    def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000) -> Tensor:
-        """log p(x) in nats per datapoint by importance sampling from the guide: `[N]`, float64.
+    @torch.no_grad()
+    def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
+        """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
+        labels = self._labels(y, positive_int("n", n), self.num_classes is not None)
+        z: Tensor = self.p_z(labels).expand([n]).sample()
+        for layer in reversed(self._layers):
+            z = layer.below(z).sample()
+        return z
+
+    def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
+        """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
 
         `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it.
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
 
+        x = self._data(x)
+        labels = self._labels(y, len(x), self.num_classes is not None)
         # a store of its own: parameters registered here would keep another VAE of this process from training
         with pyro.get_param_store().scope():
-            return Importance(num_samples=num_samples)(self.model, self.guide, self._data(x)).log_px
+            return Importance(num_samples=num_samples)(self.model, self.guide, x, labels).log_px
 
-    def _q(self, x: Tensor | np.ndarray) -> TorchDistributionMixin:
-        return self.posterior(self.encoder(self._data(x)))
-
-    def _p(self, z: Tensor) -> TorchDistributionMixin:
-        return self.likelihood(self.decoder(z))
+    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
+        """y as labels `[n]`, if they are needed."""
+        if y is None and not needed:
+            return None
+        if self.num_classes is None:
+            raise BadInput("y is given, but this VAE was trained without labels: leave it out")
+        what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
+        if y is None:
+            raise BadInput(f"this VAE is conditional: give y, {what}")
+        labels = torch.as_tensor(y, device=next(self.parameters()).device)
+        bad = labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.shape not in ((), (n,))
+        if bad or labels.min() < 0 or labels.max() >= self.num_classes:
+            raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
+        return labels.long().expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
-        latent_dim = self.prior(None).event_shape[0]
-        if z.ndim < 1 or z.shape[-1] != latent_dim:
-            raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {latent_dim}]")
+        if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
+            raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
         return self._tensor(z)
 
     def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
@@ -163,3 +347,20 @@ class VAE(nn.Module):
         if x.dtype in (torch.uint8, np.uint8):
             x = unit_floats(as_numpy(x))
         return self._tensor(x)
+
+
+def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
+    """z_{l+1} of dimension `high` above z_l of dimension `low`."""
+    up, down = network.upper()
+    encoder, decoder = up.encoder([low]), down.encoder([high])
+    conditional = Diagonal(_num_features(decoder, torch.zeros(1, high)), low)
+    return Layer(decoder, conditional, encoder, guide(_num_features(encoder, torch.zeros(1, low)), high))
+
+
+@torch.no_grad()
+def _num_features(network: nn.Module, *inputs: Tensor) -> int:
+    return int(network(*inputs).shape[-1])
+
+
+def _kind(discrete: bool) -> str:
+    return "discrete" if discrete else "continuous"

@@ -7,7 +7,11 @@ from omegaconf import OmegaConf
 from pyro_vae.config import CONFIG_DIR, compose
 from pyro_vae.errors import BadInput
 
-OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONFIG_DIR.glob("*/*.yaml")) if p.parent.name != "experiment"]
+OPTIONS = [
+    (p.parent.name, p.stem)
+    for p in sorted(CONFIG_DIR.glob("*/*.yaml"))
+    if p.parent.name not in ("experiment", "conditioning")  # which set keys of other groups
+]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -30,6 +34,13 @@ def test_experiments_compose(name):
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
+def test_conditioning_by_the_prior_chooses_the_prior():
+    assert compose(["conditioning=prior"]).prior._target_ == "pyro_vae.priors.ClassConditional"
+    assert compose(["conditioning=prior", "prior=mixture"]).prior._target_ == "pyro_vae.priors.Mixture"
+    for option in ("none", "prior", "concat"):
+        assert compose([f"conditioning={option}"]).conditioning == option
+
+
 def test_top_level_keys_are_few():
     groups = {p.name for p in CONFIG_DIR.iterdir() if p.is_dir()}
     assert set(compose([])) - groups == {"seed", "latent_dim", "resume"}
@@ -38,8 +49,8 @@ def test_top_level_keys_are_few():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("guide=banana", "guide=banana is unknown: choose one of diagonal, full_covariance"),
-        ("likelihood=banana", "likelihood=banana is unknown: choose one of bernoulli, gaussian"),
+        ("guide=banana", "guide=banana is unknown: choose one of .*diagonal, enumerated, full_covariance"),
+        ("likelihood=banana", "likelihood=banana is unknown: choose one of bernoulli, beta, .*gaussian"),
         ("data=banana", "data=banana is unknown: .*mnist5k"),
         ("+experiment=banana", "experiment=banana is unknown: .*gaussian"),
         ("banana=1", "banana is no key.*latent_dim"),

@@ -3,6 +3,7 @@
 from pyro_vae.data.arrays import array, from_array
 from pyro_vae.data.dataset import Dataset, Split
 from pyro_vae.data.packaged import digits, mnist5k
+from pyro_vae.data.simulated import ring
 from pyro_vae.data.vision import fashion_mnist, kmnist, mnist, omniglot
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "mnist",
     "mnist5k",
     "omniglot",
+    "ring",
 ]

@@ -13,12 +13,13 @@ from pyro_vae.data.dataset import Dataset, three_way_split
 from pyro_vae.errors import BadInput, one_line
 
 
-def array(path: str | None, key: str | None = None, **kwargs: Any) -> Dataset:
+def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
     """The array `[N, ...]` in a .npy file, or the entry `key` of a .npz file. Nothing in it is executed.
 
     Args:
         path: the file.
-        key: entry of a .npz file; may be left out where there is just one.
+        key: entry of a .npz file; may be left out where there is just one beside the labels.
+        label_key: entry of the .npz file with integer labels `[N]`.
         **kwargs: as for `from_array`.
 
     Raises:
@@ -29,10 +30,14 @@ def array(path: str | None, key: str | None = None, **kwargs: Any) -> Dataset:
             "data.path is missing: give data.path=FILE.npy or FILE.npz "
             "(for a run that fit() made of an array in memory, use vae.log_prob)"
         )
-    return from_array(_read(path, key), name=f"data.path={path}" + (f", data.key={key}" if key else ""), **kwargs)
+    y = None if label_key is None else _read(path, label_key, "label_key")
+    x = _read(path, key, labels=label_key)
+    name = f"data.path={path}" + (f", data.key={key}" if key else "")
+    return from_array(x, name=name, y=y, label_name=f"data.label_key={label_key}", **kwargs)
 
 
-def _read(path: str, key: str | None) -> np.ndarray:
+def _read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> np.ndarray:
+    """The entry that `data.OPTION=KEY` names, or the only one beside the labels."""
     file = Path(path)
     if not file.is_file():
         raise BadInput(f"data.path={path}: no such file")
@@ -40,14 +45,14 @@ def _read(path: str, key: str | None) -> np.ndarray:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             if key is not None:
-                raise BadInput(f"data.key={key}: {path} holds one array without a name; leave data.key out")
+                raise BadInput(f"data.{option}={key}: {path} holds one array without a name; leave data.{option} out")
             return loaded
         with loaded:
-            names = ", ".join(loaded.files)
-            if key is None and len(loaded.files) == 1:
-                key = loaded.files[0]
+            others = [name for name in loaded.files if name != labels]
+            if key is None and len(others) == 1:
+                key = others[0]
             if key not in loaded.files:
-                raise BadInput(f"data.key={key} is no entry of {path}: choose one of {names}")
+                raise BadInput(f"data.{option}={key} is no entry of {path}: choose one of {', '.join(loaded.files)}")
             entry: np.ndarray = loaded[key]
             return entry
     except BadInput:
@@ -62,6 +67,8 @@ def from_array(
     test_fraction: float = 0.1,
     split_seed: int = 0,
     name: str = "x",
+    y: np.ndarray | Tensor | None = None,
+    label_name: str = "y",
     **kwargs: Any,
 ) -> Dataset:
     """A data set of an array `[N, ...]`: floats as they are, bytes divided by 255, booleans as 0 and 1.
@@ -72,10 +79,13 @@ def from_array(
         test_fraction: share of the test set.
         split_seed: seed of the random split.
         name: what messages call the array.
-        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+        y: integer labels `[N]` from 0 on, by which the splits are then stratified.
+        label_name: what messages call the labels.
+        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf.
+        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf, or if there
+            is not one label a datapoint.
     """
     values = as_numpy(x)
     if values.dtype != np.uint8 and values.dtype != np.bool_ and values.dtype.kind != "f":
@@ -90,8 +100,19 @@ def from_array(
     num_bad = int((~np.isfinite(scaled)).sum())
     if num_bad:
         raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints")
-    splits = three_way_split(torch.from_numpy(scaled), None, val_fraction, test_fraction, split_seed)
+    labels = None if y is None else _labels(as_numpy(y), len(scaled), label_name)
+    splits = three_way_split(torch.from_numpy(scaled), labels, val_fraction, test_fraction, split_seed)
     return Dataset(*splits, **kwargs)
+
+
+def _labels(y: np.ndarray, n: int, name: str) -> Tensor:
+    if y.shape != (n,):
+        raise BadInput(f"{name} has shape {list(y.shape)}: it must hold a label for each of {n} datapoints, [{n}]")
+    with np.errstate(invalid="ignore"):  # NaN and Inf become what they do not equal
+        labels = y.astype(np.int64) if y.dtype.kind in "biuf" else np.full(n, -1)
+    if (labels < 0).any() or (labels != y).any():
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0 on")
+    return torch.from_numpy(labels)
 
 
 def as_numpy(x: np.ndarray | Tensor) -> np.ndarray:

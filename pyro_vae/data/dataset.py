@@ -1,4 +1,4 @@
-"""A data set in memory: three splits of tensors, explicitly binarized or not."""
+"""A data set in memory: three splits of tensors, explicitly binarized, dequantized or neither."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.data.grid import Grid
 from pyro_vae.errors import BadInput, one_of, positive_int
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
@@ -50,13 +51,30 @@ class Dataset:
             once; `threshold`: x > 0.5; `none`. Validation and test data are never drawn more than once.
         eval_seed: seed of the draws of validation and test data, and of a static training set: these sets
             are the same in every run.
+        num_levels: of grey, where the data are discrete: the values are k / (num_levels − 1).
+        dequantize: add uniform noise, (k + u) / num_levels, which makes grey values continuous; each training
+            batch is drawn anew, validation and test data once (`Grid.dequantize`).
 
     Raises:
-        BadInput: if binarize is unknown, or grey values to binarize lie outside [0, 1].
+        BadInput: if binarize is unknown, grey values to binarize lie outside [0, 1], or values to dequantize are not
+            on the grid or binarized.
     """
 
-    def __init__(self, train: Split, val: Split, test: Split, binarize: str = "none", eval_seed: int = 0) -> None:
+    def __init__(
+        self,
+        train: Split,
+        val: Split,
+        test: Split,
+        binarize: str = "none",
+        eval_seed: int = 0,
+        num_levels: int = 256,
+        dequantize: bool = False,
+    ) -> None:
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
+        self.grid, self.num_levels = Grid(num_levels), num_levels
+        if not isinstance(dequantize, bool):
+            raise BadInput(f"data.dequantize={dequantize} must be true or false")
+        self.dequantize = dequantize
         if isinstance(eval_seed, bool) or not isinstance(eval_seed, int) or eval_seed < 0:
             raise BadInput(f"data.eval_seed={eval_seed} must be a whole number of at least 0")
         splits = {"train": train, "val": val, "test": test}
@@ -68,17 +86,22 @@ class Dataset:
                         f"data.binarize={binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
                         "rescale them or take data.binarize=none"
                     )
+        if dequantize and binarize != "none":
+            raise BadInput(f"data.dequantize=true with data.binarize={binarize}: take data.binarize=none")
+        for split in splits.values() if dequantize else ():
+            self.grid.require(split.x, "data.dequantize=true", "take data.dequantize=false")
         self.eval_seed = eval_seed
+        self.redrawn = binarize == "dynamic" or dequantize
         for name, split in splits.items():
             if binarize == "threshold":
                 splits[name] = Split((split.x > 0.5).float(), split.y)
-            elif binarize == "static" or (binarize == "dynamic" and name != "train"):
+            elif binarize == "static" or (self.redrawn and name != "train"):
                 splits[name] = self._draw(name, split)
         self.splits = splits
 
     @property
     def train(self) -> Split:
-        """Training data as stored: with `binarize=dynamic` grey values, see `batch`."""
+        """Training data as stored: before what is drawn anew for each `batch`."""
         return self.splits["train"]
 
     @property
@@ -96,8 +119,13 @@ class Dataset:
         """Shape of one datapoint."""
         return self.train.x.shape[1:]
 
+    @property
+    def num_classes(self) -> int | None:
+        """The largest label of all splits + 1; None without labels."""
+        return max((int(s.y.max()) + 1 for s in self.splits.values() if s.y is not None and len(s)), default=None)
+
     def split(self, name: str) -> Split:
-        """`train`, `val` or `test` as a fixed set: dynamically binarized training data are drawn once.
+        """`train`, `val` or `test` as a fixed set: training data that each batch draws anew are drawn once.
 
         Raises:
             BadInput: if there is no such split, or nothing in it.
@@ -105,19 +133,25 @@ class Dataset:
         one_of("split", name, tuple(self.splits))
         if not len(self.splits[name]):
             raise BadInput(f"split={name} is empty: give it a share of the data, as in data.{name}_fraction=0.1")
-        if name == "train" and self.binarize == "dynamic":
+        if name == "train" and self.redrawn:
             return self._draw(name, self.train)
         return self.splits[name]
 
-    def _draw(self, name: str, split: Split) -> Split:
-        """x ~ Bernoulli(grey value), the same in every run and on every device; other splits, other noise."""
-        generator = torch.Generator().manual_seed(1000 * self.eval_seed + ("train", "val", "test").index(name))
-        return Split(torch.bernoulli(split.x.cpu(), generator=generator).to(split.x.device), split.y)
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Training data at `index` `[B]`: x `[B, *data_shape]`, drawn anew where they are, and labels `[B]` or None."""
+        x, y = self.train.x[index], self.train.y
+        return self._noisy(x) if self.redrawn else x, None if y is None else y[index]
 
-    def batch(self, index: Tensor) -> Tensor:
-        """Training data x at `index` `[B]`, binarized anew where `binarize=dynamic`: `[B, *data_shape]`."""
-        x = self.train.x[index]
-        return torch.bernoulli(x) if self.binarize == "dynamic" else x
+    def _draw(self, name: str, split: Split) -> Split:
+        """The split with noise that is the same in every run and on every device; other splits, other noise."""
+        generator = torch.Generator().manual_seed(1000 * self.eval_seed + ("train", "val", "test").index(name))
+        return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
+
+    def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Dequantized x, or x ~ Bernoulli(grey value)."""
+        if self.dequantize:
+            return self.grid.dequantize(x, torch.rand(x.shape, generator=generator, device=x.device))
+        return torch.bernoulli(x, generator=generator)
 
     def to(self, device: torch.device | str) -> Dataset:
         """Move all splits; returns self."""

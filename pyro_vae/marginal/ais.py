@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, one_of, positive, positive_int
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.hmc import Path, adapt_step_sizes, anneal
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, slices
 
 
-class AIS:
+class AIS(Estimator):
     """log p̂(x) = log (1/K) Σ_k w_k over chains annealed from the guide, or the prior, to the posterior.
 
     Neal (2001), https://arxiv.org/abs/physics/9803008; for decoders Wu, Burda, Salakhutdinov & Grosse (2017),
@@ -57,20 +55,31 @@ class AIS:
             raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
 
-    def __call__(
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        super().check(model, guide, x, y)
+        Latents.of(model, x, y)
+
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""
+        return self.annealed(model, guide, x, y, progress)
+
+    def annealed(
         self,
         model: Program,
         guide: Program,
         x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
+        y: Tensor | None,
+        progress: Progress,
+        posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
-        """Estimates for x `[N, ...]`, on the device of x; `progress` is told of chains as they are done."""
-        with pyro.validation_enabled(False):
-            latents = Latents.of(model, x[:2], None if y is None else y[:2])
-            n = max(1, self.chunk_size // self.num_samples)
-            parts = [self.chunk(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(n, x, y)]
-            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+        """Evidence for x `[N, ...]`; with exact `posterior_draws` `[N, D]` also the reverse estimate (see `chunk`)."""
+        latents, n = Latents.of(model, x, y), max(1, self.chunk_size // self.num_samples)
+        parts = [
+            self.chunk(latents, model, guide, x_part, y_part, progress, u_part)
+            for x_part, y_part, u_part in slices(n, x, y, posterior_draws)
+        ]
+        return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def betas(self, x: Tensor) -> Tensor:
         """0 = β_0 < … < β_T = 1, dense at both ends: a rescaled sigmoid, `[T + 1]`."""
@@ -84,7 +93,7 @@ class AIS:
         guide: Program,
         x: Tensor,
         y: Tensor | None,
-        progress: Callable[[int], Any],
+        progress: Progress,
         posterior_draw: Tensor | None = None,
     ) -> LogEvidence:
         """Evidence of few datapoints; with an exact `posterior_draw` `[N, D]`, also the reverse estimate.
@@ -114,7 +123,7 @@ class AIS:
 class _Ticks:
     """Tells `progress` of `total` in equal shares, one a call, rounded so that the sum is right."""
 
-    def __init__(self, progress: Callable[[int], Any], total: int, calls: int) -> None:
+    def __init__(self, progress: Progress, total: int, calls: int) -> None:
         self.progress, self.total, self.calls, self.called, self.told = progress, total, max(1, calls), 0, 0
 
     def __call__(self) -> None:

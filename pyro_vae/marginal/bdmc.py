@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -14,9 +12,9 @@ from torch import Tensor
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.ais import AIS
 from pyro_vae.marginal.density import Latents
-from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Progress
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.marginal.weights import Program, trace
 
 
 def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -27,7 +25,7 @@ def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor
     Raises:
         BadInput: if the model observes more than one site.
     """
-    latents = Latents.of(model, x[:2], None if y is None else y[:2])
+    latents = Latents.of(model, x, y)
     with torch.no_grad():
         observed = [
             name
@@ -51,23 +49,9 @@ class BDMC(AIS):
     Arguments and errors as for `AIS`.
     """
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Bounds for as many simulated datapoints as x `[N, ...]` has."""
-        with pyro.validation_enabled(False):
-            simulated, u = simulate(model, x, y)
-            latents = Latents.of(model, x[:2], None if y is None else y[:2])
-            n = max(1, self.chunk_size // self.num_samples)
-            parts = [
-                self.chunk(latents, model, guide, x_part, y_part, progress, u_part)
-                for x_part, y_part, u_part in slices(n, simulated, y, u)
-            ]
-            evidence = LogEvidence.cat(parts)
-            gap = evidence.extra["log_px_upper"] - evidence.log_px
-            return replace(evidence, elbo=guide_elbo(model, guide, simulated, y), extra={**evidence.extra, "gap": gap})
+        simulated, u = simulate(model, x, y)
+        evidence = self.annealed(model, guide, simulated, y, progress, u)
+        gap = evidence.extra["log_px_upper"] - evidence.log_px
+        return replace(evidence, extra={**evidence.extra, "gap": gap})

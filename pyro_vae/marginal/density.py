@@ -41,6 +41,7 @@ class Latents:
         Raises:
             BadInput: if there are none, or one is discrete or shared by all datapoints.
         """
+        x, y = x[:2], None if y is None else y[:2]  # all are alike
         sites = []
         for name, site in trace(model, x, y, num_samples=1).nodes.items():
             if site["type"] != "sample" or site["is_observed"]:

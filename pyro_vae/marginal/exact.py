@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.marginal.density import Latents, hessian, value_and_grad
 from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.weights import Program, slices
 
 
-class Exact:
+class Exact(Estimator):
     """log p(x) = log p(x, û) + (D/2) log 2π − ½ log det P where log p(x, u) is quadratic in u.
 
     û is its maximum and P its negative Hessian: Laplace's formula, which is exact for linear-Gaussian models, such as
@@ -32,28 +30,21 @@ class Exact:
         self.num_samples = positive_int("estimator.num_samples", num_samples)
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
-        """log p(x) for x `[N, ...]`; its `se` is 0.
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse models whose log p(x, u) is not quadratic in u."""
+        super().check(model, guide, x, y)
+        self._chunk(model, x[:2], None if y is None else y[:2])
 
-        Raises:
-            BadInput: if log p(x, u) is not quadratic in u.
-        """
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """log p(x) for x `[N, ...]`: no noise, so that `se` is 0 and `ess` infinite."""
         n, log_px = max(1, self.chunk_size // 8), []
-        with pyro.validation_enabled(False):
-            for x_part, y_part in slices(n, x, y):
-                log_px.append(self._chunk(model, x_part, y_part))
-                progress(len(log_px[-1]) * self.num_samples)
-            elbo = guide_elbo(model, guide, x, y)
+        for x_part, y_part in slices(n, x, y):
+            log_px.append(self._chunk(model, x_part, y_part))
+            progress(len(log_px[-1]) * self.num_samples)
         value = torch.cat(log_px)
         zero = torch.zeros_like(value)
-        return LogEvidence(value, zero, zero + self.num_samples, zero - math.inf, elbo, self.num_samples)
+        elbo = guide_elbo(model, guide, x, y)
+        return LogEvidence(value, zero, zero + math.inf, zero - math.inf, elbo, self.num_samples)
 
     def _chunk(self, model: Program, x: Tensor, y: Tensor | None) -> Tensor:
         latents = Latents.of(model, x, y)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
+from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.weights import Program, stream
 
 
-class Importance:
+class Importance(Estimator):
     """log p̂(x) = log (1/K) Σ_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x).
 
     Its expectation never exceeds log p(x) and rises with K. Burda, Grosse & Salakhutdinov (2016),
@@ -35,15 +35,8 @@ class Importance:
         self.num_samples = self.sizes[-1]
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
-        """Estimates for x `[N, ...]`, on the device of x; `progress` is told of every K·N pairs' share done."""
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimates for x `[N, ...]`."""
         chunks = stream(model, guide, x, y, num_samples=self.num_samples, chunk_size=self.chunk_size, progress=progress)
         return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
 

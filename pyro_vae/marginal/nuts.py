@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import pyro
 import pyro.infer
 import torch
 from torch import Tensor
@@ -16,11 +13,12 @@ from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.weights import Program, slices
 
 
-class NUTS:
+class NUTS(Estimator):
     """Importance sampling from a Gaussian with the mean and covariance of NUTS draws of p(z | x).
 
     It is slow, a chain for each datapoint (Hoffman & Gelman 2014, JMLR 15), and meant for a few of them, to see how
@@ -40,30 +38,23 @@ class NUTS:
         self.num_draws = positive_int("estimator.num_draws", num_draws)
         self.max_data = positive_int("estimator.max_data", max_data)
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
-        """Estimates for x `[N, ...]`.
-
-        Raises:
-            BadInput: if N > max_data.
-        """
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse more than `max_data` datapoints, and latents that are discrete or shared."""
+        super().check(model, guide, x, y)
+        Latents.of(model, x, y)
         if len(x) > self.max_data:
             raise BadInput(
                 f"estimator=nuts runs a chain for each of {len(x)} datapoints: give num_data={self.max_data} or fewer, "
                 "or raise estimator.max_data"
             )
+
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimates for x `[N, ...]`."""
         parts = []
-        with pyro.validation_enabled(False):
-            for x_one, y_one in slices(1, x, y):
-                parts.append(self._one(model, guide, x_one, y_one))
-                progress(self.num_samples)
-            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+        for x_one, y_one in slices(1, x, y):
+            parts.append(self._one(model, guide, x_one, y_one))
+            progress(self.num_samples)
+        return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def draws(self, model: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
         """NUTS draws of one datapoint's posterior, `[num_draws, D]`, unconstrained."""

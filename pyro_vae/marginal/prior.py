@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.importance import Importance
 from pyro_vae.marginal.weights import Program
@@ -27,14 +26,7 @@ class Prior(Importance):
     falls short by many nats. Arguments and errors as for `Importance`; `elbo` is the guide's.
     """
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
-        """Estimates for x `[N, ...]`, on the device of x."""
-        evidence = super().__call__(model, prior_of(model), x, y, progress)
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimates for x `[N, ...]`."""
+        evidence = super().estimate(model, prior_of(model), x, y, progress)
         return replace(evidence, elbo=guide_elbo(model, guide, x, y))

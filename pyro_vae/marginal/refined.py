@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents, LogDensity
 from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import fit_elbo
@@ -54,7 +53,7 @@ class Proposal:
         return torch.where(self.heavy, student_t, normal) - log_det
 
 
-class Refined:
+class Refined(Estimator):
     """Importance sampling whose proposal is fitted to each datapoint's posterior.
 
     From the guide's mean the mode of p(z | x) is sought; the curvature of log p(x, z) there, the exact Hessian, is the
@@ -96,31 +95,26 @@ class Refined:
         self.guide_weight = guide_weight
         self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
 
-    def __call__(
-        self,
-        model: Program,
-        guide: Program,
-        x: Tensor,
-        y: Tensor | None = None,
-        progress: Callable[[int], Any] = lambda pairs: None,
-    ) -> LogEvidence:
-        """Estimates for x `[N, ...]`, on the device of x; `progress` is told of every pair (sample, datapoint) done."""
-        with pyro.validation_enabled(False):
-            latents = Latents.of(model, x[:2], None if y is None else y[:2])
-            rows = max(1, self.chunk_size // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
-            parts = [
-                self._estimate(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(rows, x, y)
-            ]
-            return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        super().check(model, guide, x, y)
+        Latents.of(model, x, y)
 
-    def _estimate(
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimates for x `[N, ...]`."""
+        latents = Latents.of(model, x, y)
+        rows = max(1, self.chunk_size // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
+        parts = [self._chunk(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(rows, x, y)]
+        return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
+
+    def _chunk(
         self,
         latents: Latents,
         model: Program,
         guide: Program,
         x: Tensor,
         y: Tensor | None,
-        progress: Callable[[int], Any],
+        progress: Progress,
     ) -> LogEvidence:
         log_joint, log_guide = latents.log_density(model, x, y), latents.log_density(guide, x, y)
         with torch.no_grad():

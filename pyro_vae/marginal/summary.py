@@ -18,6 +18,7 @@ MEANING = {
     "pareto_k_max": "Pareto k, largest",
     "unreliable": "share of datapoints with Pareto k > 0.7 or effective sample size < 10",
 }
+OTHER = {"bits_per_dim": "the same in bits per dimension"}
 BETTER = {
     "importance": "estimator=refined has a proposal for each datapoint",
     "prior": "estimator=refined has a proposal for each datapoint",
@@ -70,9 +71,8 @@ def table(summary: dict[str, Any], split: str) -> str:
         f"{split}, {summary['num_data']} datapoints, estimator {summary['estimator']}, "
         f"K = {summary['num_samples']} (nats per datapoint)"
     )
-    extra = {
-        name: "mean over datapoints" for name in summary if name not in MEANING and isinstance(summary[name], float)
-    }
+    others = [name for name, value in summary.items() if name not in MEANING and isinstance(value, float)]
+    extra = {name: OTHER.get(name, "mean over datapoints") for name in others}
     rows = [_row(name, summary[name], meaning) for name, meaning in {**MEANING, **extra}.items()]
     rows += [
         _row(

@@ -13,6 +13,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 Program = Callable[..., Any]
 
@@ -46,6 +47,13 @@ def log_prob(trace: Trace, num_samples: int, x: Tensor) -> Tensor:
     trace.compute_log_prob()
     sites = [site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample"]
     return x.new_zeros((num_samples, len(x))) + sum(sites)
+
+
+def base_of(fn: Any) -> Any:
+    """The distribution within `Independent`, `MaskedDistribution` and the like."""
+    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:

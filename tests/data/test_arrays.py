@@ -39,6 +39,52 @@ def test_npz_by_key(tmp_path):
         array(str(tmp_path / "two.npz"))
 
 
+def test_labels_by_key_follow_their_datapoints_and_stratify(tmp_path):
+    y = np.arange(50) % 5
+    for dtype in (np.int64, np.uint8, np.float32):
+        np.savez(tmp_path / "x.npz", x=X, y=y.astype(dtype))
+        data = array(str(tmp_path / "x.npz"), label_key="y")
+        assert data.num_classes == 5
+        for split in (data.train, data.val, data.test):
+            assert split.y.dtype == torch.int64
+            assert torch.equal((split.x[:, 0, 0] * 50).round().long() % 5, split.y)
+            assert (split.y.bincount() == len(split) // 5).all()
+
+
+def test_the_split_without_labels_is_what_it_was():
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(from_array(X, split_seed=3).train.x, torch.from_numpy(X)[order[:40]])
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.arange(49), r"y has shape \[49\].*50 datapoints"),
+        (np.zeros((50, 1), int), r"y has shape \[50, 1\]"),
+        (np.arange(50) - 1, "y must hold labels 0, 1, 2"),
+        (np.arange(50) / 2, "y must hold labels 0, 1, 2"),
+        (np.full(50, np.nan), "y must hold labels 0, 1, 2"),
+        (np.full(50, np.inf), "y must hold labels 0, 1, 2"),
+        (np.full(50, "a"), "y must hold labels 0, 1, 2"),
+    ],
+)
+def test_refuses_labels_that_are_none(y, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        from_array(X, y=y)
+    np.savez(tmp_path / "x.npz", x=X, labels=y)
+    with pytest.raises(BadInput, match=message.replace("y ", "data.label_key=labels ")):
+        array(str(tmp_path / "x.npz"), key="x", label_key="labels")
+
+
+def test_refuses_label_keys_that_are_not_there(tmp_path):
+    np.savez(tmp_path / "x.npz", x=X)
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(BadInput, match="data.label_key=y is no entry of .*: choose one of x"):
+        array(str(tmp_path / "x.npz"), label_key="y")
+    with pytest.raises(BadInput, match="data.label_key=y: .* one array without a name; leave data.label_key out"):
+        array(str(tmp_path / "x.npy"), label_key="y")
+
+
 def test_fractions():
     data = from_array(X, val_fraction=0.2, test_fraction=0.0)
     assert [len(data.train), len(data.val), len(data.test)] == [40, 10, 0]

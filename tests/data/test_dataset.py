@@ -21,7 +21,7 @@ def is_binary(x):
 
 def test_dynamic_draws_training_batches_anew_around_the_grey_values():
     data, index = make("dynamic"), torch.tensor([3, 5])
-    draws = torch.stack([data.batch(index) for _ in range(2000)])
+    draws = torch.stack([data.batch(index)[0] for _ in range(2000)])
     assert is_binary(draws)
     p = data.train.x[index]
     se = (p * (1 - p) / 2000).sqrt()
@@ -59,14 +59,78 @@ def test_draws_do_not_depend_on_the_device():
 
 def test_static_is_one_draw():
     data, index = make("static"), torch.arange(400)
-    assert torch.equal(data.batch(index), data.batch(index))
+    assert torch.equal(data.batch(index)[0], data.batch(index)[0])
     n = data.train.x.numel()
     assert abs(data.train.x.mean() - grey(seed=1).mean()) < 4.5 * 0.5 / math.sqrt(n)
 
 
 def test_threshold_and_none():
     assert torch.equal(make("threshold").train.x, (grey(seed=1) > 0.5).float())
-    assert torch.equal(make("none").batch(torch.arange(4)), grey(seed=1)[:4])
+    assert torch.equal(make("none").batch(torch.arange(4))[0], grey(seed=1)[:4])
+
+
+def levels(num_levels, n=400, seed=0):
+    k = torch.randint(num_levels, (n, 1, 2, 2), generator=torch.Generator().manual_seed(seed))
+    return k / (num_levels - 1)
+
+
+def make_dequantized(num_levels=4, **kwargs):
+    splits = (Split(levels(num_levels, seed=s)) for s in (1, 2, 3))
+    return Dataset(*splits, num_levels=num_levels, dequantize=True, **kwargs)
+
+
+def test_dequantization_spreads_each_level_over_its_bin():
+    data, index = make_dequantized(), torch.tensor([3, 5])
+    draws = torch.stack([data.batch(index)[0] for _ in range(2000)])
+    k = (data.train.x[index] * 3).round()
+    u = 4 * draws - k
+    assert (draws > 0).all()
+    assert (draws < 1).all()
+    assert (u > -1e-5).all()
+    assert (u < 1 + 1e-5).all()
+    assert ((u.mean(0) - 0.5).abs() < 4.5 * math.sqrt(1 / 12 / 2000)).all()
+    assert ((u.square().mean(0) - 1 / 3).abs() < 4.5 * math.sqrt(4 / 45 / 2000)).all()
+
+
+def test_dequantized_bytes_keep_to_the_open_interval(monkeypatch):
+    x = torch.tensor([[0.0, 1.0]])
+    for u in (0.0, 1 - 2**-24):
+        monkeypatch.setattr(torch, "rand", lambda *shape, **kwargs: torch.full(*shape, u))  # noqa: B023
+        drawn = Dataset(Split(x), Split(x), Split(x), dequantize=True).val.x
+        assert (drawn > 0).all()
+        assert (drawn < 1).all()
+        assert ((256 * drawn).floor() == torch.tensor([[0.0, 255.0]])).all()
+
+
+def test_dequantized_evaluation_sets_are_fixed_by_their_own_seed():
+    torch.manual_seed(1)
+    first = make_dequantized()
+    torch.manual_seed(2)
+    second, other = make_dequantized(), make_dequantized(eval_seed=7)
+    for name in ("train", "val", "test"):
+        assert torch.equal(first.split(name).x, second.split(name).x)
+        assert not torch.equal(first.split(name).x, other.split(name).x)
+        assert len(first.split(name).x.unique()) > 1000
+    index = torch.arange(4)
+    assert not torch.equal(first.batch(index)[0], first.batch(index)[0])
+    assert (first.num_levels, first.dequantize) == (4, True)
+
+
+def test_batches_carry_their_labels():
+    x, y = torch.arange(10.0).unsqueeze(1), torch.arange(10) % 4
+    data = Dataset(Split(x[:6], y[:6]), Split(x[6:8], y[6:8]), Split(x[8:9], y[8:9]))
+    batch = data.batch(torch.tensor([5, 0, 2]))
+    assert torch.equal(batch[0].squeeze(1), torch.tensor([5.0, 0, 2]))
+    assert torch.equal(batch[1], torch.tensor([1, 0, 2]))
+    assert make("dynamic").batch(torch.tensor([1]))[1] is None
+
+
+def test_num_classes_is_that_of_all_splits():
+    x = torch.zeros(4, 1)
+    splits = [Split(x[:2], torch.tensor(y)) for y in ([0, 1], [2, 0], [5, 1])]
+    assert Dataset(*splits).num_classes == 6
+    assert Dataset(*splits[:2], Split(x[:0], torch.tensor([]).long())).num_classes == 3
+    assert make("none").num_classes is None
 
 
 def test_splits_are_disjoint_complete_and_stratified():
@@ -101,6 +165,10 @@ def test_first_datapoints():
         (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "data.val_fraction=0.5"),
         (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "data.test_fraction=abc"),
         (lambda: make("none", eval_seed="abc"), "data.eval_seed=abc"),
+        (lambda: make("none", num_levels=1), "data.num_levels=1"),
+        (lambda: make("none", dequantize="abc"), "data.dequantize=abc must be true or false"),
+        (lambda: make("dynamic", dequantize=True), "data.dequantize=true with data.binarize=dynamic"),
+        (lambda: make("none", dequantize=True), r"data.dequantize=true needs values k/255.*\d+ values.*num_levels"),
         (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "data.val_fraction=-0.5"),
     ],
 )

@@ -1,6 +1,8 @@
-"""Priors p(z): modules that return a Pyro distribution over the latent."""
+"""The standard normal prior."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -13,16 +15,17 @@ class StandardNormal(nn.Module):
 
     Args:
         latent_dim: D.
+        **data: what is known of the data; not needed.
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, latent_dim: int) -> None:
+    def __init__(self, latent_dim: int, **data: Any) -> None:
         super().__init__()
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, y: Tensor | None = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`; `y` plays no part."""
+    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
         return dist.Normal(self.loc, self.scale).to_event(1)

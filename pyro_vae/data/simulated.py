@@ -1,0 +1,33 @@
+"""Data sets that are simulated, the same in every run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.errors import BadInput, positive_int
+
+
+def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs: Any) -> Dataset:
+    """A ring in the plane: x = z/10 + z/‖z‖ + noise·ε with z, ε ~ N(0, I_2); `[2]`, 80/10/10 %.
+
+    Doersch (2016), Tutorial on variational autoencoders, https://arxiv.org/abs/1606.05908, figure 2.
+
+    Args:
+        num_data: number of datapoints.
+        noise: standard deviation of the observation noise, which Doersch has none of.
+        split_seed: seed of the split.
+        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+
+    Raises:
+        BadInput: if num_data or noise is out of its range.
+    """
+    n = positive_int("data.num_data", num_data)
+    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
+        raise BadInput(f"data.noise={noise} must be a finite number of at least 0")
+    z, epsilon = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(0))
+    x = z / 10 + z / z.norm(dim=-1, keepdim=True) + noise * epsilon
+    return Dataset(*three_way_split(x, None, 0.1, 0.1, split_seed), **kwargs)

@@ -1,0 +1,140 @@
+"""Exact expectation-maximization, for the models that have it: where VAEs come from."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.data import Dataset
+from pyro_vae.em import mixture, ppca
+from pyro_vae.errors import BadInput, positive, positive_int
+from pyro_vae.guides import Enumerated, FullCovariance
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.marginal.weights import slices
+from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.priors import Categorical, StandardNormal
+from pyro_vae.trainer import State
+from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExactEM:
+    """Trains a VAE whose EM is in closed form, instead of by gradients.
+
+    An epoch is an iteration over all training data: the E-step sets q(z | x) = p(z | x), exactly, the M-step the
+    model's parameters to the maximum of E_q[log p(x, z)]. The log-likelihood never decreases (Dempster, Laird & Rubin
+    1977, JRSS B 39(1); Neal & Hinton 1998, A view of the EM algorithm: both steps raise one ELBO). It is train/elbo,
+    since the bound is tight after an E-step. Models:
+
+    - probabilistic PCA (Tipping & Bishop 1999, JRSS B 61(3), appendix B): network.hidden=[], likelihood=gaussian with
+      scale=learned, prior=standard_normal, guide=full_covariance;
+    - mixtures of axis-aligned Gaussians (Bishop 2006, §9.2): network.hidden=[], likelihood=gaussian with
+      scale=per_pixel, prior=categorical, guide=enumerated.
+
+    Args:
+        max_epochs: stop after so many iterations.
+        tolerance: stop when one gains less, in nats per datapoint.
+        device: as of `Trainer`.
+    """
+
+    max_epochs: int = 200
+    tolerance: float = 1e-4
+    device: str = "auto"
+    clip_norm: None = None
+
+    def __post_init__(self) -> None:
+        positive_int("trainer.max_epochs", self.max_epochs)
+        positive("trainer.tolerance", self.tolerance)
+
+    def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
+        """Refuse models whose EM is not in closed form; a note for the user otherwise.
+
+        Raises:
+            BadInput: if this is one.
+        """
+        _closed_form(vae)
+        return "exact EM takes no part of objective, optimizer and scheduler"
+
+    def fit(
+        self,
+        vae: VAE,
+        data: Dataset,
+        objective: Any,
+        optim: Any,
+        state: State,
+        on_epoch: Callable[[dict[str, float], bool], None],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""
+        start, m_step = _closed_form(vae)
+        started = time.monotonic() - state.seconds
+        vae.double()
+        x, val = data.split("train").x.double(), data.val.x.double()
+        with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+            if state.epoch == 0:
+                start(vae, x)
+            before = _elbo(vae, x)[0] if state.epoch else -math.inf
+            while state.epoch < self.max_epochs:
+                m_step(vae, x)
+                elbo, log_likelihood = _elbo(vae, x)
+                val_elbo = _elbo(vae, val)[0]
+                state.epoch += 1
+                state.step += 1
+                best = val_elbo > state.best_elbo
+                if best:
+                    state.best_elbo, state.best_epoch = val_elbo, state.epoch
+                state.seconds = time.monotonic() - started
+                row = {
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "train/elbo": elbo,
+                    "train/kl": log_likelihood - elbo,
+                    "train/log_likelihood": log_likelihood,
+                    "val/elbo": val_elbo,
+                    "seconds": round(state.seconds, 3),
+                }
+                on_epoch(row, best)
+                log.info("iteration %(epoch)4d  log p(x) %(train/elbo)10.4f  val %(val/elbo)10.4f", row)
+                on_step()
+                if elbo - before < self.tolerance:
+                    break
+                before = elbo
+        vae.float()
+
+
+Step = Callable[[VAE, Tensor], None]
+
+
+def _closed_form(vae: VAE) -> tuple[Step, Step]:
+    """Starting values and iteration of this model."""
+    linear = not vae.layers and sum(isinstance(module, nn.Linear) for module in vae.decoder.modules()) == 1
+    family = (type(vae.prior), type(vae.posterior), getattr(vae.likelihood, "kind", None))
+    if linear and isinstance(vae.likelihood, Gaussian) and len(list(vae.encoder.parameters())) == 0:
+        if family == (StandardNormal, FullCovariance, "learned"):
+            return ppca.start, ppca.step
+        if family == (Categorical, Enumerated, "per_pixel"):
+            return mixture.start, mixture.step
+    raise BadInput(
+        "trainer=exact_em knows two models, +experiment=em_ppca and +experiment=em_gaussian_mixture: take those, or "
+        "trainer=default with objective=variational_em"
+    )
+
+
+def _elbo(vae: VAE, x: Tensor) -> tuple[float, float]:
+    """ELBO, which is log p(x) after an E-step, and its log-likelihood part, nats per datapoint."""
+    objective = Trace_ELBO()
+    elbo = log_likelihood = 0.0
+    for (part,) in slices(1000, x):
+        objective.loss(vae.model, vae.guide, part)  # type: ignore[no-untyped-call]
+        elbo, log_likelihood = elbo + objective.elbo.item(), log_likelihood + objective.log_likelihood.item()
+    return elbo / len(x), log_likelihood / len(x)

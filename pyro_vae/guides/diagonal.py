@@ -1,0 +1,27 @@
+"""The Gaussian guide with independent latents."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class Diagonal(nn.Module):
+    """q(z | x) = N(z; μ(x), diag σ(x)²), the guide of Kingma & Welling (2014), https://arxiv.org/abs/1312.6114.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+    """
+
+    def __init__(self, num_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)

@@ -1,0 +1,87 @@
+"""A distribution transformed by networks that are cheap in one direction only, and such a network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import ConditionalAutoRegressiveNN
+from torch import Tensor, nn
+
+from pyro_vae.errors import BadInput, positive_int
+
+
+class Flow(dist.TransformedDistribution):  # type: ignore[misc]
+    """A `TransformedDistribution` of Pyro's autoregressive transforms, whose density and gradients can be relied on.
+
+    Pyro's transforms keep their last input and output, so that the density of a draw does not take the D passes of
+    the inverse. But a draw without a graph is then a constant whatever the parameters, and a draw changed in place
+    keeps its old density. This keeps to them for the last draw, unchanged, where no gradient is lost.
+    """
+
+    _last_draw: tuple[Tensor, int] | None = None
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""
+        z: Tensor = super().rsample(torch.Size(sample_shape))
+        self._last_draw = None if z.is_inference() else (z, z._version)
+        return z
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """A draw without a graph."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log q(value) in nats, `[..., *batch_shape]`."""
+        if not self._keeps(value):
+            # another tensor, which the transforms have not seen
+            value = value.expand(torch.broadcast_shapes(value.shape, self.shape()))
+        log_q: Tensor = super().log_prob(value)
+        return log_q
+
+    def _keeps(self, value: Tensor) -> bool:
+        if self._last_draw is None:
+            return False
+        z, version = self._last_draw
+        constant = z.grad_fn is None and torch.is_grad_enabled()
+        return value is z and value._version == version and not constant
+
+
+def autoregressive_network(
+    num_features: int,
+    latent_dim: int,
+    hidden: Sequence[int],
+    reverse: bool = False,
+    network_class: type[ConditionalAutoRegressiveNN] = ConditionalAutoRegressiveNN,
+    param_dims: Sequence[int] = (1, 1),
+) -> Any:
+    """A masked network: z `[..., D]` and h `[..., num_features]` -> `param_dims` numbers for z_d, of z_{<d} and h.
+
+    Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509. Its last layer starts at zero.
+
+    Raises:
+        BadInput: if a width is no positive whole number, or less than D.
+    """
+    if not hidden:
+        raise BadInput("guide.hidden=[] has no layer: give the width of one at least, as in [64]")
+    for width in hidden:
+        if positive_int("guide.hidden", width) < latent_dim:
+            raise BadInput(f"guide.hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
+    order: Any = torch.arange(latent_dim)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input_dim = 1")  # one dimension depends on h alone
+        network = network_class(
+            latent_dim,
+            num_features,
+            list(hidden),
+            param_dims=list(param_dims),
+            permutation=order.flip(0) if reverse else order,
+            nonlinearity=nn.ELU(),
+        )
+    for parameter in network.layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network

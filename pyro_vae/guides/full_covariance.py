@@ -1,0 +1,47 @@
+"""The Gaussian guide with any covariance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions.utils import vec_to_tril_matrix
+
+from pyro_vae.guides.cholesky_normal import CholeskyNormal
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class FullCovariance(nn.Module):
+    """q(z | x) = N(z; μ, L Lᵀ) with L = L_mask ⊙ L′ + diag(σ) and (μ, log σ, L′) from the encoder.
+
+    Algorithm 2 of Kingma & Welling (2019), *An Introduction to Variational Autoencoders*,
+    https://arxiv.org/abs/1906.02691. L′ starts at zero, so that training starts from the diagonal guide.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+    """
+
+    def __init__(self, num_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        # only the entries that the mask keeps: the D(D − 1)/2 below the diagonal
+        self.off_diagonal: nn.Linear | None = None
+        # Adam moves every weight by the learning rate, so a sum over features by that many times as much:
+        # unscaled, L′ grows into noise before μ and σ have learnt anything, and latents collapse
+        self.off_diagonal_gain = 1 / math.sqrt(num_features)
+        if latent_dim > 1:
+            self.off_diagonal = nn.Linear(num_features, latent_dim * (latent_dim - 1) // 2)
+            nn.init.zeros_(self.off_diagonal.weight)
+            nn.init.zeros_(self.off_diagonal.bias)
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        scale_tril = torch.diag_embed(log_scale.exp())
+        if self.off_diagonal is not None:
+            below = self.off_diagonal_gain * self.off_diagonal(h)
+            scale_tril = scale_tril + vec_to_tril_matrix(below, diag=-1)
+        return CholeskyNormal(loc, scale_tril=scale_tril)

@@ -1,0 +1,53 @@
+"""Inverse autoregressive flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.transforms import ConditionalAffineAutoregressive
+from torch import Tensor, nn
+
+from pyro_vae.errors import positive_int
+from pyro_vae.guides.flow import Flow, autoregressive_network
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class InverseAutoregressive(nn.Module):
+    """z_0 ~ N(μ(x), diag σ(x)²), z_t = m_t + s_t ⊙ z_{t−1} with (m_t, s_t)_d a network of z_{t−1,<d} and x.
+
+    Kingma et al. (2016), https://arxiv.org/abs/1606.04934, eq. 10. The order of the dimensions is reversed from one
+    transform to the next. It starts as the diagonal guide. The density of a draw of its own is one pass, that of
+    another value takes D of them; its mean is not known.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+        num_transforms: T.
+        hidden: widths of each transform's network; D at least.
+
+    Raises:
+        BadInput: if one of them is out of range.
+    """
+
+    transforms: Any
+
+    def __init__(
+        self, num_features: int, latent_dim: int, num_transforms: int = 2, hidden: Sequence[int] = (64,)
+    ) -> None:
+        super().__init__()
+        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.transforms = nn.ModuleList(
+            ConditionalAffineAutoregressive(
+                autoregressive_network(num_features, latent_dim, hidden, reverse=t % 2 == 1)
+            )
+            for t in range(positive_int("guide.num_transforms", num_transforms))
+        )
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        base = dist.Normal(loc, log_scale.exp()).to_event(1)
+        return Flow(base, [transform.condition(h) for transform in self.transforms])

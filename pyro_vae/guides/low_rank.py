@@ -1,0 +1,43 @@
+"""The Gaussian guide with a few directions of correlation."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+import pyro_vae.guides.normal_kl  # noqa: F401  (registers the closed form of its divergence)
+from pyro_vae.errors import positive_int
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class LowRank(nn.Module):
+    """q(z | x) = N(z; μ, W Wᵀ + diag σ²), W `[D, rank]`, with (μ, log σ, W) from the encoder.
+
+    Rezende, Mohamed & Wierstra (2014), Stochastic backpropagation and approximate inference in deep generative
+    models, https://arxiv.org/abs/1401.4082, §4.3, there with a rank-one precision; as a covariance Ong, Nott & Smith
+    (2018), Gaussian variational approximation with a factor covariance structure, https://arxiv.org/abs/1701.03208.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+        rank: columns of W; D − 1 of them make any covariance.
+
+    Raises:
+        BadInput: if rank is no positive whole number.
+    """
+
+    def __init__(self, num_features: int, latent_dim: int, rank: int = 4) -> None:
+        super().__init__()
+        positive_int("guide.rank", rank)
+        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        # near zero, where training starts from the diagonal guide, but not at it, where W Wᵀ has no gradient
+        self.factor = nn.Sequential(nn.Linear(num_features, latent_dim * rank), nn.Unflatten(-1, (latent_dim, rank)))
+        self.factor_gain = 1 / math.sqrt(num_features)  # as in FullCovariance
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        return dist.LowRankMultivariateNormal(loc, self.factor_gain * self.factor(h), (2 * log_scale).exp())

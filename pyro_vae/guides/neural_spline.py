@@ -1,0 +1,70 @@
+"""Neural spline flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.transforms import AffineTransform, ConditionalSplineAutoregressive
+from pyro.nn import ConditionalAutoRegressiveNN
+from torch import Tensor, nn
+
+from pyro_vae.errors import BadInput, positive, positive_int
+from pyro_vae.guides.flow import Flow, autoregressive_network
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class NeuralSpline(nn.Module):
+    """z = μ(x) + σ(x) ⊙ g(ε), ε ~ N(0, I), with g_d a monotonic rational-quadratic spline that ε_{<d} and x determine.
+
+    Durkan et al. (2019), Neural spline flows, https://arxiv.org/abs/1906.04032, §3. The spline acts on [−bound, bound],
+    beyond which it is the identity. It starts as the diagonal guide. The density of a draw of its own is one pass, that
+    of another value takes D of them; its mean is not known.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+        num_bins: segments of a spline.
+        bound: half the spline's range, in standard deviations σ.
+        hidden: widths of the network that gives the splines' parameters; D at least.
+
+    Raises:
+        BadInput: if one of them is out of range.
+    """
+
+    def __init__(
+        self, num_features: int, latent_dim: int, num_bins: int = 8, bound: float = 4.0, hidden: Sequence[int] = (64,)
+    ) -> None:
+        super().__init__()
+        if not 2 <= positive_int("guide.num_bins", num_bins) <= 500:
+            raise BadInput(f"guide.num_bins={num_bins} must lie between 2 and 500")
+        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        param_dims = (num_bins, num_bins, num_bins - 1)
+        network = autoregressive_network(
+            num_features, latent_dim, hidden, network_class=_SplineParameters, param_dims=param_dims
+        )
+        self.spline = ConditionalSplineAutoregressive(
+            latent_dim, network, count_bins=num_bins, bound=positive("guide.bound", bound), order="quadratic"
+        )
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
+        affine = AffineTransform(loc, log_scale.exp(), event_dim=1, cache_size=1)
+        return Flow(base, [self.spline.condition(h), affine])
+
+
+class _SplineParameters(ConditionalAutoRegressiveNN):
+    """Widths and heights of the bins, derivatives at the inner knots, before softmax and softplus; of 0 the identity.
+
+    They stay within ±2: a steeper spline cannot be inverted in single precision, and Pyro's inverse stops there with
+    an AssertionError.
+    """
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        widths, heights, derivatives = (2 * torch.tanh(p / 2) for p in super().forward(x, context))
+        return widths, heights, derivatives + math.log(math.e - 1)

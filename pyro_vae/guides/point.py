@@ -1,0 +1,26 @@
+"""The guide of a plain autoencoder."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_vae.guides.log_joint import LogJoint
+
+
+class Point(nn.Module):
+    """q(z | x) = δ(z − μ(x)): no density, so that there is no ELBO, only the objective of an autoencoder.
+
+    Args:
+        num_features: width of the encoder's output.
+        latent_dim: D.
+    """
+
+    def __init__(self, num_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(num_features, latent_dim)
+
+    def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
+        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        return dist.Delta(self.loc(h), event_dim=1)

@@ -1,0 +1,65 @@
+"""What all estimators of log p(x) have in common: how they are called, and whom they refuse."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import NoEvidence
+from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.weights import Program, base_of, trace
+
+Progress = Callable[[int], Any]
+"""Told of every K·N pairs' share done."""
+
+
+class Estimator(ABC):
+    """log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+
+    Attributes:
+        num_samples: K.
+    """
+
+    num_samples: int
+
+    def __call__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None = None,
+        progress: Progress = lambda pairs: None,
+    ) -> LogEvidence:
+        """Estimates for x `[N, ...]` and, of a conditional model, labels y `[N]`, on the device of x.
+
+        Raises:
+            BadInput: as `check` does.
+        """
+        with pyro.validation_enabled(False):
+            self.check(model, guide, x, y)
+            return self.estimate(model, guide, x, y, progress)
+
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse what this estimator cannot say anything of, before any work is done.
+
+        Raises:
+            NoEvidence: if the guide is a point.
+            BadInput: if model or data are not for this estimator.
+        """
+        with torch.no_grad():
+            sites = trace(guide, x[:2], None if y is None else y[:2], num_samples=1).nodes.values()
+        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites if site["type"] == "sample"):
+            raise NoEvidence(
+                "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
+                "training: log p(x) says nothing; train with another guide, as in guide=diagonal"
+            )
+
+    @abstractmethod
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """The estimates; `check` has passed."""

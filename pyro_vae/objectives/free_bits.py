@@ -1,0 +1,46 @@
+"""The ELBO with nats that cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_vae.errors import positive
+from pyro_vae.objectives.elbo import TraceMeanField_ELBO
+from pyro_vae.objectives.latents import closed_form_kl
+
+
+class FreeBits(TraceMeanField_ELBO):
+    """E_q[log p(x | z)] − Σ_j max(λ, KL_j), the KL of layer j averaged over the batch: nothing presses it below λ.
+
+    Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
+    https://arxiv.org/abs/1606.04934, eq. 15, with a stochastic layer (a latent site) as a group.
+
+    Args:
+        free_nats: λ, nats a layer.
+        num_particles: draws of z a datapoint.
+
+    Raises:
+        BadInput: if free_nats is no finite number above 0.
+    """
+
+    name: ClassVar[str] = "free_bits"
+
+    def __init__(self, free_nats: float = 0.5, num_particles: int = 1) -> None:
+        super().__init__(num_particles)
+        self.free_nats = positive("objective.free_nats", free_nats)
+
+    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[float, Tensor]:
+        """The losses of all particles of the traces, to be divided by their number."""
+        sites: list[Any] = [(guide_trace.nodes[name], model_trace.nodes[name]) for name in guide_trace.stochastic_nodes]
+        loss = torch.zeros(())
+        for name in model_trace.observation_nodes:
+            loss = loss - model_trace.nodes[name]["log_prob_sum"]
+        for q, p in sites:
+            exact = closed_form_kl(q["fn"], p["fn"]) if len(sites) == 1 else None
+            kl = q["log_prob_sum"] - p["log_prob_sum"] if exact is None else exact.sum()
+            loss = loss + kl.clamp_min(self.free_nats * q["log_prob"].numel())
+        return loss.item(), loss

@@ -1,0 +1,98 @@
+"""The ELBO with a weight β on its KL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+
+from pyro_vae.errors import positive, positive_int
+from pyro_vae.marginal.weights import Program
+from pyro_vae.objectives.elbo import TraceMeanField_ELBO
+from pyro_vae.objectives.ranges import within
+
+
+class ScaleLatents(Messenger):
+    """`poutine.scale` for the latent sites alone, by any factor from 0 on.
+
+    Around model and guide alike it gives the KL a weight, whatever the program.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["scale"] = self.scale * msg["scale"]
+
+
+class BetaVAE(TraceMeanField_ELBO):
+    """E_q[log p(x | z)] − β KL(q(z | x) ‖ p(z)): a bound on log p(x) for β ≥ 1, an autoencoder's loss for β = 0.
+
+    Higgins et al. (2017), β-VAE, https://openreview.net/forum?id=Sy2fzU9gl, eq. 4.
+
+    Args:
+        beta: β.
+        num_particles: draws of z a datapoint.
+
+    Raises:
+        BadInput: if beta is no finite number from 0 on.
+    """
+
+    name: ClassVar[str] = "beta_vae"
+
+    def __init__(self, beta: float = 4.0, num_particles: int = 1) -> None:
+        super().__init__(num_particles)
+        self.kl_weight = within("objective.beta", beta, low=0)
+
+    def beta(self) -> float:
+        """β of the next loss."""
+        return self.kl_weight
+
+    def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[tuple[Trace, Trace]]:
+        scale = ScaleLatents(self.beta())
+        return super()._get_traces(scale(model), scale(guide), args, kwargs)
+
+
+class KLAnnealing(BetaVAE):
+    """β rises from `start` to 1 and stays there, so that the decoder learns to use z before the KL presses on it.
+
+    Bowman et al. (2016), Generating sentences from a continuous space, https://arxiv.org/abs/1511.06349, §3.1; in
+    cycles Fu et al. (2019), Cyclical annealing schedule, https://arxiv.org/abs/1903.10145.
+
+    Args:
+        start: β at the start of each cycle.
+        num_epochs: of all cycles together.
+        num_cycles: how often β rises.
+        rise: share of a cycle in which β rises, linearly; for the rest it is 1.
+        num_particles: draws of z a datapoint.
+
+    Raises:
+        BadInput: if an option is out of its range.
+    """
+
+    name: ClassVar[str] = "kl_annealing"
+
+    def __init__(
+        self,
+        start: float = 0.0,
+        num_epochs: float = 10,
+        num_cycles: int = 1,
+        rise: float = 1.0,
+        num_particles: int = 1,
+    ) -> None:
+        super().__init__(beta=1.0, num_particles=num_particles)
+        self.start = within("objective.start", start, low=0, high=1)
+        self.num_epochs = positive("objective.num_epochs", num_epochs)
+        self.num_cycles = positive_int("objective.num_cycles", num_cycles)
+        self.rise = within("objective.rise", positive("objective.rise", rise), high=1)
+
+    def beta(self) -> float:
+        """β at `epoch`."""
+        if self.epoch >= self.num_epochs:
+            return 1.0
+        cycle = self.epoch * self.num_cycles / self.num_epochs % 1
+        return self.start + (1 - self.start) * min(1.0, cycle / self.rise)

@@ -1,0 +1,62 @@
+"""What a guide and a prior are, for objectives that cannot take every one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyro_vae.errors import BadInput
+from pyro_vae.marginal.weights import Program, base_of, trace
+
+Latents = dict[str, tuple[Any, Any]]
+"""The guide's and the model's distribution at each latent site."""
+
+
+def latents(model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> Latents:
+    """Those of two datapoints."""
+    y = None if y is None else y[:2]
+    with torch.no_grad(), poutine.block():
+        draws = trace(guide, x[:2], y, num_samples=1)
+        joint = trace(poutine.replay(model, trace=draws), x[:2], y, num_samples=1)
+    return {name: (site["fn"], joint.nodes[name]["fn"]) for name, site in draws.iter_stochastic_nodes()}
+
+
+def needs_reparameterized(objective: str, sites: Latents) -> None:
+    """Refuse a guide that cannot be differentiated through its draws.
+
+    Raises:
+        BadInput: if it has a site that is not reparameterized.
+    """
+    for name, (q, _) in sites.items():
+        if not q.has_rsample:
+            raise BadInput(
+                f"objective={objective} needs a reparameterized guide, q({name} | x) is a {type(base_of(q)).__name__}: "
+                "take objective=score_function or reweighted_wake_sleep"
+            )
+
+
+def needs_density(objective: str, sites: Latents) -> None:
+    """Refuse a guide that is trained by the gradient of log q(z | x), and has none.
+
+    Raises:
+        BadInput: if it is a point.
+    """
+    for name, (q, _) in sites.items():
+        if isinstance(base_of(q), Delta):
+            raise BadInput(
+                f"objective={objective} needs the density of the guide, q({name} | x) is a point: take "
+                "objective=trace_elbo"
+            )
+
+
+def closed_form_kl(q: Any, p: Any) -> Tensor | None:
+    """KL(q ‖ p) in nats, of q's batch shape; None where it is not known in closed form."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None

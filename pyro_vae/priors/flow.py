@@ -1,0 +1,70 @@
+"""A normalizing flow as the prior, from zuko."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyro_vae.errors import BadInput, positive_int
+
+
+class Flow(nn.Module):
+    """p(z): a masked autoregressive flow, whose density of any z is one pass; sampling takes D of them.
+
+    Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
+    https://arxiv.org/abs/1705.07057; as a VAE's prior Chen et al. (2017), Variational lossy autoencoder,
+    https://arxiv.org/abs/1611.02731.
+
+    Args:
+        latent_dim: D.
+        num_transforms: affine autoregressive transforms, the order of the dimensions reversed between.
+        hidden: widths of their networks.
+        **data: what is known of the data; not needed.
+
+    Raises:
+        BadInput: if zuko is not installed, or an option is out of its range.
+    """
+
+    def __init__(self, latent_dim: int, num_transforms: int = 3, hidden: Sequence[int] = (64, 64), **data: Any) -> None:
+        super().__init__()
+        try:
+            from zuko.flows import MAF
+        except ImportError as error:
+            raise BadInput("prior=flow needs zuko: pip install 'pyro-vae[flows]'") from error
+        self.flow = MAF(
+            latent_dim,
+            transforms=positive_int("prior.num_transforms", num_transforms),
+            hidden_features=[positive_int("prior.hidden", width) for width in hidden],
+        )
+
+    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
+        return _FlowDistribution(self.flow())
+
+
+class _FlowDistribution(ZukoToPyro):
+    """What `ZukoToPyro` lacks of a Pyro distribution: sampling other than by a call, and the support."""
+
+    support = constraints.real_vector
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _FlowDistribution:
+        return _FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        z: Tensor = self.dist.rsample(torch.Size(sample_shape))
+        return z
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        raise NotImplementedError("a flow does not know its mean")
