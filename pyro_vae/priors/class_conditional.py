@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, positive
 
 
 class ClassConditional(nn.Module):
@@ -21,22 +21,24 @@ class ClassConditional(nn.Module):
     Args:
         latent_dim: D.
         num_classes: of y.
+        radius: distance of the means from 0 at the start, in random directions: so far apart that classes hardly overlap.
         **data: what else is known of the data; not needed.
 
     Raises:
-        BadInput: if the data have no labels.
+        BadInput: if the data have no labels, or radius is not above 0.
     """
 
     conditional = True
 
-    def __init__(self, latent_dim: int, num_classes: int | None = None, **data: Any) -> None:
+    def __init__(self, latent_dim: int, num_classes: int | None = None, radius: float = 4.0, **data: Any) -> None:
         super().__init__()
+        positive("prior.radius", radius)
         if num_classes is None:
             raise BadInput(
                 "prior=class_conditional needs labels, which these data do not have: name them (data.label_key for an "
                 "array), or take another prior"
             )
-        self.loc = nn.Parameter(torch.randn(num_classes, latent_dim))
+        self.loc = nn.Parameter(radius * nn.functional.normalize(torch.randn(num_classes, latent_dim), dim=-1))
 
     def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
         """p(z | y) for labels y `[N]`: batch_shape `[N]`, event_shape `[latent_dim]`.

@@ -33,12 +33,14 @@ def test_e_steps_move_the_guide_alone_and_m_steps_the_model_alone(optimizer, ppc
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gradients_are_the_parts_of_the_elbos(layers):
     tiny, x = Tiny(layers), torch.randn(5, 3).double()
-    em, gradients = VariationalEM(1, 1, num_particles=3), []
+    em, losses, gradients = VariationalEM(1, 1, num_particles=3), [], []
     for objective, step in ((TraceMeanField_ELBO(3), 0), (em, 0), (em, 1)):
         torch.manual_seed(1)
         objective.step = step
         loss = objective.differentiable_loss(tiny.model, tiny.guide, x)
+        losses.append(loss.item())
         gradients.append([tiny.gradient(loss, name) for name in "pq"])
+    assert losses == pytest.approx([losses[0]] * 3)
     both, e_step, m_step = gradients
     torch.testing.assert_close(e_step[1], both[1])
     torch.testing.assert_close(m_step[0], both[0])

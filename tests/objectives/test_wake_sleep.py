@@ -1,6 +1,8 @@
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from tiny import Tiny
+from tiny import Tiny, detached, log_normal
 
 from pyro_vae.errors import BadInput
 from pyro_vae.objectives import ReweightedWakeSleep
@@ -36,21 +38,29 @@ def test_dreams_have_the_models_distribution():
 
 
 def test_each_program_has_a_loss_of_its_own():
-    """A guide that makes use of θ, a model of φ: θ gets no gradient of log q, φ none of log p."""
+    """A guide that makes use of θ, a prior of φ: θ gets no gradient of log q, φ none of log p and of dreams."""
     tiny, x = Tiny(1), torch.randn(5, 3).double()
+    mean, log_scale = tiny.q["c"], torch.zeros(2).double()
 
     def model(x):
-        tiny.model(x + tiny.q["c"].sum())
+        pyro.module("p", tiny.p)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z1", dist.Normal(mean.expand(len(x), 2), 1.0).to_event(1))
+            x = pyro.sample("x", dist.Normal(z @ tiny.p["B"].T, tiny.p["b"].exp()).to_event(1), obs=x)
+        tiny.dreamt = x, [z]
 
     def guide(x):
         tiny.guide(x + tiny.p["b"])
 
-    loss = ReweightedWakeSleep(4).differentiable_loss(model, guide, x)
-    z = [value.detach() for value in tiny.draws[0]]
-    log_p, log_q = tiny.log_p(x + tiny.q["c"].sum(), z), tiny.log_q(x + tiny.p["b"], z)
+    loss = ReweightedWakeSleep(4, insomnia=0.5).differentiable_loss(model, guide, x)
+    z, (dreamt, dreamt_z) = detached(tiny.draws[0]), tiny.dreamt
+    log_p = log_normal(z[0], mean, log_scale) + tiny.log_likelihood(x, z)
+    log_q = tiny.log_q(x + tiny.p["b"], z)
     weights = (log_p - log_q).detach().softmax(0)
+    sleep = tiny.log_q(dreamt.detach() + tiny.p["b"], detached(dreamt_z))
     torch.testing.assert_close(tiny.gradient(loss, "p"), tiny.gradient(-(weights * log_p).sum(), "p"))
-    torch.testing.assert_close(tiny.gradient(loss, "q"), tiny.gradient(-(weights * log_q).sum(), "q"))
+    phi = tiny.gradient(-0.5 * (weights * log_q).sum() - 0.5 * sleep.sum(), "q")
+    torch.testing.assert_close(tiny.gradient(loss, "q"), phi)
 
 
 def test_wake_sleep_needs_one_particle_when_it_never_wakes():
