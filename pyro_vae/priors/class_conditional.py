@@ -21,7 +21,7 @@ class ClassConditional(nn.Module):
     Args:
         latent_dim: D.
         num_classes: of y.
-        radius: distance of the means from 0 at the start, in random directions: so far apart that classes hardly overlap.
+        radius: distance of the means from 0 at the start, in random directions: classes should hardly overlap.
         **data: what else is known of the data; not needed.
 
     Raises:

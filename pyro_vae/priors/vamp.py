@@ -43,14 +43,14 @@ class Vamp(nn.Module):
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`.
 
         Raises:
-            BadInput: if there is no `posterior` of an x alone.
+            BadInput: if there is no `posterior` of an x alone, or it is a point.
         """
-        if posterior is None:
+        components = None if posterior is None else posterior(self.pseudo_inputs)
+        if components is None or isinstance(components, dist.Delta):
             raise BadInput(
-                "prior=vamp needs a guide of x alone, of one stochastic layer and without labels in the encoder: take "
-                "guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture"
+                "prior=vamp needs a guide of x alone that has a density, of one stochastic layer and without labels in "
+                "the encoder: take guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture"
             )
-        components = posterior(self.pseudo_inputs)
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs))), components
         )

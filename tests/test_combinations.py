@@ -1,0 +1,102 @@
+"""Every guide with every prior and every objective: it trains, or is refused by a line that says what to take."""
+
+from functools import partial
+from itertools import product
+
+import pyro
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from pyro_vae.config import CONFIG_DIR, compose
+from pyro_vae.errors import BadInput
+from pyro_vae.networks import MLP
+from pyro_vae.vae import VAE
+
+
+def options(group):
+    return sorted(f.stem for f in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+CONFIG = {
+    (group, name): compose([f"{group}={name}", *(["likelihood.num_levels=2"] if "discretized" in name else [])])[group]
+    for group in ("guide", "prior", "objective", "likelihood")
+    for name in options(group)
+}
+DISCRETE = ("categorical", "enumerated")
+THROUGH_DRAWS = (
+    "beta_vae", "dreg", "free_bits", "iwae", "kl_annealing", "renyi", "sticking_the_landing", "trace_mean_field_elbo",
+)  # fmt: skip
+OF_DENSITY = ("reweighted_wake_sleep", "score_function")
+
+
+def refused(guide, prior, objective):
+    """What the line says, if there is one."""
+    if prior == "vamp" and guide in ("semi_amortized", "enumerated", "point"):
+        return "prior=vamp needs a guide of x alone that has a density"
+    if (guide in DISCRETE) != (prior == "categorical"):
+        return "prior=categorical goes with guide=categorical or enumerated"
+    if guide in DISCRETE and objective in THROUGH_DRAWS:
+        return "needs a reparameterized guide"
+    if guide == "point" and objective in OF_DENSITY:
+        return "needs the density of the guide"
+    return None
+
+
+def build(guide, prior, likelihood="bernoulli", latent_dim=3, conditioning="none"):
+    families = {
+        name: partial(instantiate, CONFIG[name, option])
+        for name, option in (("guide", guide), ("prior", prior), ("likelihood", likelihood))
+    }
+    network = MLP([8], upper_hidden=[8])
+    return VAE.build([5], latent_dim, network, **families, conditioning=conditioning, num_classes=3)
+
+
+def check(guide, prior, objective, x, y):
+    vae = build(guide, prior)
+    instantiate(CONFIG["objective", objective]).check(vae.model, vae.guide, x, y)
+
+
+def step(vae, objective, x, y):
+    """A step of SGD, in which what moves moves by finite amounts."""
+    pyro.clear_param_store()
+    before = [p.detach().clone() for p in vae.parameters()]
+    note = objective.check(vae.model, vae.guide, x, y)
+    assert note is None or "\n" not in note
+    loss = objective.differentiable_loss(vae.model, vae.guide, x, y)
+    assert loss.isfinite()
+    if not loss.requires_grad:  # variational EM's E-step
+        assert not list(vae.posterior.parameters())
+        return
+    loss.backward()
+    assert objective.elbo.isfinite()
+    assert objective.log_likelihood.isfinite()
+    moved = [p for p in vae.parameters() if p.grad is not None]
+    assert moved
+    assert all(p.grad.isfinite().all() for p in moved)
+    assert all(torch.equal(p, old) for p, old in zip(vae.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("objective", options("objective"))
+@pytest.mark.parametrize("guide", options("guide"))
+def test_guide_prior_and_objective(guide, objective):
+    x, y = torch.rand(4, 5).round(), torch.tensor([0, 1, 2, 0])
+    for prior in options("prior"):
+        line = refused(guide, prior, objective)
+        if line is None:
+            step(build(guide, prior), instantiate(CONFIG["objective", objective], num_particles=3), x, y)
+            continue
+        with pytest.raises(BadInput, match=line) as caught:
+            check(guide, prior, objective, x, y)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("likelihood", options("likelihood"))
+def test_likelihood_with_labels_and_layers(likelihood):
+    y = torch.tensor([0, 1, 2, 0])
+    x = torch.rand(4, 5).round() if likelihood != "beta" else 0.1 + 0.8 * torch.rand(4, 5)
+    for latent_dim, conditioning in product((3, [3, 2]), ("none", "concat")):
+        for objective in ("trace_mean_field_elbo", "dreg", "score_function"):
+            vae = build("full_covariance", "class_conditional", likelihood, latent_dim, conditioning)
+            step(vae, instantiate(CONFIG["objective", objective], num_particles=2), x, y)
+            assert vae.sample(2, y=1).shape == (2, 5)
