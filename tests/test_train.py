@@ -146,10 +146,10 @@ def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["guide=banana"], ["guide=banana", "diagonal, full_covariance"]),
-        (["likelihood=banana"], ["likelihood=banana", "bernoulli, gaussian"]),
+        (["guide=banana"], ["guide=banana", "diagonal, enumerated, full_covariance"]),
+        (["likelihood=banana"], ["likelihood=banana", "bernoulli, beta"]),
         (["data=banana"], ["data=banana", "mnist5k"]),
-        (["+experiment=banana"], ["experiment=banana", "bernoulli, bernoulli_full_covariance, gaussian"]),
+        (["+experiment=banana"], ["experiment=banana", "bernoulli, bernoulli_full_covariance"]),
         (["banana=1"], ["banana", "latent_dim"]),
         (["trainer.epochs=1"], ["trainer.epochs", "max_epochs"]),
         (["+guide.width=3"], ["guide", "width"]),
@@ -301,7 +301,7 @@ def test_help_needs_no_torch(command):
         "assert 'torch' not in sys.modules and 'pyro' not in sys.modules"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    for line in ("guide=diagonal|full_covariance", "likelihood=bernoulli|gaussian", "max_epochs: 100"):
+    for line in ("guide=categorical|diagonal|enumerated", "likelihood=bernoulli|beta", "max_epochs: 100"):
         assert line in out
 
 

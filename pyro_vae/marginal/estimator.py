@@ -42,7 +42,8 @@ class Estimator(ABC):
             BadInput: as `check` does.
         """
         with pyro.validation_enabled(False):
-            self.check(model, guide, x, y)
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):  # the same draws, checked or not
+                self.check(model, guide, x, y)
             return self.estimate(model, guide, x, y, progress)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
