@@ -168,7 +168,7 @@ def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
     x = x.reshape(len(x), -1)
     if x.shape[1] == 2:
         ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
-        ax.set(xlabel="x₁", ylabel="x₂")
+        ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
     lines = ax.plot(x.T, color=color, alpha=min(1.0, 8 / len(x)), marker="." if x.shape[1] < 30 else None)
     lines[0].set_label(label)

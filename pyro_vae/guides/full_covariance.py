@@ -9,6 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions.utils import vec_to_tril_matrix
 
+from pyro_vae.errors import positive
 from pyro_vae.guides.cholesky_normal import CholeskyNormal
 from pyro_vae.guides.log_joint import LogJoint
 
@@ -22,16 +23,21 @@ class FullCovariance(nn.Module):
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
+        gain: how fast L′ learns beside μ and σ. Below 1 the noise of its D(D − 1)/2 gradients does less harm early in
+            training; a posterior that is known to be correlated wants 1.
+
+    Raises:
+        BadInput: if gain is not above 0.
     """
 
-    def __init__(self, num_features: int, latent_dim: int) -> None:
+    def __init__(self, num_features: int, latent_dim: int, gain: float = 1.0) -> None:
         super().__init__()
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         # only the entries that the mask keeps: the D(D − 1)/2 below the diagonal
         self.off_diagonal: nn.Linear | None = None
         # Adam moves every weight by the learning rate, so a sum over features by that many times as much:
         # unscaled, L′ grows into noise before μ and σ have learnt anything, and latents collapse
-        self.off_diagonal_gain = 1 / math.sqrt(num_features)
+        self.off_diagonal_gain = positive("guide.gain", gain) / math.sqrt(num_features)
         if latent_dim > 1:
             self.off_diagonal = nn.Linear(num_features, latent_dim * (latent_dim - 1) // 2)
             nn.init.zeros_(self.off_diagonal.weight)

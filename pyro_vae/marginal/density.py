@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import Transform, biject_to
+from torch.distributions import MixtureSameFamily, Transform, biject_to
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.weights import Program, log_prob, trace
@@ -51,7 +51,7 @@ class Latents:
                 raise BadInput(f"site {name} is discrete: this estimator needs continuous latents, take importance")
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
-            transform = biject_to(fn.support)
+            transform = biject_to(_component(fn).support)
             sites.append(Site(name, transform.inverse_shape(fn.event_shape), transform))
         if not sites:
             raise BadInput("the model has no latent site")
@@ -110,6 +110,11 @@ class Latents:
         except NotImplementedError:
             return self.draw(guide, x, y, num_samples=100).mean(0)
         return self.pack(draws).squeeze(0)
+
+
+def _component(fn: Any) -> Any:
+    """A component of a mixture, which has the mixture's support."""
+    return _component(fn.component_distribution) if isinstance(fn, MixtureSameFamily) else fn
 
 
 def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:

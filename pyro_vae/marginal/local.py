@@ -11,26 +11,29 @@ from torch.distributions import Distribution, Independent, transform_to
 from pyro_vae.marginal.density import LogDensity
 
 
-def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.005, num_particles: int = 8) -> Any:
+def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8) -> Any:
     """A distribution of q's family that maximizes every datapoint's E_q[log p(x, u) − log q(u)].
 
-    The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint; Adam with a learning rate that
-    falls to zero climbs the ELBO, as in Cremer, Li & Duvenaud (2018), https://arxiv.org/abs/1801.03558. The gradient
-    leaves out the score of q, whose mean is zero: its noise vanishes as q comes near the posterior (Roeder, Wu &
-    Duvenaud 2017, https://arxiv.org/abs/1703.09194).
+    The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint, in units of q's own spread;
+    Adam with a learning rate that falls to zero climbs the ELBO, as in Cremer, Li & Duvenaud (2018),
+    https://arxiv.org/abs/1801.03558. The gradient leaves out the score of q, whose mean is zero: its noise vanishes as
+    q comes near the posterior (Roeder, Wu & Duvenaud 2017, https://arxiv.org/abs/1703.09194).
 
     Args:
         log_joint: log p(x, u).
         q: distribution with batch_shape `[N]` and event_shape `[D]` that has `rsample`; left as it is.
         num_steps: gradient steps.
-        lr: learning rate at the start.
+        lr: learning rate at the start: steps are that share of a standard deviation.
         num_particles: draws a step.
     """
-    free = {name: transform_to(c).inv(value).detach().clone().requires_grad_() for name, c, value in _parameters(q)}
-    constraints = {name: c for name, c, _ in _parameters(q)}
+    start = {name: (c, value.detach()) for name, c, value in _parameters(q)}
+    spread = q.stddev.detach()
+    free = {
+        name: torch.zeros_like(transform_to(c).inv(value), requires_grad=True) for name, (c, value) in start.items()
+    }
 
-    def member(values: dict[str, Tensor]) -> Any:
-        return _rebuild(q, {name: transform_to(constraints[name])(u) for name, u in values.items()})
+    def member(moves: dict[str, Tensor]) -> Any:
+        return _rebuild(q, {name: _moved(name, *start[name], moves[name], spread) for name in moves})
 
     optimizer = torch.optim.Adam(list(free.values()), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
@@ -47,6 +50,16 @@ def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.005, n
         schedule.step()
     with torch.no_grad():
         return member(free)
+
+
+def _moved(name: str, constraint: Any, value: Tensor, move: Tensor, spread: Tensor) -> Tensor:
+    """A parameter that starts at `value` after a `move` in units of q's spread."""
+    if name == "loc":
+        return value + spread * move
+    transform = transform_to(constraint)
+    if name == "scale_tril":
+        return value @ transform(move)  # of a move 0 the identity
+    return transform(transform.inv(value) + move)
 
 
 def _base(q: Distribution) -> Distribution:

@@ -30,7 +30,7 @@ class ClassConditional(nn.Module):
 
     conditional = True
 
-    def __init__(self, latent_dim: int, num_classes: int | None = None, radius: float = 4.0, **data: Any) -> None:
+    def __init__(self, latent_dim: int, num_classes: int | None = None, radius: float = 6.0, **data: Any) -> None:
         super().__init__()
         positive("prior.radius", radius)
         if num_classes is None:
