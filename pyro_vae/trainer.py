@@ -46,6 +46,26 @@ class State:
     best_epoch: int = 0
     seconds: float = 0.0
 
+    def end_epoch(
+        self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float
+    ) -> tuple[dict[str, float], bool]:
+        """One epoch more: its row of metrics, nats per datapoint, and whether its `score` is the best yet."""
+        self.epoch += 1
+        self.seconds = seconds
+        best = score > self.best_elbo
+        if best:
+            self.best_elbo, self.best_epoch = score, self.epoch
+        row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "train/elbo": elbo,
+            "train/kl": log_likelihood - elbo,
+            "train/log_likelihood": log_likelihood,
+            "val/elbo": val_elbo,
+            "seconds": round(seconds, 3),
+        }
+        return row, best
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -150,20 +170,8 @@ class Trainer:
                 self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
-                state.epoch += 1
-                best = score > state.best_elbo
-                if best:
-                    state.best_elbo, state.best_epoch = score, state.epoch
-                state.seconds = time.monotonic() - started
-                row = {
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "train/elbo": elbo.item() / seen,
-                    "train/kl": (log_likelihood - elbo).item() / seen,
-                    "train/log_likelihood": log_likelihood.item() / seen,
-                    "val/elbo": val_elbo,
-                    "seconds": round(state.seconds, 3),
-                }
+                means = elbo.item() / seen, log_likelihood.item() / seen
+                row, best = state.end_epoch(*means, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
                 bar.set_postfix(epoch=state.epoch, elbo=f"{row['train/elbo']:.2f}", val=f"{val_elbo:.2f}")
                 if bar.disable:  # no terminal

@@ -88,21 +88,9 @@ class ExactEM:
                 m_step(vae, x)
                 elbo, log_likelihood = _elbo(vae, x)
                 val_elbo = _elbo(vae, val)[0]
-                state.epoch += 1
                 state.step += 1
-                best = val_elbo > state.best_elbo
-                if best:
-                    state.best_elbo, state.best_epoch = val_elbo, state.epoch
-                state.seconds = time.monotonic() - started
-                row = {
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "train/elbo": elbo,
-                    "train/kl": log_likelihood - elbo,
-                    "train/log_likelihood": log_likelihood,
-                    "val/elbo": val_elbo,
-                    "seconds": round(state.seconds, 3),
-                }
+                seconds = time.monotonic() - started
+                row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score=val_elbo, seconds=seconds)
                 on_epoch(row, best)
                 log.info("iteration %(epoch)4d  log p(x) %(train/elbo)10.4f  val %(val/elbo)10.4f", row)
                 on_step()

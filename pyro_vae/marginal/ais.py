@@ -10,14 +10,14 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, one_of, positive, positive_int
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
-from pyro_vae.marginal.estimator import Estimator, Progress
+from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.hmc import Path, adapt_step_sizes, anneal
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, slices
 
 
-class AIS(Estimator):
+class AIS(GradientEstimator):
     """log p̂(x) = log (1/K) Σ_k w_k over chains annealed from the guide, or the prior, to the posterior.
 
     Neal (2001), https://arxiv.org/abs/physics/9803008; for decoders Wu, Burda, Salakhutdinov & Grosse (2017),
@@ -54,11 +54,6 @@ class AIS(Estimator):
         if self.target_acceptance >= 1:
             raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
         self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
-
-    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
-        super().check(model, guide, x, y)
-        Latents.of(model, x, y)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""

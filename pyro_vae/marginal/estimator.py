@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import NoEvidence
+from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.weights import Program, base_of, trace
 
@@ -64,3 +65,12 @@ class Estimator(ABC):
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """The estimates; `check` has passed."""
+
+
+class GradientEstimator(Estimator):
+    """An estimator that follows the gradient of log p(x, z) in z."""
+
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
+        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        super().check(model, guide, x, y)
+        Latents.of(model, x, y)

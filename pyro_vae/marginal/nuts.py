@@ -13,12 +13,12 @@ from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
-from pyro_vae.marginal.estimator import Estimator, Progress
+from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.weights import Program, slices
 
 
-class NUTS(Estimator):
+class NUTS(GradientEstimator):
     """Importance sampling from a Gaussian with the mean and covariance of NUTS draws of p(z | x).
 
     It is slow, a chain for each datapoint (Hoffman & Gelman 2014, JMLR 15), and meant for a few of them, to see how
@@ -41,7 +41,6 @@ class NUTS(Estimator):
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Refuse more than `max_data` datapoints, and latents that are discrete or shared."""
         super().check(model, guide, x, y)
-        Latents.of(model, x, y)
         if len(x) > self.max_data:
             raise BadInput(
                 f"estimator=nuts runs a chain for each of {len(x)} datapoints: give num_data={self.max_data} or fewer, "

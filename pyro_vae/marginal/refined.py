@@ -14,7 +14,7 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents, LogDensity
 from pyro_vae.marginal.elbo import guide_elbo
-from pyro_vae.marginal.estimator import Estimator, Progress
+from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import fit_elbo
@@ -53,7 +53,7 @@ class Proposal:
         return torch.where(self.heavy, student_t, normal) - log_det
 
 
-class Refined(Estimator):
+class Refined(GradientEstimator):
     """Importance sampling whose proposal is fitted to each datapoint's posterior.
 
     From the guide's mean the mode of p(z | x) is sought; the curvature of log p(x, z) there, the exact Hessian, is the
@@ -94,11 +94,6 @@ class Refined(Estimator):
             raise BadInput(f"estimator.guide_weight={guide_weight} must lie in [0, 1)")
         self.guide_weight = guide_weight
         self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
-
-    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
-        super().check(model, guide, x, y)
-        Latents.of(model, x, y)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
