@@ -231,14 +231,17 @@ class VAE(nn.Module):
         """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""
         with torch.no_grad():
             y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-            p, q = self.p_z(y), self.q_z(torch.zeros(1, *self.data_shape), y)
+            guides = [self.q_z(torch.zeros(1, *self.data_shape), y)]
             for layer in self._layers:
-                q = layer.above(q.sample())
-        discrete = [isinstance(d.support, type(constraints.one_hot)) for d in (p, q)]
-        if discrete[0] != discrete[1]:
-            prior, guide = (type(module).__name__ for module in (self.prior, self.posterior))
+                guides.append(layer.above(guides[-1].sample()))
+            # between layers p(z_l | z_{l+1}) is Gaussian
+            of_prior = [False] * len(self.layers) + [_is_discrete(self.p_z(y))]
+        for p_is, q in zip(of_prior, guides, strict=True):
+            if p_is == _is_discrete(q):
+                continue
+            prior, guide = type(self.prior).__name__, type(self.posterior).__name__
             raise BadInput(
-                f"the prior {prior} is {_kind(discrete[0])}, the guide {guide} is {_kind(discrete[1])}: "
+                f"the prior {prior} (between layers a Gaussian) is {_kind(p_is)}, the guide {guide} {_kind(not p_is)}: "
                 "prior=categorical goes with guide=categorical or enumerated, every other prior with every other guide"
             )
 
@@ -360,6 +363,10 @@ def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
 @torch.no_grad()
 def _num_features(network: nn.Module, *inputs: Tensor) -> int:
     return int(network(*inputs).shape[-1])
+
+
+def _is_discrete(distribution: Any) -> bool:
+    return isinstance(distribution.support, type(constraints.one_hot))
 
 
 def _kind(discrete: bool) -> str:

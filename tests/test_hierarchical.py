@@ -10,11 +10,12 @@ from pyro import poutine
 from torch.distributions import MultivariateNormal
 
 from pyro_vae.errors import BadInput
+from pyro_vae.guides import Categorical as CategoricalGuide
 from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive, SemiAmortized
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
 from pyro_vae.networks import MLP, Conv
-from pyro_vae.priors import Mixture, StandardNormal, Vamp
+from pyro_vae.priors import Categorical, Mixture, StandardNormal, Vamp
 from pyro_vae.vae import VAE
 
 
@@ -114,6 +115,8 @@ def test_families_and_networks_combine(guide, prior, network):
         ({"latent_dim": [3, 0]}, "latent_dim=0"),
         ({"latent_dim": "abc"}, "latent_dim=abc"),
         ({"guide": SemiAmortized}, "guide=semi_amortized needs"),
+        ({"guide": CategoricalGuide, "prior": Categorical}, "is continuous, the guide Categorical discrete"),
+        ({"prior": Categorical}, "prior Categorical .* is discrete, the guide Diagonal continuous"),
         ({"prior": Vamp}, "prior=vamp needs a guide of x alone"),
     ],
 )
