@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
@@ -57,7 +57,8 @@ def gaps(
             best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1)
         except (TypeError, NotImplementedError) as error:
             raise BadInput(
-                f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({error})"
+                f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "
+                "analysis=surgery, or guide=diagonal or full_covariance"
             ) from error
         with torch.no_grad():
             u = best.sample((num_samples,))

@@ -6,6 +6,7 @@ from conftest import make_ppca
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae import analysis
+from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.marginal import Exact
 
@@ -57,3 +58,27 @@ def test_collapse_is_warned_of(ppca):
     assert parts["active_units"] == 0
     assert parts["mutual_information"] == pytest.approx(0, abs=1e-6)
     assert "0 of 2 latent dimensions" in analysis.collapse(parts)
+
+
+@pytest.mark.parametrize("guide", ["low_rank", "mixture", "inverse_autoregressive", "neural_spline", "semi_amortized"])
+def test_gaps_of_every_family_are_told_or_refused_in_a_line(guide):
+    from functools import partial
+
+    from hydra.utils import instantiate
+
+    from pyro_vae.config import compose
+    from pyro_vae.likelihoods import Bernoulli
+    from pyro_vae.marginal import Refined
+    from pyro_vae.networks import MLP
+    from pyro_vae.priors import StandardNormal
+    from pyro_vae.vae import VAE
+
+    family = partial(instantiate, compose([f"guide={guide}"]).guide)
+    vae, x = VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, family), torch.rand(3, 6).round()
+    if guide in ("low_rank", "semi_amortized"):  # the latter a member of the diagonal family
+        parts = analysis.gaps(vae.model, vae.guide, x, Refined(100), num_steps=50)
+        assert (parts["elbo_best"] > parts["elbo"] - 0.1).all()
+        return
+    with pytest.raises(BadInput, match="analysis=gaps cannot fit .* analysis=surgery") as caught:
+        analysis.gaps(vae.model, vae.guide, x, Refined(20), num_steps=5)
+    assert "\n" not in str(caught.value)

@@ -25,8 +25,13 @@ def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, nu
         num_steps: gradient steps.
         lr: learning rate at the start: steps are that share of a standard deviation.
         num_particles: draws a step.
+
+    Raises:
+        NotImplementedError: if q's family, a flow say, has no parameters of its own.
     """
     start = {name: (c, value.detach()) for name, c, value in _parameters(q)}
+    if not start:
+        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
     spread = q.stddev.detach()
     free = {
         name: torch.zeros_like(transform_to(c).inv(value), requires_grad=True) for name, (c, value) in start.items()
