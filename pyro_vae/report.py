@@ -142,10 +142,11 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset) -> float | None:
     log2(levels) bits are an upper bound (Theis, van den Oord & Bethge 2016, A note on the evaluation of generative
     models, https://arxiv.org/abs/1511.01844, §3.1). None for other densities, which have no unit.
     """
-    if log_px is None or not (vae.likelihood.discrete or data.dequantize):
-        return None
+    discrete = vae.likelihood.discrete
+    if log_px is None or discrete == data.dequantize or vae.likelihood.check(data.test.x):
+        return None  # a density of no unit, or no likelihood of these data
     bits = -log_px / (math.prod(vae.data_shape) * math.log(2))
-    return bits if vae.likelihood.discrete else bits + math.log2(data.num_levels)
+    return bits if discrete else bits + math.log2(data.num_levels)
 
 
 @torch.no_grad()

@@ -132,3 +132,5 @@ def test_the_command_runs_resumes_and_refuses(command, tmp_path):
     # after the resumption from float32 weights too
     assert all(after >= before - 1e-4 for before, after in pairwise(values))
     one_error_line(command("train", "trainer=exact_em", "data=digits"), "trainer=exact_em", "em_ppca")
+    one_error_line(command("train", "+experiment=em_gaussian_mixture", "conditioning=concat"), "trainer=exact_em")
+    one_error_line(command("train", "+experiment=em_gaussian_mixture", "latent_dim=2000"), "latent_dim=2000")

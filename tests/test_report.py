@@ -45,6 +45,7 @@ def test_reconstruction_error_is_the_mean_square_of_what_reconstruct_returns(com
         (["likelihood=gaussian", "data.binarize=none", "data.dequantize=true"], math.log2(17)),
         (["likelihood=bernoulli", "data.binarize=threshold"], 0.0),
         (["likelihood=gaussian", "data.binarize=none"], None),
+        (["likelihood=bernoulli", "data.binarize=none"], None),
     ],
 )
 def test_bits_per_dim_of_probabilities_and_of_dequantized_densities(command, tmp_path, settings, offset):
@@ -63,10 +64,10 @@ def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
 
     from pyro_vae.report import bits_per_dim
 
-    vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False))
-    data = SimpleNamespace(dequantize=True, num_levels=256)
+    vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check=lambda x: None))
+    data = SimpleNamespace(dequantize=True, num_levels=256, test=SimpleNamespace(x=None))
     assert bits_per_dim(0.0, vae, data) == pytest.approx(8.0)
-    vae.likelihood.discrete = True
+    vae.likelihood.discrete, data.dequantize = True, False
     assert bits_per_dim(-7 * math.log(2), vae, data) == pytest.approx(1.0)
 
 

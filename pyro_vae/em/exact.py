@@ -105,7 +105,11 @@ Step = Callable[[VAE, Tensor], None]
 
 def _closed_form(vae: VAE) -> tuple[Step, Step]:
     """Starting values and iteration of this model."""
-    linear = not vae.layers and sum(isinstance(module, nn.Linear) for module in vae.decoder.modules()) == 1
+    linear = (
+        not vae.layers
+        and vae.num_classes is None
+        and sum(isinstance(module, nn.Linear) for module in vae.decoder.modules()) == 1
+    )
     family = (type(vae.prior), type(vae.posterior), getattr(vae.likelihood, "kind", None))
     if linear and isinstance(vae.likelihood, Gaussian) and len(list(vae.encoder.parameters())) == 0:
         if family == (StandardNormal, FullCovariance, "learned"):

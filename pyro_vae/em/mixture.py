@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.em.linear import decoder_layer, inverse_softplus
+from pyro_vae.errors import BadInput
 from pyro_vae.marginal.weights import slices
 from pyro_vae.priors import Categorical
 from pyro_vae.vae import VAE
@@ -14,6 +15,8 @@ from pyro_vae.vae import VAE
 def start(vae: VAE, x: Tensor) -> None:
     """Means at datapoints drawn from x `[N, *data_shape]`, σ that of all data, equal weights."""
     x = x.flatten(1)
+    if len(x) < vae.latent_dim[0]:
+        raise BadInput(f"latent_dim={vae.latent_dim[0]} is more components than the {len(x)} training datapoints")
     means = x[torch.randperm(len(x))[: vae.latent_dim[0]]]
     _set_mixture(vae, torch.full_like(means[:, 0], 1 / len(means)), means, x.std(0).expand_as(means))
 

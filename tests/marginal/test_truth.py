@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.guides import Diagonal
+from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import AIS, BDMC, NUTS, Exact, Importance, Refined
 from pyro_vae.marginal.density import Latents
 from pyro_vae.networks import MLP
-from pyro_vae.priors import StandardNormal
+from pyro_vae.priors import Mixture, StandardNormal
 from pyro_vae.vae import VAE
 
 SHORT_AIS = {"num_samples": 32, "num_temperatures": 40, "num_leapfrog": 4}
@@ -155,6 +155,14 @@ def test_exact_refuses_nonlinear_models(nonlinear):
     vae, x, _ = nonlinear
     with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model.*refined"):
         Exact()(vae.model, vae.guide, x)
+
+
+def test_exact_refuses_other_priors_however_sharp_the_likelihood():
+    """Beside a likelihood of 1 / σ² = 10⁴ the Hessian of a mixture prior is rounding."""
+    likelihood = partial(Gaussian, scale="fixed", init_scale=0.01)
+    vae = VAE.build([50], 2, MLP([]), partial(Mixture, num_components=3), likelihood, FullCovariance).double()
+    with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model"):
+        Exact()(vae.model, vae.guide, torch.randn(4, 50).double())
 
 
 def test_nuts_finds_posterior_and_evidence(ppca):
