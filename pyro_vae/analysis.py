@@ -45,14 +45,14 @@ def gaps(
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
     with pyro.validation_enabled(False):
+        latents = Latents.of(model, x, y)
+        if len(latents.sites) != 1:
+            raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
-        latents = Latents.of(model, x, y)
         log_joint = latents.log_density(model, x, y)
         with torch.no_grad():
             sites = poutine.trace(guide).get_trace(*(x,) if y is None else (x, y)).nodes
-        if len(latents.sites) != 1:
-            raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         try:
             best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1)
         except (TypeError, NotImplementedError) as error:

@@ -140,9 +140,9 @@ def train(
     trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
     data.to(device)
-    vae = build_vae(config, data.data_shape, data.num_classes)
-    vae.initialize(data.train.x.cpu())
-    vae.to(device)
+    num_classes = data.num_classes
+    vae = build_vae(config, data.data_shape, num_classes).to(device)
+    vae.initialize(data.train.x)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
@@ -166,7 +166,7 @@ def train(
         content = {
             "config": OmegaConf.to_container(config, resolve=True),
             "data_shape": list(data.data_shape),
-            "num_classes": data.num_classes,
+            "num_classes": num_classes,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
             "rng": checkpoint.get_rng_state(),

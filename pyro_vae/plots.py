@@ -20,8 +20,8 @@ def samples(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0), columns: int
     With `columns` a column for each class of a conditional model.
     """
     if is_image(x):
-        title = f"Samples: means of p(x | z), z ~ p(z{'' if columns is None else ' | y), y = 0, 1, …, a column each'}"
-        title += ")" if columns is None else ""
+        prior = "p(z)" if columns is None else "p(z | y), y = 0, 1, …, a column each"
+        title = f"Samples: means of p(x | z), z ~ {prior}"
         _save(_picture(tile(x, columns or math.ceil(math.sqrt(len(x))), limits), title), path)
         return
     figure, ax = _figure("Samples x ~ p(x | z), z ~ p(z)")

@@ -131,19 +131,19 @@ def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) 
     with tqdm(total=total, desc=name, unit="draw", unit_scale=True, disable=None) as bar:
         evidence = estimator(vae.model, vae.guide, split.x, split.y, progress=bar.update)
     summary = summarize(evidence, name)
-    bits = bits_per_dim(summary["log_px"], vae, data)
+    bits = bits_per_dim(summary["log_px"], vae, data, split.x)
     return evidence, summary if bits is None else {**summary, "bits_per_dim": bits}
 
 
-def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset) -> float | None:
-    """Bits a dimension that log p(x) nats of a datapoint make, for a discrete likelihood or dequantized data.
+def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: torch.Tensor) -> float | None:
+    """Bits a dimension that log p(x) nats of data x `[N, ...]` make, for a discrete likelihood or dequantized data.
 
     A density of data with uniform noise of one grey level bounds the probability of the level: −log p(x) / (D log 2) +
     log2(levels) bits are an upper bound (Theis, van den Oord & Bethge 2016, A note on the evaluation of generative
     models, https://arxiv.org/abs/1511.01844, §3.1). None for other densities, which have no unit.
     """
     discrete = vae.likelihood.discrete
-    if log_px is None or discrete == data.dequantize or vae.likelihood.check(data.test.x):
+    if log_px is None or discrete == data.dequantize or vae.likelihood.check(x):
         return None  # a density of no unit, or no likelihood of these data
     bits = -log_px / (math.prod(vae.data_shape) * math.log(2))
     return bits if discrete else bits + math.log2(data.num_levels)
@@ -169,18 +169,17 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     """The figures of a run."""
     folder.mkdir(exist_ok=True)
-    x = test.x[:10]
     limits = (test.x.min().item(), test.x.max().item())
-    image = plots.is_image(_array(x))
+    shown = test.first(min(10, len(test)))
+    image = plots.is_image(_array(shown.x))
     if vae.num_classes is None:
-        drawn = vae.sample(64 if image else 500, mean=image)
+        columns, drawn = None, vae.sample(64 if image else 500, mean=image)
     else:  # a column for each class
-        classes = torch.arange(min(vae.num_classes, 10))
-        drawn = vae.sample(8 * len(classes), y=classes.repeat(8), mean=image)
-    columns = None if vae.num_classes is None else min(vae.num_classes, 10)
+        columns = min(vae.num_classes, 10)
+        drawn = vae.sample(8 * columns, y=torch.arange(columns).repeat(8), mean=image)
     plots.samples(_array(drawn), folder / "samples.png", limits, columns)
-    reconstruction = vae.reconstruct(x, y=None if test.y is None else _labels(vae, test.y[:10]))
-    plots.reconstructions(_array(x), _array(reconstruction), folder / "reconstructions.png", limits)
+    reconstruction = vae.reconstruct(shown.x, y=_labels(vae, shown.y))
+    plots.reconstructions(_array(shown.x), _array(reconstruction), folder / "reconstructions.png", limits)
     plots.training(rows, folder / "training.png")
     z = vae.encode(test.x, y=_labels(vae, test.y))
     if z.shape[-1] == 2:

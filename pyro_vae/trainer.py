@@ -196,16 +196,31 @@ class Trainer:
 
     def validate(self, vae: VAE, data: Dataset) -> tuple[float, float]:
         """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
-        devices = [data.val.x.device] if data.val.x.is_cuda else []
-        objective = Trace_ELBO(num_particles=self.val_num_samples)
-        elbo = log_likelihood = torch.zeros((), dtype=torch.float64, device=data.val.x.device)
-        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
+        with torch.random.fork_rng([data.val.x.device] if data.val.x.is_cuda else []):
             torch.manual_seed(0)
-            for x, y in slices(max(1, 4096 // self.val_num_samples), data.val.x, data.val.y):
-                objective.loss(vae.model, vae.guide, x, y)  # type: ignore[no-untyped-call]
-                elbo, log_likelihood = elbo + objective.elbo, log_likelihood + objective.log_likelihood
-        N = len(data.val)
-        return elbo.item() / N, (log_likelihood - elbo).item() / N
+            elbo, log_likelihood = mean_elbo(vae, data.val.x, data.val.y, self.val_num_samples)
+        return elbo, log_likelihood - elbo
+
+
+def mean_elbo(
+    vae: VAE, x: Tensor, y: Tensor | None = None, num_particles: int = 1, chunk_size: int = 4096
+) -> tuple[float, float]:
+    """ELBO of data x `[N, *data_shape]`, y `[N]`, and its log-likelihood part, nats per datapoint.
+
+    Args:
+        vae: whose.
+        x: data.
+        y: labels, if there are any.
+        num_particles: draws of z a datapoint.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+    """
+    objective = Trace_ELBO(num_particles)
+    elbo = log_likelihood = torch.zeros((), dtype=torch.float64, device=x.device)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for x_part, y_part in slices(max(1, chunk_size // num_particles), x, y):
+            objective.loss(vae.model, vae.guide, x_part, y_part)  # type: ignore[no-untyped-call]
+            elbo, log_likelihood = elbo + objective.elbo, log_likelihood + objective.log_likelihood
+    return elbo.item() / len(x), log_likelihood.item() / len(x)
 
 
 def torch_device(name: str) -> torch.device:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from pyro_vae.data.dataset import Dataset, three_way_split
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import positive_int, within
 
 
 def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs: Any) -> Dataset:
@@ -26,8 +25,6 @@ def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs
         BadInput: if num_data or noise is out of its range.
     """
     n = positive_int("data.num_data", num_data)
-    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
-        raise BadInput(f"data.noise={noise} must be a finite number of at least 0")
     z, epsilon = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(0))
-    x = z / 10 + z / z.norm(dim=-1, keepdim=True) + noise * epsilon
+    x = z / 10 + z / z.norm(dim=-1, keepdim=True) + within("data.noise", noise, low=0) * epsilon
     return Dataset(*three_way_split(x, None, 0.1, 0.1, split_seed), **kwargs)

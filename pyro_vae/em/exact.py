@@ -18,10 +18,8 @@ from pyro_vae.em import mixture, ppca
 from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
-from pyro_vae.marginal.weights import slices
-from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.trainer import State
+from pyro_vae.trainer import State, mean_elbo
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -83,11 +81,11 @@ class ExactEM:
         with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
             if state.epoch == 0:
                 start(vae, x)
-            before = _elbo(vae, x)[0] if state.epoch else -math.inf
+            before = mean_elbo(vae, x, chunk_size=1000)[0] if state.epoch else -math.inf
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
-                elbo, log_likelihood = _elbo(vae, x)
-                val_elbo = _elbo(vae, val)[0]
+                elbo, log_likelihood = mean_elbo(vae, x, chunk_size=1000)
+                val_elbo = mean_elbo(vae, val, chunk_size=1000)[0]
                 state.step += 1
                 seconds = time.monotonic() - started
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score=val_elbo, seconds=seconds)
@@ -120,13 +118,3 @@ def _closed_form(vae: VAE) -> tuple[Step, Step]:
         "trainer=exact_em knows two models, +experiment=em_ppca and +experiment=em_gaussian_mixture: take those, or "
         "trainer=default with objective=variational_em"
     )
-
-
-def _elbo(vae: VAE, x: Tensor) -> tuple[float, float]:
-    """ELBO, which is log p(x) after an E-step, and its log-likelihood part, nats per datapoint."""
-    objective = Trace_ELBO()
-    elbo = log_likelihood = 0.0
-    for (part,) in slices(1000, x):
-        objective.loss(vae.model, vae.guide, part)  # type: ignore[no-untyped-call]
-        elbo, log_likelihood = elbo + objective.elbo.item(), log_likelihood + objective.log_likelihood.item()
-    return elbo / len(x), log_likelihood / len(x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import MixtureSameFamily, Transform, biject_to
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import Program, log_prob, trace
+from pyro_vae.marginal.weights import Program, log_prob, slices, trace
 
 LogDensity = Callable[[Tensor], Tensor]
 """u `[k, N, D]` -> log-density `[k, N]`, nats."""
@@ -41,7 +41,7 @@ class Latents:
         Raises:
             BadInput: if there are none, or one is discrete or shared by all datapoints.
         """
-        x, y = x[:2], None if y is None else y[:2]  # all are alike
+        x, y = next(slices(2, x, y))  # all are alike
         sites = []
         for name, site in trace(model, x, y, num_samples=1).nodes.items():
             if site["type"] != "sample" or site["is_observed"]:

@@ -20,4 +20,4 @@ class ELBO(Importance):
 
 def guide_elbo(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, num_samples: int = 10) -> Tensor:
     """The guide's ELBO, `[N]`: what an estimator with another proposal reports beside log p(x)."""
-    return ELBO(num_samples)(model, guide, x, y).log_px
+    return ELBO(num_samples).estimate(model, guide, x, y, lambda pairs: None).log_px

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.errors import NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, base_of, trace
+from pyro_vae.marginal.weights import Program, base_of, slices, trace
 
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
@@ -54,8 +54,9 @@ class Estimator(ABC):
             NoEvidence: if the guide is a point.
             BadInput: if model or data are not for this estimator.
         """
+        x, y = next(slices(2, x, y))
         with torch.no_grad():
-            sites = trace(guide, x[:2], None if y is None else y[:2], num_samples=1).nodes.values()
+            sites = trace(guide, x, y, num_samples=1).nodes.values()
         if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites if site["type"] == "sample"):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "

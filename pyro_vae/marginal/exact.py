@@ -41,7 +41,7 @@ class Exact(Estimator):
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Refuse models whose log p(x, u) is not quadratic in u."""
         super().check(model, guide, x, y)
-        x, y = x[:2], None if y is None else y[:2]
+        x, y = next(slices(2, x, y))
         with torch.no_grad():
             sites = trace(prior_of(model), x, y, num_samples=1).nodes.values()
         # a sharp likelihood's Hessian hides that of a prior: look at the prior itself

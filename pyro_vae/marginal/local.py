@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, transform_to
 
 from pyro_vae.marginal.density import LogDensity
+from pyro_vae.marginal.weights import base_of
 
 
 def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8) -> Any:
@@ -67,13 +68,9 @@ def _moved(name: str, constraint: Any, value: Tensor, move: Tensor, spread: Tens
     return transform(transform.inv(value) + move)
 
 
-def _base(q: Distribution) -> Distribution:
-    return _base(q.base_dist) if isinstance(q, Independent) else q
-
-
 def _parameters(q: Distribution) -> list[tuple[str, Any, Tensor]]:
     """Name, constraint and value of the parameters that `q` was made from, expanded to its batch."""
-    base = _base(q)
+    base = base_of(q)
     names = [name for name in base.arg_constraints if name in base.__dict__ or name == "scale_tril"]
     return [(name, base.arg_constraints[name], getattr(base, name)) for name in names]
 

@@ -11,11 +11,10 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, within
 from pyro_vae.marginal.weights import Program, log_prob
 from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
-from pyro_vae.objectives.ranges import within
 
 
 class DetachDraws(Messenger):

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 
-from pyro_vae.errors import positive, positive_int
+from pyro_vae.errors import positive, positive_int, within
 from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
-from pyro_vae.objectives.ranges import within
 
 
 class ScaleLatents(Messenger):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import Program, base_of, trace
+from pyro_vae.marginal.weights import Program, base_of, slices, trace
 
 Latents = dict[str, tuple[Any, Any]]
 """The guide's and the model's distribution at each latent site."""
@@ -19,10 +19,10 @@ Latents = dict[str, tuple[Any, Any]]
 
 def latents(model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> Latents:
     """Those of two datapoints."""
-    y = None if y is None else y[:2]
+    x, y = next(slices(2, x, y))
     with torch.no_grad(), poutine.block():
-        draws = trace(guide, x[:2], y, num_samples=1)
-        joint = trace(poutine.replay(model, trace=draws), x[:2], y, num_samples=1)
+        draws = trace(guide, x, y, num_samples=1)
+        joint = trace(poutine.replay(model, trace=draws), x, y, num_samples=1)
     return {name: (site["fn"], joint.nodes[name]["fn"]) for name, site in draws.iter_stochastic_nodes()}
 
 

@@ -10,11 +10,10 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, within
 from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.importance_weighted import IWAE
 from pyro_vae.objectives.parameters import only, parameters
-from pyro_vae.objectives.ranges import within
 
 
 class ReweightedWakeSleep(IWAE):
