@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pyro
 import torch
-from pyro.infer import SVI
 from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_int
+from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int
 from pyro_vae.marginal.weights import slices
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.optim import JointOptim
+from pyro_vae.precision import is_fast
+from pyro_vae.svi import PRECISIONS, SVI
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
+
+REPORT_EVERY = 100
+"""Steps between looks at the loss: on a GPU each waits for it."""
+COMPILE_SECONDS = 15
+"""What compiling takes, about; less where it has been done before."""
+SAVED = 0.4
+"""Share of a step's time that compiling saves, about."""
 
 
 @dataclass
@@ -38,6 +48,8 @@ class State:
             β-VAE keeps the epoch that is best at what it was trained for.
         best_epoch: when that was.
         seconds: time spent on epochs, validation included.
+        compiled: whether steps are compiled; None: not decided yet. A resumed run goes on in the same way: compiled
+            code rounds differently.
     """
 
     epoch: int = 0
@@ -45,6 +57,7 @@ class State:
     best_elbo: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+    compiled: bool | None = None
 
     def end_epoch(
         self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float
@@ -79,6 +92,9 @@ class Trainer:
         clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
         val_num_samples: draws of z a datapoint for the validation ELBO; the noise is the same every epoch.
         device: `cpu`, `cuda` …, or `auto`: a GPU if there is one.
+        compile: trace the loss and its gradient once and compile them (`svi.SVI.compile`): True, False, or `auto`: if
+            the run is long enough to pay that back. A last, shorter batch runs as it is.
+        precision: `float32`, or `bf16-mixed`: matrix products in bfloat16, all else in float32; validation is float32.
     """
 
     max_epochs: int = 100
@@ -88,6 +104,8 @@ class Trainer:
     clip_norm: float | None = None
     val_num_samples: int = 5
     device: str = "auto"
+    compile: bool | str = "auto"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "val_num_samples", "patience"):
@@ -95,6 +113,9 @@ class Trainer:
                 positive_int(f"trainer.{name}", getattr(self, name))
         if self.max_seconds is not None:
             positive("trainer.max_seconds", self.max_seconds)
+        if not isinstance(self.compile, bool):
+            one_of("trainer.compile", self.compile, ("auto", "true", "false"))
+        one_of("trainer.precision", self.precision, PRECISIONS)
 
     def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
         """Refuse an objective that cannot train this model; a note for the user, if there is something to know.
@@ -131,47 +152,44 @@ class Trainer:
         """
         N, started = len(data.train), time.monotonic() - state.seconds
 
-        def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None) -> Tensor:
-            """−ELBO per datapoint: step size and clipping do not depend on the batch size."""
+        def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
+            """−ELBO per datapoint: step size and clipping do not depend on the batch size. And what is reported."""
             value: Tensor = objective.differentiable_loss(model, guide, x, y) / len(x)
-            return value
+            return value, torch.stack([value.detach(), objective.elbo, objective.log_likelihood])
 
         def out_of_time() -> bool:
             return self.max_seconds is not None and time.monotonic() - started >= self.max_seconds
 
-        svi = SVI(vae.model, vae.guide, optim, loss=loss)
+        svi = SVI(vae.model, vae.guide, optim, loss, self.precision)
         bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
+            if state.epoch < self.max_epochs and not self.stalled(state):
+                self.prepare(svi, data, objective, state)
             while state.epoch < self.max_epochs and not self.stalled(state):
                 if out_of_time() and state.epoch > 0:
                     break
-                elbo = log_likelihood = torch.zeros((), device=data.train.x.device)
-                seen = 0
-                for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
-                    objective.step, objective.epoch = state.step, state.epoch + seen / N
-                    # Pyro's checks look at every value: the first step passes them, the rest is like it
-                    try:
-                        with pyro.validation_enabled(state.step == 0):
-                            step_loss = svi.step(*data.batch(index))
-                    except ValueError as error:  # Pyro's, of parameters out of their constraints
-                        raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
-                    self.check_finite("the loss", step_loss, f"step {state.step + 1} of epoch {state.epoch + 1}")
-                    elbo = elbo + objective.elbo
-                    log_likelihood = log_likelihood + objective.log_likelihood
-                    seen += len(index)
-                    state.step += 1
-                    bar.update()
-                    on_step()
-                    if out_of_time():
-                        break
+                reported, sums, seen = [], torch.zeros(2, dtype=torch.float64), 0
+                with pyro.validation_enabled(False):  # `prepare` has looked at every value
+                    for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
+                        objective.step, objective.epoch = state.step, state.epoch + seen / N
+                        reported.append(svi.step(*data.batch(index), objective.variant)[1])
+                        seen += len(index)
+                        state.step += 1
+                        bar.update()
+                        on_step()
+                        if len(reported) == REPORT_EVERY:
+                            sums += self.settle(reported, state)
+                        if out_of_time():
+                            break
+                sums += self.settle(reported, state)
                 val_elbo, val_kl = self.validate(vae, data)
                 self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
-                means = elbo.item() / seen, log_likelihood.item() / seen
-                row, best = state.end_epoch(*means, val_elbo, score, time.monotonic() - started)
+                elbo, log_likelihood = (sums / seen).tolist()
+                row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
                 bar.set_postfix(epoch=state.epoch, elbo=f"{row['train/elbo']:.2f}", val=f"{val_elbo:.2f}")
                 if bar.disable:  # no terminal
@@ -180,6 +198,77 @@ class Trainer:
                         "val/elbo %(val/elbo)9.3f  %(seconds).1f s",
                         row,
                     )
+
+    def prepare(self, svi: SVI, data: Dataset, objective: Any, state: State) -> None:
+        """A dry run with all of Pyro's checks, which look at every value; then compile, if that is worth it.
+
+        Raises:
+            FailedRun: if Pyro finds parameters out of their constraints.
+        """
+        x = data.train.x
+        if self.precision != "float32" and not is_fast(x.device):
+            log.warning(
+                "warning: trainer.precision=%s: %s has no instructions for it, float32 is faster",
+                self.precision,
+                x.device,
+            )
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            batch = data.batch(torch.arange(min(self.batch_size, len(x)), device=x.device))
+        first_steps: dict[Hashable, int] = {}
+        for objective.step in count(state.step):
+            first_steps.setdefault(objective.variant, objective.step)
+            if len(first_steps) == objective.num_variants:
+                break
+
+        def dry_run() -> None:
+            for objective.step in first_steps.values():
+                svi.dry_run(*batch, objective.variant)
+
+        try:
+            with pyro.validation_enabled(True):
+                dry_run()
+        except ValueError as error:
+            raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
+        with pyro.validation_enabled(False):
+            if state.compiled is None:
+                num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size)
+                state.compiled = self.pays_back(dry_run, num_steps / len(first_steps))
+            if state.compiled:
+                started = time.monotonic()
+                svi.compile(dry_run)
+                log.info(
+                    "compiled in %.1f s, %.2f ms a step",
+                    time.monotonic() - started,
+                    1e3 * seconds(dry_run) / len(first_steps),
+                )
+
+    def pays_back(self, dry_run: Callable[[], None], num_steps: float) -> bool:
+        """Whether so many steps like `dry_run` save more time, if compiled, than compiling takes."""
+        if self.compile != "auto":
+            return self.compile is True or self.compile == "true"
+        dry_run()
+        each = seconds(dry_run)
+        total = min(num_steps * each, self.max_seconds or math.inf)
+        worth_it = total * SAVED > COMPILE_SECONDS
+        log.info(
+            "trainer.compile=auto: %s steps of %.2f ms: %s",
+            f"{num_steps:,.0f}",
+            1e3 * each,
+            "compiling" if worth_it else f"too few to pay for compiling, {COMPILE_SECONDS} s or so",
+        )
+        return worth_it
+
+    def settle(self, reported: list[Tensor], state: State) -> Tensor:
+        """Take in what the last steps reported: the sums of ELBO and log-likelihood. Here the device is waited for.
+
+        Raises:
+            FailedRun: if a loss was NaN or infinite.
+        """
+        rows = torch.stack(reported).double().cpu()
+        for i, loss in enumerate(rows[:, 0].tolist()):
+            self.check_finite("the loss", loss, f"step {state.step - len(rows) + i + 1} of epoch {state.epoch + 1}")
+        reported.clear()
+        return rows[:, 1:].sum(0)
 
     def check_finite(self, name: str, value: float, where: str) -> None:
         """Stop before what is not a number gets into a checkpoint.
@@ -221,6 +310,18 @@ def mean_elbo(
             objective.loss(vae.model, vae.guide, x_part, y_part)  # type: ignore[no-untyped-call]
             elbo, log_likelihood = elbo + objective.elbo, log_likelihood + objective.log_likelihood
     return elbo.item() / len(x), log_likelihood.item() / len(x)
+
+
+def seconds(run: Callable[[], None], repeats: int = 5) -> float:
+    """How long `run` takes: the median of several."""
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
 
 
 def torch_device(name: str) -> torch.device:

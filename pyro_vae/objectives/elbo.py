@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 import pyro.infer
@@ -14,6 +14,17 @@ from torch import Tensor
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal.weights import Program, base_of
 from pyro_vae.objectives.latents import closed_form_kl, latents, needs_reparameterized
+
+
+def surrogate_loss(elbo: Any, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+    """Pyro's `elbo.differentiable_loss`, but for its look at the value, which no graph can hold."""
+    loss: Any = 0.0
+    surrogate: Any = 0.0
+    for traces in elbo._get_traces(model, guide, args, kwargs):
+        value, differentiable = elbo._differentiable_loss_particle(*traces)
+        loss = loss + value / elbo.num_particles
+        surrogate = surrogate + differentiable / elbo.num_particles
+    return loss + (surrogate - surrogate.detach())
 
 
 class Trace_ELBO(pyro.infer.Trace_ELBO):
@@ -28,6 +39,7 @@ class Trace_ELBO(pyro.infer.Trace_ELBO):
         **kwargs: others of `pyro.infer.ELBO`.
 
     Attributes:
+        num_variants: of the program, see `variant`.
         step: optimizer steps done, set by the trainer.
         epoch: epochs done, with a fraction, set by the trainer.
         kl_weight: weight of the KL in the objective where training ends.
@@ -40,6 +52,7 @@ class Trace_ELBO(pyro.infer.Trace_ELBO):
     """
 
     name: ClassVar[str] = "trace_elbo"
+    num_variants: ClassVar[int] = 1
     step: int = 0
     epoch: float = 0.0
     kl_weight: float = 1.0
@@ -65,9 +78,18 @@ class Trace_ELBO(pyro.infer.Trace_ELBO):
             "a baseline; objective=score_function has one"
         )
 
+    @property
+    def variant(self) -> Hashable:
+        """Which of `num_variants` programs the next loss is, where `step` chooses: each is compiled apart."""
+        return None
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """−bound in nats, summed over the batch, with the estimator's gradient."""
+        return surrogate_loss(self, model, guide, *args, **kwargs)
+
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """−bound in nats, summed over the batch, and its gradient in `.grad` of the parameters."""
-        loss: Tensor = self.differentiable_loss(model, guide, *args, **kwargs)  # type: ignore[no-untyped-call]
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
         return loss.item()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from pyro_vae.errors import positive, positive_int, within
 from pyro_vae.marginal.weights import Program
@@ -19,7 +21,7 @@ class ScaleLatents(Messenger):
     Around model and guide alike it gives the KL a weight, whatever the program.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: Tensor) -> None:
         super().__init__()
         self.scale = scale
 
@@ -46,13 +48,12 @@ class BetaVAE(TraceMeanField_ELBO):
     def __init__(self, beta: float = 4.0, num_particles: int = 1) -> None:
         super().__init__(num_particles)
         self.kl_weight = within("objective.beta", beta, low=0)
-
-    def beta(self) -> float:
-        """β of the next loss."""
-        return self.kl_weight
+        # a tensor: a compiled graph takes whatever value it has then
+        self.beta = torch.tensor(self.kl_weight, dtype=torch.float64)
 
     def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[tuple[Trace, Trace]]:
-        scale = ScaleLatents(self.beta())
+        self.beta = self.beta.to(args[0].device)
+        scale = ScaleLatents(self.beta)
         return super()._get_traces(scale(model), scale(guide), args, kwargs)
 
 
@@ -88,10 +89,16 @@ class KLAnnealing(BetaVAE):
         self.num_epochs = positive("objective.num_epochs", num_epochs)
         self.num_cycles = positive_int("objective.num_cycles", num_cycles)
         self.rise = within("objective.rise", positive("objective.rise", rise), high=1)
+        self.epoch = 0.0
 
-    def beta(self) -> float:
-        """β at `epoch`."""
-        if self.epoch >= self.num_epochs:
-            return 1.0
-        cycle = self.epoch * self.num_cycles / self.num_epochs % 1
-        return self.start + (1 - self.start) * min(1.0, cycle / self.rise)
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with a fraction: β follows."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: float) -> None:
+        self._epoch = epoch
+        rising = epoch < self.num_epochs
+        cycle = epoch * self.num_cycles / self.num_epochs % 1
+        self.beta.fill_(self.start + (1 - self.start) * min(1.0, cycle / self.rise) if rising else 1.0)

@@ -31,6 +31,7 @@ class VariationalEM(TraceMeanField_ELBO):
     """
 
     name: ClassVar[str] = "variational_em"
+    num_variants: ClassVar[int] = 2
 
     def __init__(self, e_steps: int = 1, m_steps: int = 1, num_particles: int = 1) -> None:
         super().__init__(num_particles)
@@ -41,11 +42,16 @@ class VariationalEM(TraceMeanField_ELBO):
         """A note, where draws are not reparameterized: the exact posterior of a discrete latent is EM's own E-step."""
         return Trace_ELBO.check(self, model, guide, x, y)
 
+    @property
+    def variant(self) -> bool:
+        """Whether the next step is one in φ."""
+        return self.step % (self.e_steps + self.m_steps) < self.e_steps
+
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """−ELBO in nats, summed over the batch, with a gradient for φ or for θ; the others' `.grad` becomes None."""
-        e_step = self.step % (self.e_steps + self.m_steps) < self.e_steps
+        e_step = self.variant
         guide = guide if e_step else torch.no_grad()(guide)
-        loss = super().differentiable_loss(model, guide, *args, **kwargs)  # type: ignore[no-untyped-call]
+        loss = super().differentiable_loss(model, guide, *args, **kwargs)
         moving, fixed = (self._phi, self._theta) if e_step else (self._theta, self._phi)
         for parameter in fixed:
             parameter.grad = None

@@ -134,7 +134,7 @@ def test_beta_schedule():
     def betas(objective, epochs):
         values = []
         for objective.epoch in epochs:
-            values.append(objective.beta())
+            values.append(objective.beta.item())
         return values
 
     assert betas(KLAnnealing(start=0.2, num_epochs=4), [0, 1, 2.5, 4, 9]) == pytest.approx([0.2, 0.4, 0.7, 1, 1])

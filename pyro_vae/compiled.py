@@ -1,0 +1,86 @@
+"""Pyro's ELBOs, traced once and compiled: what `JitTrace_ELBO` is meant to be, at the speed of compiled torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.infer
+import torch
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+from pyro_vae.marginal.weights import Program
+from pyro_vae.objectives import IWAE
+from pyro_vae.objectives.elbo import surrogate_loss
+from pyro_vae.tracing import Compiled, with_gradients
+
+
+class _CompiledELBO(pyro.infer.ELBO):
+    """The methods of an ELBO that SVI and users call, by graphs of its surrogate loss.
+
+    Args:
+        *args: the ELBO's own.
+        backend: of `torch.compile`.
+        **kwargs: the ELBO's own.
+    """
+
+    def __init__(self, *args: Any, backend: str = "inductor", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._loss_and_gradients = Compiled(with_gradients(self._surrogate), backend)
+        self._loss = Compiled(torch.no_grad()(self._surrogate), backend)
+
+    _surrogate = surrogate_loss
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """−ELBO, nats."""
+        return warn_if_nan(self._loss(model, guide, *args, **kwargs).item(), "loss")
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """−ELBO, nats; its gradient is added to `.grad` of the parameters."""
+        (loss,), parameters, gradients = self._loss_and_gradients(model, guide, *args, **kwargs)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return warn_if_nan(loss.item(), "loss")
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """−ELBO, nats, from which `backward` leads to the parameters, once."""
+        (loss,), parameters, gradients = self._loss_and_gradients(model, guide, *args, **kwargs)
+        value: Tensor = _Differentiable.apply(loss, gradients, *parameters)
+        return value
+
+
+class _Differentiable(torch.autograd.Function):
+    """A scalar whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(outer * gradient for gradient in ctx.gradients)
+
+
+class CompiledTrace_ELBO(_CompiledELBO, pyro.infer.Trace_ELBO):
+    """`pyro.infer.Trace_ELBO`, compiled; for any model and guide of static structure.
+
+    Args and limits are those of `pyro.infer.ELBO` and of `tracing.Compiled`: give tensors that change as arguments
+    (a weight of the KL, for example, for `poutine.scale`): numbers that change make a graph each.
+
+    Example:
+        >>> svi = SVI(model, guide, optim, CompiledTrace_ELBO())  # doctest: +SKIP
+        >>> svi.step(x)                                            # doctest: +SKIP
+    """
+
+
+class CompiledTraceMeanField_ELBO(_CompiledELBO, pyro.infer.TraceMeanField_ELBO):
+    """`pyro.infer.TraceMeanField_ELBO`, compiled; see `CompiledTrace_ELBO`."""
+
+
+class CompiledIWAE(_CompiledELBO, IWAE):
+    """`IWAE`, compiled: per datapoint of a batch, which is the first argument; see `CompiledTrace_ELBO`."""
+
+    _surrogate = IWAE.differentiable_loss

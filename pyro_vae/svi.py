@@ -1,0 +1,77 @@
+"""Pyro's SVI, whose step costs no more than the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.infer
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from pyro_vae.errors import one_of
+from pyro_vae.marginal.weights import Program
+from pyro_vae.precision import BFloat16Products
+from pyro_vae.tracing import Compiled, with_gradients
+
+PRECISIONS = ("float32", "bf16-mixed")
+
+
+class SVI(pyro.infer.SVI):
+    """`pyro.infer.SVI` of a loss that leaves what it computes on the device.
+
+    Where Pyro's step fills gradients with zeros and reads the loss, this one drops them and returns tensors.
+
+    Args:
+        model: Pyro program.
+        guide: Pyro program.
+        optim: steps all parameters of the param store.
+        loss: `loss(model, guide, *args)` -> a scalar, or a tuple of it and others that come along.
+        precision: of matrix products: `float32`, or `bf16-mixed` (`BFloat16Products`).
+
+    Raises:
+        BadInput: if there is no such precision.
+    """
+
+    def __init__(
+        self, model: Program, guide: Program, optim: PyroOptim, loss: Callable[..., Any], precision: str = "float32"
+    ) -> None:
+        super().__init__(model, guide, optim, loss)  # type: ignore[no-untyped-call]
+        one_of("trainer.precision", precision, PRECISIONS)
+        bf16 = {"context": BFloat16Products} if precision == "bf16-mixed" else {}
+        self.gradients: Callable[..., Any] = with_gradients(loss, **bf16)
+        """The loss and what comes along, the parameters and their gradients."""
+
+    def step(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """One step; the loss and what comes along with it, detached."""
+        values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
+        every = dict(pyro.get_param_store().named_parameters()).values()
+        for parameter in every:
+            parameter.grad = None
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optim(every)
+        return values
+
+    def dry_run(self, *args: Any, **kwargs: Any) -> None:
+        """The loss and its gradient to no effect: no noise is used up, nothing is learnt."""
+        with torch.random.fork_rng(_devices(args)):
+            self.gradients(self.model, self.guide, *args, **kwargs)
+
+    def compile(self, dry_run: Callable[[], None]) -> None:
+        """Compile the loss and its gradient for such arguments as `dry_run` runs them with.
+
+        With all others, a shorter batch say, they go on running as they are.
+        """
+        compiled = Compiled(self.gradients)
+        self.gradients = compiled
+        for _ in range(3):  # as it is, traced, compiled
+            dry_run()
+        compiled.takes_new = False
+
+
+def _devices(args: Any) -> list[torch.device]:
+    """GPUs whose generators these arguments' programs draw from."""
+    return list({arg.device for arg in args if isinstance(arg, Tensor) and arg.is_cuda})

@@ -1,0 +1,238 @@
+"""Pyro programs traced once and compiled: effect handlers and distributions run while tracing, never again."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from pyro_vae.errors import one_line
+
+
+class Compiled:
+    """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
+
+    A signature is the shapes, types and devices of the tensors among the arguments, and the values of the others. The
+    first call with one runs `fn` as it is, which fills the param store; the second is traced as it runs; from the third
+    on a graph runs, in which there is no Pyro. No call is made twice: the noise is that of the function as it is.
+    Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph: what is
+    updated in place, as by an optimizer, counts.
+
+    What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
+    its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
+    one warning that names the reason.
+
+    Args:
+        fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
+        backend: of `torch.compile`.
+
+    Attributes:
+        takes_new: whether signatures not met so far get a graph; else they run as they are.
+    """
+
+    def __init__(self, fn: Callable[..., Any], backend: str = "inductor") -> None:
+        self.fn = fn
+        self.backend = backend
+        self.takes_new = True
+        self._graphs: dict[Hashable, _Graph | None] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`fn(*args, **kwargs)`."""
+        leaves, structure = tree_flatten((args, kwargs))
+        key = (structure, *(_signature(leaf) for leaf in leaves))
+        graph = self._graphs.get(key, _UNSEEN)
+        if graph is None or (graph is _UNSEEN and not self.takes_new):
+            return self.fn(*args, **kwargs)
+        if graph is _UNSEEN or graph.is_stale():
+            self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend)
+            return self.fn(*args, **kwargs)
+        try:
+            return graph(leaves)
+        except _NotCompiled as error:
+            warnings.warn(f"not compiled: {_where(error.__cause__)}", stacklevel=2)
+            self._graphs[key] = None  # nor tried again
+            return self.fn(*args, **kwargs)
+
+    @property
+    def num_graphs(self) -> int:
+        """How many signatures are compiled."""
+        return sum(graph is not None and graph.has_run for graph in self._graphs.values())
+
+
+class _NotCompiled(Exception):
+    """What its cause is has kept a function from being compiled."""
+
+
+def _where(reason: BaseException | None) -> str:
+    """What went wrong, and in which line of the program rather than of torch."""
+    frames = traceback.extract_tb(reason.__traceback__ if reason else None)
+    line = next((f"{f.filename}:{f.lineno}: " for f in reversed(frames) if "/torch/" not in f.filename), "")
+    return f"{line}{type(reason).__name__}: {one_line(reason or RuntimeError())}"
+
+
+def _signature(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype, value.device
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
+
+
+class _Graph:
+    """The graph of one signature: traced by its first call, compiled by its second.
+
+    Args:
+        fn: what to trace.
+        leaves: its arguments: tensors are inputs of the graph, all else is part of it.
+        structure: of the arguments.
+        backend: of `torch.compile`.
+    """
+
+    def __init__(self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str) -> None:
+        self.fn = fn
+        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.arguments = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.structure = structure
+        self.backend = backend
+        self.params: dict[str, Tensor] = {}
+        self.run: Callable[..., list[Tensor]] | None = None
+        self.has_run = False
+
+    def is_stale(self) -> bool:
+        """Whether the param store holds other parameters than those that have been traced."""
+        now = dict(pyro.get_param_store().named_parameters())
+        return any(now.get(name) is not value for name, value in self.params.items())
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        tensors = [leaves[i] for i in self.arguments]
+        try:
+            if self.run is None:
+                return self._trace(tensors)
+            if am_i_wrapped():  # by SVI, say, which asks what parameters there are
+                for name in self.params:
+                    pyro.param(name)
+            with torch.no_grad():
+                computed = iter(self.run(*tensors, *self.found))
+        except Exception as error:
+            if self.has_run:
+                raise
+            raise _NotCompiled from error
+        self.has_run = True
+        return tree_unflatten([next(computed) if value is None else value for value in self.known], self.result)
+
+    def _trace(self, tensors: list[Tensor]) -> Any:
+        """The result of this call, and the graph for all later ones."""
+        results = []
+
+        def fn(*tensors: Tensor) -> list[Tensor]:
+            leaves = list(self.constants)
+            for i, tensor in zip(self.arguments, tensors, strict=True):
+                leaves[i] = tensor
+            args, kwargs = tree_unflatten(leaves, self.structure)
+            with _ItemIsTensor():
+                results.append(self.fn(*args, **kwargs))
+            return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
+
+        with pyro.validation_enabled(False), poutine.trace(param_only=True) as params:
+            graph = make_fx(fn)(*tensors)
+        sites: dict[str, Any] = dict(params.trace.nodes)
+        self.params = {name: site["value"].unconstrained() for name, site in sites.items()}
+        values, self.result = tree_flatten(results[0])
+        self.known = [None if _is_computed(value) else value for value in values]
+        self.found = _lift(graph)
+        options: dict[str, Any] | None = None
+        if self.backend == "inductor":
+            on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
+            options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
+        self.run = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend, options=options)
+        return results[0]
+
+
+_UNSEEN: Any = object()
+
+
+def _is_computed(value: Any) -> bool:
+    """Whether it is a result; parameters among the results are what they are."""
+    return isinstance(value, Tensor) and not value.requires_grad
+
+
+def _lift(module: GraphModule) -> list[Tensor]:
+    """Make the tensors that the graph has found outside its arguments inputs of it, after the others; returns them."""
+    graph, inputs = module.graph, {}
+    found: list[Tensor] = []
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    for node in graph.nodes:
+        value = getattr(module, str(node.target), None) if node.op == "get_attr" else None
+        if not isinstance(value, Tensor):
+            continue
+        if node.target not in inputs:
+            with graph.inserting_before(first):
+                inputs[node.target] = graph.placeholder(f"found_{len(found)}")
+            found.append(value)
+        node.replace_all_uses_with(inputs[node.target])
+        if node is not first:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return found
+
+
+class _ItemIsTensor(TorchFunctionMode):
+    """While tracing, `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.item:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+def with_gradients(
+    loss: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Callable[..., tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """A function of the same arguments: the loss, the parameters it depends on, and their gradients.
+
+    Args:
+        loss: returns a scalar, or a tuple of it and others that come along.
+        context: in which both passes run.
+
+    Returns:
+        A function that returns the scalar and the others, the parameters and the gradients.
+    """
+
+    def run(*args: Any, **kwargs: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        with torch.enable_grad(), context():
+            value = loss(*args, **kwargs)
+            value, *others = value if isinstance(value, tuple) else (value,)
+            parameters = _leaves(value)
+            gradients = torch.autograd.grad(value, parameters) if parameters else ()
+        return [value.detach(), *others], parameters, list(gradients)
+
+    return run
+
+
+def _leaves(value: Tensor) -> list[Tensor]:
+    """The tensors at the ends of an autograd graph, in an order that is always the same."""
+    found, seen, stack = [], set(), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found
