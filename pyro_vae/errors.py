@@ -68,3 +68,14 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise BadInput(f"{name}={value} is unknown: choose one of {', '.join(choices)}")
     return str(value)
+
+
+def true_false_auto(name: str, value: object) -> bool | str:
+    """`value`, if it is True, False or `auto`.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    if not isinstance(value, bool) and value != "auto":
+        raise BadInput(f"{name}={value} must be true, false or auto")
+    return value

@@ -11,9 +11,62 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pyro_vae.errors import BadInput, one_line, positive
+
+
+class FusedAdam(torch.optim.Adam):
+    """`torch.optim.Adam(fused=True)`: the same numbers and state, with half the Python around its kernel.
+
+    Kingma & Ba (2015), Adam: a method for stochastic optimization, https://arxiv.org/abs/1412.6980.
+
+    Args:
+        params: as for `torch.optim.Adam`.
+        lr: step size.
+        betas: decay of the means of gradient and squared gradient.
+        eps: added to the root of the latter.
+        weight_decay: L2 penalty.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step; torch makes the state in the first."""
+        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        if closure is not None or any(not self.state[p] for _, params in groups for p in params):
+            return super().step(closure)
+        for group, params in groups:
+            states = [self.state[p] for p in params]
+            adam(
+                params,
+                grads=[p.grad for p in params],
+                exp_avgs=[state["exp_avg"] for state in states],
+                exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+                max_exp_avg_sqs=[],
+                state_steps=[state["step"] for state in states],
+                fused=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+        return None
+
+    step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it in a profiler's record
 
 
 class JointOptim(PyroOptim):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -20,6 +21,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_vae.errors import one_line
 
+COMPILE_SECONDS = 15.0
+"""What compiling a graph takes, about; less where it has been done before."""
+
 
 class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
@@ -37,14 +41,17 @@ class Compiled:
     Args:
         fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
         backend: of `torch.compile`.
+        after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
+            spent as compiling costs never takes twice as long as who knew how many calls would come.
 
     Attributes:
         takes_new: whether signatures not met so far get a graph; else they run as they are.
     """
 
-    def __init__(self, fn: Callable[..., Any], backend: str = "inductor") -> None:
+    def __init__(self, fn: Callable[..., Any], backend: str = "inductor", after: float = 0.0) -> None:
         self.fn = fn
         self.backend = backend
+        self.after = after
         self.takes_new = True
         self._graphs: dict[Hashable, _Graph | None] = {}
 
@@ -56,8 +63,12 @@ class Compiled:
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
-            self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend)
-            return self.fn(*args, **kwargs)
+            graph = self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend)
+        if graph.spent is None or graph.spent < self.after:
+            started = time.perf_counter()
+            result = self.fn(*args, **kwargs)
+            graph.spent = (graph.spent or 0.0) + time.perf_counter() - started
+            return result
         try:
             return graph(leaves)
         except _NotCompiled as error:
@@ -69,6 +80,13 @@ class Compiled:
     def num_graphs(self) -> int:
         """How many signatures are compiled."""
         return sum(graph is not None and graph.has_run for graph in self._graphs.values())
+
+
+def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
+    """`fn` compiled at once (True), as it is (False), or compiled when it has cost as much as compiling (`auto`)."""
+    if setting is False:
+        return fn
+    return Compiled(fn, after=0.0 if setting is True else COMPILE_SECONDS)
 
 
 class _NotCompiled(Exception):
@@ -108,6 +126,7 @@ class _Graph:
         self.arguments = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.structure = structure
         self.backend = backend
+        self.spent: float | None = None
         self.params: dict[str, Tensor] = {}
         self.run: Callable[..., list[Tensor]] | None = None
         self.has_run = False

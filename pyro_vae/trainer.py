@@ -19,20 +19,19 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int
+from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
 from pyro_vae.marginal.weights import slices
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.optim import JointOptim
 from pyro_vae.precision import is_fast
 from pyro_vae.svi import PRECISIONS, SVI
+from pyro_vae.tracing import COMPILE_SECONDS
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
 REPORT_EVERY = 100
 """Steps between looks at the loss: on a GPU each waits for it."""
-COMPILE_SECONDS = 15
-"""What compiling takes, about; less where it has been done before."""
 SAVED = 0.4
 """Share of a step's time that compiling saves, about."""
 
@@ -113,8 +112,7 @@ class Trainer:
                 positive_int(f"trainer.{name}", getattr(self, name))
         if self.max_seconds is not None:
             positive("trainer.max_seconds", self.max_seconds)
-        if not isinstance(self.compile, bool):
-            one_of("trainer.compile", self.compile, ("auto", "true", "false"))
+        true_false_auto("trainer.compile", self.compile)
         one_of("trainer.precision", self.precision, PRECISIONS)
 
     def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
@@ -244,8 +242,8 @@ class Trainer:
 
     def pays_back(self, dry_run: Callable[[], None], num_steps: float) -> bool:
         """Whether so many steps like `dry_run` save more time, if compiled, than compiling takes."""
-        if self.compile != "auto":
-            return self.compile is True or self.compile == "true"
+        if isinstance(self.compile, bool):
+            return self.compile
         dry_run()
         each = seconds(dry_run)
         total = min(num_steps * each, self.max_seconds or math.inf)
@@ -254,7 +252,7 @@ class Trainer:
             "trainer.compile=auto: %s steps of %.2f ms: %s",
             f"{num_steps:,.0f}",
             1e3 * each,
-            "compiling" if worth_it else f"too few to pay for compiling, {COMPILE_SECONDS} s or so",
+            "compiling" if worth_it else f"too few to pay for compiling, {COMPILE_SECONDS:.0f} s or so",
         )
         return worth_it
 

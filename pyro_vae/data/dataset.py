@@ -151,12 +151,19 @@ class Dataset:
         """Dequantized x, or x ~ Bernoulli(grey value)."""
         if self.dequantize:
             return self.grid.dequantize(x, torch.rand(x.shape, generator=generator, device=x.device))
-        return torch.bernoulli(x, generator=generator)
+        return bernoulli(x) if generator is None else torch.bernoulli(x, generator=generator)
 
     def to(self, device: torch.device | str) -> Dataset:
         """Move all splits; returns self."""
         self.splits = {name: split.to(device) for name, split in self.splits.items()}
         return self
+
+
+def bernoulli(p: Tensor) -> Tensor:
+    """`torch.bernoulli(p)` with p rounded to 1/65536, in a fifth of its time: 16 random bits a draw, not 53."""
+    bits = torch.empty(-(-p.numel() // 4), dtype=torch.int64, device=p.device).random_(-(2**63), None)
+    uniform = bits.view(torch.int16)[: p.numel()].view(p.shape)  # on -32768, …, 32767
+    return torch.lt(uniform, p * 65536 - 32768.5, out=torch.empty_like(p))
 
 
 def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: int) -> tuple[Split, Split, Split]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, one_of, positive, positive_int
+from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.hmc import Path, adapt_step_sizes, anneal
+from pyro_vae.marginal.hmc import adapt_step_sizes, anneal, both_ends
+from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.tracing import compiled
 
 
 class AIS(GradientEstimator):
@@ -31,7 +36,8 @@ class AIS(GradientEstimator):
         num_leapfrog: leapfrog steps of a transition.
         start: `guide` or `prior`.
         target_acceptance: of the pilot run.
-        chunk_size: chains in memory at once.
+        chunk_size: chains in memory at once; `auto`: as many as the cache holds.
+        compile: True, False or `auto`, see `Estimator`.
 
     Raises:
         BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
@@ -44,7 +50,8 @@ class AIS(GradientEstimator):
         num_leapfrog: int = 5,
         start: str = "guide",
         target_acceptance: float = 0.7,
-        chunk_size: int = 4096,
+        chunk_size: int | str = "auto",
+        compile: bool | str = "auto",
     ) -> None:
         self.num_samples = positive_int("estimator.num_samples", num_samples)
         self.num_temperatures = positive_int("estimator.num_temperatures", num_temperatures)
@@ -53,7 +60,8 @@ class AIS(GradientEstimator):
         self.target_acceptance = positive("estimator.target_acceptance", target_acceptance)
         if self.target_acceptance >= 1:
             raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
-        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+        self.chunk_size = chunk_option(chunk_size)
+        self.compile = true_false_auto("estimator.compile", compile)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""
@@ -69,9 +77,10 @@ class AIS(GradientEstimator):
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
         """Evidence for x `[N, ...]`; with exact `posterior_draws` `[N, D]` also the reverse estimate (see `chunk`)."""
-        latents, n = Latents.of(model, x, y), max(1, self.chunk_size // self.num_samples)
+        latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, x) // self.num_samples)
+        ends = compiled(both_ends, self.compile)
         parts = [
-            self.chunk(latents, model, guide, x_part, y_part, progress, u_part)
+            self.chunk(latents, model, guide, x_part, y_part, ends, progress, u_part)
             for x_part, y_part, u_part in slices(n, x, y, posterior_draws)
         ]
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
@@ -88,6 +97,7 @@ class AIS(GradientEstimator):
         guide: Program,
         x: Tensor,
         y: Tensor | None,
+        ends: Callable[..., Any],
         progress: Progress,
         posterior_draw: Tensor | None = None,
     ) -> LogEvidence:
@@ -96,7 +106,7 @@ class AIS(GradientEstimator):
         That is `extra["log_px_upper"]`, −log of the mean reverse weight: an upper bound in expectation.
         """
         start = guide if self.start == "guide" else prior_of(model)
-        path = Path(latents.log_density(start, x, y), latents.log_density(model, x, y))
+        path = partial(ends, latents, start, model, x, y)
         betas, k = self.betas(x), min(4, self.num_samples)
         ticks = _Ticks(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)
 

@@ -112,6 +112,11 @@ class Latents:
         return self.pack(draws).squeeze(0)
 
 
+def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
+    """`latents.log_density(program, x, y)(u)`."""
+    return latents.log_density(program, x, y)(u)
+
+
 def _component(fn: Any) -> Any:
     """A component of a mixture, which has the mixture's support."""
     return _component(fn.component_distribution) if isinstance(fn, MixtureSameFamily) else fn

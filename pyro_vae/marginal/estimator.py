@@ -25,9 +25,12 @@ class Estimator(ABC):
 
     Attributes:
         num_samples: K.
+        compile: trace log-densities once and compile them: True, False, or `auto`: when they have taken as long as
+            compiling takes.
     """
 
     num_samples: int
+    compile: bool | str = "auto"
 
     def __call__(
         self,

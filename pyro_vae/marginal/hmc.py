@@ -9,15 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.marginal.density import LogDensity, value_and_grad
+from pyro_vae.marginal.density import Latents, value_and_grad
+from pyro_vae.marginal.weights import Program
+
+Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""The path π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> both ends' log-densities `[K, N]`, then their gradients."""
 
 
-@dataclass(frozen=True)
-class Path:
-    """The geometric path π_β ∝ start^(1 − β) · joint^β between two log-densities."""
-
-    start: LogDensity
-    joint: LogDensity
+def both_ends(
+    latents: Latents, start: Program, model: Program, x: Tensor, y: Tensor | None, u: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The path from a program that proposes u to log p(x, u), at u."""
+    start_density, start_grad = value_and_grad(latents.log_density(start, x, y), u)
+    joint, joint_grad = value_and_grad(latents.log_density(model, x, y), u)
+    return start_density, joint, start_grad, joint_grad
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,7 @@ class ChainState:
     @classmethod
     def at(cls, path: Path, u: Tensor) -> ChainState:
         """Evaluate the path's ends at u."""
-        start, start_grad = value_and_grad(path.start, u)
-        joint, joint_grad = value_and_grad(path.joint, u)
-        return cls(u, start, joint, start_grad, joint_grad)
+        return cls(u, *path(u))
 
     def log_density(self, beta: Tensor) -> Tensor:
         """log π_β up to a constant, `[K, N]`."""

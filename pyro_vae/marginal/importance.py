@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pyro_vae.errors import positive_int
+from pyro_vae.errors import true_false_auto
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
-from pyro_vae.marginal.weights import Program, stream
+from pyro_vae.marginal.memory import chunk_option, pairs_at_once
+from pyro_vae.marginal.weights import Program, log_weights, stream
+from pyro_vae.tracing import compiled
 
 
 class Importance(Estimator):
@@ -20,7 +22,8 @@ class Importance(Estimator):
 
     Args:
         num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
-        chunk_size: pairs (sample, datapoint) in memory at once.
+        chunk_size: pairs (sample, datapoint) in memory at once; `auto`: as many as the cache holds.
+        compile: True, False or `auto`, see `Estimator`.
 
     Raises:
         BadInput: if one of them is no positive whole number.
@@ -30,14 +33,29 @@ class Importance(Estimator):
         >>> evidence.log_px, evidence.se, evidence.ess                        # doctest: +SKIP
     """
 
-    def __init__(self, num_samples: int | Sequence[int] = 5000, chunk_size: int = 4096) -> None:
+    def __init__(
+        self,
+        num_samples: int | Sequence[int] = 5000,
+        chunk_size: int | str = "auto",
+        compile: bool | str = "auto",
+    ) -> None:
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
-        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+        self.chunk_size = chunk_option(chunk_size)
+        self.compile = true_false_auto("estimator.compile", compile)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
-        chunks = stream(model, guide, x, y, num_samples=self.num_samples, chunk_size=self.chunk_size, progress=progress)
+        chunks = stream(
+            model,
+            guide,
+            x,
+            y,
+            num_samples=self.num_samples,
+            chunk_size=pairs_at_once(self.chunk_size, x),
+            progress=progress,
+            weigh=compiled(log_weights, self.compile),
+        )
         return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
 
     def reduce(self, sums: Accumulator) -> LogEvidence:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, one_of, positive, positive_int
+from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
 from pyro_vae.guides import CholeskyNormal
-from pyro_vae.marginal.density import Latents, LogDensity
+from pyro_vae.marginal.density import Latents, LogDensity, log_density_at
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.tracing import compiled
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class Refined(GradientEstimator):
 
     Args:
         num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
-        chunk_size: pairs (sample, datapoint) in memory at once.
+        chunk_size: pairs (sample, datapoint) in memory at once; `auto`: as many as the cache holds.
         family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws.
         df: degrees of freedom of the Student-t.
         guide_weight: share of draws from the guide, in [0, 1): the mixture's weights are at most 1/guide_weight times
             those of the guide, should the mode mislead (Hesterberg 1995, Technometrics 37(2)).
         num_elbo_steps: gradient steps on each datapoint's own ELBO that polish the proposal.
+        compile: True, False or `auto`, see `Estimator`.
 
     Raises:
         BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
@@ -79,15 +82,17 @@ class Refined(GradientEstimator):
     def __init__(
         self,
         num_samples: int | Sequence[int] = 500,
-        chunk_size: int = 4096,
+        chunk_size: int | str = "auto",
         family: str = "auto",
         df: float = 5.0,
         guide_weight: float = 0.2,
         num_elbo_steps: int = 0,
+        compile: bool | str = "auto",
     ) -> None:
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
-        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+        self.chunk_size = chunk_option(chunk_size)
+        self.compile = true_false_auto("estimator.compile", compile)
         self.family = one_of("estimator.family", family, ("auto", "gaussian", "student_t"))
         self.df = positive("estimator.df", df)
         if isinstance(guide_weight, bool) or not isinstance(guide_weight, (int, float)) or not 0 <= guide_weight < 1:
@@ -98,8 +103,13 @@ class Refined(GradientEstimator):
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
         latents = Latents.of(model, x, y)
-        rows = max(1, self.chunk_size // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
-        parts = [self._chunk(latents, model, guide, x_part, y_part, progress) for x_part, y_part in slices(rows, x, y)]
+        pairs = pairs_at_once(self.chunk_size, x)
+        density, draw = compiled(log_density_at, self.compile), compiled(Latents.draw, self.compile)
+        rows = max(1, pairs // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
+        parts = [
+            self._chunk(latents, model, guide, x_part, y_part, density, draw, max(1, pairs // len(x_part)), progress)
+            for x_part, y_part in slices(rows, x, y)
+        ]
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def _chunk(
@@ -109,9 +119,12 @@ class Refined(GradientEstimator):
         guide: Program,
         x: Tensor,
         y: Tensor | None,
+        density: Callable[..., Tensor],
+        draw: Callable[..., Tensor],
+        block: int,
         progress: Progress,
     ) -> LogEvidence:
-        log_joint, log_guide = latents.log_density(model, x, y), latents.log_density(guide, x, y)
+        log_joint = latents.log_density(model, x, y)
         with torch.no_grad():
             start = latents.center(guide, x, y)
             variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
@@ -125,7 +138,6 @@ class Refined(GradientEstimator):
         # where the Gaussian is the posterior, draws from the guide would only add noise
         defensive = q.heavy if self.family == "auto" else torch.ones_like(q.heavy)
         guide_weight = self.guide_weight * defensive.to(start.dtype)
-        block = max(1, self.chunk_size // len(x))
 
         def blocks() -> Iterator[Tensor]:
             for done in range(0, self.num_samples, block):
@@ -134,11 +146,12 @@ class Refined(GradientEstimator):
                     u, log_q = q.draw(size)
                     if guide_weight.any():
                         from_guide = torch.rand(u.shape[:2], device=u.device) < guide_weight
-                        u = torch.where(from_guide.unsqueeze(-1), latents.draw(guide, x, y, num_samples=size), u)
+                        u = torch.where(from_guide.unsqueeze(-1), draw(latents, guide, x, y, num_samples=size), u)
                         log_q = torch.logaddexp(
-                            (1 - guide_weight).log() + q.log_prob(u), guide_weight.log() + log_guide(u)
+                            (1 - guide_weight).log() + q.log_prob(u),
+                            guide_weight.log() + density(latents, guide, x, y, u),
                         )
-                    log_w = log_joint(u) - log_q
+                    log_w = density(latents, model, x, y, u) - log_q
                 yield log_w.double()
                 progress(log_w.numel())
 

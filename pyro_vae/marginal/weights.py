@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pyro
@@ -83,20 +82,20 @@ def stream(
     num_samples: int,
     chunk_size: int,
     progress: Callable[[int], Any] = lambda pairs: None,
+    weigh: Callable[..., Tensor] = log_weights,
 ) -> Iterator[Iterator[Tensor]]:
     """Log-weights of all data: for each few of the datapoints an iterator of float64 `[k, n]` blocks.
 
     Never more than `chunk_size` pairs (sample, datapoint) are in memory, whatever N and K are.
-    `progress` is told the number of pairs that each block adds.
+    `progress` is told the number of pairs that each block adds; `weigh` stands for `log_weights`.
     """
     n, k = chunks(len(x), num_samples, chunk_size)
 
     def blocks(x: Tensor, y: Tensor | None) -> Iterator[Tensor]:
-        weigh = partial(log_weights, model, guide, x, y)
         for done in range(0, num_samples, k):
             # validation looks at every value: once, by the trainer, is enough
             with torch.no_grad(), pyro.validation_enabled(False):
-                block = weigh(num_samples=min(k, num_samples - done)).double()
+                block = weigh(model, guide, x, y, num_samples=min(k, num_samples - done)).double()
             yield block
             progress(block.numel())
 
