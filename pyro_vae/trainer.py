@@ -20,13 +20,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
-from pyro_vae.marginal.weights import slices
-from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.optim import JointOptim
 from pyro_vae.precision import is_fast
 from pyro_vae.svi import PRECISIONS, SVI
 from pyro_vae.tracing import COMPILE_SECONDS
 from pyro_vae.vae import VAE
+from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +158,13 @@ class Trainer:
             return self.max_seconds is not None and time.monotonic() - started >= self.max_seconds
 
         svi = SVI(vae.model, vae.guide, optim, loss, self.precision)
+        mean_elbo = MeanELBO(vae, self.val_num_samples)
         bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
             if state.epoch < self.max_epochs and not self.stalled(state):
-                self.prepare(svi, data, objective, state)
+                self.prepare(svi, mean_elbo, data, objective, state)
             while state.epoch < self.max_epochs and not self.stalled(state):
                 if out_of_time() and state.epoch > 0:
                     break
@@ -181,8 +181,9 @@ class Trainer:
                             sums += self.settle(reported, state)
                         if out_of_time():
                             break
-                sums += self.settle(reported, state)
-                val_elbo, val_kl = self.validate(vae, data)
+                if reported:
+                    sums += self.settle(reported, state)
+                val_elbo, val_kl = self.validate(mean_elbo, data)
                 self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
@@ -197,7 +198,7 @@ class Trainer:
                         row,
                     )
 
-    def prepare(self, svi: SVI, data: Dataset, objective: Any, state: State) -> None:
+    def prepare(self, svi: SVI, mean_elbo: MeanELBO, data: Dataset, objective: Any, state: State) -> None:
         """A dry run with all of Pyro's checks, which look at every value; then compile, if that is worth it.
 
         Raises:
@@ -234,6 +235,8 @@ class Trainer:
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
+                with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                    mean_elbo.compile(data.val.x, data.val.y)
                 log.info(
                     "compiled in %.1f s, %.2f ms a step",
                     time.monotonic() - started,
@@ -281,33 +284,12 @@ class Trainer:
         """Whether the validation ELBO has not improved for `patience` epochs."""
         return self.patience is not None and state.epoch - state.best_epoch >= self.patience
 
-    def validate(self, vae: VAE, data: Dataset) -> tuple[float, float]:
+    def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float]:
         """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
         with torch.random.fork_rng([data.val.x.device] if data.val.x.is_cuda else []):
             torch.manual_seed(0)
-            elbo, log_likelihood = mean_elbo(vae, data.val.x, data.val.y, self.val_num_samples)
+            elbo, log_likelihood = mean_elbo(data.val.x, data.val.y)
         return elbo, log_likelihood - elbo
-
-
-def mean_elbo(
-    vae: VAE, x: Tensor, y: Tensor | None = None, num_particles: int = 1, chunk_size: int = 4096
-) -> tuple[float, float]:
-    """ELBO of data x `[N, *data_shape]`, y `[N]`, and its log-likelihood part, nats per datapoint.
-
-    Args:
-        vae: whose.
-        x: data.
-        y: labels, if there are any.
-        num_particles: draws of z a datapoint.
-        chunk_size: pairs (draw, datapoint) in memory at once.
-    """
-    objective = Trace_ELBO(num_particles)
-    elbo = log_likelihood = torch.zeros((), dtype=torch.float64, device=x.device)
-    with torch.no_grad(), pyro.validation_enabled(False):
-        for x_part, y_part in slices(max(1, chunk_size // num_particles), x, y):
-            objective.loss(vae.model, vae.guide, x_part, y_part)  # type: ignore[no-untyped-call]
-            elbo, log_likelihood = elbo + objective.elbo, log_likelihood + objective.log_likelihood
-    return elbo.item() / len(x), log_likelihood.item() / len(x)
 
 
 def seconds(run: Callable[[], None], repeats: int = 5) -> float:

@@ -9,7 +9,7 @@ from pyro.optim import PyroOptim
 
 from pyro_vae.errors import BadInput
 from pyro_vae.objectives import TraceMeanField_ELBO
-from pyro_vae.optim import JointOptim
+from pyro_vae.optim import FusedAdam, JointOptim
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 
@@ -100,3 +100,37 @@ def test_refuses_the_state_of_other_parameters(small_vae):
     optim.set_state({"names": ["a"], "optimizer": {}, "scheduler": {}})
     with pytest.raises(BadInput, match="other parameters"):
         steps(small_vae, optim, 1)
+
+
+def test_fused_adam_is_torchs_adam():
+    """Bit by bit: with weight decay, a schedule, a parameter without a gradient in one step, and each other's state."""
+    twins = [[torch.randn(7, 5).requires_grad_(), torch.randn(3).requires_grad_()]]
+    twins.append([p.detach().clone().requires_grad_() for p in twins[0]])
+    settings = {"lr": 0.1, "betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}
+    optims = [torch.optim.Adam(twins[0], fused=True, **settings), FusedAdam(twins[1], **settings)]
+    schedules = [torch.optim.lr_scheduler.StepLR(optim, 2) for optim in optims]
+    for i in range(7):
+        for p, q in zip(*twins, strict=True):
+            p.grad = q.grad = None if i == 3 and p.dim() == 1 else torch.randn_like(p)
+        for optim, schedule in zip(optims, schedules, strict=True):
+            optim.step()
+            schedule.step()
+        assert all(torch.equal(p, q) for p, q in zip(*twins, strict=True))
+        if i == 4:
+            states = [deepcopy(optim.state_dict()) for optim in optims]
+            assert states[0]["param_groups"] == states[1]["param_groups"]
+            optims[0].load_state_dict(states[1])
+            optims[1].load_state_dict(states[0])
+
+
+def test_fused_adam_takes_a_closure():
+    p = torch.ones(2).requires_grad_()
+    optim = FusedAdam([p], lr=0.5)
+
+    def closure():
+        optim.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert [optim.step(closure).item() for _ in range(2)] == pytest.approx([2.0, 0.5])

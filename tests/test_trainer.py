@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -6,9 +7,10 @@ import torch
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, FailedRun
-from pyro_vae.objectives import TraceMeanField_ELBO
+from pyro_vae.objectives import IWAE, KLAnnealing, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
+from pyro_vae.validation import MeanELBO
 
 
 @pytest.fixture
@@ -60,7 +62,8 @@ def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
 def test_validation_noise_is_the_same_every_epoch_and_leaves_the_generator_alone(small_vae, data):
     trainer = Trainer()
     state = torch.get_rng_state()
-    assert trainer.validate(small_vae, data) == trainer.validate(small_vae, data)
+    mean_elbo = MeanELBO(small_vae, 5)
+    assert trainer.validate(mean_elbo, data) == trainer.validate(mean_elbo, data)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -118,8 +121,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, d
 
 
 def test_two_vaes_in_one_process_do_not_share_parameters(small_vae, data):
-    from copy import deepcopy
-
     twin = deepcopy(small_vae)
     fit(small_vae, data, max_epochs=2)
     torch.manual_seed(0)
@@ -133,6 +134,8 @@ def test_two_vaes_in_one_process_do_not_share_parameters(small_vae, data):
     [
         {"max_epochs": 0}, {"max_epochs": 1.5}, {"max_epochs": "many"}, {"batch_size": 0}, {"batch_size": True},
         {"patience": 0}, {"max_seconds": 0}, {"max_seconds": math.nan}, {"val_num_samples": -1},
+        {"compile": "perhaps"}, {"compile": 1}, {"precision": "float16"},
+        {"patience": 0}, {"max_seconds": 0}, {"compile": "perhaps"}, {"compile": 1}, {"precision": "float16"}, {"max_seconds": math.nan}, {"val_num_samples": -1},
     ],
 )  # fmt: skip
 def test_refuses_bad_settings(settings):
@@ -149,3 +152,91 @@ def test_device():
         assert torch_device("auto").type == "cpu"
         with pytest.raises(BadInput, match="device=cuda.*cpu or auto"):
             torch_device("cuda")
+
+
+def train(vae, data, objective=None, settings=None, **fit_with):
+    """Parameters after some epochs, and the rows."""
+    rows, objective = [], objective or TraceMeanField_ELBO()
+    optim, state = JointOptim(partial(torch.optim.Adam, lr=0.01)), fit_with.pop("state", State())
+    trainer = Trainer(**{"batch_size": 20, "max_epochs": 3, **(settings or {})})
+    torch.manual_seed(3)
+    trainer.fit(vae, data, objective, optim, state, lambda row, best: rows.append(row), **fit_with)
+    return torch.nn.utils.parameters_to_vector(vae.parameters()).detach(), rows, state
+
+
+@pytest.fixture
+def without_inductor(monkeypatch):
+    """What has been traced runs as it is: quick, and all but the compiler is as users have it."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+
+
+OBJECTIVES = [TraceMeanField_ELBO(), IWAE(5), KLAnnealing(num_epochs=2), VariationalEM(e_steps=2, m_steps=3)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
+def test_compiled_training_is_the_same_training(small_vae, data, objective, without_inductor):
+    """70 datapoints in batches of 20: the last, of 10, runs as it is."""
+    twin = deepcopy(small_vae)
+    expected, rows, state = train(small_vae, data, objective, {"compile": False})
+    assert state.compiled is False
+    actual, compiled_rows, state = train(twin, data, objective, {"compile": True})
+    assert state.compiled is True
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)  # double precision
+    for row, other in zip(compiled_rows, rows, strict=True):
+        assert {**row, "seconds": 0} == pytest.approx({**other, "seconds": 0}, rel=1e-9)
+
+
+def test_inductor_trains_as_well(small_vae, data):
+    twin = deepcopy(small_vae)
+    expected, _, _ = train(small_vae, data, None, {"compile": False})
+    actual, _, _ = train(twin, data, None, {"compile": True})
+    torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("seconds", "compiled"), [(0.0, True), (1e9, False)])
+def test_auto_compiles_if_that_is_paid_back(small_vae, data, without_inductor, monkeypatch, caplog, seconds, compiled):
+    monkeypatch.setattr("pyro_vae.trainer.COMPILE_SECONDS", seconds)
+    with caplog.at_level("INFO"):
+        _, _, state = train(small_vae, data)
+    assert state.compiled is compiled
+    assert ("compiled in" in caplog.text) == compiled
+    assert "12 steps of" in caplog.text
+    assert ("too few" in caplog.text) != compiled
+    # a resumed run does as it did before, whatever is left of it
+    state.epoch, state.compiled = 2, not compiled
+    _, _, state = train(small_vae, data, state=state)
+    assert state.compiled is not compiled
+
+
+def test_one_trajectory_whether_interrupted_or_not(small_vae, data, without_inductor):
+    """Compiling uses up no noise and learns nothing, at the start or at a resumption."""
+    twin = deepcopy(small_vae)
+    expected, _, _ = train(small_vae, data, None, {"compile": True, "max_epochs": 4})
+    optim, state = JointOptim(partial(torch.optim.Adam, lr=0.01)), State()
+    torch.manual_seed(3)
+    for max_epochs in (2, 4):
+        trainer = Trainer(batch_size=20, max_epochs=max_epochs, compile=True)
+        trainer.fit(twin, data, TraceMeanField_ELBO(), optim, state, lambda row, best: None)
+        again = JointOptim(partial(torch.optim.Adam, lr=0.01))
+        again.set_state(optim.get_state())
+        optim = again
+    assert torch.equal(torch.nn.utils.parameters_to_vector(twin.parameters()), expected)
+
+
+def test_bf16_products_train_and_say_where_they_are_slow(small_vae, data, monkeypatch, caplog):
+    vae = small_vae.float()
+    floats = Dataset(*(Split(split.x.float()) for split in data.splits.values()))
+    monkeypatch.setattr("pyro_vae.trainer.is_fast", lambda device: False)
+    _, exact, _ = train(deepcopy(vae), floats, None, {"max_epochs": 30})
+    _, rows, _ = train(vae, floats, None, {"max_epochs": 30, "precision": "bf16-mixed"})
+    assert "float32 is faster" in caplog.text
+    assert all(p.dtype == torch.float32 for p in vae.parameters())
+    assert rows[0]["train/elbo"] != exact[0]["train/elbo"]
+    # bfloat16 keeps 8 bits: the loss of a few nats is off by hundredths
+    assert rows[-1]["val/elbo"] == pytest.approx(exact[-1]["val/elbo"], abs=0.3)
+
+
+def test_an_epoch_of_exactly_as_many_steps_as_are_reported_at_once(small_vae, data, monkeypatch):
+    monkeypatch.setattr("pyro_vae.trainer.REPORT_EVERY", 2)
+    rows, _ = fit(small_vae, data, max_epochs=1)  # 4 steps
+    assert rows[0][0]["step"] == 4

@@ -19,8 +19,9 @@ from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.trainer import State, mean_elbo
+from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
+from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +78,15 @@ class ExactEM:
         start, m_step = _closed_form(vae)
         started = time.monotonic() - state.seconds
         vae.double()
-        x, val = data.split("train").x.double(), data.val.x.double()
+        x, val, mean_elbo = data.split("train").x.double(), data.val.x.double(), MeanELBO(vae, chunk_size=1000)
         with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
             if state.epoch == 0:
                 start(vae, x)
-            before = mean_elbo(vae, x, chunk_size=1000)[0] if state.epoch else -math.inf
+            before = mean_elbo(x)[0] if state.epoch else -math.inf
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
-                elbo, log_likelihood = mean_elbo(vae, x, chunk_size=1000)
-                val_elbo = mean_elbo(vae, val, chunk_size=1000)[0]
+                elbo, log_likelihood = mean_elbo(x)
+                val_elbo = mean_elbo(val)[0]
                 state.step += 1
                 seconds = time.monotonic() - started
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score=val_elbo, seconds=seconds)

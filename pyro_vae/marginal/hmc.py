@@ -13,7 +13,7 @@ from pyro_vae.marginal.density import Latents, value_and_grad
 from pyro_vae.marginal.weights import Program
 
 Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""The path π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> both ends' log-densities `[K, N]`, then their gradients."""
+"""π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""
 
 
 def both_ends(

@@ -1,0 +1,48 @@
+"""The ELBO of a whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.weights import slices
+from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.tracing import Compiled
+from pyro_vae.vae import VAE
+
+
+class MeanELBO:
+    """ELBO of data and its log-likelihood part, by Monte Carlo: two numbers, nats per datapoint.
+
+    Args:
+        vae: whose.
+        num_particles: draws of z a datapoint.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+    """
+
+    def __init__(self, vae: VAE, num_particles: int = 1, chunk_size: int = 4096) -> None:
+        self.vae = vae
+        self.objective = Trace_ELBO(num_particles)
+        self.num_rows = max(1, chunk_size // num_particles)
+        self.sums: Callable[[Tensor, Tensor | None], Tensor] = self._sums
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float]:
+        """Of x `[N, *data_shape]`, y `[N]`."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            total = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
+        elbo, log_likelihood = (total / len(x)).tolist()
+        return elbo, log_likelihood
+
+    def compile(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Compile it for such data; a last, smaller chunk of them runs as it is."""
+        self.sums = compiled = Compiled(self._sums)
+        for _ in range(3):  # as it is, traced, compiled
+            self(*next(slices(self.num_rows, x, y)))
+        compiled.takes_new = False
+
+    def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
+        self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
+        return torch.stack([self.objective.elbo, self.objective.log_likelihood]).double()
