@@ -53,7 +53,7 @@ class SVI(pyro.infer.SVI):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optim(every)
-        return values
+        return [value.clone() for value in values]  # the next step may write over them
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
         """The loss and its gradient to no effect: no noise is used up, nothing is learnt."""
@@ -65,7 +65,7 @@ class SVI(pyro.infer.SVI):
 
         With all others, a shorter batch say, they go on running as they are.
         """
-        compiled = Compiled(self.gradients)
+        compiled = Compiled(self.gradients, keep=False)
         self.gradients = compiled
         for _ in range(3):  # as it is, traced, compiled
             dry_run()

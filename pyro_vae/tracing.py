@@ -43,15 +43,19 @@ class Compiled:
         backend: of `torch.compile`.
         after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
             spent as compiling costs never takes twice as long as who knew how many calls would come.
+        keep: whether results are still needed after the next call: a CUDA graph writes over them, so they are copied.
 
     Attributes:
         takes_new: whether signatures not met so far get a graph; else they run as they are.
     """
 
-    def __init__(self, fn: Callable[..., Any], backend: str = "inductor", after: float = 0.0) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], backend: str = "inductor", after: float = 0.0, keep: bool = True
+    ) -> None:
         self.fn = fn
         self.backend = backend
         self.after = after
+        self.keep = keep
         self.takes_new = True
         self._graphs: dict[Hashable, _Graph | None] = {}
 
@@ -63,7 +67,7 @@ class Compiled:
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
-            graph = self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend)
+            graph = self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend, self.keep)
         if graph.spent is None or graph.spent < self.after:
             started = time.perf_counter()
             result = self.fn(*args, **kwargs)
@@ -118,14 +122,19 @@ class _Graph:
         leaves: its arguments: tensors are inputs of the graph, all else is part of it.
         structure: of the arguments.
         backend: of `torch.compile`.
+        keep: whether to copy results that a CUDA graph would write over.
     """
 
-    def __init__(self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str, keep: bool
+    ) -> None:
         self.fn = fn
         self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.arguments = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.structure = structure
         self.backend = backend
+        self.keep = keep
+        self.on_gpu = False
         self.spent: float | None = None
         self.params: dict[str, Tensor] = {}
         self.run: Callable[..., list[Tensor]] | None = None
@@ -144,8 +153,11 @@ class _Graph:
             if am_i_wrapped():  # by SVI, say, which asks what parameters there are
                 for name in self.params:
                     pyro.param(name)
+            if self.on_gpu:
+                torch.compiler.cudagraph_mark_step_begin()
             with torch.no_grad():
-                computed = iter(self.run(*tensors, *self.found))
+                results = self.run(*tensors, *self.found)
+                computed = iter([result.clone() for result in results] if self.on_gpu and self.keep else results)
         except Exception as error:
             if self.has_run:
                 raise
@@ -175,8 +187,10 @@ class _Graph:
         self.found = _lift(graph)
         options: dict[str, Any] | None = None
         if self.backend == "inductor":
-            on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
-            options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
+            self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
+            options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
+            for tensor in self.found if self.on_gpu else ():  # parameters stay where they are: no copies into a graph
+                torch._dynamo.mark_static_address(tensor)
         self.run = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend, options=options)
         return results[0]
 

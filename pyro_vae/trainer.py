@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Hashable
@@ -21,9 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
 from pyro_vae.optim import JointOptim
+from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
 from pyro_vae.svi import PRECISIONS, SVI
-from pyro_vae.tracing import COMPILE_SECONDS
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
 
@@ -31,8 +30,6 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY = 100
 """Steps between looks at the loss: on a GPU each waits for it."""
-SAVED = 0.4
-"""Share of a step's time that compiling saves, about."""
 
 
 @dataclass
@@ -230,8 +227,9 @@ class Trainer:
             raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
         with pyro.validation_enabled(False):
             if state.compiled is None:
-                num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size)
-                state.compiled = self.pays_back(dry_run, num_steps / len(first_steps))
+                num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size) / len(first_steps)
+                auto = self.compile == "auto"
+                state.compiled = pays_back(dry_run, num_steps, self.max_seconds) if auto else bool(self.compile)
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
@@ -242,22 +240,6 @@ class Trainer:
                     time.monotonic() - started,
                     1e3 * seconds(dry_run) / len(first_steps),
                 )
-
-    def pays_back(self, dry_run: Callable[[], None], num_steps: float) -> bool:
-        """Whether so many steps like `dry_run` save more time, if compiled, than compiling takes."""
-        if isinstance(self.compile, bool):
-            return self.compile
-        dry_run()
-        each = seconds(dry_run)
-        total = min(num_steps * each, self.max_seconds or math.inf)
-        worth_it = total * SAVED > COMPILE_SECONDS
-        log.info(
-            "trainer.compile=auto: %s steps of %.2f ms: %s",
-            f"{num_steps:,.0f}",
-            1e3 * each,
-            "compiling" if worth_it else f"too few to pay for compiling, {COMPILE_SECONDS:.0f} s or so",
-        )
-        return worth_it
 
     def settle(self, reported: list[Tensor], state: State) -> Tensor:
         """Take in what the last steps reported: the sums of ELBO and log-likelihood. Here the device is waited for.
@@ -290,18 +272,6 @@ class Trainer:
             torch.manual_seed(0)
             elbo, log_likelihood = mean_elbo(data.val.x, data.val.y)
         return elbo, log_likelihood - elbo
-
-
-def seconds(run: Callable[[], None], repeats: int = 5) -> float:
-    """How long `run` takes: the median of several."""
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
 
 
 def torch_device(name: str) -> torch.device:

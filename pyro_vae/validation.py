@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -32,7 +33,7 @@ class MeanELBO:
     def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float]:
         """Of x `[N, *data_shape]`, y `[N]`."""
         with torch.no_grad(), pyro.validation_enabled(False):
-            total = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
+            total: Any = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
         elbo, log_likelihood = (total / len(x)).tolist()
         return elbo, log_likelihood
 

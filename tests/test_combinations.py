@@ -34,7 +34,7 @@ DISCRETE = ("categorical", "enumerated")
 THROUGH_DRAWS = (
     "beta_vae", "dreg", "free_bits", "iwae", "kl_annealing", "renyi", "sticking_the_landing", "trace_mean_field_elbo",
 )  # fmt: skip
-OF_DENSITY = ("reweighted_wake_sleep", "score_function")
+OF_DENSITY = ("iwae", "renyi", "dreg", "sticking_the_landing", "reweighted_wake_sleep", "score_function")
 
 
 def refused(guide, prior, objective):

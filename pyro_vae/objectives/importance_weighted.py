@@ -49,9 +49,11 @@ class MultiSample(Trace_ELBO):
         return self.bound(log_p - log_q).sum()
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
-        """Refuse a guide whose gradient does not exist."""
-        refuse = needs_reparameterized if self.differentiates_draws else needs_density
-        refuse(self.name, latents(model, guide, x, y))
+        """Refuse a guide without a density to weigh its draws by, or whose gradient does not exist."""
+        sites = latents(model, guide, x, y)
+        needs_density(self.name, sites)
+        if self.differentiates_draws:
+            needs_reparameterized(self.name, sites)
         return None
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:

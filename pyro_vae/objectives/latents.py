@@ -41,7 +41,7 @@ def needs_reparameterized(objective: str, sites: Latents) -> None:
 
 
 def needs_density(objective: str, sites: Latents) -> None:
-    """Refuse a guide that is trained by the gradient of log q(z | x), and has none.
+    """Refuse a guide that has no log q(z | x), where draws are weighed by it or it is followed.
 
     Raises:
         BadInput: if it is a point.
