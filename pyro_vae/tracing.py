@@ -13,7 +13,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.runtime import am_i_wrapped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -28,11 +28,11 @@ COMPILE_SECONDS = 15.0
 class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
 
-    A signature is the shapes, types and devices of the tensors among the arguments, and the values of the others. The
-    first call with one runs `fn` as it is, which fills the param store; the second is traced as it runs; from the third
-    on a graph runs, in which there is no Pyro. No call is made twice: the noise is that of the function as it is.
-    Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph: what is
-    updated in place, as by an optimizer, counts.
+    A signature is the shapes, types and devices of the tensors among the arguments, and the values of the others, of
+    modules also whether they are in training mode. The first call with one runs `fn` as it is, which fills the param
+    store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro. No call is made
+    twice: the noise is that of the function as it is. Parameters, buffers and other tensors that `fn` finds outside its
+    arguments are inputs of the graph: what is updated in place, as by an optimizer, counts.
 
     What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
     its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
@@ -111,7 +111,8 @@ def _signature(value: Any) -> Hashable:
         hash(value)
     except TypeError:
         return id(value)
-    return type(value), value
+    owner = getattr(value, "__self__", value)  # of a method
+    return type(value), value, owner.training if isinstance(owner, nn.Module) else None
 
 
 class _Graph:

@@ -144,19 +144,20 @@ class Trainer:
         Raises:
             FailedRun: if the loss or the validation ELBO is NaN or infinite.
         """
-        N, started = len(data.train), time.monotonic() - state.seconds
-
-        def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
-            """−ELBO per datapoint: step size and clipping do not depend on the batch size. And what is reported."""
-            value: Tensor = objective.differentiable_loss(model, guide, x, y) / len(x)
-            return value, torch.stack([value.detach(), objective.elbo, objective.log_likelihood])
+        started = time.monotonic() - state.seconds
 
         def out_of_time() -> bool:
             return self.max_seconds is not None and time.monotonic() - started >= self.max_seconds
 
-        svi = SVI(vae.model, vae.guide, optim, loss, self.precision)
+        def after_step() -> bool:
+            bar.update()
+            on_step()
+            return out_of_time()
+
+        svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision)
         mean_elbo = MeanELBO(vae, self.val_num_samples)
-        bar = tqdm(total=self.max_epochs * math.ceil(N / self.batch_size), initial=state.step, disable=None)
+        num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
+        bar = tqdm(total=num_steps, initial=state.step, disable=None)
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
@@ -165,26 +166,11 @@ class Trainer:
             while state.epoch < self.max_epochs and not self.stalled(state):
                 if out_of_time() and state.epoch > 0:
                     break
-                reported, sums, seen = [], torch.zeros(2, dtype=torch.float64), 0
-                with pyro.validation_enabled(False):  # `prepare` has looked at every value
-                    for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
-                        objective.step, objective.epoch = state.step, state.epoch + seen / N
-                        reported.append(svi.step(*data.batch(index), objective.variant)[1])
-                        seen += len(index)
-                        state.step += 1
-                        bar.update()
-                        on_step()
-                        if len(reported) == REPORT_EVERY:
-                            sums += self.settle(reported, state)
-                        if out_of_time():
-                            break
-                if reported:
-                    sums += self.settle(reported, state)
+                elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, val_kl = self.validate(mean_elbo, data)
                 self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
-                elbo, log_likelihood = (sums / seen).tolist()
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
                 bar.set_postfix(epoch=state.epoch, elbo=f"{row['train/elbo']:.2f}", val=f"{val_elbo:.2f}")
@@ -194,6 +180,38 @@ class Trainer:
                         "val/elbo %(val/elbo)9.3f  %(seconds).1f s",
                         row,
                     )
+
+    def train_epoch(
+        self, svi: SVI, data: Dataset, objective: Any, state: State, after_step: Callable[[], bool] = lambda: False
+    ) -> tuple[float, float]:
+        """All training data once, in random order: ELBO and log-likelihood as met on the way, nats per datapoint.
+
+        Args:
+            svi: of `reported_loss(objective)`.
+            data: training set.
+            objective: is told how far training has come.
+            state: its step is advanced.
+            after_step: called after every step; ends the epoch if it returns True.
+
+        Raises:
+            FailedRun: if a loss is NaN or infinite.
+        """
+        N, seen = len(data.train), 0
+        reported: list[Tensor] = []
+        sums = torch.zeros(2, dtype=torch.float64)
+        with pyro.validation_enabled(False):  # `prepare` has looked at every value
+            for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
+                objective.step, objective.epoch = state.step, state.epoch + seen / N
+                reported.append(svi.step(*data.batch(index), objective.variant)[1])
+                seen += len(index)
+                state.step += 1
+                stop = after_step()
+                if stop or seen == N or len(reported) == REPORT_EVERY:
+                    sums += self.settle(reported, state)
+                if stop:
+                    break
+        elbo, log_likelihood = (sums / seen).tolist()
+        return elbo, log_likelihood
 
     def prepare(self, svi: SVI, mean_elbo: MeanELBO, data: Dataset, objective: Any, state: State) -> None:
         """A dry run with all of Pyro's checks, which look at every value; then compile, if that is worth it.
@@ -226,10 +244,11 @@ class Trainer:
         except ValueError as error:
             raise FailedRun(f"step {state.step + 1}: {one_line(error)}") from error
         with pyro.validation_enabled(False):
-            if state.compiled is None:
+            if isinstance(self.compile, bool):
+                state.compiled = self.compile
+            elif state.compiled is None:
                 num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size) / len(first_steps)
-                auto = self.compile == "auto"
-                state.compiled = pays_back(dry_run, num_steps, self.max_seconds) if auto else bool(self.compile)
+                state.compiled = pays_back(dry_run, num_steps, self.max_seconds)
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
@@ -272,6 +291,19 @@ class Trainer:
             torch.manual_seed(0)
             elbo, log_likelihood = mean_elbo(data.val.x, data.val.y)
         return elbo, log_likelihood - elbo
+
+
+def reported_loss(objective: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    """−ELBO per datapoint, so that step size and clipping do not depend on the batch size; and what is reported of it.
+
+    That is a vector: the same number, and Σ_n of the ELBO and of the log-likelihood, nats.
+    """
+
+    def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
+        value: Tensor = objective.differentiable_loss(model, guide, x, y) / len(x)
+        return value, torch.stack([value.detach(), objective.elbo, objective.log_likelihood])
+
+    return loss
 
 
 def torch_device(name: str) -> torch.device:

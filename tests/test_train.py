@@ -372,7 +372,7 @@ def test_best_is_written_before_last(command, small_data, tmp_path, monkeypatch)
 
 
 def test_any_torch_optimizer_serves_and_can_be_resumed(command, small_data, tmp_path):
-    options = ["optimizer._target_=torch.optim.NAdam", "~optimizer.fused", f"hydra.run.dir={tmp_path / 'run'}"]
+    options = ["optimizer._target_=torch.optim.NAdam", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command("train", *SMALL, small_data, *options).code == 0
     outcome = command("train", f"resume={tmp_path / 'run'}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
