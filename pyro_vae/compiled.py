@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.infer
@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives import IWAE
 from pyro_vae.objectives.elbo import surrogate_loss
-from pyro_vae.tracing import Compiled, with_gradients
+from pyro_vae.tracing import Compiled, owned, with_gradients
 
 
 class _CompiledELBO(pyro.infer.ELBO):
@@ -30,24 +30,40 @@ class _CompiledELBO(pyro.infer.ELBO):
         self._loss_and_gradients = Compiled(with_gradients(self._surrogate), backend)
         self._loss = Compiled(torch.no_grad()(self._surrogate), backend)
 
-    _surrogate = surrogate_loss
+    _surrogate: Callable[..., Any] = surrogate_loss
+
+    def _report(self, *others: Tensor) -> None:
+        """Take in what came along with the loss."""
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """−ELBO, nats."""
-        return warn_if_nan(self._loss(model, guide, *args, **kwargs).item(), "loss")
+        value = self._loss(model, guide, *args, **kwargs)
+        loss, *others = value if isinstance(value, tuple) else (value,)
+        self._report(*others)
+        return _number(loss)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """−ELBO, nats; its gradient is added to `.grad` of the parameters."""
-        (loss,), parameters, gradients = self._loss_and_gradients(model, guide, *args, **kwargs)
+        loss, parameters, gradients = self._run(model, guide, *args, **kwargs)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return warn_if_nan(loss.item(), "loss")
+        return _number(loss)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """−ELBO, nats, from which `backward` leads to the parameters, once."""
-        (loss,), parameters, gradients = self._loss_and_gradients(model, guide, *args, **kwargs)
+        loss, parameters, gradients = self._run(model, guide, *args, **kwargs)
         value: Tensor = _Differentiable.apply(loss, gradients, *parameters)
         return value
+
+    def _run(self, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        (loss, *others), parameters, gradients = self._loss_and_gradients(*args, **kwargs)
+        self._report(*others)
+        return loss, parameters, owned(gradients)
+
+
+def _number(loss: Tensor) -> float:
+    value: Any = loss.item()
+    return warn_if_nan(value, "loss")
 
 
 class _Differentiable(torch.autograd.Function):
@@ -83,4 +99,8 @@ class CompiledTraceMeanField_ELBO(_CompiledELBO, pyro.infer.TraceMeanField_ELBO)
 class CompiledIWAE(_CompiledELBO, IWAE):
     """`IWAE`, compiled: per datapoint of a batch, which is the first argument; see `CompiledTrace_ELBO`."""
 
-    _surrogate = IWAE.differentiable_loss
+    def _surrogate(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return IWAE.differentiable_loss(self, *args, **kwargs), self.elbo, self.log_likelihood
+
+    def _report(self, *others: Tensor) -> None:
+        self.elbo, self.log_likelihood = others

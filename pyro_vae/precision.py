@@ -17,6 +17,12 @@ PRODUCTS = {
     aten.baddbmm.default,
     aten.convolution.default,
     aten.convolution_backward.default,
+    # these arrive whole in inference mode
+    aten.linear.default,
+    aten.matmul.default,
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
 }
 
 

@@ -9,12 +9,12 @@ import pyro
 import pyro.infer
 import torch
 from pyro.optim import PyroOptim
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.errors import one_of
 from pyro_vae.marginal.weights import Program
 from pyro_vae.precision import BFloat16Products
-from pyro_vae.tracing import Compiled, with_gradients
+from pyro_vae.tracing import Compiled, owned, with_gradients
 
 PRECISIONS = ("float32", "bf16-mixed")
 
@@ -50,15 +50,21 @@ class SVI(pyro.infer.SVI):
         every = dict(pyro.get_param_store().named_parameters()).values()
         for parameter in every:
             parameter.grad = None
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, owned(gradients), strict=True):
             parameter.grad = gradient
         self.optim(every)
         return [value.clone() for value in values]  # the next step may write over them
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
-        """The loss and its gradient to no effect: no noise is used up, nothing is learnt."""
+        """The loss and its gradient to no effect: no noise is used up, nothing is learnt, no statistics run on."""
+        owners = [getattr(program, "__self__", program) for program in (self.model, self.guide)]
+        buffers = [b for owner in owners if isinstance(owner, nn.Module) for b in owner.buffers()]
+        before = [buffer.clone() for buffer in buffers]
         with torch.random.fork_rng(_devices(args)):
             self.gradients(self.model, self.guide, *args, **kwargs)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
 
     def compile(self, dry_run: Callable[[], None]) -> None:
         """Compile the loss and its gradient for such arguments as `dry_run` runs them with.

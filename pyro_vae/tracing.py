@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -19,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pyro_vae.checkpoint import get_rng_state, set_rng_state
 from pyro_vae.errors import one_line
 
 COMPILE_SECONDS = 15.0
@@ -28,11 +30,12 @@ COMPILE_SECONDS = 15.0
 class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
 
-    A signature is the shapes, types and devices of the tensors among the arguments, and the values of the others, of
-    modules also whether they are in training mode. The first call with one runs `fn` as it is, which fills the param
-    store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro. No call is made
-    twice: the noise is that of the function as it is. Parameters, buffers and other tensors that `fn` finds outside its
-    arguments are inputs of the graph: what is updated in place, as by an optimizer, counts.
+    A signature is the shapes, layouts, types and devices of the tensors among the arguments, and the values of the
+    others, of modules also whether they are in training mode. The first call with one runs `fn` as it is, which fills
+    the param store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro. No call
+    is made twice: the noise is that of the function as it is (but of Bernoulli draws, which inductor makes of uniform
+    ones). Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph: what is
+    updated in place, as by an optimizer, counts.
 
     What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
     its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
@@ -58,12 +61,17 @@ class Compiled:
         self.keep = keep
         self.takes_new = True
         self._graphs: dict[Hashable, _Graph | None] = {}
+        self._warned: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`fn(*args, **kwargs)`."""
         leaves, structure = tree_flatten((args, kwargs))
         key = (structure, *(_signature(leaf) for leaf in leaves))
-        graph = self._graphs.get(key, _UNSEEN)
+        try:
+            graph = self._graphs.get(key, _UNSEEN)
+        except TypeError as error:  # what has no hash may change unseen
+            self._warn(error)
+            return self.fn(*args, **kwargs)
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
@@ -76,9 +84,15 @@ class Compiled:
         try:
             return graph(leaves)
         except _NotCompiled as error:
-            warnings.warn(f"not compiled: {_where(error.__cause__)}", stacklevel=2)
+            self._warn(error.__cause__)
             self._graphs[key] = None  # nor tried again
             return self.fn(*args, **kwargs)
+
+    def _warn(self, reason: BaseException | None) -> None:
+        text = f"not compiled: {_where(reason)}"
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, stacklevel=3)
 
     @property
     def num_graphs(self) -> int:
@@ -100,17 +114,15 @@ class _NotCompiled(Exception):
 def _where(reason: BaseException | None) -> str:
     """What went wrong, and in which line of the program rather than of torch."""
     frames = traceback.extract_tb(reason.__traceback__ if reason else None)
-    line = next((f"{f.filename}:{f.lineno}: " for f in reversed(frames) if "/torch/" not in f.filename), "")
+    elsewhere = ("/torch/", "/pyro/", __file__)
+    program = [frame for frame in frames if not any(part in frame.filename for part in elsewhere)]
+    line = f"{program[-1].filename}:{program[-1].lineno}: " if program else ""
     return f"{line}{type(reason).__name__}: {one_line(reason or RuntimeError())}"
 
 
 def _signature(value: Any) -> Hashable:
     if isinstance(value, Tensor):
-        return value.shape, value.dtype, value.device
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
+        return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
     owner = getattr(value, "__self__", value)  # of a method
     return type(value), value, owner.training if isinstance(owner, nn.Module) else None
 
@@ -142,9 +154,12 @@ class _Graph:
         self.has_run = False
 
     def is_stale(self) -> bool:
-        """Whether the param store holds other parameters than those that have been traced."""
+        """Whether parameters are others than those that have been traced, or have been frozen or thawed since."""
         now = dict(pyro.get_param_store().named_parameters())
-        return any(now.get(name) is not value for name, value in self.params.items())
+        frozen = self.run is not None and any(
+            tensor.requires_grad != before for tensor, before in zip(self.found, self.differentiable, strict=True)
+        )
+        return frozen or any(now.get(name) is not value for name, value in self.params.items())
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         tensors = [leaves[i] for i in self.arguments]
@@ -164,7 +179,17 @@ class _Graph:
                 raise
             raise _NotCompiled from error
         self.has_run = True
-        return tree_unflatten([next(computed) if value is None else value for value in self.known], self.result)
+        return tree_unflatten(
+            [
+                next(computed)
+                if value is _COMPUTED
+                else tensors[value.index]
+                if isinstance(value, _Argument)
+                else value
+                for value in self.known
+            ],
+            self.result,
+        )
 
     def _trace(self, tensors: list[Tensor]) -> Any:
         """The result of this call, and the graph for all later ones."""
@@ -179,13 +204,21 @@ class _Graph:
                 results.append(self.fn(*args, **kwargs))
             return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
 
-        with pyro.validation_enabled(False), poutine.trace(param_only=True) as params:
-            graph = make_fx(fn)(*tensors)
+        noise = get_rng_state()
+        try:
+            with pyro.validation_enabled(False), poutine.trace(param_only=True) as params:
+                graph = make_fx(fn)(*tensors)
+        except Exception:
+            set_rng_state(noise)  # the attempt has used up some
+            raise
         sites: dict[str, Any] = dict(params.trace.nodes)
-        self.params = {name: site["value"].unconstrained() for name, site in sites.items()}
+        store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not
+        self.params = {name: store[name] for name in sites if name in store}
         values, self.result = tree_flatten(results[0])
-        self.known = [None if _is_computed(value) else value for value in values]
+        index = {id(tensor): _Argument(i) for i, tensor in enumerate(tensors)}
+        self.known = [_COMPUTED if _is_computed(value) else index.get(id(value), value) for value in values]
         self.found = _lift(graph)
+        self.differentiable = [tensor.requires_grad for tensor in self.found]
         options: dict[str, Any] | None = None
         if self.backend == "inductor":
             self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
@@ -197,6 +230,14 @@ class _Graph:
 
 
 _UNSEEN: Any = object()
+_COMPUTED: Any = object()
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """A result that is one of the arguments."""
+
+    index: int
 
 
 def _is_computed(value: Any) -> bool:
@@ -252,8 +293,9 @@ def with_gradients(
             value = loss(*args, **kwargs)
             value, *others = value if isinstance(value, tuple) else (value,)
             parameters = _leaves(value)
-            gradients = torch.autograd.grad(value, parameters) if parameters else ()
-        return [value.detach(), *others], parameters, list(gradients)
+            every = torch.autograd.grad(value, parameters, allow_unused=True) if parameters else ()
+            found = [(p, g) for p, g in zip(parameters, every, strict=True) if g is not None]
+        return [value.detach(), *others], [p for p, _ in found], [g for _, g in found]
 
     return run
 
@@ -266,7 +308,18 @@ def _leaves(value: Tensor) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
+        if hasattr(node, "variable") and node.variable.requires_grad:
             found.append(node.variable)
         stack.extend(parent for parent, _ in node.next_functions)
     return found
+
+
+def owned(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients to be changed in place: autograd may hold several in one piece of memory, or expand one number."""
+    seen: set[int] = set()
+    result = []
+    for gradient in gradients:
+        memory = gradient.untyped_storage().data_ptr()
+        result.append(gradient.clone() if memory in seen else gradient.contiguous())
+        seen.add(memory)
+    return result

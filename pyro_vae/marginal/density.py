@@ -28,7 +28,7 @@ class Site:
     transform: Transform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by identity, transforms have no hash
 class Latents:
     """The latent sites of a model side by side, as one unconstrained vector u `[..., N, D]`."""
 

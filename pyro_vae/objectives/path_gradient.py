@@ -27,6 +27,8 @@ class _PathGradient(MultiSample):
         a, c = self.coefficients((log_p - log_q).detach())
         draws, leaves = zip(*self._draws, strict=True)
         gradients = torch.autograd.grad((c * (log_p - log_q)).sum(), leaves, retain_graph=True)
+        for leaf in leaves:
+            leaf.requires_grad_(False)  # no parameters: nobody wants the gradient of what follows at them
         path = sum((g * z).sum() for g, z in zip(gradients, draws, strict=True))
         return (a * log_p).sum() + path
 

@@ -1,0 +1,66 @@
+"""The machine: run as a process it prints what torch knows of it, so that others need not import torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("pyro-vae", "torch", "pyro-ppl", "numpyro", "jax", "pythae")
+
+
+def describe(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Processor, threads, versions; `environment` is what differs in that of the workers."""
+    command = [sys.executable, "-m", "pyro_vae.benchmark.machine"]
+    output = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    return {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        **json.loads(output.stdout.splitlines()[-1]),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version(), **versions()},
+    }
+
+
+def cpu() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if names:
+            return names[0]
+    if sys.platform == "darwin":
+        return subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    """The process."""
+    import torch
+
+    from pyro_vae.precision import is_fast
+
+    print(json.dumps({"threads": torch.get_num_threads(), "bf16": is_fast(torch.device("cpu"))}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What has been measured, as tables and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pyro_vae.benchmark.session import Timings
+from pyro_vae.benchmark.timing import Spread
+from pyro_vae.benchmark.works import WORKS
+
+
+def machine(description: dict[str, Any]) -> str:
+    """One line on the machine."""
+    versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
+    return f"{description['cpu']}, {description['cores']} cores, {description['threads']} threads; {versions}"
+
+
+def baseline_of(work: str, timings: Timings, wanted: str) -> str | None:
+    """The baseline: the one wanted, or else the first that did this work."""
+    done = [name for (name, part), timing in timings.items() if part == work and timing.failed is None]
+    return wanted if wanted in done else next(iter(done), None)
+
+
+def own_steps(work: str, timings: Timings) -> dict[str, Spread]:
+    """How many times its steps on a batch that is there already a whole epoch takes, of those that were asked."""
+    pairs = {name: (timings[name, work], timings.get((name, "step_100"))) for name, part in timings if part == work}
+    return {
+        name: whole.ratio(step)
+        for name, (whole, step) in pairs.items()
+        if work == "epoch" and step is not None and whole.failed is None and step.failed is None
+    }
+
+
+def as_dict(work: str, timings: Timings, baseline: str | None) -> dict[str, Any]:
+    """All of one work, for JSON."""
+    its = None if baseline is None else timings[baseline, work]
+    contenders = {name: timing.as_dict(its) for (name, part), timing in timings.items() if part == work}
+    for name, spread in own_steps(work, timings).items():
+        contenders[name]["own_step_100"] = {**timings[name, "step_100"].as_dict(None), "ratio": asdict(spread)}
+    return {
+        "title": WORKS[work].title,
+        "unit": f"ms per {WORKS[work].unit}",
+        "baseline": baseline,
+        "contenders": contenders,
+    }
+
+
+def table(work: str, timings: Timings, baseline: str | None, num_rounds: int) -> str:
+    """The same to be read, fastest first; quartiles in parentheses."""
+    mine = {name: timing for (name, part), timing in timings.items() if part == work}
+    done = sorted((t.spread.median, name) for name, t in mine.items() if t.failed is None)
+    rows = [["", f"ms per {WORKS[work].unit}", f"times {baseline}", "first result", "peak memory"]]
+    for _, name in done:
+        timing, peak = mine[name], mine[name].peak_mib
+        rows.append(
+            [
+                name,
+                written(timing.spread),
+                written(timing.ratio(mine[baseline or name])),
+                f"{timing.first_seconds:.1f} s",
+                "" if peak is None else f"{peak:.0f} MiB",
+            ]
+        )
+    lines = [f"{work}: {WORKS[work].title} (medians and quartiles, rounds: {num_rounds})"]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(["", first.ljust(widths[0]), *cells]).rstrip())
+    lines += [f"  {name} failed: {timing.failed}" for name, timing in mine.items() if timing.failed is not None]
+    lines += [
+        f"  {name}: the whole epoch takes {written(spread)} times its steps on a fixed batch"
+        for name, spread in own_steps(work, timings).items()
+    ]
+    return "\n".join(lines)
+
+
+def written(spread: Spread) -> str:
+    """1.23 (1.20 … 1.31)."""
+    low, high = spread.quartiles
+    return f"{digits(spread.median)} ({digits(low)} … {digits(high)})"
+
+
+def digits(value: float) -> str:
+    """Three digits or, of a number of 100 and more, all before the point."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}" if value >= 0.1 else f"{value:.2g}"

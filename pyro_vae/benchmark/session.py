@@ -1,0 +1,95 @@
+"""One work with all its contenders."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from pyro_vae.benchmark.contenders import Contender
+from pyro_vae.benchmark.timing import Failed, Timing, Worker, calibrate, rounds
+
+log = logging.getLogger(__name__)
+
+Timings = dict[tuple[str, str], Timing]
+"""By contender and work."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to measure.
+
+    Args:
+        rounds: in each of which every contender is timed once.
+        seconds: that this takes, about, at a time.
+        seed: of data and order.
+        num_threads: of the contenders; None: as each chooses.
+    """
+
+    rounds: int
+    seconds: float
+    seed: int
+    num_threads: int | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for the contenders' processes."""
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC") if self.num_threads else ()  # the last is XLA's
+        return {"JAX_PLATFORMS": "cpu", **dict.fromkeys(threads, str(self.num_threads))}
+
+
+def measure(
+    work: str,
+    contenders: Mapping[str, Contender],
+    settings: Settings,
+    errors: IO[str],
+    on_piece: Callable[[], object] = lambda: None,
+) -> Timings:
+    """Set all contenders up, one after the other, then time them in rounds.
+
+    Beside an epoch of this library's, one step of it on a batch that is there already is timed in the same process.
+
+    Args:
+        work: which.
+        contenders: by name.
+        settings: how long.
+        errors: where the stderr of their processes goes.
+        on_piece: called when a contender is set up, and in every round when it has been timed.
+    """
+    timings: Timings = {}
+    pieces: dict[tuple[str, str], Callable[[], None]] = {}
+
+    def piece(worker: Worker, name: str, part: str) -> None:
+        timing = timings[name, part]
+        try:
+            seconds = worker.run(part, timing.repetitions)
+        except Failed as error:
+            timing.failed = str(error)
+            log.info("%s: %s failed: %s", work, name, error)
+            raise
+        timing.ms.append(1e3 * seconds / (timing.repetitions * timing.units))
+        timing.peak_mib = worker.peak_mib
+        if part == work:
+            on_piece()
+
+    with ExitStack() as stack:
+        for name, contender in contenders.items():
+            worker = stack.enter_context(Worker(contender, settings.environment, errors))
+            for part in (work, "step_100") if work == "epoch" and contender.ours else (work,):
+                try:
+                    timing = timings[name, part] = worker.set_up(part, settings.seed, settings.num_threads)
+                    timing.repetitions = calibrate(partial(worker.run, part), settings.seconds)
+                except Failed as error:
+                    timings[name, part] = Timing(failed=str(error))
+                    log.info("%s: %s failed: %s", work, name, error)
+                    break
+                pieces[name, part] = partial(piece, worker, name, part)
+            else:
+                log.info("%s: %s set up, first result after %.1f s", work, name, timings[name, work].first_seconds)
+            on_piece()
+        rounds(pieces, settings.rounds, random.Random(settings.seed))
+    return timings

@@ -1,0 +1,85 @@
+"""A contender in a process of its own: one JSON line a request on stdin, one JSON line a reply on stdout.
+
+{"work": …, "options": {…}, "seed": …, "num_threads": …}  sets a work up: {"seconds": …, "units": …}
+{"work": …, "repetitions": n}                              runs it n times: {"seconds": …}
+
+Replies hold "peak_mib", too, or "failed" alone: the reason in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+from pyro_vae.benchmark.works import Timed, data
+from pyro_vae.errors import one_line
+
+
+def serve(module: str, requests: Iterable[str], reply: Callable[[dict[str, Any]], None]) -> None:
+    """Reply to every request; what `module` raises is a reply, too."""
+    timed: dict[str, Timed] = {}
+    works: dict[str, Callable[..., Timed]] = {}
+    for line in requests:
+        request = json.loads(line)
+        work = request["work"]
+        try:
+            if "repetitions" in request:
+                started = time.perf_counter()
+                timed[work].run(request["repetitions"])
+                answer = {"seconds": time.perf_counter() - started}
+            else:
+                x = data(work, request["seed"])
+                started = time.perf_counter()
+                if not works:
+                    contender = import_module(module)
+                    _settle_torch(request["seed"], request["num_threads"])
+                    works = contender.works(**request["options"])
+                timed[work] = works[work](x)
+                timed[work].run(1)
+                answer = {"seconds": time.perf_counter() - started, "units": timed[work].units}
+        except Exception as error:
+            traceback.print_exc()
+            reply({"failed": f"{type(error).__name__}: {one_line(error)}"})
+        else:
+            reply({**answer, "peak_mib": peak_mib()})
+
+
+def peak_mib() -> float | None:
+    """The most memory that this process has held, MiB; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
+
+
+def _settle_torch(seed: int, num_threads: int | None) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+
+
+def main() -> None:
+    """The process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print, from C++ too, must not get between the replies
+
+    def reply(answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=replies, flush=True)
+
+    serve(sys.argv[1], sys.stdin, reply)
+
+
+if __name__ == "__main__":
+    main()

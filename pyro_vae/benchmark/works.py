@@ -1,0 +1,56 @@
+"""What is timed, on which data, with which model. Imports no more than NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+DATA_DIM, HIDDEN, LATENT_DIM, LEARNING_RATE = 784, 200, 50, 1e-3
+ENCODER = ((DATA_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 2 * LATENT_DIM))
+DECODER = ((LATENT_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, DATA_DIM))
+"""Inputs and outputs of the linear layers; tanh between them."""
+IWAE_PARTICLES = 50
+BATCH = 100
+"""Of an epoch."""
+NUM_SAMPLES = 5000
+"""Of importance sampling, K."""
+BLOCK = 4096
+"""Pairs (sample, datapoint) that are in memory at once."""
+
+
+class Work(NamedTuple):
+    """A work: what it is, what its times are divided by, and how many datapoints it gets."""
+
+    title: str
+    unit: str
+    num_data: int
+
+
+WORKS = {
+    "step_100": Work("one training step, KL in closed form, batch of 100", "step", 100),
+    "step_1000": Work("one training step, KL in closed form, batch of 1000", "step", 1000),
+    "iwae_50": Work("one training step of IWAE, K = 50, batch of 20", "step", 20),
+    "epoch": Work("an epoch of 10,000 images, batches of 100 shuffled and binarized anew", "step", 10_000),
+    "log_px": Work("log p(x) by importance sampling, K = 5000", "datapoint", 100),
+}
+
+
+class Timed(NamedTuple):
+    """What is timed: `run(n)` does it n times, each of which counts for so many `units`, steps or datapoints."""
+
+    run: Callable[[int], None]
+    units: float = 1
+
+
+Setup = Callable[[np.ndarray], Timed]
+"""Makes a model and the like for data x `[N, 784]`, float32; what it returns is to run at full speed."""
+
+
+def data(work: str, seed: int) -> np.ndarray:
+    """Grey images in [0, 1], four fifths of the pixels 0 as in MNIST; binarized, but for the epoch's."""
+    rng = np.random.default_rng(seed)
+    shape = (WORKS[work].num_data, DATA_DIM)
+    grey = rng.random(shape) * (rng.random(shape) < 0.2)
+    return np.asarray(grey if work == "epoch" else rng.random(shape) < grey, dtype=np.float32)
