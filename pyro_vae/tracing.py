@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 import warnings
@@ -114,8 +115,8 @@ class _NotCompiled(Exception):
 def _where(reason: BaseException | None) -> str:
     """What went wrong, and in which line of the program rather than of torch."""
     frames = traceback.extract_tb(reason.__traceback__ if reason else None)
-    elsewhere = ("/torch/", "/pyro/", __file__)
-    program = [frame for frame in frames if not any(part in frame.filename for part in elsewhere)]
+    elsewhere = (os.path.dirname(torch.__file__), os.path.dirname(pyro.__file__), __file__)
+    program = [frame for frame in frames if not frame.filename.startswith(elsewhere)]
     line = f"{program[-1].filename}:{program[-1].lineno}: " if program else ""
     return f"{line}{type(reason).__name__}: {one_line(reason or RuntimeError())}"
 
@@ -125,6 +126,10 @@ def _signature(value: Any) -> Hashable:
         return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
     owner = getattr(value, "__self__", value)  # of a method
     return type(value), value, owner.training if isinstance(owner, nn.Module) else None
+
+
+def _kind(tensor: Tensor) -> Hashable:
+    return tensor.requires_grad, tensor.dtype, tensor.device
 
 
 class _Graph:
@@ -154,12 +159,12 @@ class _Graph:
         self.has_run = False
 
     def is_stale(self) -> bool:
-        """Whether parameters are others than those that have been traced, or have been frozen or thawed since."""
+        """Whether parameters are others than those that have been traced, or have been frozen, cast or moved since."""
         now = dict(pyro.get_param_store().named_parameters())
-        frozen = self.run is not None and any(
-            tensor.requires_grad != before for tensor, before in zip(self.found, self.differentiable, strict=True)
+        changed = self.run is not None and any(
+            _kind(tensor) != before for tensor, before in zip(self.found, self.kinds, strict=True)
         )
-        return frozen or any(now.get(name) is not value for name, value in self.params.items())
+        return changed or any(now.get(name) is not value for name, value in self.params.items())
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         tensors = [leaves[i] for i in self.arguments]
@@ -173,23 +178,13 @@ class _Graph:
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.no_grad():
                 results = self.run(*tensors, *self.found)
-                computed = iter([result.clone() for result in results] if self.on_gpu and self.keep else results)
+                computed = [result.clone() for result in results] if self.on_gpu and self.keep else results
         except Exception as error:
             if self.has_run:
                 raise
             raise _NotCompiled from error
         self.has_run = True
-        return tree_unflatten(
-            [
-                next(computed)
-                if value is _COMPUTED
-                else tensors[value.index]
-                if isinstance(value, _Argument)
-                else value
-                for value in self.known
-            ],
-            self.result,
-        )
+        return self._result(computed, tensors)
 
     def _trace(self, tensors: list[Tensor]) -> Any:
         """The result of this call, and the graph for all later ones."""
@@ -200,14 +195,16 @@ class _Graph:
             for i, tensor in zip(self.arguments, tensors, strict=True):
                 leaves[i] = tensor
             args, kwargs = tree_unflatten(leaves, self.structure)
-            with _ItemIsTensor():
+            with _WithoutValues():
                 results.append(self.fn(*args, **kwargs))
             return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
 
+        # aliases, since tensors are known by identity here, and two of the arguments may be one
+        aliases = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
         noise = get_rng_state()
         try:
             with pyro.validation_enabled(False), poutine.trace(param_only=True) as params:
-                graph = make_fx(fn)(*tensors)
+                graph = make_fx(fn)(*aliases)
         except Exception:
             set_rng_state(noise)  # the attempt has used up some
             raise
@@ -215,10 +212,10 @@ class _Graph:
         store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not
         self.params = {name: store[name] for name in sites if name in store}
         values, self.result = tree_flatten(results[0])
-        index = {id(tensor): _Argument(i) for i, tensor in enumerate(tensors)}
+        index = {id(alias): _Argument(i) for i, alias in enumerate(aliases)}
         self.known = [_COMPUTED if _is_computed(value) else index.get(id(value), value) for value in values]
         self.found = _lift(graph)
-        self.differentiable = [tensor.requires_grad for tensor in self.found]
+        self.kinds = [_kind(tensor) for tensor in self.found]
         options: dict[str, Any] | None = None
         if self.backend == "inductor":
             self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
@@ -226,7 +223,14 @@ class _Graph:
             for tensor in self.found if self.on_gpu else ():  # parameters stay where they are: no copies into a graph
                 torch._dynamo.mark_static_address(tensor)
         self.run = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend, options=options)
-        return results[0]
+        return self._result([value for value in values if _is_computed(value)], tensors)
+
+    def _result(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
+        left = iter(computed)
+        values = (next(left) if value is _COMPUTED else value for value in self.known)
+        return tree_unflatten(
+            [arguments[value.index] if isinstance(value, _Argument) else value for value in values], self.result
+        )
 
 
 _UNSEEN: Any = object()
@@ -266,13 +270,24 @@ def _lift(module: GraphModule) -> list[Tensor]:
     return found
 
 
-class _ItemIsTensor(TorchFunctionMode):
-    """While tracing, `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns."""
+class _WithoutValues(TorchFunctionMode):
+    """While tracing, what looks at values does without.
+
+    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` compares.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.item:
             return args[0].detach()
+        if func is nn.functional.one_hot:
+            return _one_hot(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 1:
+        raise ValueError("one_hot without num_classes depends on the values of its argument: give it")
+    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
 
 
 def with_gradients(

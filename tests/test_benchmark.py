@@ -24,17 +24,19 @@ from pyro_vae.priors import StandardNormal
 from pyro_vae.vae import VAE
 
 SLEEPER = """
-import os, time
+import os, time, warnings
 from pyro_vae.benchmark.works import Timed
 
 print("a library that prints when it is imported")
 
-def works(ms=1.0, fails_at=None, exits=False):
+def works(ms=1.0, fails_at=None, exits=False, warns=None):
     calls = []
 
     def run(n):
         print("and when it runs")
         calls.append(n)
+        if warns:
+            warnings.warn(warns)
         if exits:
             os._exit(3)
         if len(calls) == fails_at:
@@ -88,7 +90,8 @@ def test_an_epoch_is_timed_beside_its_own_steps(measure):
 def test_who_fails_is_reported_and_the_rest_goes_on(measure):
     timings = measure(
         "step_100",
-        good={"ms": 1},
+        good={"ms": 1, "warns": "of nothing"},
+        eager={"warns": "not compiled: ValueError: why"},
         at_once={"fails_at": 1},
         later={"ms": 40, "fails_at": 3},
         dies={"exits": True},
@@ -98,6 +101,7 @@ def test_who_fails_is_reported_and_the_rest_goes_on(measure):
     assert timings["at_once", "step_100"].failed == timings["later", "step_100"].failed == "ValueError: no luck"
     assert timings["dies", "step_100"].failed == "its process ended with status 3, see workers.log"
     assert "TypeError" in timings["unfit", "step_100"].failed
+    assert timings["eager", "step_100"].failed == "UserWarning: not compiled: ValueError: why"
     text = report.table("step_100", timings, report.baseline_of("step_100", timings, "at_once"), 3)
     assert "times good" in text
     assert "  later failed: ValueError: no luck" in text.splitlines()

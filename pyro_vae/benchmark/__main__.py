@@ -46,12 +46,15 @@ def task(config: DictConfig) -> None:
     )
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s", run_dir)
-    contenders, missing = installed(names)
+    contenders, notes = installed(names)
     results: dict[str, Any] = {"machine": machine.describe(settings.environment), "settings": asdict(settings)}
     if BF16 in contenders and not results["machine"]["bf16"]:
         note = "step_100 only: without instructions for bfloat16 its products are many times slower than float32's"
         contenders[BF16] = replace(contenders[BF16], works=("step_100",), note=note)
-    results["notes"] = [*missing, *(f"{name}: {c.note}" for name, c in contenders.items() if c.note)]
+    busy = results["machine"]["load"] or 0.0
+    if busy > 0.5:
+        notes.append(f"warning: the machine was busy, its load {busy:.1f}: times may be far too long, ratios far off")
+    results["notes"] = [*notes, *(f"{name}: {c.note}" for name, c in contenders.items() if c.note)]
     results["works"] = {}
     log.info("%s", report.machine(results["machine"]))
     with open(run_dir / "workers.log", "w") as errors, logging_redirect_tqdm():

@@ -16,13 +16,15 @@ PACKAGES = ("pyro-vae", "torch", "pyro-ppl", "numpyro", "jax", "pythae")
 
 
 def describe(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Processor, threads, versions; `environment` is what differs in that of the workers."""
+    """Processor, threads, load, versions; `environment` is what differs in that of the workers."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before there is any of ours
     command = [sys.executable, "-m", "pyro_vae.benchmark.machine"]
     output = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
         **json.loads(output.stdout.splitlines()[-1]),
+        "load": load,
         "system": platform.platform(),
         "versions": {"python": platform.python_version(), **versions()},
     }

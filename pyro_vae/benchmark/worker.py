@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
@@ -72,6 +73,7 @@ def _settle_torch(seed: int, num_threads: int | None) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    warnings.filterwarnings("error", "not compiled")  # tracing.Compiled goes on uncompiled: its times would mislead
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print, from C++ too, must not get between the replies
 
