@@ -314,6 +314,7 @@ def test_steps_are_those_of_trace_elbo(name):
     check_steps(PROGRAMS[name], Trace_ELBO)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_function"])
 def test_steps_of_compiled_graphs(name):
     check_steps(PROGRAMS[name], Trace_ELBO, backend="aot_eager")

@@ -69,6 +69,7 @@ def test_steps_are_pyros(small_vae, objective):
     close(run(small_vae, ours(objective)), run(small_vae, pyros(objective)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [TraceMeanField_ELBO(), IWAE(3)], ids=lambda o: o.name)
 def test_compiled_steps_are_pyros(small_vae, objective, by_aot_eager):
     close(run(small_vae, ours(objective, compiled=True)), run(small_vae, pyros(objective)))

@@ -536,12 +536,14 @@ def test_objective(name, as_traced):
     check_objective(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_objective(name):
     """With the epoch and the step going on: an annealed weight is no new graph, the turns of EM are one each."""
     check_objective(name, "aot_eager")
 
 
+@pytest.mark.slow
 def test_the_sleep_phase_and_two_layers(as_traced):
     objective = make("objective", "reweighted_wake_sleep", num_particles=2, insomnia=0.5)
     check_losses(build(latent_dim=[2, 2], hidden=[3]), objective)
