@@ -57,9 +57,10 @@ def works() -> dict[str, Setup]:
         svi, batch = SVI(model, guide, numpyro.optim.Adam(LEARNING_RATE), loss), jnp.asarray(x)
         state = svi.init(random.PRNGKey(0), batch)
 
-        @jax.jit
-        def steps(state: Any, n: int) -> Any:
+        def steps_(state: Any, n: int) -> Any:
             return lax.fori_loop(0, n, lambda i, state: svi.update(state, batch)[0], state)
+
+        steps = jax.jit(steps_)
 
         def run(n: int) -> None:
             nonlocal state
@@ -71,8 +72,7 @@ def works() -> dict[str, Setup]:
         svi, grey = SVI(model, guide, numpyro.optim.Adam(LEARNING_RATE), TraceMeanField_ELBO()), jnp.asarray(x)
         state, key, num_batches = svi.init(random.PRNGKey(0), grey[:BATCH]), random.PRNGKey(1), len(x) // BATCH
 
-        @jax.jit
-        def one_epoch(state: Any, key: Any) -> Any:
+        def one_epoch_(state: Any, key: Any) -> Any:
             shuffling, binarizing = random.split(key)
             order = random.permutation(shuffling, len(grey)).reshape(num_batches, BATCH)
 
@@ -83,6 +83,8 @@ def works() -> dict[str, Setup]:
                 return state, total + loss
 
             return lax.fori_loop(0, num_batches, body, (state, 0.0))
+
+        one_epoch = jax.jit(one_epoch_)
 
         def run(n: int) -> None:
             nonlocal state, key
@@ -102,14 +104,15 @@ def works() -> dict[str, Setup]:
             log_p, _ = log_density(replay(substitute(model, params), draws), (x,), {}, {})
             return log_p - log_q
 
-        @jax.jit
-        def evidence(key: Any) -> Any:
+        def evidence_(key: Any) -> Any:
             def of_one(x_and_key: Any) -> Any:
                 x, key = x_and_key
                 log_w = jax.vmap(log_weight, (0, None))(random.split(key, NUM_SAMPLES), x[None])
                 return jax.nn.logsumexp(log_w) - math.log(NUM_SAMPLES)
 
             return lax.map(of_one, (data, random.split(key, len(data))))
+
+        evidence = jax.jit(evidence_)
 
         def run(n: int) -> None:
             for i in range(n):
