@@ -28,6 +28,7 @@ from pyro_vae.errors import BadInput, NoEvidence, one_line
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
+from pyro_vae.noise import fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
@@ -190,7 +191,7 @@ def train(
 
 def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:
     """Refuse what does not go together before the work, not after it."""
-    with pyro.get_param_store().scope(), torch.random.fork_rng([data.val.x.device] if data.val.x.is_cuda else []):
+    with pyro.get_param_store().scope(), fork_rng(data.val.x):
         val = data.val.first(min(2, len(data.val)))
         if note := trainer.check(vae, objective, val.x, val.y):
             log.info("note: %s", note)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import one_of
 from pyro_vae.marginal.weights import Program
+from pyro_vae.noise import fork_rng
 from pyro_vae.precision import BFloat16Products
 from pyro_vae.tracing import Compiled, owned, with_gradients
 
@@ -60,7 +61,7 @@ class SVI(pyro.infer.SVI):
         owners = [getattr(program, "__self__", program) for program in (self.model, self.guide)]
         buffers = [b for owner in owners if isinstance(owner, nn.Module) for b in owner.buffers()]
         before = [buffer.clone() for buffer in buffers]
-        with torch.random.fork_rng(_devices(args)):
+        with fork_rng(*args):
             self.gradients(self.model, self.guide, *args, **kwargs)
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
@@ -73,11 +74,4 @@ class SVI(pyro.infer.SVI):
         """
         compiled = Compiled(self.gradients, keep=False)
         self.gradients = compiled
-        for _ in range(3):  # as it is, traced, compiled
-            dry_run()
-        compiled.takes_new = False
-
-
-def _devices(args: Any) -> list[torch.device]:
-    """GPUs whose generators these arguments' programs draw from."""
-    return list({arg.device for arg in args if isinstance(arg, Tensor) and arg.is_cuda})
+        compiled.take_only(dry_run)

@@ -89,6 +89,12 @@ class Compiled:
             self._graphs[key] = None  # nor tried again
             return self.fn(*args, **kwargs)
 
+    def take_only(self, run: Callable[[], Any]) -> None:
+        """Compile for the signatures of the calls that `run` makes; calls of any other run as they are henceforth."""
+        for _ in range(3):  # as it is, traced, compiled
+            run()
+        self.takes_new = False
+
     def _warn(self, reason: BaseException | None) -> None:
         text = f"not compiled: {_where(reason)}"
         if text not in self._warned:
@@ -263,8 +269,6 @@ def _lift(module: GraphModule) -> list[Tensor]:
                 inputs[node.target] = graph.placeholder(f"found_{len(found)}")
             found.append(value)
         node.replace_all_uses_with(inputs[node.target])
-        if node is not first:
-            graph.erase_node(node)
     graph.eliminate_dead_code()
     module.recompile()
     return found

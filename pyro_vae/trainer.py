@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
+from pyro_vae.noise import fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
@@ -226,7 +227,7 @@ class Trainer:
                 self.precision,
                 x.device,
             )
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        with fork_rng(x):
             batch = data.batch(torch.arange(min(self.batch_size, len(x)), device=x.device))
         first_steps: dict[Hashable, int] = {}
         for objective.step in count(state.step):
@@ -252,8 +253,7 @@ class Trainer:
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
-                with torch.random.fork_rng([x.device] if x.is_cuda else []):
-                    mean_elbo.compile(data.val.x, data.val.y)
+                mean_elbo.compile(data.val.x, data.val.y)
                 log.info(
                     "compiled in %.1f s, %.2f ms a step",
                     time.monotonic() - started,
@@ -287,7 +287,7 @@ class Trainer:
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float]:
         """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
-        with torch.random.fork_rng([data.val.x.device] if data.val.x.is_cuda else []):
+        with fork_rng(data.val.x):
             torch.manual_seed(0)
             elbo, log_likelihood = mean_elbo(data.val.x, data.val.y)
         return elbo, log_likelihood - elbo

@@ -17,6 +17,7 @@ from torch.distributions import constraints
 from pyro_vae.data.arrays import as_numpy, unit_floats
 from pyro_vae.errors import BadInput, one_of, positive_int
 from pyro_vae.guides import Diagonal
+from pyro_vae.noise import fork_rng
 
 CONDITIONINGS = ("none", "prior", "concat")
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
@@ -259,7 +260,7 @@ class VAE(nn.Module):
         try:
             mean: Tensor = q.mean
         except NotImplementedError:
-            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            with fork_rng(x):
                 torch.manual_seed(0)
                 mean = q.sample((100,)).mean(0)
         return mean

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.marginal.weights import slices
+from pyro_vae.noise import fork_rng
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.tracing import Compiled
 from pyro_vae.vae import VAE
@@ -38,11 +39,10 @@ class MeanELBO:
         return elbo, log_likelihood
 
     def compile(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Compile it for such data; a last, smaller chunk of them runs as it is."""
+        """Compile it for such data; a last, smaller chunk of them runs as it is. No noise is used up."""
         self.sums = compiled = Compiled(self._sums)
-        for _ in range(3):  # as it is, traced, compiled
-            self(*next(slices(self.num_rows, x, y)))
-        compiled.takes_new = False
+        with fork_rng(x):
+            compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
 
     def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
         self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)

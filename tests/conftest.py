@@ -30,6 +30,19 @@ def fresh_state():
     pyro.set_rng_seed(0)
 
 
+@pytest.fixture
+def as_traced(monkeypatch):
+    """No compiler: graphs run as they have been traced. Quick, and all but the compiler is as users have it."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @dataclass
 class PPCA:
     """Probabilistic PCA as a VAE: x = W z + b + σ ε, in double precision, with all that is known of it."""

@@ -26,22 +26,9 @@ from pyro_vae.objectives import IWAE
 from pyro_vae.priors import StandardNormal
 from pyro_vae.vae import VAE
 
-pytestmark = pytest.mark.filterwarnings("error:not compiled")
+pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.filterwarnings("error:not compiled")]
 COMPILED = {Trace_ELBO: CompiledTrace_ELBO, TraceMeanField_ELBO: CompiledTraceMeanField_ELBO, IWAE: CompiledIWAE}
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def as_traced(monkeypatch):
-    """No compiler: graphs run as they have been traced, which is all that these tests are about, in half the time."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
 
 
 # Programs: each returns model, guide and arguments, anew

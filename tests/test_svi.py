@@ -24,12 +24,6 @@ ADAM = partial(torch.optim.Adam, lr=0.01)
 
 
 @pytest.fixture
-def as_traced(monkeypatch):
-    """Graphs run as they have been traced, compiled by nobody."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
-
-
-@pytest.fixture
 def by_aot_eager(monkeypatch):
     """All of torch.compile but the code generator."""
     real = torch.compile

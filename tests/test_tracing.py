@@ -25,20 +25,8 @@ from pyro_vae.networks import MLP
 from pyro_vae.tracing import Compiled, compiled, with_gradients
 from pyro_vae.vae import VAE
 
+pytestmark = pytest.mark.usefixtures("double")
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)  # sums in another order, at most
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def as_traced(monkeypatch):
-    """No compiler: graphs run as they have been traced, which is all that these tests are about."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
 
 
 @contextmanager

@@ -163,17 +163,11 @@ def train(vae, data, objective=None, settings=None, **fit_with):
     return torch.nn.utils.parameters_to_vector(vae.parameters()).detach(), rows, state
 
 
-@pytest.fixture
-def without_inductor(monkeypatch):
-    """What has been traced runs as it is: quick, and all but the compiler is as users have it."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
-
-
 OBJECTIVES = [TraceMeanField_ELBO(), IWAE(5), KLAnnealing(num_epochs=2), VariationalEM(e_steps=2, m_steps=3)]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
-def test_compiled_training_is_the_same_training(small_vae, data, objective, without_inductor):
+def test_compiled_training_is_the_same_training(small_vae, data, objective, as_traced):
     """70 datapoints in batches of 20: the last, of 10, runs as it is."""
     twin = deepcopy(small_vae)
     expected, rows, state = train(small_vae, data, objective, {"compile": False})
@@ -193,7 +187,7 @@ def test_inductor_trains_as_well(small_vae, data):
 
 
 @pytest.mark.parametrize(("seconds", "compiled"), [(0.0, True), (1e9, False)])
-def test_auto_compiles_if_that_is_paid_back(small_vae, data, without_inductor, monkeypatch, caplog, seconds, compiled):
+def test_auto_compiles_if_that_is_paid_back(small_vae, data, as_traced, monkeypatch, caplog, seconds, compiled):
     monkeypatch.setattr("pyro_vae.payback.COMPILE_SECONDS", seconds)
     with caplog.at_level("INFO"):
         _, _, state = train(small_vae, data)
@@ -207,7 +201,7 @@ def test_auto_compiles_if_that_is_paid_back(small_vae, data, without_inductor, m
     assert state.compiled is not compiled
 
 
-def test_one_trajectory_whether_interrupted_or_not(small_vae, data, without_inductor):
+def test_one_trajectory_whether_interrupted_or_not(small_vae, data, as_traced):
     """Compiling uses up no noise and learns nothing, at the start or at a resumption."""
     twin = deepcopy(small_vae)
     expected, _, _ = train(small_vae, data, None, {"compile": True, "max_epochs": 4})

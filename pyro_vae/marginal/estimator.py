@@ -15,6 +15,7 @@ from pyro_vae.errors import NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.weights import Program, base_of, slices, trace
+from pyro_vae.noise import fork_rng
 
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
@@ -46,7 +47,7 @@ class Estimator(ABC):
             BadInput: as `check` does.
         """
         with pyro.validation_enabled(False):
-            with torch.random.fork_rng([x.device] if x.is_cuda else []):  # the same draws, checked or not
+            with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             return self.estimate(model, guide, x, y, progress)
 
