@@ -16,6 +16,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
+from torch._dynamo import lookup_backend
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -183,7 +184,9 @@ class _Graph:
             if self.on_gpu:
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.no_grad():
-                results = self.run(*tensors, *self.found)
+                if not self.has_run:
+                    self.run = self._compile(tensors)
+                results = self.run(*tensors)
                 computed = [result.clone() for result in results] if self.on_gpu and self.keep else results
         except Exception as error:
             if self.has_run:
@@ -220,16 +223,21 @@ class _Graph:
         values, self.result = tree_flatten(results[0])
         index = {id(alias): _Argument(i) for i, alias in enumerate(aliases)}
         self.known = [_COMPUTED if _is_computed(value) else index.get(id(value), value) for value in values]
-        self.found = _lift(graph)
+        self.run = graph
+        self.found = [*graph.parameters(), *graph.buffers()]
         self.kinds = [_kind(tensor) for tensor in self.found]
-        options: dict[str, Any] | None = None
-        if self.backend == "inductor":
-            self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
-            options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
-            for tensor in self.found if self.on_gpu else ():  # parameters stay where they are: no copies into a graph
-                torch._dynamo.mark_static_address(tensor)
-        self.run = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend, options=options)
+        self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
         return self._result([value for value in values if _is_computed(value)], tensors)
+
+    def _compile(self, tensors: list[Tensor]) -> Callable[..., Any]:
+        """What the backend makes of the graph: without Dynamo, whose guards ask again what the signature tells."""
+        assert isinstance(self.run, GraphModule)
+        if self.backend == "inductor":
+            options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
+            run: Callable[..., Any] = torch._inductor.compile(self.run, tensors, options)
+        else:
+            run = lookup_backend(self.backend)(self.run, tensors)
+        return run
 
     def _result(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
         left = iter(computed)
@@ -253,25 +261,6 @@ class _Argument:
 def _is_computed(value: Any) -> bool:
     """Whether it is a result; parameters among the results are what they are."""
     return isinstance(value, Tensor) and not value.requires_grad
-
-
-def _lift(module: GraphModule) -> list[Tensor]:
-    """Make the tensors that the graph has found outside its arguments inputs of it, after the others; returns them."""
-    graph, inputs = module.graph, {}
-    found: list[Tensor] = []
-    first = next(node for node in graph.nodes if node.op != "placeholder")
-    for node in graph.nodes:
-        value = getattr(module, str(node.target), None) if node.op == "get_attr" else None
-        if not isinstance(value, Tensor):
-            continue
-        if node.target not in inputs:
-            with graph.inserting_before(first):
-                inputs[node.target] = graph.placeholder(f"found_{len(found)}")
-            found.append(value)
-        node.replace_all_uses_with(inputs[node.target])
-    graph.eliminate_dead_code()
-    module.recompile()
-    return found
 
 
 class _WithoutValues(TorchFunctionMode):
