@@ -1,9 +1,24 @@
-"""What a run saves, and how: atomically; loading never runs code from the file."""
+"""What a run saves, and how: atomically, the one before kept; loading verifies and never runs code from the file.
+
+A checkpoint, format 1, is a zip archive as `torch.save` writes it, uncompressed, whose entries carry CRC-32 checksums:
+a dict of tensors, numbers, strings and containers of them with the `KEYS`
+
+    format      1
+    config      the composed configuration
+    data_shape  of one datapoint
+    vae         state_dict of the model and the guide
+    optim       `JointOptim.get_state()`
+    rng         `get_rng_state()` of each process
+    state       `trainer.State`
+    num_classes of the labels, or None
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +26,27 @@ import torch
 
 from pyro_vae.errors import BadInput, one_line
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 KEYS = frozenset({"config", "data_shape", "vae", "optim", "rng", "state"})
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds all of it or what it held before, even if the machine stops."""
+def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
+    """Write `content` so that `path` holds all of it or what it held before, even if the machine stops.
+
+    What it held before gets the name `keep`, if given; cut off between the two, there is no `path`.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.is_file():
+            path.replace(keep)
         temporary.replace(path)
+        _sync_names(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:  # as of write and fsync
@@ -31,34 +54,95 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def save(paths: list[Path], checkpoint: dict[str, Any]) -> None:
-    """Save one checkpoint under each of `paths`, each of them replaced atomically.
+def _sync_names(folder: Path) -> None:
+    """Renamed files keep their new names, should the machine stop."""
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Checkpoints:
+    """The checkpoints of a run: `last.pt`, `previous.pt`, the one before, and `best.pt`.
 
     Args:
-        paths: files.
-        checkpoint: `KEYS`, whose values are tensors, numbers, strings and containers of them.
+        run_dir: the run, whose checkpoints/ they are.
     """
-    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError; writing bytes does
-    torch.save({"format": FORMAT, **checkpoint}, buffer)
-    for path in paths:
-        write_atomically(path, buffer.getvalue())
+
+    def __init__(self, run_dir: Path) -> None:
+        self.folder = run_dir / "checkpoints"
+        self.last, self.previous, self.best = (self.folder / f"{name}.pt" for name in ("last", "previous", "best"))
+        self.damaged = False
+
+    def exist(self) -> bool:
+        """Whether there is one to go on from."""
+        return self.last.is_file() or self.previous.is_file()
+
+    def save(self, checkpoint: dict[str, Any], is_best: bool = False) -> None:
+        """Save as the last, and as the best if it is. Cut off at any place, `load_last` finds it or the one before.
+
+        Args:
+            checkpoint: `KEYS`, whose values are tensors, numbers, strings and containers of them.
+            is_best: whether to.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch.save to a full disk raises no OSError; writing bytes does
+        torch.save({"format": FORMAT, **checkpoint}, buffer)
+        if is_best:  # first: cut off after it, a resumed run does the epoch again and writes both
+            write_atomically(self.best, buffer.getvalue())
+        aside = self.last.with_suffix(".damaged") if self.damaged else self.previous
+        write_atomically(self.last, buffer.getvalue(), keep=aside)
+        self.damaged = False
+
+    def load_last(self, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """The last checkpoint; if its file is damaged, the one before, with a warning: the next `save` puts it aside.
+
+        Raises:
+            BadInput: if neither can be read.
+        """
+        try:
+            return load(self.last, device)
+        except BadInput as error:
+            if not self.previous.is_file():
+                raise
+            saved = load(self.previous, device)
+            self.damaged = self.last.is_file()
+            log.warning("warning: %s; going on from %s, epoch %d", error, self.previous, saved["state"]["epoch"])
+            return saved
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain containers are accepted (`weights_only=True`).
+    """Read a checkpoint and verify it; only tensors and plain containers are accepted (`weights_only=True`).
 
     Raises:
-        BadInput: if the file is missing, truncated, or no checkpoint of this library.
+        BadInput: if the file is missing, truncated, altered, or no checkpoint of this library.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint")
     try:
+        _verify(path)
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
-        raise BadInput(f"{path} is truncated or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
+        raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
     return checkpoint
+
+
+def _verify(path: Path) -> None:
+    """Compare checksums, which torch writes but does not read; refuse archives that would unpack to more than they are.
+
+    Raises:
+        ValueError: if the file is not what has been written.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        wrong = packed[0] if packed else archive.testzip()
+    if wrong is not None:
+        raise ValueError(f"the checksum of {wrong} does not hold")
 
 
 def _brief(error: Exception) -> str:

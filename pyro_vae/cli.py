@@ -98,15 +98,27 @@ def resumed(argv: list[str]) -> list[str]:
     return argv
 
 
+def one_of_several(argv: list[str]) -> list[str]:
+    """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
+    if "RANK" not in os.environ:
+        return argv
+    from pyro_vae.distributed import agreed_time  # imports torch
+
+    os.environ["PYRO_VAE_TIME"] = agreed_time("%Y-%m-%d_%H-%M-%S")
+    return argv if os.environ["RANK"] == "0" else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+
+
 def check_run_directory(run_dir: Path, resume: bool) -> None:
     """Refuse to overwrite a run, or to go on with none.
 
     Raises:
         BadInput: in either case.
     """
-    if resume and not (run_dir / "checkpoints" / "last.pt").is_file():
+    saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
+    # Hydra writes overrides.yaml after config.yaml: with it, that is whole
+    if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
         raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
-    if not resume and (run_dir / "checkpoints" / "last.pt").exists():
+    if not resume and saved:
         raise BadInput(
             f"{run_dir} already holds a run: resume={run_dir} goes on with it, another hydra.run.dir=DIR starts anew"
         )
@@ -124,6 +136,9 @@ class GuardRunDirectory(Callback):
         self._check([d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()], resume=False)
 
     def _check(self, run_dirs: list[Path], resume: bool) -> None:
+        restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        if restarted or os.environ.get("RANK", "0") != "0":  # the run is this one
+            return
         try:
             for run_dir in run_dirs:
                 check_run_directory(run_dir, resume)

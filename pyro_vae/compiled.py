@@ -21,7 +21,7 @@ class _CompiledELBO(pyro.infer.ELBO):
 
     Args:
         *args: the ELBO's own.
-        backend: of `torch.compile`.
+        backend: see `tracing.Compiled`.
         **kwargs: the ELBO's own.
     """
 

@@ -5,8 +5,10 @@ python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR analysis=all
+torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +26,7 @@ def task(config: DictConfig) -> None:
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment, report  # imports torch
+    from pyro_vae import distributed, experiment, report  # imports torch
     from pyro_vae.trainer import torch_device
 
     estimator, run_dir = instantiate(config.estimator), Path(str(config.run))
@@ -34,7 +36,8 @@ def task(config: DictConfig) -> None:
     data = experiment.build_data(trained_with)
     split = data.split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
-    report.evaluate(vae, data, split, estimator, config, run_dir)
+    with distributed.process_group():
+        report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:  # beside the training set: how the encoder generalizes
         splits = {name: data.split(name).to(device) for name in dict.fromkeys(["train", config.split])}
         report.analyse(vae, splits, estimator, config, run_dir)
@@ -42,6 +45,7 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
+    sys.argv[1:] = cli.one_of_several(sys.argv[1:])
     cli.run(task, "evaluate", __doc__ or "")
 
 

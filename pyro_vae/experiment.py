@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from pyro_vae import checkpoint
+from pyro_vae import checkpoint, distributed
+from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, from_array
@@ -96,10 +97,11 @@ def restore(
     run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
 ) -> tuple[VAE, DictConfig]:
     """`load`, with the configuration the VAE was trained with."""
-    if not (run_dir / "checkpoints").is_dir():
+    checkpoints = Checkpoints(run_dir)
+    if not checkpoints.folder.is_dir():
         raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
-    path = run_dir / "checkpoints" / f"{which}.pt"
-    saved = checkpoint.load(path, device)
+    path = checkpoints.folder / f"{which}.pt"
+    saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
     # what is called here; a caller that goes on to the data or the optimizer checks those
     check_targets(
         {axis: saved["config"].get(axis) for axis in ("prior", "likelihood", "guide", "network")}, path, trust
@@ -136,7 +138,8 @@ def train(
         BadInput: if the configuration cannot be used, or `run_dir` holds a run already.
         FailedRun: if the loss is NaN or infinite.
     """
-    check_run_directory(run_dir, resume)
+    if distributed.rank() == 0:
+        check_run_directory(run_dir, resume)
     set_seed(config.seed)
     trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
@@ -151,41 +154,48 @@ def train(
     warn_of_misfit(vae, [data.split(name) for name, split in data.splits.items() if len(split)])
     _check(trainer, vae, objective, estimator, data)
 
-    checkpoints = run_dir / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    last, best = checkpoints / "last.pt", checkpoints / "best.pt"
-    state = State()
-    if resume:
-        saved = checkpoint.load(last, device)
-        _load_weights(vae, saved, last)
+    for value in vae.state_dict().values():
+        distributed.from_rank_0(value)
+    if distributed.rank() > 0:  # noise of its own
+        torch.manual_seed(config.seed + distributed.rank())
+    checkpoints, state = Checkpoints(run_dir), State()
+    if resume and checkpoints.exist():
+        saved = checkpoints.load_last(device)
+        _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
-        checkpoint.set_rng_state(saved["rng"])
+        if len(saved["rng"]) == distributed.world_size():
+            checkpoint.set_rng_state(saved["rng"][distributed.rank()])
+        else:
+            log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State(**saved["state"])
         log.info("resumed after epoch %d", state.epoch)
 
-    def save(paths: list[Path]) -> None:
+    def save(is_best: bool = False) -> None:
         content = {
             "config": OmegaConf.to_container(config, resolve=True),
             "data_shape": list(data.data_shape),
             "num_classes": num_classes,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
-            "rng": checkpoint.get_rng_state(),
+            "rng": distributed.gather(checkpoint.get_rng_state()),
             "state": asdict(state),
         }
-        checkpoint.save(paths, content)
+        if distributed.rank() == 0:
+            checkpoints.save(content, is_best)
 
-    if not resume:
-        save([last])  # so that an interrupted first epoch can be resumed as well
-    with deferred_interrupt() as check_interrupt, Metrics(run_dir, state.epoch) as metrics:
+    if not checkpoints.exist():
+        save()  # so that an interrupted first epoch can be resumed as well
+    writing = Metrics(run_dir, state.epoch) if distributed.rank() == 0 else nullcontext()
+    with deferred_interrupt() as check_interrupt, writing as metrics:
 
         def on_epoch(row: dict[str, float], is_best: bool) -> None:
-            metrics.write(row)
-            # the best first: cut off between the two, a resumed run does the epoch again and writes both
-            save([best, last] if is_best else [last])
+            if metrics is not None:
+                metrics.write(row)
+            save(is_best)
 
-        trainer.fit(vae, data, objective, optim, state, on_epoch, on_step=check_interrupt)
-    _load_weights(vae, checkpoint.load(best, device), best)
+        trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
+    distributed.from_rank_0(None)  # which has written it by then
+    _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
     return vae.eval(), state
 
 
@@ -203,15 +213,23 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
 def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
     """The configuration in `run_dir`'s last checkpoint, with the trainer's and estimator's keys overridden.
 
+    Of a run that was cut off before its first checkpoint it is the one that Hydra has written; it starts anew.
     A run with classes of your own needs `+trust=[my_package.MyGuide]`, as in `load`.
 
     Raises:
         BadInput: if `overrides` name another key: the model and its data are what they are.
     """
-    path = run_dir / "checkpoints" / "last.pt"
-    content = checkpoint.load(path)["config"]
+    checkpoints = Checkpoints(run_dir)
+    if checkpoints.exist():
+        path = checkpoints.last
+        content = checkpoints.load_last()["config"]
+    else:
+        path = run_dir / ".hydra" / "config.yaml"
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        log.info("note: %s was cut off before its first checkpoint: it starts anew", run_dir)
     check_targets(content, path, config.get("trust", ()))
     saved = OmegaConf.create(content)
+    make_paths_absolute(saved)
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if key in ("resume", "trust"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,7 @@ class Metrics:
         """Append a row with `COLUMNS` as keys; it is on disk when this returns."""
         csv.DictWriter(self.file, COLUMNS).writerow(row)
         self.file.flush()
+        os.fsync(self.file.fileno())
         for name, value in row.items():
             if "/" in name:
                 self.events.add_scalar(name, value, int(row["epoch"]))

@@ -20,7 +20,6 @@ SAVED = 0.4
 
 def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | None) -> bool:
     """Whether `num_steps` calls of `step`, or `max_seconds` of them, would save more time than compiling takes."""
-    step()
     each = seconds(step)
     total = min(num_steps * each, max_seconds or math.inf)
     worth_it = total * SAVED > COMPILE_SECONDS

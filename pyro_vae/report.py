@@ -14,10 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from pyro_vae import analysis, metrics, plots
+from pyro_vae import analysis, distributed, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
-from pyro_vae.errors import NoEvidence
+from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.experiment import set_seed
 from pyro_vae.marginal import Importance, LogEvidence
 from pyro_vae.marginal.summary import summarize, table, verdict
@@ -42,6 +42,8 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_se
             results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed)[1]
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
+    if distributed.rank() > 0:
+        return
     results["reconstruction_error"] = _reconstruction_error(vae, data.test)
     config_ = OmegaConf.to_container(config, resolve=True)
     _write_json(run_dir / "results.json", {**results, "train_seconds": train_seconds, "config": config_})
@@ -58,6 +60,8 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_se
 def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Any, config: DictConfig, run_dir: Path) -> None:
     """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures."""
     evidence, summary = _estimate(vae, data, split, estimator, config.seed)
+    if distributed.rank() > 0:
+        return
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
     path.parent.mkdir(exist_ok=True)
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
@@ -83,6 +87,8 @@ def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConf
 
     Where `config.num_data` is null, gaps are those of the first 100 datapoints, surgery is that of the first 1000.
     """
+    if distributed.rank() > 0:
+        return
     what = config.analysis
     folder = run_dir / "evaluations"
     folder.mkdir(exist_ok=True)
@@ -125,11 +131,17 @@ def _warn(warning: str | None) -> None:
 
 
 def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
-    set_seed(seed)
+    set_seed(seed + distributed.rank())
+    own = split.share()
+    if len(split) < distributed.world_size():
+        raise BadInput(f"{len(split)} datapoints leave some of {distributed.world_size()} processes none")
     name = type(estimator).__name__.lower()
-    total = len(split) * estimator.num_samples
-    with tqdm(total=total, desc=name, unit="draw", unit_scale=True, disable=None) as bar:
-        evidence = estimator(vae.model, vae.guide, split.x, split.y, progress=bar.update)
+    total = len(own) * estimator.num_samples
+    with tqdm(
+        total=total, desc=name, unit="draw", unit_scale=True, disable=True if distributed.rank() else None
+    ) as bar:
+        evidence = estimator(vae.model, vae.guide, own.x, own.y, progress=bar.update)
+    evidence = LogEvidence.cat(distributed.gather(evidence))
     summary = summarize(evidence, name)
     bits = bits_per_dim(summary["log_px"], vae, data, split.x)
     return evidence, summary if bits is None else {**summary, "bits_per_dim": bits}

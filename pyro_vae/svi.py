@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro
@@ -11,9 +11,11 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_vae.distributed import mean, world_size
 from pyro_vae.errors import one_of
 from pyro_vae.marginal.weights import Program
 from pyro_vae.noise import fork_rng
+from pyro_vae.nonfinite import NotFinite
 from pyro_vae.precision import BFloat16Products
 from pyro_vae.tracing import Compiled, owned, with_gradients
 
@@ -31,27 +33,53 @@ class SVI(pyro.infer.SVI):
         optim: steps all parameters of the param store.
         loss: `loss(model, guide, *args)` -> a scalar, or a tuple of it and others that come along.
         precision: of matrix products: `float32`, or `bf16-mixed` (`BFloat16Products`).
+        finite: what a step makes sure of: `loss`, `gradient`. A GPU is waited for.
 
     Raises:
         BadInput: if there is no such precision.
     """
 
     def __init__(
-        self, model: Program, guide: Program, optim: PyroOptim, loss: Callable[..., Any], precision: str = "float32"
+        self,
+        model: Program,
+        guide: Program,
+        optim: PyroOptim,
+        loss: Callable[..., Any],
+        precision: str = "float32",
+        finite: Collection[str] = (),
     ) -> None:
         super().__init__(model, guide, optim, loss)  # type: ignore[no-untyped-call]
         one_of("trainer.precision", precision, PRECISIONS)
+        self.finite = finite
         bf16 = {"context": BFloat16Products} if precision == "bf16-mixed" else {}
         self.gradients: Callable[..., Any] = with_gradients(loss, **bf16)
         """The loss and what comes along, the parameters and their gradients."""
 
-    def step(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        """One step; the loss and what comes along with it, detached."""
+    def step(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> list[Tensor]:
+        """One step; the loss and what comes along with it, detached.
+
+        Args:
+            *args: of the loss.
+            weight: where several processes train, of this one's loss in their mean, the loss whose gradient is
+                followed; what comes along is this one's.
+            **kwargs: of the loss.
+
+        Raises:
+            NotFinite: if it has been looked for; nothing is updated then.
+        """
         values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
+        if world_size() == 1:
+            gradients = owned(gradients)
+        else:
+            values[0], *gradients = mean([values[0], *gradients], weight)
+        if "loss" in self.finite and not values[0].isfinite():
+            raise NotFinite(f"the loss is {values[0].item()}")
+        if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
+            raise NotFinite("the gradient is not finite")
         every = dict(pyro.get_param_store().named_parameters()).values()
         for parameter in every:
             parameter.grad = None
-        for parameter, gradient in zip(parameters, owned(gradients), strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optim(every)
         return [value.clone() for value in values]  # the next step may write over them

@@ -45,7 +45,7 @@ class Compiled:
 
     Args:
         fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
-        backend: of `torch.compile`.
+        backend: `inductor`, or another of Dynamo's.
         after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
             spent as compiling costs never takes twice as long as who knew how many calls would come.
         keep: whether results are still needed after the next call: a CUDA graph writes over them, so they are copied.
@@ -146,7 +146,7 @@ class _Graph:
         fn: what to trace.
         leaves: its arguments: tensors are inputs of the graph, all else is part of it.
         structure: of the arguments.
-        backend: of `torch.compile`.
+        backend: see `Compiled`.
         keep: whether to copy results that a CUDA graph would write over.
     """
 
@@ -229,7 +229,7 @@ class _Graph:
         self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
         return self._result([value for value in values if _is_computed(value)], tensors)
 
-    def _compile(self, tensors: list[Tensor]) -> Callable[..., Any]:
+    def _compile(self, tensors: list[Any]) -> Callable[..., Any]:
         """What the backend makes of the graph: without Dynamo, whose guards ask again what the signature tells."""
         assert isinstance(self.run, GraphModule)
         if self.backend == "inductor":

@@ -4,6 +4,7 @@ python -m pyro_vae.train +experiment=bernoulli
 python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
 python -m pyro_vae.train data=array data.path=FILE.npy likelihood=gaussian
 python -m pyro_vae.train resume=DIR trainer.max_epochs=200
+torchrun --nproc_per_node=2 -m pyro_vae.train +experiment=bernoulli
 """
 
 import logging
@@ -22,12 +23,12 @@ def task(config: DictConfig) -> None:
     """One run, in Hydra's output directory or in that of `resume`."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment, report  # imports torch
+    from pyro_vae import distributed, experiment, report  # imports torch
 
     hydra = HydraConfig.get()
-    resume = config.resume is not None
-    run_dir = Path(str(config.resume) if resume else hydra.runtime.output_dir)
-    if resume:
+    run_dir = Path(str(hydra.runtime.output_dir if config.resume is None else config.resume))
+    resume = config.resume is not None or distributed.attempt() > 0
+    if config.resume is not None:
         config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
     else:
         experiment.make_paths_absolute(config)
@@ -36,18 +37,17 @@ def task(config: DictConfig) -> None:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now
         data = experiment.build_data(config)
         data.split("test")
-        vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
-        report.report(vae, data, estimator, config, state.seconds, run_dir)
+        with distributed.process_group():
+            vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
+            report.report(vae, data, estimator, config, state.seconds, run_dir)
     except KeyboardInterrupt:
-        if not (run_dir / "checkpoints" / "last.pt").exists():
-            raise
         raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)
 
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = cli.resumed(sys.argv[1:])
+    sys.argv[1:] = cli.one_of_several(cli.resumed(sys.argv[1:]))
     cli.run(task, "train", __doc__ or "")
 
 

@@ -17,9 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pyro_vae import distributed
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
 from pyro_vae.noise import fork_rng
+from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
 from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
@@ -28,6 +30,10 @@ from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
+
+ADVICE = "try a smaller optimizer.lr, trainer.clip_norm=10 or trainer.on_nan=skip"
+
+Batch = tuple[Tensor, Tensor | None]
 
 REPORT_EVERY = 100
 """Steps between looks at the loss: on a GPU each waits for it."""
@@ -44,6 +50,7 @@ class State:
             β-VAE keeps the epoch that is best at what it was trained for.
         best_epoch: when that was.
         seconds: time spent on epochs, validation included.
+        skipped: steps skipped by `on_nan=skip`.
         compiled: whether steps are compiled; None: not decided yet. A resumed run goes on in the same way: compiled
             code rounds differently.
     """
@@ -53,6 +60,7 @@ class State:
     best_elbo: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     compiled: bool | None = None
 
     def end_epoch(
@@ -78,11 +86,11 @@ class State:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Optimizes model and guide together with Pyro's SVI.
+    """Optimizes model and guide together with Pyro's SVI; several processes do so together (`distributed`).
 
     Args:
         max_epochs: stop after so many epochs.
-        batch_size: datapoints a step; the last batch of an epoch may be shorter.
+        batch_size: datapoints a step, of all processes together; the last batch of an epoch may be shorter.
         patience: stop when the validation ELBO has not improved for so many epochs; None: never.
         max_seconds: stop, within an epoch if need be, after so much time; None: never.
         clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
@@ -91,6 +99,8 @@ class Trainer:
         compile: trace the loss and its gradient once and compile them (`svi.SVI.compile`): True, False, or `auto`: if
             the run is long enough to pay that back. A last, shorter batch runs as it is.
         precision: `float32`, or `bf16-mixed`: matrix products in bfloat16, all else in float32; validation is float32.
+        on_nan: `stop` at a loss that is NaN or infinite, on a GPU within 100 steps; or `skip` the steps whose loss or
+            gradient is, and count them: a GPU then waits for each.
     """
 
     max_epochs: int = 100
@@ -102,6 +112,7 @@ class Trainer:
     device: str = "auto"
     compile: bool | str = "auto"
     precision: str = "float32"
+    on_nan: str = "stop"
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "val_num_samples", "patience"):
@@ -111,6 +122,7 @@ class Trainer:
             positive("trainer.max_seconds", self.max_seconds)
         true_false_auto("trainer.compile", self.compile)
         one_of("trainer.precision", self.precision, PRECISIONS)
+        one_of("trainer.on_nan", self.on_nan, ("stop", "skip"))
 
     def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
         """Refuse an objective that cannot train this model; a note for the user, if there is something to know.
@@ -129,6 +141,7 @@ class Trainer:
         optim: JointOptim,
         state: State,
         on_epoch: Callable[[dict[str, float], bool], None],
+        on_start: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """Train `vae` in place, from `state` on, which is advanced.
@@ -140,36 +153,47 @@ class Trainer:
             optim: steps the parameters.
             state: where to go on.
             on_epoch: called with the epoch's row of metrics and whether its validation ELBO is the best yet.
+            on_start: called when `state` tells all that has been decided before the first step.
             on_step: called after every step; what it raises ends the training.
 
         Raises:
+            BadInput: if batches or the validation set are too small to be shared by all processes.
             FailedRun: if the loss or the validation ELBO is NaN or infinite.
         """
         started = time.monotonic() - state.seconds
+        fewest = {"batch": min(self.batch_size, len(data.train)), "validation set": len(data.val)}
+        for name, size in fewest.items():
+            if size < distributed.world_size():
+                raise BadInput(f"a {name} of {size} leaves some of {distributed.world_size()} processes no datapoint")
 
         def out_of_time() -> bool:
-            return self.max_seconds is not None and time.monotonic() - started >= self.max_seconds
+            return self.max_seconds is not None and distributed.anyone(time.monotonic() - started >= self.max_seconds)
 
         def after_step() -> bool:
             bar.update()
             on_step()
             return out_of_time()
 
-        svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision)
+        finite = {"skip": ["loss", "gradient"], "stop": [] if data.train.x.is_cuda else ["loss"]}[self.on_nan]
+        svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision, finite)
         mean_elbo = MeanELBO(vae, self.val_num_samples)
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
-        bar = tqdm(total=num_steps, initial=state.step, disable=None)
+        bar = tqdm(total=num_steps, initial=state.step, disable=True if distributed.rank() else None)
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
             if state.epoch < self.max_epochs and not self.stalled(state):
+                undecided = state.compiled is None
                 self.prepare(svi, mean_elbo, data, objective, state)
+                if undecided:
+                    on_start()
             while state.epoch < self.max_epochs and not self.stalled(state):
                 if out_of_time() and state.epoch > 0:
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, val_kl = self.validate(mean_elbo, data)
-                self.check_finite("the validation ELBO", val_elbo, f"epoch {state.epoch + 1}")
+                if not math.isfinite(val_elbo):
+                    raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {ADVICE}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
@@ -197,21 +221,37 @@ class Trainer:
         Raises:
             FailedRun: if a loss is NaN or infinite.
         """
-        N, seen = len(data.train), 0
+        N, seen, used, skipped = len(data.train), 0, 0, state.skipped
+        order = distributed.from_rank_0(torch.randperm(N)).to(data.train.x.device)
+        # a shorter batch at the end that would leave a process with nothing is left out
+        batches = [batch for batch in order.split(self.batch_size) if len(batch) >= distributed.world_size()]
         reported: list[Tensor] = []
         sums = torch.zeros(2, dtype=torch.float64)
         with pyro.validation_enabled(False):  # `prepare` has looked at every value
-            for index in torch.randperm(N).to(data.train.x.device).split(self.batch_size):
+            for whole in batches:
+                index = distributed.share(whole)
                 objective.step, objective.epoch = state.step, state.epoch + seen / N
-                reported.append(svi.step(*data.batch(index), objective.variant)[1])
-                seen += len(index)
+                batch, noise = data.batch(index), torch.get_rng_state()
+                seen += len(whole)
                 state.step += 1
+                try:
+                    reported.append(svi.step(*batch, objective.variant, weight=len(index) / len(whole))[1])
+                    used += len(whole)
+                except NotFinite as error:
+                    if self.on_nan == "stop":
+                        torch.set_rng_state(noise)
+                        raise self.failure(f"{error} at step {state.step}", svi, batch, state) from error
+                    state.skipped += 1
                 stop = after_step()
-                if stop or seen == N or len(reported) == REPORT_EVERY:
-                    sums += self.settle(reported, state)
+                if stop or whole is batches[-1] or len(reported) == REPORT_EVERY:
+                    sums += self.settle(reported, svi, batch, state)
                 if stop:
                     break
-        elbo, log_likelihood = (sums / seen).tolist()
+        if state.skipped > skipped:
+            log.warning("warning: epoch %d: %d steps skipped, not finite", state.epoch + 1, state.skipped - skipped)
+        if not used:
+            raise FailedRun(f"epoch {state.epoch + 1}: every step was skipped, none was finite: {ADVICE}")
+        elbo, log_likelihood = (sums / used).tolist()
         return elbo, log_likelihood
 
     def prepare(self, svi: SVI, mean_elbo: MeanELBO, data: Dataset, objective: Any, state: State) -> None:
@@ -228,7 +268,7 @@ class Trainer:
                 x.device,
             )
         with fork_rng(x):
-            batch = data.batch(torch.arange(min(self.batch_size, len(x)), device=x.device))
+            batch = data.batch(distributed.share(torch.arange(min(self.batch_size, len(x)), device=x.device)))
         first_steps: dict[Hashable, int] = {}
         for objective.step in count(state.step):
             first_steps.setdefault(objective.variant, objective.step)
@@ -249,37 +289,38 @@ class Trainer:
                 state.compiled = self.compile
             elif state.compiled is None:
                 num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size) / len(first_steps)
-                state.compiled = pays_back(dry_run, num_steps, self.max_seconds)
+                state.compiled = distributed.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds))
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
-                mean_elbo.compile(data.val.x, data.val.y)
+                mean_elbo.compile(data.val.share().x, data.val.share().y)
                 log.info(
                     "compiled in %.1f s, %.2f ms a step",
                     time.monotonic() - started,
                     1e3 * seconds(dry_run) / len(first_steps),
                 )
 
-    def settle(self, reported: list[Tensor], state: State) -> Tensor:
+    def settle(self, reported: list[Tensor], svi: SVI, batch: Batch, state: State) -> Tensor:
         """Take in what the last steps reported: the sums of ELBO and log-likelihood. Here the device is waited for.
 
         Raises:
             FailedRun: if a loss was NaN or infinite.
         """
+        if not reported:  # all of them skipped, by all processes
+            return torch.zeros(2, dtype=torch.float64)
         rows = torch.stack(reported).double().cpu()
         for i, loss in enumerate(rows[:, 0].tolist()):
-            self.check_finite("the loss", loss, f"step {state.step - len(rows) + i + 1} of epoch {state.epoch + 1}")
+            if not math.isfinite(loss):
+                raise self.failure(f"the loss is {loss} at step {state.step - len(rows) + i + 1}", svi, batch, state)
         reported.clear()
-        return rows[:, 1:].sum(0)
+        return distributed.total(rows[:, 1:].sum(0))
 
-    def check_finite(self, name: str, value: float, where: str) -> None:
-        """Stop before what is not a number gets into a checkpoint.
-
-        Raises:
-            FailedRun: if `value` is NaN or infinite.
-        """
-        if not math.isfinite(value):
-            raise FailedRun(f"{name} is {value} at {where}: try a smaller optimizer.lr or trainer.clip_norm=10")
+    def failure(self, what: str, svi: SVI, batch: Batch, state: State) -> FailedRun:
+        """Stop before what is not a number gets into a checkpoint, and say where it comes from."""
+        where = offending_site(svi.model, svi.guide, *batch)
+        return FailedRun(
+            f"{what} of epoch {state.epoch + 1}: {where}; the checkpoint of epoch {state.epoch} stays: {ADVICE}"
+        )
 
     def stalled(self, state: State) -> bool:
         """Whether the validation ELBO has not improved for `patience` epochs."""
@@ -287,9 +328,11 @@ class Trainer:
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float]:
         """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
-        with fork_rng(data.val.x):
-            torch.manual_seed(0)
-            elbo, log_likelihood = mean_elbo(data.val.x, data.val.y)
+        val = data.val.share()
+        with fork_rng(val.x):
+            torch.manual_seed(distributed.rank())
+            own = mean_elbo(val.x, val.y)
+        elbo, log_likelihood = distributed.mean([torch.tensor(own)], len(val) / len(data.val))[0].tolist()
         return elbo, log_likelihood - elbo
 
 
@@ -307,13 +350,13 @@ def reported_loss(objective: Any) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU if there is one.
+    """The device of that name; `auto` is a GPU if there is one, a process's own where several run on a machine.
 
     Raises:
         BadInput: if torch does not have it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(str(name))
         torch.zeros(1, device=device)

@@ -33,7 +33,7 @@ def fresh_state():
 @pytest.fixture
 def as_traced(monkeypatch):
     """No compiler: graphs run as they have been traced. Quick, and all but the compiler is as users have it."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
 
 
 @pytest.fixture

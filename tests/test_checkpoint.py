@@ -5,50 +5,53 @@ import pytest
 import torch
 
 from pyro_vae import checkpoint
+from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.errors import BadInput
 
 FULL = dict.fromkeys(checkpoint.KEYS)
 
 
 def test_round_trip(tmp_path):
-    paths = [tmp_path / "last.pt", tmp_path / "best.pt"]
     content = FULL | {"vae": {"w": torch.arange(3.0)}, "config": {"a": [1, None, "x"]}, "best": float("-inf")}
-    checkpoint.save(paths, content)
-    for path in paths:
+    checkpoints = Checkpoints(tmp_path)
+    assert not checkpoints.exist()
+    checkpoints.save(content, is_best=True)
+    assert checkpoints.exist()
+    for path in (checkpoints.last, checkpoints.best):
         loaded = checkpoint.load(path)
         assert torch.equal(loaded["vae"]["w"], content["vae"]["w"])
         assert loaded["config"] == content["config"]
         assert loaded["best"] == content["best"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(p.name for p in checkpoints.folder.iterdir()) == ["best.pt", "last.pt"]
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch, failing):
-    path = tmp_path / "last.pt"
-    checkpoint.save([path], FULL | {"state": 1})
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(FULL | {"state": 1})
 
     def no_space(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (type(path), "replace")), no_space)
+    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (type(tmp_path), "replace")), no_space)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save([path], FULL | {"state": 2})
-    assert checkpoint.load(path)["state"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+        checkpoints.save(FULL | {"state": 2})
+    assert checkpoint.load(checkpoints.last)["state"] == 1
+    assert [p.name for p in checkpoints.folder.iterdir()] == ["last.pt"]
 
 
 def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
-    path = tmp_path / "last.pt"
+    path = Checkpoints(tmp_path).last
     with pytest.raises(BadInput, match=r"last\.pt: no such checkpoint"):
         checkpoint.load(path)
-    checkpoint.save([path], FULL | {"vae": torch.zeros(1000)})
+    Checkpoints(tmp_path).save(FULL | {"vae": torch.zeros(1000)})
     whole = path.read_bytes()
     for n in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:n])
-        with pytest.raises(BadInput, match=r"last\.pt is truncated or no checkpoint"):
+        with pytest.raises(BadInput, match=r"last\.pt is damaged or no checkpoint"):
             checkpoint.load(path)
     path.write_text("hello")
-    with pytest.raises(BadInput, match="truncated or no checkpoint"):
+    with pytest.raises(BadInput, match="damaged or no checkpoint"):
         checkpoint.load(path)
     for foreign in ({"w": torch.zeros(1)}, torch.zeros(1), FULL | {"format": 999}, {"format": checkpoint.FORMAT}):
         torch.save(foreign, path)

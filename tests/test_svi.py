@@ -1,6 +1,7 @@
 """The trainer's SVI, against Pyro's with the same optimizer on the same noise."""
 
 import copy
+import math
 from functools import partial
 
 import pyro
@@ -12,6 +13,7 @@ from torch._dynamo import lookup_backend
 from torch.nn.utils import parameters_to_vector
 
 from pyro_vae.errors import BadInput
+from pyro_vae.nonfinite import NotFinite
 from pyro_vae.objectives import IWAE, KLAnnealing, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.objectives.elbo import surrogate_loss
 from pyro_vae.optim import JointOptim
@@ -296,3 +298,20 @@ def test_bf16_mixed(small_vae, as_traced, compiled):
 def test_refuses_other_precisions(small_vae):
     with pytest.raises(BadInput, match="trainer.precision=float16"):
         SVI(small_vae.model, small_vae.guide, JointOptim(ADAM), Trace_ELBO().differentiable_loss, "float16")
+
+
+def test_a_gradient_that_is_not_finite_is_not_followed_where_it_is_looked_at():
+    """The loss is finite: √p at p = 0."""
+    for finite, expected in ((("loss",), math.nan), (("loss", "gradient"), 0.0)):
+        pyro.clear_param_store()
+
+        def loss(model, guide):
+            return pyro.param("p", torch.tensor(0.0)).sqrt() * 0
+
+        svi = SVI(None, None, JointOptim(ADAM), loss, finite=finite)
+        if "gradient" in finite:
+            with pytest.raises(NotFinite, match="gradient"):
+                svi.step()
+        else:
+            svi.step()
+        assert pyro.param("p").item() == pytest.approx(expected, nan_ok=True)

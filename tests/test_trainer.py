@@ -2,11 +2,14 @@ import math
 from copy import deepcopy
 from functools import partial
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.nonfinite import offending_site
 from pyro_vae.objectives import IWAE, KLAnnealing, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -118,6 +121,62 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, d
     with pytest.raises(FailedRun, match="loss is nan at step 5 of epoch 2"):
         fit(small_vae, data, max_epochs=5, on_epoch=poison)
     assert len(rows) == 1
+
+
+def test_a_failed_run_names_the_site_and_the_checkpoint(small_vae, data):
+    data.train.x[60, 0] = math.nan  # the encoder makes a NaN of it, before the likelihood meets it
+    where = "the value of the guide's site z is not finite; the checkpoint of epoch 0 stays"
+    with pytest.raises(FailedRun, match=rf"loss is nan at step \d of epoch 1: {where}"):
+        fit(small_vae, data, max_epochs=5)
+    assert all(p.isfinite().all() for p in small_vae.parameters())  # the step has not been made
+
+
+def infinite_weight(vae):
+    next(vae.decoder.parameters()).data.fill_(math.inf)
+
+
+def huge_scale(vae):
+    vae.posterior.loc_log_scale.bias.data.fill_(1e300)
+
+
+def no_density(vae):
+    vae.likelihood.forward = lambda h: dist.Normal(torch.zeros_like(h), math.nan).to_event(1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        (infinite_weight, "the parameter decoder.0.weight is not finite"),
+        (huge_scale, "the value of the guide's site z is not finite"),
+        (no_density, "the log-density of the model's site x is not finite"),
+        (lambda vae: None, "every site is finite"),
+    ],
+)
+def test_offending_site(small_vae, data, spoil, where):
+    spoil(small_vae)
+    with pyro.validation_enabled(False):
+        small_vae.guide(data.train.x), small_vae.model(data.train.x)  # their parameters into the store
+    assert where in offending_site(small_vae.model, small_vae.guide, data.train.x, None)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(small_vae, data, caplog):
+    data.train.x[60, 0] = math.nan  # in one of the 4 batches of each epoch
+    rows, state = fit(small_vae, data, lr=0.02, max_epochs=60, on_nan="skip")
+    assert state.skipped == 60
+    assert state.step == 240
+    assert all(math.isfinite(value) for row, _ in rows for value in row.values())
+    assert rows[-1][0]["train/elbo"] == pytest.approx(rows[-1][0]["val/elbo"], abs=0.5)  # the mean of what was used
+    assert "epoch 60: 1 steps skipped" in caplog.text
+
+
+def test_when_every_step_is_skipped_the_run_has_failed(small_vae, data):
+    class Spoilt(TraceMeanField_ELBO):
+        def differentiable_loss(self, *args):
+            return super().differentiable_loss(*args) * math.nan
+
+    optim = JointOptim(partial(torch.optim.Adam, lr=0.01))
+    with pytest.raises(FailedRun, match="epoch 1: every step was skipped"):
+        Trainer(on_nan="skip").fit(small_vae, data, Spoilt(), optim, State(), on_epoch=lambda row, best: None)
 
 
 def test_two_vaes_in_one_process_do_not_share_parameters(small_vae, data):

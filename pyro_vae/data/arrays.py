@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +56,27 @@ def _read(path: str, key: str | None, option: str = "key", labels: str | None = 
                 key = others[0]
             if key not in loaded.files:
                 raise BadInput(f"data.{option}={key} is no entry of {path}: choose one of {', '.join(loaded.files)}")
+            _refuse_bomb(file, str(key))
             entry: np.ndarray = loaded[key]
             return entry
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         raise BadInput(f"data.path={path} is no readable .npy or .npz file ({one_line(error)})") from error
+
+
+def _refuse_bomb(file: Path, key: str) -> None:
+    """Refuse a compressed entry of a .npz file that would fill the memory.
+
+    Raises:
+        BadInput: if it and the copies made of it would.
+    """
+    with zipfile.ZipFile(file) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    size, memory = sizes.get(f"{key}.npy", sizes.get(key, 0)), physical_memory()
+    if 4 * size > memory:
+        gib = 2.0**30
+        raise BadInput(f"data.path={file}: {key} unpacks to {size / gib:.1f} GiB: too much for {memory / gib:.1f} GiB")
 
 
 def from_array(
@@ -113,6 +131,12 @@ def _labels(y: np.ndarray, n: int, name: str) -> Tensor:
     if (labels < 0).any() or (labels != y).any():
         raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0 on")
     return torch.from_numpy(labels)
+
+
+def physical_memory() -> float:
+    """Bytes of memory that this machine has; infinite where the system does not say."""
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else math.inf
 
 
 def as_numpy(x: np.ndarray | Tensor) -> np.ndarray:

@@ -72,6 +72,7 @@ class ExactEM:
         optim: Any,
         state: State,
         on_epoch: Callable[[dict[str, float], bool], None],
+        on_start: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyro_vae.data.dataset import Dataset, Split, bernoulli, three_way_split
+from pyro_vae.data.dataset import Dataset, Split, bernoulli, three_way_split, thresholds
 from pyro_vae.errors import BadInput
 
 
@@ -179,9 +179,9 @@ def test_refuses_bad_settings(make, message):
 
 def test_bernoulli_draws_with_the_probabilities_it_is_given():
     p = torch.tensor([0.0, 1e-3, 0.1, 0.5, 0.9, 1.0])
-    draws = bernoulli(p.repeat(1_000_001, 1))  # no multiple of four: the last bits are cut off
+    draws = bernoulli(thresholds(p.repeat(1_000_001, 1)))  # no multiple of four: the last bits are cut off
     assert set(draws.unique().tolist()) == {0.0, 1.0}
-    assert draws.dtype == p.dtype
+    assert bernoulli(thresholds(p), torch.float64).dtype == torch.float64
     mean, se = draws.double().mean(0), (p * (1 - p) / len(draws)).sqrt()
     assert ((mean - p).abs() <= 4.5 * se + 2**-17).all()  # p is rounded to 1/65536
     assert (mean[0], mean[-1]) == (0, 1)  # never and always, not nearly
@@ -195,4 +195,4 @@ def test_bernoulli_is_exact_to_a_65536th():
     for p, share in ((0.5, 0.5), (0.5 + 2**-16, 0.5 + 2**-16), (0.5 + 2**-18, 0.5)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "random_", lambda self, *limits: self.copy_(every))
-            assert bernoulli(torch.full((65536,), p, dtype=torch.float64)).mean() == share
+            assert bernoulli(thresholds(torch.full((65536,), p, dtype=torch.float64))).mean() == share
