@@ -29,17 +29,15 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     tracebacks back.
     """
     failed: list[Exception] = []
-    sweep = False
 
     def job(config: DictConfig) -> None:
-        nonlocal sweep
-        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             task(config)
         except Exception as error:
-            failed.append(error)
-            if sweep:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                error.__dict__["of_sweep"] = True  # comes along from another process
                 raise  # Hydra goes on with the other jobs, then names those that failed
+            failed.append(error)
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
@@ -57,7 +55,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         message = str(error) if isinstance(error, FailedRun) else explain(error)
         if wants_traceback or message is None:
             traceback.print_exc()
-        bad_input = message is not None and not isinstance(error, FailedRun) and not (sweep and failed)
+        bad_input = message is not None and not isinstance(error, FailedRun) and not hasattr(error, "of_sweep")
         fail(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
 
 
@@ -67,8 +65,8 @@ def help_text(config_name: str, usage: str) -> str:
     options = []
     for group in sorted(d for d in CONFIG_DIR.iterdir() if d.name in config):
         options.append(f"  {group.name}={'|'.join(sorted(f.stem for f in group.glob('*.yaml')))}")
-    if config_name == "train":
-        options.append(f"  +experiment={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob('experiment/*.yaml')))}")
+    for group in ("experiment", "launcher") if config_name == "train" else ():
+        options.append(f"  +{group}={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob(f'{group}/*.yaml')))}")
     return "\n".join(
         [
             usage.strip(),

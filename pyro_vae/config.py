@@ -84,6 +84,9 @@ def explain(error: BaseException) -> str | None:
         return f"{error.override} cannot be read ({one_line(error)}): write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher":
+            extra = {"submitit_slurm": "slurm", "submitit_local": "slurm"}.get(name, name)
+            return f"+launcher={extra} needs a plugin: pip install 'pyro-vae[{extra}]'"
         return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException):
         return _unknown_key(error)

@@ -5,11 +5,13 @@ python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR analysis=all
+python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): a table of its runs
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,28 +21,39 @@ from pyro_vae.errors import BadInput, one_of
 
 
 def task(config: DictConfig) -> None:
-    """Evaluate one run."""
+    """Evaluate one run, or the runs of a sweep and compare them."""
     if config.analysis is not None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
+    from pyro_vae import comparison, distributed, report  # imports torch
+
+    folder = Path(str(config.run))
+    runs = comparison.runs_of(folder)
+    with distributed.process_group():
+        summaries = {run: evaluate(config, run) for run in runs or [folder]}
+        if runs:
+            report.compare(summaries, config, folder)
+
+
+def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Evaluate one run: what is known of log p(x)."""
     from hydra.utils import instantiate
 
-    from pyro_vae import distributed, experiment, report  # imports torch
+    from pyro_vae import experiment, report
     from pyro_vae.trainer import torch_device
 
-    estimator, run_dir = instantiate(config.estimator), Path(str(config.run))
-    device = torch_device(config.device)
+    estimator, device = instantiate(config.estimator), torch_device(config.device)
     vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
     data = experiment.build_data(trained_with)
     split = data.split(config.split).first(config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
-    with distributed.process_group():
-        report.evaluate(vae, data, split, estimator, config, run_dir)
+    summary = report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:  # beside the training set: how the encoder generalizes
         splits = {name: data.split(name).to(device) for name in dict.fromkeys(["train", config.split])}
         report.analyse(vae, splits, estimator, config, run_dir)
+    return summary
 
 
 def main() -> None:

@@ -150,6 +150,20 @@ def is_image(x: np.ndarray) -> bool:
     return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) > 1
 
 
+def comparison(points: dict[str, list[float]], means: list[float], errors: list[float], path: Path) -> None:
+    """log p(x) of runs, nats per datapoint, a line of points for each choice of options, and their means, to a PNG."""
+    figure, ax = _figure("log p(x) of the runs, their mean ± standard error", (8, 1.2 + 0.4 * len(points)))
+    for i, values in enumerate(points.values()):
+        ax.scatter(values, [i] * len(values), s=12, color="C0", alpha=0.6, label="a run" if i == 0 else None)
+    ax.errorbar(means, range(len(means)), xerr=errors, fmt="D", ms=5, color="C1", capsize=4, label="mean")
+    ax.set_yticks(range(len(points)), list(points))
+    ax.set_ylim(len(points) - 0.5, -0.5)
+    ax.set_xlabel("nats per datapoint")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend()
+    _save(figure, path)
+
+
 def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray:
     """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`."""
     if x.ndim == 3:

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from pyro_vae import analysis, distributed, metrics, plots
+from pyro_vae import analysis, comparison, distributed, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, NoEvidence
@@ -57,11 +57,17 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_se
     draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
 
 
-def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Any, config: DictConfig, run_dir: Path) -> None:
-    """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures."""
+def evaluate(
+    vae: VAE, data: Dataset, split: Split, estimator: Any, config: DictConfig, run_dir: Path
+) -> dict[str, Any]:
+    """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures.
+
+    Returns:
+        What is in the JSON.
+    """
     evidence, summary = _estimate(vae, data, split, estimator, config.seed)
     if distributed.rank() > 0:
-        return
+        return summary
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
     path.parent.mkdir(exist_ok=True)
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
@@ -80,6 +86,22 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Any, config: Dict
     log.info(table(summary, config.split))
     log.info("written: %s", path)
     _warn(verdict(summary))
+    return summary
+
+
+def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: Path) -> None:
+    """The runs of a sweep side by side, to the screen, to evaluations/NAME-K.json and a figure beside it."""
+    if distributed.rank() > 0:
+        return
+    first = next(iter(summaries.values()))
+    about = {name: first[name] for name in ("estimator", "num_samples", "num_data")} | {"split": config.split}
+    rows = comparison.compare(summaries)
+    path = folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json"
+    path.parent.mkdir(exist_ok=True)
+    _write_json(path, {**about, "rows": rows})
+    comparison.draw(rows, summaries, path.with_suffix(".png"))
+    log.info(comparison.table(rows, "{split}, {num_data} datapoints, {estimator}, K = {num_samples}".format(**about)))
+    log.info("written: %s", path)
 
 
 def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConfig, run_dir: Path) -> None:

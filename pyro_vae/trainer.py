@@ -332,7 +332,8 @@ class Trainer:
         with fork_rng(val.x):
             torch.manual_seed(distributed.rank())
             own = mean_elbo(val.x, val.y)
-        elbo, log_likelihood = distributed.mean([torch.tensor(own)], len(val) / len(data.val))[0].tolist()
+        (both,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / len(data.val))
+        elbo, log_likelihood = both.tolist()
         return elbo, log_likelihood - elbo
 
 

@@ -3,8 +3,25 @@
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyro_vae.likelihoods import bernoulli
 from pyro_vae.likelihoods.bernoulli import BernoulliLogProb, IndependentBernoulli
+
+
+@pytest.fixture(params=["as it is", "traced"], autouse=True)
+def form(request, monkeypatch):
+    """Both forms are the same function."""
+    if request.param == "traced":
+        monkeypatch.setattr(bernoulli, "get_proxy_mode", lambda: object())
+
+
+def test_graphs_have_a_logarithm_a_group():
+    logits, x = torch.randn(2, 100), torch.ones(2, 100)
+    graph = make_fx(BernoulliLogProb.apply)(logits, x)
+    called = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert torch.ops.aten.prod.dim_int in called
+    assert torch.ops.aten.softplus.default not in called
 
 
 def by_torch(logits, x):

@@ -1,0 +1,89 @@
+"""The runs of a sweep side by side: means and standard errors over seeds."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pyro_vae import plots
+from pyro_vae.checkpoint import Checkpoints
+from pyro_vae.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+QUANTITIES = ("elbo", "log_px")
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The runs of a sweep, in order of their number; none where `folder` is no sweep.
+
+    Raises:
+        BadInput: if it is a sweep of which no run has come to its first epoch's end.
+    """
+    jobs = sorted((d for d in folder.glob("*") if (d / ".hydra").is_dir()), key=lambda d: (len(d.name), d.name))
+    done = [job for job in jobs if Checkpoints(job).best.is_file()]
+    if jobs and not done:
+        raise BadInput(f"run={folder}: none of its {len(jobs)} runs has a checkpoint")
+    for job in jobs:
+        if job not in done:
+            log.warning("warning: %s has no checkpoint and is left out", job)
+    return done
+
+
+def labels(runs: list[Path]) -> dict[Path, str]:
+    """The options by which runs differ, but for the seed."""
+    options = {run: [str(option) for option in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs}
+    common = set.intersection(*map(set, options.values()))
+    return {
+        run: " ".join(o for o in own if o not in common and o.partition("=")[0] != "seed") or "all"
+        for run, own in options.items()
+    }
+
+
+def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each choice of options, the highest log p(x) first.
+
+    Means of the runs' results, nats per datapoint, and their standard errors, sd / √n: how much another seed would
+    change them. None for a single run.
+    """
+    groups: dict[str, list[Path]] = {}
+    for run, label in labels(list(summaries)).items():
+        groups.setdefault(label, []).append(run)
+    rows = []
+    for label, runs in groups.items():
+        row: dict[str, Any] = {"options": label, "num_runs": len(runs)}
+        for name in QUANTITIES:
+            values = [summaries[run][name] for run in runs]
+            row[name] = statistics.fmean(values)
+            row[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        rows.append({**row, "unreliable": max(summaries[run]["unreliable"] for run in runs), "runs": [*map(str, runs)]})
+    return sorted(rows, key=lambda row: -row["log_px"])
+
+
+def table(rows: list[dict[str, Any]], title: str) -> str:
+    """The rows for people."""
+    width = max(len("options"), *(len(row["options"]) for row in rows))
+    head = f"  {'options':<{width}}  runs  {'elbo':>18}  {'log_px':>18}  unreliable"
+    lines = [
+        f"  {row['options']:<{width}}  {row['num_runs']:4d}  {_cell(row, 'elbo')}  {_cell(row, 'log_px')}"
+        f"  {row['unreliable']:10.3f}"
+        for row in rows
+    ]
+    return "\n".join([f"{title}: mean ± standard error over runs (nats per datapoint)", head, *lines])
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    se = row[f"{name}_se"]
+    return f"{row[name]:10.3f} ± " + ("    -" if se is None else f"{se:5.3f}")
+
+
+def draw(rows: list[dict[str, Any]], summaries: Mapping[Path, dict[str, Any]], path: Path) -> None:
+    """The table as a figure, each run a point."""
+    points = {row["options"]: [summaries[Path(run)]["log_px"] for run in row["runs"]] for row in rows}
+    plots.comparison(points, [row["log_px"] for row in rows], [row["log_px_se"] or 0.0 for row in rows], path)
