@@ -65,8 +65,8 @@ def help_text(config_name: str, usage: str) -> str:
     options = []
     for group in sorted(d for d in CONFIG_DIR.iterdir() if d.name in config):
         options.append(f"  {group.name}={'|'.join(sorted(f.stem for f in group.glob('*.yaml')))}")
-    for group in ("experiment", "launcher") if config_name == "train" else ():
-        options.append(f"  +{group}={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob(f'{group}/*.yaml')))}")
+    for added in ("experiment", "launcher") if config_name == "train" else ():
+        options.append(f"  +{added}={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob(f'{added}/*.yaml')))}")
     return "\n".join(
         [
             usage.strip(),

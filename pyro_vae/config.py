@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -33,11 +34,15 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     Raises:
         BadInput: if an override is unknown or malformed.
     """
+    active = GlobalHydra.instance().hydra  # of the command that asks: there is one at a time
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra_compose(config_name, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise BadInput(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = active
 
 
 def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:

@@ -164,6 +164,19 @@ def comparison(points: dict[str, list[float]], means: list[float], errors: list[
     _save(figure, path)
 
 
+def search(numbers: list[int], values: list[float], path: Path) -> None:
+    """Validation ELBO of a search's trials, nats per datapoint, and the best so far, to a PNG."""
+    figure, ax = _figure("Trials of the search")
+    ax.scatter(numbers, values, s=14, color="C0", label="a trial")
+    ax.step(numbers, np.maximum.accumulate(values), where="post", color="C1", label="best so far")
+    low, high = np.quantile(values, 0.25), max(values)  # the worst would flatten the others
+    ax.set_ylim(bottom=min(low, high) - 0.5 * (high - low) - 1e-3)
+    ax.set(xlabel="trial", ylabel="validation ELBO, nats per datapoint")
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
+    _save(figure, path)
+
+
 def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray:
     """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`."""
     if x.ndim == 3:

@@ -10,7 +10,7 @@ from pyro_vae.errors import BadInput
 OPTIONS = [
     (p.parent.name, p.stem)
     for p in sorted(CONFIG_DIR.glob("*/*.yaml"))
-    if p.parent.name not in ("experiment", "conditioning")  # which set keys of other groups
+    if p.parent.name not in ("experiment", "conditioning", "launcher")  # which set keys of other groups
 ]
 
 

@@ -1,0 +1,149 @@
+"""Search for the options that raise the validation ELBO, by Optuna.
+
+python -m pyro_vae.search study=mine.db num_trials=20 +experiment=bernoulli trainer.max_epochs=20 \\
+    '+space.latent_dim={low:2,high:50,log:true}' '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}' \\
+    '+space.guide=[diagonal,full_covariance]'
+
+What is not about the search goes to its runs. The study is stored: the same command goes on with it, several may work
+on it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae import cli
+from pyro_vae.config import compose
+from pyro_vae.errors import BadInput, FailedRun, positive_int
+
+log = logging.getLogger(__name__)
+
+RANGE = {"low", "high", "log", "step"}
+OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
+"""Keys that are about the search."""
+
+
+def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key that is searched, and its choices or its range.
+
+    Raises:
+        BadInput: if it has neither.
+    """
+    for name, values in space.items():
+        key = f"{prefix}{name}"
+        if isinstance(values, Mapping) and not values.keys() & RANGE:
+            yield from leaves(values, f"{key}.")
+            continue
+        is_range = isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= RANGE
+        if not is_range and not (isinstance(values, list) and values):
+            raise BadInput(f"space.{key}={values} must be [choices] or {{low: 1, high: 9, log: false, step: 1}}")
+        yield key, values
+
+
+def suggest(trial: Any, key: str, values: Any) -> Any:
+    """The trial's value of `key`.
+
+    Raises:
+        BadInput: if Optuna cannot take the range or the choices.
+    """
+    try:
+        if isinstance(values, list):
+            return trial.suggest_categorical(key, [v if isinstance(v, (int, float)) else str(v) for v in values])
+        whole = isinstance(values["low"], int) and isinstance(values["high"], int)
+        extra = {name: value for name, value in values.items() if name in ("log", "step")}
+        return (trial.suggest_int if whole else trial.suggest_float)(key, values["low"], values["high"], **extra)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"space.{key}={values}: {error}") from error
+
+
+def task(config: DictConfig) -> None:
+    """Make `num_trials` trials, each a run in a folder of its own."""
+    if OmegaConf.is_missing(config, "study"):
+        raise BadInput("study is missing: give study=FILE.db, where the trials are stored")
+    space = dict(leaves(OmegaConf.to_container(config.space, resolve=True)))  # type: ignore[arg-type]
+    if not space:
+        raise BadInput("space is empty: give +space.KEY=[choices], as in +space.latent_dim=[5,10,20]")
+    positive_int("num_trials", config.num_trials)
+    try:
+        import optuna
+    except ImportError as error:
+        raise BadInput("this command needs Optuna: pip install 'pyro-vae[search]'") from error
+    from pyro_vae import plots
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = _study(Path(str(config.study)).absolute(), config.sampler_seed)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
+    for _ in range(config.num_trials):
+        trial = study.ask()
+        chosen = {key: suggest(trial, key, values) for key, values in space.items()}
+        try:
+            val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
+        except BaseException as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if not isinstance(error, FailedRun):
+                raise
+            log.warning("warning: trial %d failed: %s", trial.number, error)
+            continue
+        study.tell(trial, val_elbo)
+        log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
+    done = [trial for trial in study.trials if trial.value is not None]
+    if not done:
+        raise FailedRun("every trial has failed")
+    best = study.best_trial
+    plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
+    log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
+    overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
+    log.info("python -m pyro_vae.train %s", " ".join(overrides))
+
+
+def _study(path: Path, seed: int) -> Any:
+    """The stored study."""
+    import optuna
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}", study_name="pyro_vae", direction="maximize", load_if_exists=True
+        )
+    except Exception as error:  # SQLAlchemy's, of many kinds
+        raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__})") from error
+    # other draws where it goes on
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
+
+
+def _run(overrides: list[str], run_dir: Path) -> float:
+    """The validation ELBO of the best epoch, nats per datapoint."""
+    from hydra.utils import instantiate
+
+    from pyro_vae import experiment, metrics
+
+    config = compose(overrides)
+    instantiate(config.estimator)
+    _, state = experiment.train(config, experiment.build_data(config), run_dir)
+    return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
+
+
+def of_the_search(argv: list[str]) -> list[str]:
+    """Command-line arguments, those of the runs as a list, the key `train`."""
+    its = [a for a in argv if a.startswith("-") or a.lstrip("+~").partition("=")[0].partition(".")[0] in OWN]
+    others = ",".join("'" + a.replace("'", "\\'") + "'" for a in argv if a not in its)
+    return [*its, f"train=[{others}]"]
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = of_the_search(sys.argv[1:])
+    cli.run(task, "search", __doc__ or "")
+
+
+if __name__ == "__main__":
+    main()

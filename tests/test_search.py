@@ -1,0 +1,87 @@
+import sqlite3
+
+import pytest
+from conftest import SMALL
+from test_train import one_error_line
+
+from pyro_vae import metrics, search
+from pyro_vae.errors import BadInput
+
+optuna = pytest.importorskip("optuna")
+
+
+@pytest.fixture
+def small(small_data, tmp_path):
+    runs = [*(s for s in SMALL if not s.startswith("latent_dim")), small_data]
+    return [f"study={tmp_path / 'mine.db'}", *runs, f"hydra.run.dir={tmp_path / 'search'}"]
+
+
+SPACE = [
+    "+space.latent_dim={low:1,high:4}",
+    "+space.optimizer.lr={low:1e-4,high:1e-1,log:true}",
+    "+space.guide=[diagonal,point]",
+]
+
+
+def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
+    outcome = command("search", *small, *SPACE, "num_trials=3")
+    assert outcome.code == 0, outcome.err
+    study = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}")
+    assert len(study.trials) == 3
+    for trial in study.trials:
+        assert 1 <= trial.params["latent_dim"] <= 4
+        assert 1e-4 <= trial.params["optimizer.lr"] <= 0.1
+        assert trial.params["guide"] in ("diagonal", "point")
+        rows = metrics.read(tmp_path / "search" / f"trial-{trial.number}")
+        assert trial.value == max(row["val/elbo"] for row in rows)
+    assert (tmp_path / "search" / "search.png").stat().st_size > 10_000
+    assert f"latent_dim={study.best_params['latent_dim']}" in outcome.out.splitlines()[-1]
+    first = [str(trial.params) for trial in study.trials]
+    outcome = command("search", *small, *SPACE, "num_trials=2")
+    assert outcome.code == 0, outcome.err
+    again = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}").trials
+    assert [str(t.params) for t in again[:3]] == first
+    assert len({str(t.params) for t in again}) == 5  # and does not repeat itself
+
+
+def test_a_trial_that_fails_does_not_end_the_search(command, small, tmp_path):
+    outcome = command("search", *small, "+space.optimizer.lr=[1e-3,1e12]", "num_trials=5")
+    assert outcome.code == 0, outcome.err
+    assert "failed: " in outcome.out
+    states = {
+        t.state for t in optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}").trials
+    }
+    assert states == {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["num_trials=0", "+space.latent_dim=[1,2]"], ["num_trials=0"]),
+        ([], ["space is empty"]),
+        (["+space.latent_dim={low:1}"], ["space.latent_dim", "low"]),
+        (["+space.latent_dim=3"], ["space.latent_dim=3"]),
+        (["+space.latent_dim={low:5,high:1}"], ["space.latent_dim"]),
+        (["+space.banana=[1,2]"], ["banana"]),
+        (["+space.guide=[banana]"], ["guide=banana"]),
+    ],
+)
+def test_refuses_bad_spaces(command, small, arguments, parts):
+    one_error_line(command("search", *small, *arguments), *parts)
+
+
+def test_a_file_that_is_no_study_is_refused_and_kept(command, small, tmp_path):
+    (tmp_path / "mine.db").write_bytes(b"hello" * 1000)
+    one_error_line(command("search", *small, *SPACE), "no study")
+    assert (tmp_path / "mine.db").read_bytes() == b"hello" * 1000
+    with pytest.raises(sqlite3.DatabaseError):
+        sqlite3.connect(tmp_path / "mine.db").execute("SELECT * FROM trials")
+
+
+def test_leaves():
+    assert dict(search.leaves({"a": {"b": [1], "c": {"low": 0, "high": 1}}})) == {
+        "a.b": [1],
+        "a.c": {"low": 0, "high": 1},
+    }
+    with pytest.raises(BadInput, match="space.a.b="):
+        dict(search.leaves({"a": {"b": []}}))
