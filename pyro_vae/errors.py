@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 class BadInput(ValueError):
@@ -30,6 +31,28 @@ def positive_int(name: str, value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadInput(f"{name}={value} must be a whole number of at least 1")
+    return value
+
+
+def positive_ints(name: str, values: object) -> list[int]:
+    """`values`, if they are a list of whole numbers of at least 1.
+
+    Raises:
+        BadInput: otherwise, naming `name` and the value.
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise BadInput(f"{name}={values} must be a list of whole numbers, as in {name}=[64,64]")
+    return [positive_int(name, value) for value in values]
+
+
+def whole(name: str, value: object) -> int:
+    """`value`, if it is a whole number of at least 0.
+
+    Raises:
+        BadInput: otherwise, naming `name` and `value`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadInput(f"{name}={value} must be a whole number of at least 0")
     return value
 
 

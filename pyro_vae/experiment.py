@@ -157,7 +157,7 @@ def train(
     for value in vae.state_dict().values():
         distributed.from_rank_0(value)
     if distributed.rank() > 0:  # noise of its own
-        torch.manual_seed(config.seed + distributed.rank())
+        set_seed(config.seed, distributed.rank())
     checkpoints, state = Checkpoints(run_dir), State()
     if resume and checkpoints.exist():
         saved = checkpoints.load_last(device)
@@ -260,15 +260,15 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
             log.warning("warning: %s", warning)
 
 
-def set_seed(seed: object) -> None:
-    """Seed all generators.
+def set_seed(seed: object, rank: int = 0) -> None:
+    """Seed all generators, those of several processes with as many seeds.
 
     Raises:
         BadInput: if it is none.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise BadInput(f"seed={seed} must be a whole number from 0 to 2**32 - 1")
-    pyro.set_rng_seed(seed)
+    pyro.set_rng_seed(seed + rank)
 
 
 def fit(

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, one_of, positive_int
+from pyro_vae.errors import BadInput, one_of, positive_int, positive_ints
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU, "softplus": nn.Softplus,
@@ -56,9 +56,9 @@ class MLP:
         activation: str = "tanh",
         upper_hidden: Sequence[int] = (100, 100),
     ) -> None:
-        self.hidden = [positive_int("network.hidden", width) for width in hidden]
+        self.hidden = positive_ints("network.hidden", hidden)
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
-        self.upper_hidden = [positive_int("network.upper_hidden", width) for width in upper_hidden]
+        self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
@@ -97,7 +97,7 @@ class Conv:
     ) -> None:
         if not channels:
             raise BadInput("network.channels=[] has no layer: give the channels of one at least, as in [32,64]")
-        self.channels = [positive_int("network.channels", width) for width in channels]
+        self.channels = positive_ints("network.channels", channels)
         self.hidden = positive_int("network.hidden", hidden)
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
         self.upper_hidden = upper_hidden

@@ -153,7 +153,7 @@ def _warn(warning: str | None) -> None:
 
 
 def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
-    set_seed(seed + distributed.rank())
+    set_seed(seed, distributed.rank())
     own = split.share()
     if len(split) < distributed.world_size():
         raise BadInput(f"{len(split)} datapoints leave some of {distributed.world_size()} processes none")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,20 +149,37 @@ def command(monkeypatch, capsys, tmp_path):
 SMALL = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "data=array"]
 
 
-@pytest.fixture
-def small_data(tmp_path) -> str:
-    path = tmp_path / "binary.npy"
+def write_small_data(path: Path) -> None:
     rng = np.random.default_rng(0)
     prototypes = rng.random((3, 12)) < 0.5
     flips = rng.random((200, 12)) < 0.1
     np.save(path, (prototypes[rng.integers(3, size=200)] ^ flips).astype(np.float32))
-    return f"data.path={path}"
 
 
 @pytest.fixture
-def small_run(command, small_data, tmp_path) -> Path:
+def small_data(tmp_path) -> str:
+    write_small_data(tmp_path / "binary.npy")
+    return f"data.path={tmp_path / 'binary.npy'}"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A run directory that tests copy."""
+    from pyro_vae import train
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_small_data(folder / "binary.npy")
+    arguments = [*SMALL, f"data.path={folder / 'binary.npy'}", f"hydra.run.dir={folder / 'run'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        patch.setattr(sys, "argv", ["train", *arguments])
+        pyro.clear_param_store()
+        train.main()
+    return folder / "run"
+
+
+@pytest.fixture
+def small_run(finished_run, tmp_path) -> Path:
     """A finished run directory."""
-    run_dir = tmp_path / "run"
-    outcome = command("train", *SMALL, small_data, f"hydra.run.dir={run_dir}")
-    assert outcome.code == 0, outcome.err
-    return run_dir
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -75,9 +75,18 @@ def sweep(command, small_data, folder, launcher, *options):
     return command("train", "-m", *arguments)
 
 
-@pytest.mark.parametrize(
-    "launcher", ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit_local"))]
-)
+def test_a_sweep_makes_a_run_each_and_they_are_compared(command, small_data, tmp_path):
+    folder = tmp_path / "sweep"
+    assert sweep(command, small_data, folder, "basic", "seed=1,2").code == 0
+    runs = [json.loads((folder / str(i) / "results.json").read_text()) for i in range(2)]
+    assert [run["config"]["seed"] for run in runs] == [1, 2]
+    assert runs[0]["test"]["log_px"] != runs[1]["test"]["log_px"]
+    assert command("evaluate", f"run={folder}", "estimator=elbo", "estimator.num_samples=20").code == 0
+    (row,) = json.loads((folder / "evaluations" / "elbo-20.json").read_text())["rows"]
+    assert (row["options"], row["num_runs"]) == ("all", 2)
+
+
+@pytest.mark.parametrize("launcher", [pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS])
 def test_sweep_and_compare(command, small_data, tmp_path, launcher):
     if LAUNCHERS[launcher]:
         pytest.importorskip(f"hydra_plugins.hydra_{LAUNCHERS[launcher].removesuffix('_launcher')}_launcher")
@@ -98,6 +107,7 @@ def test_sweep_and_compare(command, small_data, tmp_path, launcher):
         assert row["log_px"] == pytest.approx(sum(e["log_px"] for e in each) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib"])
 def test_a_job_that_fails_elsewhere_fails_the_sweep(command, small_data, tmp_path, launcher):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import SMALL
 from test_train import one_error_line
 
 
@@ -122,15 +123,15 @@ def test_checkpoints_that_are_missing_truncated_or_foreign(command, small_run):
     path = small_run / "checkpoints" / "best.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    one_error_line(command("evaluate", f"run={small_run}"), "best.pt", "truncated")
+    one_error_line(command("evaluate", f"run={small_run}"), "best.pt", "damaged")
     path.write_bytes(b"PK\x03\x04 something else")
     one_error_line(command("evaluate", f"run={small_run}"), "best.pt")
     path.unlink()
     one_error_line(command("evaluate", f"run={small_run}"), "best.pt", "no such checkpoint")
 
 
-def test_data_that_have_gone(command, small_run, small_data):
-    import pathlib
-
-    pathlib.Path(small_data.partition("=")[2]).unlink()
+def test_data_that_have_gone(command, small_data, tmp_path):
+    small_run = tmp_path / "run"
+    assert command("train", *SMALL, small_data, f"hydra.run.dir={small_run}").code == 0
+    (tmp_path / "binary.npy").unlink()
     one_error_line(command("evaluate", f"run={small_run}"), "binary.npy", "no such file")

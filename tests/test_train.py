@@ -117,7 +117,7 @@ def test_resume_goes_on_bit_for_bit(command, small_data, tmp_path):
     a, b = weights(whole), weights(parts)
     assert all(torch.equal(a["vae"][name], b["vae"][name]) for name in a["vae"])
     assert a["state"] | {"seconds": 0} == b["state"] | {"seconds": 0}
-    assert torch.equal(a["rng"]["cpu"], b["rng"]["cpu"])
+    assert torch.equal(a["rng"][0]["cpu"], b["rng"][0]["cpu"])
     rows = [[{**row, "seconds": 0} for row in metrics.read(run_dir)] for run_dir in (whole, parts)]
     assert rows[0] == rows[1]
     results = json.loads((parts / "results.json").read_text())
@@ -131,9 +131,10 @@ def test_resume_refuses_what_is_no_run_and_what_would_change_the_model(command, 
     assert not (tmp_path / "nothing").exists()
     one_error_line(command("train", f"resume={small_run}", "guide=full_covariance"), "guide=full_covariance", "resumed")
     one_error_line(command("train", f"resume={small_run}", "trainer.batch_size=0"), "trainer.batch_size=0")
-    path = small_run / "checkpoints" / "last.pt"
-    path.write_bytes(path.read_bytes()[:-100])
-    one_error_line(command("train", f"resume={small_run}"), "last.pt is truncated")
+    for name in ("last", "previous"):
+        path = small_run / "checkpoints" / f"{name}.pt"
+        path.write_bytes(path.read_bytes()[:-100])
+    one_error_line(command("train", f"resume={small_run}"), "previous.pt is damaged")
 
 
 def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
@@ -218,11 +219,10 @@ def test_an_output_directory_that_cannot_be_made(command, small_data, tmp_path):
 
 
 def test_a_full_disk_keeps_what_was_saved(command, small_data, tmp_path, monkeypatch):
-    calls, fsync = [], os.fsync
+    fsync, run_dir = os.fsync, tmp_path / "run"
 
     def full(fd):
-        calls.append(fd)
-        if len(calls) > 6:  # metrics.csv, epoch 0, then last and best of epochs 1 and 2
+        if (run_dir / "metrics.csv").exists() and len(metrics.read(run_dir)) == 3:
             raise OSError(28, "No space left on device")
         fsync(fd)
 
@@ -275,7 +275,8 @@ def spawn(*arguments, cwd):
 def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(small_data, tmp_path):
     run_dir = tmp_path / "run"
     small = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
-    child = spawn(*small, small_data, "trainer.max_epochs=100000", f"hydra.run.dir={run_dir}", cwd=tmp_path)
+    options = ["trainer.max_epochs=100000", "trainer.compile=false", f"hydra.run.dir={run_dir}"]
+    child = spawn(*small, small_data, *options, cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not (run_dir / "checkpoints" / "best.pt").exists():
         assert child.poll() is None, child.stderr.read()
@@ -303,14 +304,6 @@ def test_help_needs_no_torch(command):
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     for line in ("guide=categorical|diagonal|enumerated", "likelihood=bernoulli|beta", "max_epochs: 100"):
         assert line in out
-
-
-def test_works_from_any_folder_and_a_sweep_makes_a_run_each(command, small_data, tmp_path):
-    outcome = command("train", "-m", *SMALL, small_data, "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert outcome.code == 0, outcome.err
-    runs = [json.loads((tmp_path / "sweep" / str(i) / "results.json").read_text()) for i in range(2)]
-    assert [run["config"]["seed"] for run in runs] == [1, 2]
-    assert runs[0]["test"]["log_px"] != runs[1]["test"]["log_px"]
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(command, small_data, tmp_path):
@@ -354,11 +347,10 @@ def test_results_are_those_of_the_best_epoch(command, small_data, tmp_path):
 
 def test_best_is_written_before_last(command, small_data, tmp_path, monkeypatch):
     """Cut off between the two, a resumed run must do the epoch again."""
-    calls, fsync = [], os.fsync
+    fsync, best = os.fsync, tmp_path / "run" / "checkpoints" / "best.pt"
 
     def full(fd):
-        calls.append(fd)
-        if len(calls) > 3:  # metrics.csv, last.pt of epoch 0, the first file of epoch 1
+        if best.exists():
             raise OSError(28, "No space left on device")
         fsync(fd)
 

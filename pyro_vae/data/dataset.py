@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.data.grid import Grid
 from pyro_vae.distributed import share
-from pyro_vae.errors import BadInput, one_of, positive_int
+from pyro_vae.errors import BadInput, one_of, positive_int, whole
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 
@@ -81,8 +81,6 @@ class Dataset:
         if not isinstance(dequantize, bool):
             raise BadInput(f"data.dequantize={dequantize} must be true or false")
         self.dequantize = dequantize
-        if isinstance(eval_seed, bool) or not isinstance(eval_seed, int) or eval_seed < 0:
-            raise BadInput(f"data.eval_seed={eval_seed} must be a whole number of at least 0")
         splits = {"train": train, "val": val, "test": test}
         if binarize != "none":
             for split in filter(len, splits.values()):
@@ -96,7 +94,7 @@ class Dataset:
             raise BadInput(f"data.dequantize=true with data.binarize={binarize}: take data.binarize=none")
         for split in splits.values() if dequantize else ():
             self.grid.require(split.x, "data.dequantize=true", "take data.dequantize=false")
-        self.eval_seed = eval_seed
+        self.eval_seed = whole("data.eval_seed", eval_seed)
         self.redrawn = binarize == "dynamic" or dequantize
         for name, split in splits.items():
             if binarize == "threshold":
@@ -212,7 +210,7 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
             f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
         rank = torch.empty(len(y), dtype=torch.double)

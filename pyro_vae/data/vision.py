@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, Split
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.errors import BadInput, one_line, whole
 
 
 def _torchvision() -> Any:
@@ -77,7 +77,7 @@ def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split
     """Training and validation set, at random."""
     if not 1 <= num_val < len(train):
         raise BadInput(f"data.num_val={num_val} must lie between 1 and {len(train) - 1}")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(split_seed))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("data.split_seed", split_seed)))
     rest, val = order[num_val:], order[:num_val]
     assert train.y is not None
     return Split(train.x[rest], train.y[rest]), Split(train.x[val], train.y[val])

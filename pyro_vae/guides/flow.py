@@ -11,7 +11,7 @@ import torch
 from pyro.nn import ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, positive_ints
 
 
 class Flow(dist.TransformedDistribution):  # type: ignore[misc]
@@ -68,8 +68,8 @@ def autoregressive_network(
     """
     if not hidden:
         raise BadInput("guide.hidden=[] has no layer: give the width of one at least, as in [64]")
-    for width in hidden:
-        if positive_int("guide.hidden", width) < latent_dim:
+    for width in positive_ints("guide.hidden", hidden):
+        if width < latent_dim:
             raise BadInput(f"guide.hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
     order: Any = torch.arange(latent_dim)
     with warnings.catch_warnings():

@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, positive_int, positive_ints
 
 
 class Flow(nn.Module):
@@ -40,8 +40,11 @@ class Flow(nn.Module):
         self.flow = MAF(
             latent_dim,
             transforms=positive_int("prior.num_transforms", num_transforms),
-            hidden_features=[positive_int("prior.hidden", width) for width in hidden],
+            hidden_features=positive_ints("prior.hidden", hidden),
         )
+        if latent_dim == 1:  # zuko draws these from N(0, 1): three times, the first loss is in the thousands
+            for parameter in self.flow.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
