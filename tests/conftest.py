@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
@@ -23,6 +24,14 @@ from pyro_vae.vae import VAE
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes: OpenMP threads of two processes spin on each other
 torch.set_num_threads(1)
+
+
+def every(n: int, values: Iterable[Any], several: bool = False) -> list[Any]:
+    """A test's parameter, or the tuples of its `several`: every n-th, from the first on; the others are slow."""
+    return [
+        v if i % n == 0 else pytest.param(*(v if several else (v,)), marks=pytest.mark.slow)
+        for i, v in enumerate(values)
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -197,6 +197,7 @@ def test_the_model_by_hand_is_ours():
         assert loss(x).item() == pytest.approx(its.item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_writes_numbers_and_figure_and_prints_the_table(command, tmp_path):
     outcome = command(
         "benchmark.__main__",

@@ -6,6 +6,7 @@ from itertools import product
 import pyro
 import pytest
 import torch
+from conftest import every
 from hydra.utils import instantiate
 
 from pyro_vae.analysis import surgery
@@ -109,8 +110,14 @@ def test_likelihood_with_labels_and_layers(likelihood):
             assert vae.sample(2, y=1).shape == (2, 5)
 
 
-@pytest.mark.parametrize("prior", [p for p in options("prior") if p != "categorical"])
-@pytest.mark.parametrize("guide", [g for g in options("guide") if g not in (*DISCRETE, "point")])
+CONTINUOUS = [
+    (guide, prior)
+    for guide, prior in product(options("guide"), options("prior"))
+    if guide not in (*DISCRETE, "point") and prior != "categorical"
+]
+
+
+@pytest.mark.parametrize(("guide", "prior"), every(3, CONTINUOUS, several=True))
 def test_every_estimator_takes_every_continuous_guide_and_prior(guide, prior):
     """Refined against a fine grid over z; the others work."""
     if refused(guide, prior, "trace_elbo"):

@@ -115,7 +115,7 @@ def test_combinations_that_make_no_sense(settings, message):
         VAE.build([6], 2, MLP([16]), likelihood=Bernoulli, **settings)
 
 
-@pytest.mark.parametrize("conditioning", ["prior", "concat"])
+@pytest.mark.parametrize("conditioning", ["prior", pytest.param("concat", marks=pytest.mark.slow)])
 def test_the_commands_and_fit_take_labels(command, tmp_path, conditioning):
     rng = np.random.default_rng(0)
     y = rng.integers(3, size=200)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import every
 from test_train import one_error_line
 
 SHORT = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run"]
@@ -40,13 +41,17 @@ def test_reconstruction_error_is_the_mean_square_of_what_reconstruct_returns(com
 
 @pytest.mark.parametrize(
     ("settings", "offset"),
-    [
-        (["likelihood=categorical", "data.binarize=none"], 0.0),
-        (["likelihood=gaussian", "data.binarize=none", "data.dequantize=true"], math.log2(17)),
-        (["likelihood=bernoulli", "data.binarize=threshold"], 0.0),
-        (["likelihood=gaussian", "data.binarize=none"], None),
-        (["likelihood=bernoulli", "data.binarize=none"], None),
-    ],
+    every(
+        2,
+        [
+            (["likelihood=gaussian", "data.binarize=none", "data.dequantize=true"], math.log2(17)),
+            (["likelihood=categorical", "data.binarize=none"], 0.0),
+            (["likelihood=bernoulli", "data.binarize=threshold"], 0.0),
+            (["likelihood=gaussian", "data.binarize=none"], None),
+            (["likelihood=bernoulli", "data.binarize=none"], None),
+        ],
+        several=True,
+    ),
 )
 def test_bits_per_dim_of_probabilities_and_of_dequantized_densities(command, tmp_path, settings, offset):
     outcome = command("train", "data=digits", *settings, *SHORT)

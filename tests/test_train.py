@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, every
 
 import pyro_vae
 from pyro_vae import checkpoint, metrics
@@ -72,17 +73,17 @@ def test_default_directory_is_named_after_the_experiment(command, small_data, tm
     assert (run_dir / "results.json").is_file()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["guide=full_covariance", "objective=trace_elbo", "objective.num_particles=3"],
-        ["likelihood=gaussian", "likelihood.scale=per_pixel", "scheduler=cosine", "optimizer=sgd"],
-        ["likelihood=gaussian", "scheduler=plateau", "optimizer=adamw", "trainer.clip_norm=1"],
-        ["estimator=ais", "estimator.num_temperatures=5", "guide=full_covariance"],
-        ["estimator=elbo", "scheduler=step", "optimizer=rmsprop", "data.binarize=dynamic"],
-        ["estimator=prior", "scheduler=exponential", "optimizer=adamax", "trainer.patience=1"],
-    ],
-)
+OPTIONS = [
+    ["guide=full_covariance", "objective=trace_elbo", "objective.num_particles=3"],
+    ["likelihood=gaussian", "likelihood.scale=per_pixel", "scheduler=cosine", "optimizer=sgd"],
+    ["likelihood=gaussian", "scheduler=plateau", "optimizer=adamw", "trainer.clip_norm=1"],
+    ["estimator=ais", "estimator.num_temperatures=5", "guide=full_covariance"],
+    ["estimator=elbo", "scheduler=step", "optimizer=rmsprop", "data.binarize=dynamic"],
+    ["estimator=prior", "scheduler=exponential", "optimizer=adamax", "trainer.patience=1"],
+]
+
+
+@pytest.mark.parametrize("options", every(2, OPTIONS))
 def test_options_run(command, small_data, tmp_path, options):
     outcome = command("train", *SMALL, small_data, *options, f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
@@ -387,3 +388,18 @@ def test_the_quick_start_reaches_what_the_readme_says(tmp_path):
     test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     assert -106 < test["log_px"] < -95
     assert test["elbo"] <= test["log_px"]
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(command, finished_run, tmp_path):
+    """Hydra has written what it was to be."""
+    cut = tmp_path / "cut"
+    shutil.copytree(finished_run / ".hydra", cut / ".hydra")
+    outcome = command("train", f"resume={cut}")
+    assert outcome.code == 0, outcome.err
+    assert "starts anew" in outcome.out
+    a, b = weights(finished_run), weights(cut)
+    assert all(torch.equal(a["vae"][name], b["vae"][name]) for name in a["vae"])
+    (cut / "checkpoints" / "last.pt").unlink()
+    (cut / "checkpoints" / "previous.pt").unlink()
+    (cut / ".hydra" / "overrides.yaml").unlink()  # config.yaml may be cut off as well
+    one_error_line(command("train", f"resume={cut}"), "is no run")

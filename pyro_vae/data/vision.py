@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
+import struct
+import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +62,49 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
         ) from error
 
 
-def _idx(cls_name: str, name: str, root: str, num_val: int, split_seed: int, kwargs: dict[str, Any]) -> Dataset:
+UNPACKED_MNIST = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""MD5 of the files that torchvision's packed ones hold."""
+
+
+def _verify(cls: Any, folder: Path) -> None:
+    """Compare the unpacked files, as far as they are there, with what has been published.
+
+    torchvision knows the MD5 of the packed files, and looks at it when it downloads them. Where they lie beside, they
+    tell the CRC-32 of what they hold; MNIST's is known without them.
+
+    Raises:
+        BadInput: if a file is another.
+    """
+    for name, md5 in cls.resources:
+        packed, file = folder / name, folder / Path(name).stem
+        if not file.is_file():
+            continue
+        content = file.read_bytes()
+        if cls.__name__ == "MNIST":
+            same = hashlib.md5(content, usedforsecurity=False).hexdigest() == UNPACKED_MNIST[file.name]
+        elif packed.is_file() and hashlib.md5(packed.read_bytes(), usedforsecurity=False).hexdigest() == md5:
+            same = struct.unpack("<II", packed.read_bytes()[-8:]) == (zlib.crc32(content), len(content))
+        else:  # nothing to compare with; torchvision looks at the header
+            continue
+        if not same:
+            raise BadInput(
+                f"{file} is not the published file: delete it, and it is downloaded again; if the data are your own, "
+                "set data.verify=false"
+            )
+
+
+def _idx(
+    cls_name: str, name: str, root: str, num_val: int, split_seed: int, verify: bool, kwargs: dict[str, Any]
+) -> Dataset:
     """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
     cls = getattr(_torchvision(), cls_name)
+    if verify:
+        _verify(cls, Path(root) / cls_name / "raw")
 
     def make(download: bool) -> tuple[Split, Split]:
         sets = [cls(root, train=train, download=download) for train in (True, False)]
@@ -83,29 +126,32 @@ def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split
     return Split(train.x[rest], train.y[rest]), Split(train.x[val], train.y[val])
 
 
-def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:
     """MNIST: 55,000/5,000/10,000 digits `[1, 28, 28]` in [0, 1].
 
     Args:
         root: folder that holds, or gets, `MNIST/raw`.
         num_val: how many of the training images to validate on.
         split_seed: seed of that choice.
+        verify: compare the files' checksums with the published ones.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if the files are not there and cannot be downloaded, or torchvision cannot be imported.
+        BadInput: if the files are not there and cannot be downloaded or are damaged, or torchvision cannot be imported.
     """
-    return _idx("MNIST", "mnist", root, num_val, split_seed, kwargs)
+    return _idx("MNIST", "mnist", root, num_val, split_seed, verify, kwargs)
 
 
-def fashion_mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+def fashion_mnist(
+    root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any
+) -> Dataset:
     """Fashion-MNIST: 55,000/5,000/10,000 articles of clothing; arguments and errors as for `mnist`."""
-    return _idx("FashionMNIST", "fashion_mnist", root, num_val, split_seed, kwargs)
+    return _idx("FashionMNIST", "fashion_mnist", root, num_val, split_seed, verify, kwargs)
 
 
-def kmnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, **kwargs: Any) -> Dataset:
+def kmnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:
     """Kuzushiji-MNIST: 55,000/5,000/10,000 cursive characters; arguments and errors as for `mnist`."""
-    return _idx("KMNIST", "kmnist", root, num_val, split_seed, kwargs)
+    return _idx("KMNIST", "kmnist", root, num_val, split_seed, verify, kwargs)
 
 
 def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwargs: Any) -> Dataset:

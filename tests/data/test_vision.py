@@ -1,6 +1,7 @@
 """torchvision's sets, with files made here and a download that fails; torchvision itself may be missing or broken."""
 
 import gzip
+import hashlib
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def write_idx(folder, n_train=30, n_test=10):
 def test_reads_files_on_disk_without_network(name, folder, tmp_path, no_network):
     torchvision_or_skip()
     write_idx(tmp_path / folder / "raw")
-    loaded = getattr(data, name)(root=str(tmp_path), num_val=5)
+    loaded = getattr(data, name)(root=str(tmp_path), num_val=5, verify=False)
     assert [len(loaded.train), len(loaded.val), len(loaded.test)] == [25, 5, 10]
     assert loaded.data_shape == (1, 28, 28)
     assert 0.4 < loaded.train.x.mean() < 0.6
@@ -78,7 +79,7 @@ def test_num_val_out_of_range(tmp_path, no_network):
     torchvision_or_skip()
     write_idx(tmp_path / "MNIST" / "raw")
     with pytest.raises(BadInput, match="data.num_val=30"):
-        data.mnist(root=str(tmp_path), num_val=30)
+        data.mnist(root=str(tmp_path), num_val=30, verify=False)
 
 
 @pytest.mark.parametrize("error", [ImportError("no module"), RuntimeError("operator torchvision::nms does not exist")])
@@ -101,3 +102,32 @@ def test_the_library_imports_no_torchvision():
         "assert not any(m.split('.')[0] == 'torchvision' for m in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_that_are_not_the_published_ones_are_refused(tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / "MNIST" / "raw")
+    with pytest.raises(BadInput, match=r"train-images-idx3-ubyte is not the published file.*data\.verify=false"):
+        data.mnist(root=str(tmp_path))
+
+
+def test_unpacked_files_must_be_what_the_verified_packed_ones_hold(tmp_path, no_network, monkeypatch):
+    torchvision_or_skip()
+    from torchvision.datasets import KMNIST
+
+    folder = tmp_path / "KMNIST" / "raw"
+    write_idx(folder)
+    resources = []
+    for file in sorted(folder.iterdir()):
+        packed = gzip.compress(file.read_bytes())
+        (folder / f"{file.name}.gz").write_bytes(packed)
+        resources.append((f"{file.name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(KMNIST, "resources", resources)
+    assert len(data.kmnist(root=str(tmp_path), num_val=5).test) == 10
+    damaged = bytearray((folder / "t10k-images-idx3-ubyte").read_bytes())
+    damaged[100] ^= 1
+    (folder / "t10k-images-idx3-ubyte").write_bytes(damaged)
+    with pytest.raises(BadInput, match="t10k-images-idx3-ubyte is not the published file"):
+        data.kmnist(root=str(tmp_path), num_val=5)
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(b"not packed by them")
+    assert len(data.kmnist(root=str(tmp_path), num_val=5).test) == 10  # nothing to compare with

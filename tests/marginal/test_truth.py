@@ -113,7 +113,7 @@ def test_ais_estimate_of_px_is_unbiased(ppca):
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / math.sqrt(len(ratio))
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 def test_bdmc_sandwiches_the_exact_value(ppca, start):
     torch.manual_seed(11)
     bdmc = BDMC(**SHORT_AIS, start=start)
