@@ -126,6 +126,7 @@ def test_what_several_layers_cannot_have(settings, message):
         VAE.build([6], network=MLP([16]), likelihood=Bernoulli, **settings)
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_list(command, small_data):
     outcome = command(
         "train", "data=array", small_data, "latent_dim=[4,2]", "network.hidden=[16]", "network.upper_hidden=[8]",

@@ -364,6 +364,7 @@ def test_best_is_written_before_last(command, small_data, tmp_path, monkeypatch)
     assert [row["epoch"] for row in metrics.read(tmp_path / "run")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_any_torch_optimizer_serves_and_can_be_resumed(command, small_data, tmp_path):
     options = ["optimizer._target_=torch.optim.NAdam", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command("train", *SMALL, small_data, *options).code == 0

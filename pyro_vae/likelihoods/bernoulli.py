@@ -28,7 +28,7 @@ class BernoulliLogProb(torch.autograd.Function):
     def forward(logits: Tensor, x: Tensor) -> Tensor:
         """The sum."""
         if get_proxy_mode() is None:  # nobody traces
-            return (x * logits - nn.functional.softplus(logits)).sum(-1)
+            return (x * logits).sub_(nn.functional.softplus(logits)).sum(-1)
         D = logits.shape[-1]
         size = max(n for n in range(1, min(D, 50) + 1) if D % n == 0)
         # a group is every (D / size)-th dimension: neighbours are worked on at once

@@ -2,10 +2,12 @@
 
 import math
 from functools import cache, partial
+from itertools import product
 
 import pyro
 import pytest
 import torch
+from conftest import every
 
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance
@@ -165,6 +167,7 @@ def test_exact_refuses_other_priors_however_sharp_the_likelihood():
         Exact()(vae.model, vae.guide, torch.randn(4, 50).double())
 
 
+@pytest.mark.slow
 def test_nuts_finds_posterior_and_evidence(ppca):
     x = ppca.evidence.sample((2,))
     ppca.set_exact_guide(shift=3.0)
@@ -179,8 +182,11 @@ def test_nuts_finds_posterior_and_evidence(ppca):
         NUTS()(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((21,)))
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli, *(partial(Gaussian, scale=s) for s in ("learned", "per_pixel"))])
-@pytest.mark.parametrize("estimator", [Refined(20), AIS(num_samples=3, num_temperatures=3), BDMC(3, 3)])
+LIKELIHOODS = [Bernoulli, *(partial(Gaussian, scale=s) for s in ("learned", "per_pixel"))]
+ESTIMATORS = [Refined(20), AIS(num_samples=3, num_temperatures=3), BDMC(3, 3)]
+
+
+@pytest.mark.parametrize(("likelihood", "estimator"), every(2, product(LIKELIHOODS, ESTIMATORS), several=True))
 def test_every_likelihood_and_image_network(likelihood, estimator):
     from pyro_vae.networks import Conv
 
