@@ -29,9 +29,7 @@ def positive_int(name: str, value: object) -> int:
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{name}={value} must be a whole number of at least 1")
-    return value
+    return whole(name, value, low=1)
 
 
 def positive_ints(name: str, values: object) -> list[int]:
@@ -45,14 +43,14 @@ def positive_ints(name: str, values: object) -> list[int]:
     return [positive_int(name, value) for value in values]
 
 
-def whole(name: str, value: object) -> int:
-    """`value`, if it is a whole number of at least 0.
+def whole(name: str, value: object, low: int = 0) -> int:
+    """`value`, if it is a whole number of at least `low`.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise BadInput(f"{name}={value} must be a whole number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise BadInput(f"{name}={value} must be a whole number of at least {low}")
     return value
 
 

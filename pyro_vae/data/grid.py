@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, whole
 
 
 class Grid(Constraint):
@@ -23,9 +23,7 @@ class Grid(Constraint):
     event_dim = 0
 
     def __init__(self, num_levels: int) -> None:
-        if isinstance(num_levels, bool) or not isinstance(num_levels, int) or num_levels < 2:
-            raise BadInput(f"data.num_levels={num_levels} must be a whole number of at least 2")
-        self.num_levels = num_levels
+        self.num_levels = whole("data.num_levels", num_levels, low=2)
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:

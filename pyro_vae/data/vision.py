@@ -86,9 +86,9 @@ def _verify(cls: Any, folder: Path) -> None:
             continue
         content = file.read_bytes()
         if cls.__name__ == "MNIST":
-            same = hashlib.md5(content, usedforsecurity=False).hexdigest() == UNPACKED_MNIST[file.name]
-        elif packed.is_file() and hashlib.md5(packed.read_bytes(), usedforsecurity=False).hexdigest() == md5:
-            same = struct.unpack("<II", packed.read_bytes()[-8:]) == (zlib.crc32(content), len(content))
+            same = _md5(content) == UNPACKED_MNIST[file.name]
+        elif packed.is_file() and _md5(published := packed.read_bytes()) == md5:
+            same = struct.unpack("<II", published[-8:]) == (zlib.crc32(content), len(content))
         else:  # nothing to compare with; torchvision looks at the header
             continue
         if not same:
@@ -96,6 +96,10 @@ def _verify(cls: Any, folder: Path) -> None:
                 f"{file} is not the published file: delete it, and it is downloaded again; if the data are your own, "
                 "set data.verify=false"
             )
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _idx(
