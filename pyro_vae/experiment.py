@@ -132,7 +132,7 @@ def train(
         estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model.
 
     Returns:
-        The VAE of the epoch with the best validation ELBO, and how far training came.
+        The VAE of the epoch with the best validation ELBO, without a validation set the last, and how far it came.
 
     Raises:
         BadInput: if the configuration cannot be used, or `run_dir` holds a run already.
@@ -201,9 +201,9 @@ def train(
 
 def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:
     """Refuse what does not go together before the work, not after it."""
-    with pyro.get_param_store().scope(), fork_rng(data.val.x):
-        val = data.val.first(min(2, len(data.val)))
-        if note := trainer.check(vae, objective, val.x, val.y):
+    x = data.train.x
+    with pyro.get_param_store().scope(), fork_rng(x):
+        if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(x)), device=x.device))):
             log.info("note: %s", note)
         if estimator is not None:
             with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
@@ -301,7 +301,8 @@ def fit(
         batch_size: datapoints a step.
         lr: learning rate.
         binarize: `dynamic`, `static`, `threshold` or `none`.
-        val_fraction: share of the data by which the best epoch is chosen; the others are trained on.
+        val_fraction: share of the data by which the best epoch is chosen; the others are trained on. With 0 the last
+            epoch is kept.
         seed: of initialization, batches and noise.
         overrides: what else the command accepts, `["network.hidden=[64]", "trainer.patience=10"]` say.
         run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.

@@ -101,6 +101,7 @@ class JointOptim(PyroOptim):
         self.optimizer: Optimizer | None = None
         self.scheduler: LRScheduler | None = None
         self.names: list[str] = []
+        self.watches_validation = False
         self._waiting: dict[str, Any] | None = None
         given = {"optimizer": optimizer, "scheduler": scheduler}
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
@@ -110,7 +111,8 @@ class JointOptim(PyroOptim):
                 raise ValueError(f"Invalid learning rate: {lr}")
             schedule = None if scheduler is None else scheduler(trial)
             trial.step()
-            if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
+            self.watches_validation = isinstance(schedule, ReduceLROnPlateau)
+            if schedule is not None and not self.watches_validation:
                 schedule.step()
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}

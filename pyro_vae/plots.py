@@ -49,9 +49,9 @@ def training(rows: list[dict[str, float]], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for name in ("train/elbo", "val/elbo"):
         left.plot(epochs, [row[name] for row in rows], label=name, marker="." if len(rows) < 3 else None)
-    validation = np.array([row["val/elbo"] for row in rows] or [0.0])
-    # the first epochs would flatten all that follows
-    left.set_ylim(bottom=np.quantile(validation, 0.1) - 0.5 * np.ptp(validation[len(validation) // 10 :]) - 1)
+    # validation, training without it; the first epochs would flatten all that follows
+    shown = np.array([row["train/elbo" if np.isnan(row["val/elbo"]) else "val/elbo"] for row in rows] or [0.0])
+    left.set_ylim(bottom=np.quantile(shown, 0.1) - 0.5 * np.ptp(shown[len(shown) // 10 :]) - 1)
     left.set(title="Evidence lower bound", xlabel="epoch", ylabel="nats per datapoint")
     left.legend(loc="lower right")
     right.plot(epochs, [row["train/kl"] for row in rows], color="C2", marker="." if len(rows) < 3 else None)

@@ -128,7 +128,10 @@ def _run(overrides: list[str], run_dir: Path) -> float:
 
     config = compose(overrides)
     instantiate(config.estimator)
-    _, state = experiment.train(config, experiment.build_data(config), run_dir)
+    data = experiment.build_data(config)
+    if not len(data.val):
+        raise BadInput("a search compares validation ELBOs: give data.num_val or data.val_fraction above 0")
+    _, state = experiment.train(config, data, run_dir)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -72,7 +73,7 @@ class SVI(pyro.infer.SVI):
             gradients = owned(gradients)
         else:
             values[0], *gradients = mean([values[0], *gradients], weight)
-        if "loss" in self.finite and not values[0].isfinite():
+        if "loss" in self.finite and not math.isfinite(values[0].item()):
             raise NotFinite(f"the loss is {values[0].item()}")
         if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
             raise NotFinite("the gradient is not finite")

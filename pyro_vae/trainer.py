@@ -47,7 +47,7 @@ class State:
         epoch: epochs done.
         step: optimizer steps done.
         best_elbo: best validation ELBO so far, nats per datapoint; its KL weighted as in the objective, so that a
-            β-VAE keeps the epoch that is best at what it was trained for.
+            β-VAE keeps the epoch that is best at what it was trained for. NaN without a validation set.
         best_epoch: when that was.
         seconds: time spent on epochs, validation included.
         skipped: steps skipped by `on_nan=skip`.
@@ -66,10 +66,13 @@ class State:
     def end_epoch(
         self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float
     ) -> tuple[dict[str, float], bool]:
-        """One epoch more: its row of metrics, nats per datapoint, and whether its `score` is the best yet."""
+        """One epoch more: its row of metrics, nats per datapoint, and whether its `score` is the best yet.
+
+        NaN, for want of a validation set, always is.
+        """
         self.epoch += 1
         self.seconds = seconds
-        best = score > self.best_elbo
+        best = math.isnan(score) or score > self.best_elbo
         if best:
             self.best_elbo, self.best_epoch = score, self.epoch
         row = {
@@ -157,14 +160,20 @@ class Trainer:
             on_step: called after every step; what it raises ends the training.
 
         Raises:
-            BadInput: if batches or the validation set are too small to be shared by all processes.
+            BadInput: if batches or the validation set are too small to be shared by all processes, or what is to watch
+                the latter has nothing to watch.
             FailedRun: if the loss or the validation ELBO is NaN or infinite.
         """
         started = time.monotonic() - state.seconds
         fewest = {"batch": min(self.batch_size, len(data.train)), "validation set": len(data.val)}
         for name, size in fewest.items():
-            if size < distributed.world_size():
+            if 0 < size < distributed.world_size():
                 raise BadInput(f"a {name} of {size} leaves some of {distributed.world_size()} processes no datapoint")
+        if not len(data.val) and (self.patience is not None or optim.watches_validation):
+            raise BadInput(
+                "trainer.patience and scheduler=plateau watch the validation ELBO, but the validation set is empty: "
+                "leave them out, or give it data"
+            )
 
         def out_of_time() -> bool:
             return self.max_seconds is not None and distributed.anyone(time.monotonic() - started >= self.max_seconds)
@@ -192,7 +201,7 @@ class Trainer:
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, val_kl = self.validate(mean_elbo, data)
-                if not math.isfinite(val_elbo):
+                if len(data.val) and not math.isfinite(val_elbo):
                     raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {ADVICE}")
                 score = val_elbo + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
@@ -327,12 +336,15 @@ class Trainer:
         return self.patience is not None and state.epoch - state.best_epoch >= self.patience
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float]:
-        """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch."""
+        """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch.
+
+        Both are NaN without a validation set.
+        """
         val = data.val.share()
         with fork_rng(val.x):
             torch.manual_seed(distributed.rank())
             own = mean_elbo(val.x, val.y)
-        (both,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / len(data.val))
+        (both,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
         elbo, log_likelihood = both.tolist()
         return elbo, log_likelihood - elbo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,9 @@ class MeanELBO:
         self.sums: Callable[[Tensor, Tensor | None], Tensor] = self._sums
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float]:
-        """Of x `[N, *data_shape]`, y `[N]`."""
+        """Of x `[N, *data_shape]`, y `[N]`; NaN of no data."""
+        if not len(x):
+            return math.nan, math.nan
         with torch.no_grad(), pyro.validation_enabled(False):
             total: Any = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
         elbo, log_likelihood = (total / len(x)).tolist()
@@ -40,6 +43,8 @@ class MeanELBO:
 
     def compile(self, x: Tensor, y: Tensor | None = None) -> None:
         """Compile it for such data; a last, smaller chunk of them runs as it is. No noise is used up."""
+        if not len(x):
+            return
         self.sums = compiled = Compiled(self._sums)
         with fork_rng(x):
             compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))

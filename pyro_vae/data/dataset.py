@@ -193,7 +193,7 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
     Args:
         x: `[N, *data_shape]`.
         y: `[N]` or None.
-        val: share of the validation set, in (0, 1).
+        val: share of the validation set, in [0, 1); 0 makes none.
         test: share of the test set, in [0, 1); 0 makes none.
         seed: of the split alone, so that it is the same in every run.
 
@@ -204,7 +204,7 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
             raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
     sizes = {"val": round(val * len(x)), "test": round(test * len(x))}
-    enough = sizes["val"] >= 1 and sizes["test"] >= (test != 0) and sum(sizes.values()) < len(x)
+    enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < len(x)
     if not enough:
         raise BadInput(
             f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "

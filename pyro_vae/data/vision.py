@@ -122,8 +122,8 @@ def _idx(
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
     """Training and validation set, at random."""
-    if not 1 <= num_val < len(train):
-        raise BadInput(f"data.num_val={num_val} must lie between 1 and {len(train) - 1}")
+    if not 0 <= whole("data.num_val", num_val) < len(train):
+        raise BadInput(f"data.num_val={num_val} must lie between 0 and {len(train) - 1}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("data.split_seed", split_seed)))
     rest, val = order[num_val:], order[:num_val]
     assert train.y is not None
@@ -135,7 +135,7 @@ def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: 
 
     Args:
         root: folder that holds, or gets, `MNIST/raw`.
-        num_val: how many of the training images to validate on.
+        num_val: how many of the training images to validate on; 0: none, all are trained on.
         split_seed: seed of that choice.
         verify: compare the files' checksums with the published ones.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
