@@ -47,12 +47,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
     data = experiment.build_data(trained_with)
-    split = data.split(config.split).first(config.num_data).to(device)
+    split = data.split(config.split, config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
     summary = report.evaluate(vae, data, split, estimator, config, run_dir)
-    if config.analysis is not None:  # beside the training set: how the encoder generalizes
-        splits = {name: data.split(name).to(device) for name in dict.fromkeys(["train", config.split])}
-        report.analyse(vae, splits, estimator, config, run_dir)
+    if config.analysis is not None:
+        report.analyse(vae, data.to(device), estimator, config, run_dir)
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
@@ -18,12 +19,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from tqdm import tqdm
 
 from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_targets, compose, explain
-from pyro_vae.data import Dataset, Split, from_array
+from pyro_vae.data import Dataset, Split, Stored, from_array
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line
 from pyro_vae.interrupt import deferred_interrupt
@@ -146,12 +148,14 @@ def train(
     data.to(device)
     num_classes = data.num_classes
     vae = build_vae(config, data.data_shape, num_classes).to(device)
-    vae.initialize(data.train.x)
+    vae.initialize(data.train.sample().x)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
     optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
-    warn_of_misfit(vae, [data.split(name) for name, split in data.splits.items() if len(split)])
+    warn_of_misfit(vae, data.samples())
+    if isinstance(data.train, Stored):
+        read_through(data.train, data, vae)
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
@@ -201,9 +205,8 @@ def train(
 
 def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:
     """Refuse what does not go together before the work, not after it."""
-    x = data.train.x
-    with pyro.get_param_store().scope(), fork_rng(x):
-        if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(x)), device=x.device))):
+    with pyro.get_param_store().scope(), fork_rng(data.val.x):
+        if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
             log.info("note: %s", note)
         if estimator is not None:
             with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
@@ -258,6 +261,18 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
             log.warning("warning: %s", warning)
+
+
+def read_through(train: Stored, data: Dataset, vae: VAE) -> None:
+    """Read training data once, so that what cannot be used is refused before the work, not within it.
+
+    Raises:
+        BadInput: if some is broken, or the data's binarization or the likelihood cannot take it.
+    """
+    for x in tqdm(train.in_order(), "reading data", math.ceil(len(train) / train.num_at_once), disable=None):
+        data.require(x)
+        if not data.redrawn:
+            vae.likelihood.check(x)
 
 
 def set_seed(seed: object, rank: int = 0) -> None:

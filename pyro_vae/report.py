@@ -104,8 +104,10 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     log.info("written: %s", path)
 
 
-def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConfig, run_dir: Path) -> None:
-    """Gaps and ELBO surgery of `config.analysis`, of each of `splits`, to the screen and to evaluations/.
+def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir: Path) -> None:
+    """Gaps and ELBO surgery of `config.analysis`, to the screen and to evaluations/.
+
+    They are those of `config.split` and of the training set beside it: how the encoder generalizes.
 
     Where `config.num_data` is null, gaps are those of the first 100 datapoints, surgery is that of the first 1000.
     """
@@ -117,7 +119,7 @@ def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConf
     set_seed(config.seed)
     if what in ("gaps", "all"):
         rows = {}
-        for name, split in _at_most(config.num_data or 100, splits):
+        for name, split in _at_most(config.num_data or 100, data, config.split):
             values = analysis.gaps(vae.model, vae.guide, split.x, estimator, split.y)
             rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
         _write_json(folder / "gaps.json", rows)
@@ -126,7 +128,7 @@ def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConf
     if what in ("surgery", "all"):
         rows = {
             name: analysis.surgery(vae.model, vae.guide, split.x, split.y)
-            for name, split in _at_most(config.num_data or 1000, splits)
+            for name, split in _at_most(config.num_data or 1000, data, config.split)
         }
         _write_json(folder / "surgery.json", rows)
         _log_table("ELBO surgery (nats per datapoint)", rows)
@@ -134,8 +136,9 @@ def analyse(vae: VAE, splits: dict[str, Split], estimator: Any, config: DictConf
             _warn(analysis.collapse(parts))
 
 
-def _at_most(n: int, splits: dict[str, Split]) -> list[tuple[str, Split]]:
-    return [(name, split.first(min(n, len(split)))) for name, split in splits.items()]
+def _at_most(n: int, data: Dataset, split: str) -> list[tuple[str, Split]]:
+    names = dict.fromkeys(["train", split])
+    return [(name, data.split(name, min(n, data.sizes[name]))) for name in names]
 
 
 def _log_table(title: str, rows: dict[str, dict[str, Any]]) -> None:

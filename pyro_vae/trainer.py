@@ -183,7 +183,7 @@ class Trainer:
             on_step()
             return out_of_time()
 
-        finite = {"skip": ["loss", "gradient"], "stop": [] if data.train.x.is_cuda else ["loss"]}[self.on_nan]
+        finite = {"skip": ["loss", "gradient"], "stop": [] if data.device.type == "cuda" else ["loss"]}[self.on_nan]
         svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision, finite)
         mean_elbo = MeanELBO(vae, self.val_num_samples)
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
@@ -231,16 +231,16 @@ class Trainer:
             FailedRun: if a loss is NaN or infinite.
         """
         N, seen, used, skipped = len(data.train), 0, 0, state.skipped
-        order = distributed.from_rank_0(torch.randperm(N)).to(data.train.x.device)
+        order = distributed.from_rank_0(torch.randperm(N))
         # a shorter batch at the end that would leave a process with nothing is left out
         batches = [batch for batch in order.split(self.batch_size) if len(batch) >= distributed.world_size()]
         reported: list[Tensor] = []
         sums = torch.zeros(2, dtype=torch.float64)
         with pyro.validation_enabled(False):  # `prepare` has looked at every value
-            for whole in batches:
-                index = distributed.share(whole)
+            shares = [distributed.share(batch) for batch in batches]
+            for whole, index, batch in zip(batches, shares, data.batches(shares), strict=False):
                 objective.step, objective.epoch = state.step, state.epoch + seen / N
-                batch, noise = data.batch(index), torch.get_rng_state()
+                noise = torch.get_rng_state()
                 seen += len(whole)
                 state.step += 1
                 try:
@@ -269,15 +269,15 @@ class Trainer:
         Raises:
             FailedRun: if Pyro finds parameters out of their constraints.
         """
-        x = data.train.x
-        if self.precision != "float32" and not is_fast(x.device):
+        N = len(data.train)
+        if self.precision != "float32" and not is_fast(data.device):
             log.warning(
                 "warning: trainer.precision=%s: %s has no instructions for it, float32 is faster",
                 self.precision,
-                x.device,
+                data.device,
             )
-        with fork_rng(x):
-            batch = data.batch(distributed.share(torch.arange(min(self.batch_size, len(x)), device=x.device)))
+        with fork_rng(data.val.x):
+            batch = data.batch(distributed.share(torch.arange(min(self.batch_size, N))))
         first_steps: dict[Hashable, int] = {}
         for objective.step in count(state.step):
             first_steps.setdefault(objective.variant, objective.step)
@@ -297,7 +297,7 @@ class Trainer:
             if isinstance(self.compile, bool):
                 state.compiled = self.compile
             elif state.compiled is None:
-                num_steps = (self.max_epochs - state.epoch) * math.ceil(len(x) / self.batch_size) / len(first_steps)
+                num_steps = (self.max_epochs - state.epoch) * math.ceil(N / self.batch_size) / len(first_steps)
                 state.compiled = distributed.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds))
             if state.compiled:
                 started = time.monotonic()

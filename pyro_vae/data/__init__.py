@@ -1,18 +1,22 @@
-"""Data sets -> tensors in memory; each function is the `_target_` of a file in conf/data/."""
+"""Data sets -> tensors, in memory or read as they are needed; a function for each file in conf/data/."""
 
 from pyro_vae.data.arrays import array, from_array
-from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.folder import image_folder
 from pyro_vae.data.packaged import digits, mnist5k
 from pyro_vae.data.simulated import ring
+from pyro_vae.data.split import Split, Stored
 from pyro_vae.data.vision import fashion_mnist, kmnist, mnist, omniglot
 
 __all__ = [
     "Dataset",
     "Split",
+    "Stored",
     "array",
     "digits",
     "fashion_mnist",
     "from_array",
+    "image_folder",
     "kmnist",
     "mnist",
     "mnist5k",

@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.data.dataset import Dataset, three_way_split, three_ways
+from pyro_vae.data.mapped import Mapped, not_finite
+from pyro_vae.data.split import stored
 from pyro_vae.errors import BadInput, one_line
 
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
     """The array `[N, ...]` in a .npy file, or the entry `key` of a .npz file. Nothing in it is executed.
+
+    A .npy file may be larger than memory: it is mapped, and training data are read as they are needed.
 
     Args:
         path: the file.
@@ -45,7 +49,8 @@ def _read(path: str, key: str | None, option: str = "key", labels: str | None = 
     if not file.is_file():
         raise BadInput(f"data.path={path}: no such file")
     try:
-        loaded = np.load(file, allow_pickle=False)
+        with np.errstate(over="ignore"):  # sizes that nothing can have: numpy says so
+            loaded = np.load(file, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             if key is not None:
                 raise BadInput(f"data.{option}={key}: {path} holds one array without a name; leave data.{option} out")
@@ -87,25 +92,27 @@ def from_array(
     name: str = "x",
     y: np.ndarray | Tensor | None = None,
     label_name: str = "y",
+    max_held_out: int | None = 10_000,
     **kwargs: Any,
 ) -> Dataset:
     """A data set of an array `[N, ...]`: floats as they are, bytes divided by 255, booleans as 0 and 1.
 
     Args:
-        x: the array.
+        x: the array; of a `np.memmap`, training data stay on disk.
         val_fraction: share of the validation set.
         test_fraction: share of the test set.
         split_seed: seed of the random split.
         name: what messages call the array.
         y: integer labels `[N]` from 0 on, by which the splits are then stratified.
         label_name: what messages call the labels.
+        max_held_out: at most so many datapoints for validation, and as many for testing: they are kept in memory.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf, or if there
-            is not one label a datapoint.
+        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf (on disk: when
+            they are read), or if there is not one label a datapoint.
     """
-    values = as_numpy(x)
+    values = x if isinstance(x, np.memmap) else as_numpy(x)
     if values.dtype != np.uint8 and values.dtype != np.bool_ and values.dtype.kind != "f":
         raise BadInput(
             f"{name} has dtype {values.dtype}: convert it to floats (x.astype('float32')), or to bytes 0..255 (uint8)"
@@ -114,13 +121,15 @@ def from_array(
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
+    labels = None if y is None else _labels(as_numpy(y), len(values), label_name)
+    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
+    if isinstance(values, np.memmap):
+        parts = three_ways(len(values), labels, *sizes)
+        return Dataset(*stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels), **kwargs)
     scaled = unit_floats(values)
-    num_bad = int((~np.isfinite(scaled)).sum())
-    if num_bad:
-        raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints")
-    labels = None if y is None else _labels(as_numpy(y), len(scaled), label_name)
-    splits = three_way_split(torch.from_numpy(scaled), labels, val_fraction, test_fraction, split_seed)
-    return Dataset(*splits, **kwargs)
+    if line := not_finite(scaled, name):
+        raise BadInput(line)
+    return Dataset(*three_way_split(torch.from_numpy(scaled), labels, *sizes), **kwargs)
 
 
 def _labels(y: np.ndarray, n: int, name: str) -> Tensor:

@@ -1,56 +1,27 @@
-"""A data set in memory: three splits of tensors, explicitly binarized, dequantized or neither."""
+"""A data set: three splits of tensors, explicitly binarized, dequantized or neither."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.data.grid import Grid
-from pyro_vae.distributed import share
+from pyro_vae.data.split import Batch, Split, Stored
 from pyro_vae.errors import BadInput, one_of, positive_int, whole
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Datapoints x `[N, *data_shape]`, float32, and their labels y `[N]`, int64, where there are any."""
-
-    x: Tensor
-    y: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def to(self, device: torch.device | str) -> Split:
-        """The same on another device."""
-        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
-
-    def share(self) -> Split:
-        """This process's part, where there are several."""
-        return Split(share(self.x), None if self.y is None else share(self.y))
-
-    def first(self, n: int | None) -> Split:
-        """The first n datapoints; None: all.
-
-        Raises:
-            BadInput: if there are fewer.
-        """
-        if n is None:
-            return self
-        if positive_int("num_data", n) > len(self):
-            raise BadInput(f"num_data={n} must lie between 1 and {len(self)}, the size of the split")
-        return Split(self.x[:n], None if self.y is None else self.y[:n])
+SPLITS = ("train", "val", "test")
 
 
 class Dataset:
     """Training, validation and test data of one shape, on one device.
 
     Args:
-        train: training data.
+        train: training data, in memory or on disk.
         val: validation data.
         test: test data.
         binarize: `dynamic`: each training batch is drawn anew, x ~ Bernoulli(grey value); `static`: drawn
@@ -62,13 +33,13 @@ class Dataset:
             batch is drawn anew, validation and test data once (`Grid.dequantize`).
 
     Raises:
-        BadInput: if binarize is unknown, grey values to binarize lie outside [0, 1], or values to dequantize are not
-            on the grid or binarized.
+        BadInput: if binarize is unknown, or draws what is on disk once; if grey values to binarize lie outside [0, 1],
+            or values to dequantize are not on the grid or binarized.
     """
 
     def __init__(
         self,
-        train: Split,
+        train: Split | Stored,
         val: Split,
         test: Split,
         binarize: str = "none",
@@ -81,83 +52,118 @@ class Dataset:
         if not isinstance(dequantize, bool):
             raise BadInput(f"data.dequantize={dequantize} must be true or false")
         self.dequantize = dequantize
-        splits = {"train": train, "val": val, "test": test}
-        if binarize != "none":
-            for split in filter(len, splits.values()):
-                low, high = split.x.min().item(), split.x.max().item()
-                if low < 0 or high > 1:
-                    raise BadInput(
-                        f"data.binarize={binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
-                        "rescale them or take data.binarize=none"
-                    )
         if dequantize and binarize != "none":
             raise BadInput(f"data.dequantize=true with data.binarize={binarize}: take data.binarize=none")
-        for split in splits.values() if dequantize else ():
-            self.grid.require(split.x, "data.dequantize=true", "take data.dequantize=false")
+        self.held_out = {"val": val, "test": test}
+        for split in (train, val, test):
+            if isinstance(split, Split) and len(split):
+                self.require(split.x)
         self.eval_seed = whole("data.eval_seed", eval_seed)
         self.redrawn = binarize == "dynamic" or dequantize
-        for name, split in splits.items():
-            if binarize == "threshold":
-                splits[name] = Split((split.x > 0.5).float(), split.y)
-            elif binarize == "static" or (self.redrawn and name != "train"):
-                splits[name] = self._draw(name, split)
-        self.splits = splits
-
-    @property
-    def train(self) -> Split:
+        self.train = train
         """Training data as stored: before what is drawn anew for each `batch`."""
-        return self.splits["train"]
+        if binarize == "threshold":
+            self.train = train.map(_threshold)
+        elif binarize == "static":
+            if isinstance(train, Stored):
+                raise BadInput(
+                    "data.binarize=static draws all training data into memory: take dynamic, or give a .npz file"
+                )
+            self.train = self._draw("train", train)
+        for name, split in self.held_out.items():
+            if binarize == "threshold":
+                self.held_out[name] = split.map(_threshold)
+            elif binarize == "static" or self.redrawn:
+                self.held_out[name] = self._draw(name, split)
 
     @property
     def val(self) -> Split:
         """Validation data."""
-        return self.splits["val"]
+        return self.held_out["val"]
 
     @property
     def test(self) -> Split:
         """Test data."""
-        return self.splits["test"]
+        return self.held_out["test"]
 
     @property
     def data_shape(self) -> torch.Size:
         """Shape of one datapoint."""
-        return self.train.x.shape[1:]
+        return self.train.data_shape
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the splits."""
+        return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.train.device
 
     @property
     def num_classes(self) -> int | None:
         """The largest label of all splits + 1; None without labels."""
-        return max((int(s.y.max()) + 1 for s in self.splits.values() if s.y is not None and len(s)), default=None)
+        labels = [split.y for split in (self.train, self.val, self.test)]
+        return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=None)
 
-    def split(self, name: str) -> Split:
-        """`train`, `val` or `test` as a fixed set: training data that each batch draws anew are drawn once.
+    def split(self, name: str, num_data: int | None = None) -> Split:
+        """The first `num_data` of `train`, `val` or `test`, or all, in memory and fixed.
+
+        Training data that each batch draws anew are drawn once.
 
         Raises:
-            BadInput: if there is no such split, or nothing in it.
+            BadInput: if there is no such split, nothing or less in it, or all are on disk.
         """
-        one_of("split", name, tuple(self.splits))
-        if not len(self.splits[name]):
+        split = {"train": self.train, **self.held_out}[one_of("split", name, SPLITS)]
+        if not len(split):
             raise BadInput(f"split={name} is empty: give it a share of the data, as in data.{name}_fraction=0.1")
-        if name == "train" and self.redrawn:
-            return self._draw(name, self.train)
-        return self.splits[name]
+        first = split.first(num_data)
+        return self._draw(name, first) if name == "train" and self.redrawn else first
+
+    def samples(self) -> list[Split]:
+        """As much of each split as can be held in memory, fixed."""
+        sizes = {**self.sizes, "train": len(self.train.sample())}
+        return [self.split(name, n) for name, n in sizes.items() if n]
+
+    def require(self, x: Tensor) -> None:
+        """Refuse x `[N, *data_shape]` that cannot be binarized or dequantized as they are to be.
+
+        Raises:
+            BadInput: if so.
+        """
+        if self.binarize != "none":
+            low, high = x.min().item(), x.max().item()
+            if low < 0 or high > 1:
+                raise BadInput(
+                    f"data.binarize={self.binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
+                    "rescale them or take data.binarize=none"
+                )
+        if self.dequantize:
+            self.grid.require(x, "data.dequantize=true", "take data.dequantize=false")
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Training data at `index` `[B]`: x `[B, *data_shape]`, drawn anew where they are, and labels `[B]` or None."""
-        if self.binarize == "dynamic":
-            x = bernoulli(self._thresholds.index_select(0, index), self.train.x.dtype)
-        else:
-            x = self.train.x.index_select(0, index)
-            x = self._noisy(x) if self.dequantize else x
-        return x, None if self.train.y is None else self.train.y[index]
+        return next(self.batches([index]))
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """The `batch` at each of `indices`, one after the other; of data on disk the next are read meanwhile."""
+        for x, y in self._drawn_from.batches(indices):
+            if self.binarize == "dynamic":
+                x = bernoulli(x if x.dtype == torch.int16 else thresholds(x), torch.float32)
+            elif self.dequantize:
+                x = self._noisy(x)
+            yield x, y
 
     @cached_property
-    def _thresholds(self) -> Tensor:
-        """Of the grey training data."""
-        return thresholds(self.train.x)
+    def _drawn_from(self) -> Split | Stored:
+        """Training data, of grey values to be binarized in memory their thresholds."""
+        in_memory = isinstance(self.train, Split)
+        return self.train.map(thresholds) if self.binarize == "dynamic" and in_memory else self.train
 
     def _draw(self, name: str, split: Split) -> Split:
         """The split with noise that is the same in every run and on every device; other splits, other noise."""
-        generator = torch.Generator().manual_seed(1000 * self.eval_seed + ("train", "val", "test").index(name))
+        generator = torch.Generator().manual_seed(1000 * self.eval_seed + SPLITS.index(name))
         return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -168,9 +174,14 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """Move all splits; returns self."""
-        self.__dict__.pop("_thresholds", None)
-        self.splits = {name: split.to(device) for name, split in self.splits.items()}
+        self.__dict__.pop("_drawn_from", None)
+        self.train = self.train.to(device)
+        self.held_out = {name: split.to(device) for name, split in self.held_out.items()}
         return self
+
+
+def _threshold(x: Tensor) -> Tensor:
+    return (x > 0.5).float()
 
 
 def thresholds(p: Tensor) -> Tensor:
@@ -187,15 +198,24 @@ def bernoulli(thresholds: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.lt(uniform, thresholds, out=torch.empty(shape, dtype=dtype, device=thresholds.device))
 
 
-def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: int) -> tuple[Split, Split, Split]:
-    """Random training, validation and test sets, stratified by y where it is given.
+def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
+    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `three_ways` draws them."""
+    train, val, test = (Split(x, y).at(index) for index in three_ways(len(x), y, *args, **kwargs))
+    return train, val, test
+
+
+def three_ways(
+    n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of random training, validation and test sets, stratified by y where it is given.
 
     Args:
-        x: `[N, *data_shape]`.
-        y: `[N]` or None.
+        n: number of datapoints.
+        y: `[n]` or None.
         val: share of the validation set, in [0, 1); 0 makes none.
         test: share of the test set, in [0, 1); 0 makes none.
         seed: of the split alone, so that it is the same in every run.
+        max_held_out: at most so many datapoints for validation, and as many for testing; None: no bound.
 
     Raises:
         BadInput: if a share leaves one of the sets empty.
@@ -203,21 +223,21 @@ def three_way_split(x: Tensor, y: Tensor | None, val: float, test: float, seed: 
     for name, fraction in (("val", val), ("test", test)):
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
             raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
-    sizes = {"val": round(val * len(x)), "test": round(test * len(x))}
-    enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < len(x)
+    most = n if max_held_out is None else positive_int("data.max_held_out", max_held_out)
+    sizes = {"val": min(most, round(val * n)), "test": min(most, round(test * n))}
+    enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
     if not enough:
         raise BadInput(
-            f"{len(x)} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            f"{n} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
-        rank = torch.empty(len(y), dtype=torch.double)
+        rank = torch.empty(n, dtype=torch.double)
         for label in y.unique():
             members = order[y[order] == label]
             rank[members] = (torch.arange(len(members), dtype=torch.double) + 0.5) / len(members)
         order = order[rank[order].argsort(stable=True)]
-    parts = order.split([len(x) - sum(sizes.values()), sizes["val"], sizes["test"]])
-    train, val_split, test_split = (Split(x[i], None if y is None else y[i]) for i in parts)
-    return train, val_split, test_split
+    train, val_index, test_index = order.split([n - sum(sizes.values()), sizes["val"], sizes["test"]])
+    return train, val_index, test_index

@@ -15,20 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, one_line, whole
 
 
-def _torchvision() -> Any:
-    """torchvision.datasets, imported only now: the rest of the library runs where it cannot be imported."""
+def torchvision() -> Any:
+    """torchvision, imported only now: the rest of the library runs where it cannot be imported."""
     try:
-        from torchvision import datasets
+        import torchvision
     except Exception as error:  # a build for another torch raises RuntimeError, a missing one ImportError
         raise BadInput(
             f"this data set needs a torchvision that matches torch {torch.__version__} ({one_line(error)}): "
             "pip install --upgrade torch torchvision, or take data=mnist5k, which needs none"
         ) from error
-    return datasets
+    return torchvision
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def _idx(
     cls_name: str, name: str, root: str, num_val: int, split_seed: int, verify: bool, kwargs: dict[str, Any]
 ) -> Dataset:
     """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
-    cls = getattr(_torchvision(), cls_name)
+    cls = getattr(torchvision().datasets, cls_name)
     if verify:
         _verify(cls, Path(root) / cls_name / "raw")
 
@@ -165,7 +166,7 @@ def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwa
     label is another character there, so that nothing can be conditioned on it.
     Arguments and errors as for `mnist`.
     """
-    cls = _torchvision().Omniglot
+    cls = torchvision().datasets.Omniglot
 
     def make(download: bool) -> tuple[Split, Split]:
         train, test = (_characters(cls(root, background=b, download=download)) for b in (True, False))

@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.data import Dataset
+from pyro_vae.data import Dataset, Stored
 from pyro_vae.em import mixture, ppca
 from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
@@ -77,6 +77,8 @@ class ExactEM:
     ) -> None:
         """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""
         start, m_step = _closed_form(vae)
+        if isinstance(data.train, Stored):
+            raise BadInput("trainer=exact_em holds all training data in memory: give them as a .npz file")
         started = time.monotonic() - state.seconds
         vae.double()
         x, val, mean_elbo = data.split("train").x.double(), data.val.x.double(), MeanELBO(vae, chunk_size=1000)

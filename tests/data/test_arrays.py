@@ -9,7 +9,7 @@ X = np.arange(200, dtype=np.float32).reshape(50, 2, 2) / 200
 
 
 def everything(data):
-    return torch.cat([data.train.x, data.val.x, data.test.x]).flatten().sort().values.numpy()
+    return torch.cat([data.train.in_memory().x, data.val.x, data.test.x]).flatten().sort().values.numpy()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -17,14 +17,14 @@ def test_npy_of_floats(tmp_path, dtype):
     np.save(tmp_path / "x.npy", X.astype(dtype))
     data = array(str(tmp_path / "x.npy"))
     assert data.data_shape == (2, 2)
-    assert data.train.x.dtype == torch.float32
+    assert data.train.in_memory().x.dtype == torch.float32
     np.testing.assert_allclose(everything(data), X.flatten(), atol=1e-3)
 
 
 def test_bytes_are_scaled_and_booleans_are_zeros_and_ones(tmp_path):
     np.save(tmp_path / "x.npy", np.array([[0, 51, 255]] * 20, dtype=np.uint8))
     data = array(str(tmp_path / "x.npy"))
-    torch.testing.assert_close(data.train.x[0], torch.tensor([0.0, 0.2, 1.0]))
+    torch.testing.assert_close(data.train.in_memory().x[0], torch.tensor([0.0, 0.2, 1.0]))
     assert set(everything(from_array(X > 0.5))) == {0.0, 1.0}
 
 

@@ -1,0 +1,112 @@
+"""The user's own images, in a folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data.dataset import Dataset, three_ways
+from pyro_vae.data.split import stored
+from pyro_vae.data.vision import torchvision
+from pyro_vae.errors import BadInput, one_line, one_of, positive_int, whole
+
+
+class Images(torch.utils.data.Dataset[Tensor]):
+    """Images of `torchvision.datasets.ImageFolder`, cut to squares.
+
+    Args:
+        root: has a folder of images for each class.
+        size: pixels a side: the shorter side is scaled to it, of the longer the middle is cut out.
+        channels: 1, grey, or 3, colours.
+
+    Raises:
+        BadInput: if there is no folder, or no image in one.
+    """
+
+    def __init__(self, root: str, size: int, channels: int) -> None:
+        vision = torchvision()
+        if not Path(root).is_dir():
+            raise BadInput(f"data.root={root}: no such folder")
+        try:
+            self.folder = vision.datasets.ImageFolder(root)
+        except FileNotFoundError as error:
+            raise BadInput(f"data.root={root} should hold images as CLASS/NAME.png: {one_line(error)}") from error
+        transforms = vision.transforms
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(size),
+                transforms.CenterCrop(size),
+                transforms.Grayscale(channels) if channels == 1 else transforms.Lambda(_as_it_is),
+                transforms.PILToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
+        """Bytes `[B, channels, size, size]`, or a line about an image that cannot be read."""
+        from PIL import Image
+
+        images = []
+        for i in index:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", Image.DecompressionBombWarning)
+                    images.append(self.transform(self.folder[i][0]))
+            except Exception as error:  # PIL raises a dozen kinds on a broken file
+                path = self.folder.samples[i][0]
+                return f"{path} is no readable image ({one_line(error)}): mend it, or take it out of the folder"
+        return torch.stack(images)
+
+
+def image_folder(
+    root: str | None,
+    size: int = 64,
+    channels: int = 3,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    max_held_out: int | None = 1000,
+    num_workers: int | str = "auto",
+    **kwargs: Any,
+) -> Dataset:
+    """Images ROOT/CLASS/NAME.png (or .jpg …) `[channels, size, size]` in [0, 1]; the classes, by name, are the labels.
+
+    Training images are read from disk as they are needed.
+
+    Args:
+        root: the folder.
+        size: pixels a side: the shorter side is scaled to it, of the longer the middle is cut out.
+        channels: 1, grey, or 3, colours.
+        val_fraction: share of the validation set.
+        test_fraction: share of the test set.
+        split_seed: seed of the random split, stratified by class.
+        max_held_out: at most so many images for validation, and as many for testing: they are kept in memory.
+        num_workers: processes that read ahead; 0: none; `auto`: as many as there are cores, at most 4.
+        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+
+    Raises:
+        BadInput: if there are no such images, one is broken (where it is read), or an option is out of its range.
+    """
+    if root is None:
+        raise BadInput("data.root is missing: give data.root=FOLDER, with images in FOLDER/CLASS/")
+    if num_workers != "auto":
+        whole("data.num_workers", num_workers)
+    positive_int("data.size", size)
+    one_of("data.channels", str(channels), ("1", "3"))
+    images = Images(root, size, channels)
+    y = torch.tensor(images.folder.targets)
+    parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
+    workers = min(4, os.cpu_count() or 1) if num_workers == "auto" else int(num_workers)
+    return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)
+
+
+def _as_it_is(image: Any) -> Any:
+    return image

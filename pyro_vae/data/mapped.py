@@ -1,0 +1,53 @@
+"""Rows of an array on disk."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Mapped(Dataset[Tensor]):
+    """Rows of a memory-mapped array `[N, *data_shape]`.
+
+    What has been read leaves this process's memory again: the system keeps it, as long as it has room.
+
+    Args:
+        array: of floats, bytes or booleans.
+        name: what messages call it.
+    """
+
+    def __init__(self, array: np.memmap, name: str) -> None:
+        self.array, self.name = array, name
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        # of a copy-on-write map the pages let go would be the user's changes
+        can_let_go = isinstance(base, mmap.mmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
+        self.map: mmap.mmap | None = base if can_let_go else None
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
+        """Float32 or bytes `[B, *data_shape]`, or a line that says that there are NaN or Inf among them."""
+        rows = np.asarray(self.array[index])
+        if rows.dtype != np.uint8:
+            with np.errstate(over="ignore"):  # what overflows becomes Inf
+                rows = rows.astype(np.float32)
+        if self.map is not None:
+            self.map.madvise(mmap.MADV_DONTNEED)
+        return not_finite(rows, self.name) or torch.from_numpy(rows)
+
+
+def not_finite(x: np.ndarray, name: str) -> str | None:
+    """A line about values that are NaN or Inf, if there are any."""
+    if x.dtype == np.uint8 or np.isfinite(x).all():
+        return None
+    num_bad = int((~np.isfinite(x)).sum())
+    return f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints"

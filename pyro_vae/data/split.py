@@ -1,0 +1,205 @@
+"""Training, validation or test data: in memory, or on disk and read as they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pyro_vae.distributed import share
+from pyro_vae.errors import BadInput, positive_int
+
+CHUNK_BYTES = 2**25
+"""Of what lies on disk, so much is read at once."""
+
+CPU = torch.device("cpu")
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Datapoints x `[N, *data_shape]`, float32, and their labels y `[N]`, int64, where there are any."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def data_shape(self) -> torch.Size:
+        """Shape of one datapoint."""
+        return self.x.shape[1:]
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.x.device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same on another device."""
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+
+    def share(self) -> Split:
+        """This process's part, where there are several."""
+        return Split(share(self.x), None if self.y is None else share(self.y))
+
+    def at(self, index: Tensor) -> Split:
+        """The datapoints at `index` `[B]`."""
+        return Split(self.x[index], None if self.y is None else self.y[index])
+
+    def first(self, n: int | None) -> Split:
+        """The first n datapoints; None: all.
+
+        Raises:
+            BadInput: if there are fewer.
+        """
+        if n is None:
+            return self
+        _require(n, len(self))
+        return Split(self.x[:n], None if self.y is None else self.y[:n])
+
+    def sample(self) -> Split:
+        """As much of it as can be held in memory: all."""
+        return self
+
+    def in_memory(self) -> Split:
+        """All of it: itself."""
+        return self
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Split:
+        """With `function(x)` for x."""
+        return Split(function(self.x), self.y)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """x `[B, *data_shape]` and y `[B]` at each of `indices` `[B]`."""
+        for index in torch.cat(list(indices)).to(self.device).split([len(index) for index in indices]):
+            yield self.x.index_select(0, index), None if self.y is None else self.y[index]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A split whose datapoints stay on disk: what `Split` is, but for x.
+
+    Args:
+        rows: map-style data set of torch whose `__getitems__` gives float32 or bytes `[B, *data_shape]` for a list of
+            indices, or a line that says what is wrong with them.
+        index: which of them belong to the split, int64 `[N]`, in random order.
+        y: labels int64 `[N]`.
+        data_shape: shape of one datapoint.
+        device: where to put batches.
+        num_workers: processes that read ahead; 0: none.
+        maps: functions of batches.
+    """
+
+    rows: Any
+    index: Tensor
+    y: Tensor | None
+    data_shape: torch.Size
+    device: torch.device = CPU
+    num_workers: int = 0
+    maps: tuple[Callable[[Tensor], Tensor], ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Stored:
+        """The same, its batches on another device."""
+        return replace(self, device=torch.device(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Stored:
+        """With `function(x)` for x, when it is read."""
+        return replace(self, maps=(*self.maps, function))
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
+        """x `[B, *data_shape]` and y `[B]` at each of `indices` `[B]`, read ahead.
+
+        Raises:
+            BadInput: if one cannot be read.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            self.rows,
+            batch_sampler=(self.index[index].tolist() for index in indices),
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # not the run's: its noise is the same without workers
+        )
+        for index, x in zip(indices, loader, strict=True):
+            if isinstance(x, str):
+                raise BadInput(x)
+            x = unit_interval(x.to(self.device, non_blocking=True))
+            for function in self.maps:
+                x = function(x)
+            yield x, None if self.y is None else self.y[index].to(self.device)
+
+    def first(self, n: int | None) -> Split:
+        """The first n datapoints, in memory.
+
+        Raises:
+            BadInput: if there are fewer, or n is None.
+        """
+        if n is None:
+            raise BadInput(
+                f"{len(self)} datapoints are on disk: say how many to take into memory, as num_data=1000 does"
+            )
+        _require(n, len(self))
+        chunks = list(self.batches(torch.arange(n).split(self.num_at_once)))
+        y = None if self.y is None else self.y[:n].to(self.device)
+        return Split(torch.cat([x for x, _ in chunks]), y)
+
+    def sample(self) -> Split:
+        """Some of it, in memory."""
+        return self.first(min(len(self), self.num_at_once))
+
+    def in_order(self) -> Iterator[Tensor]:
+        """All x once, in the order of the disk, some at a time."""
+        return (x for x, _ in self.batches(self.index.argsort().split(self.num_at_once)))
+
+    def in_memory(self) -> Split:
+        """All of it, in memory."""
+        if len(self):
+            return self.first(len(self))
+        return Split(torch.empty(0, *self.data_shape), self.y)
+
+    @property
+    def num_at_once(self) -> int:
+        """Datapoints that are read at once where all are."""
+        return max(1, CHUNK_BYTES // (4 * math.prod(self.data_shape)))
+
+
+def stored(
+    rows: Any, data_shape: torch.Size, parts: Sequence[Tensor], y: Tensor | None, num_workers: int = 0
+) -> tuple[Stored, Split, Split]:
+    """Training data on disk, validation and test data in memory: `rows` and y `[N]` at the indices `parts`."""
+    train, val, test = (
+        Stored(rows, index, None if y is None else y[index], data_shape, num_workers=num_workers) for index in parts
+    )
+    return train, val.in_memory(), test.in_memory()
+
+
+def unit_interval(x: Tensor) -> Tensor:
+    """Bytes divided by 255, all else as float32."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x.float()
+
+
+def _require(n: int, most: int) -> None:
+    if positive_int("num_data", n) > most:
+        raise BadInput(f"num_data={n} must lie between 1 and {most}, the size of the split")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
