@@ -2,6 +2,7 @@
 
 python -m pyro_vae.benchmark
 python -m pyro_vae.benchmark works=[step_100,log_px] rounds=3 seconds=0.1
+python -m pyro_vae.benchmark works=[memory]
 python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baseline=Pyro num_threads=1
 
 The model is a VAE 784-200-200-50 with tanh, Bernoulli likelihood and diagonal Gaussian guide, the data are synthetic,
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae import cli
-from pyro_vae.benchmark import machine, report
+from pyro_vae.benchmark import machine, memory, report
 from pyro_vae.benchmark.contenders import BF16, CONTENDERS, Contender
 from pyro_vae.benchmark.figure import draw
 from pyro_vae.benchmark.session import Settings, measure
@@ -32,10 +34,13 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int, within
 
 log = logging.getLogger(__name__)
 
+MEMORY = "memory"
+"""A work without contenders: how much training takes as the data grow."""
+
 
 def task(config: DictConfig) -> None:
     """Measure, print tables, write benchmark.json and benchmark.png into Hydra's run directory."""
-    works = chosen(config, "works", tuple(WORKS))
+    works = chosen(config, "works", (*WORKS, MEMORY))
     names = chosen(config, "contenders", tuple(CONTENDERS))
     one_of("baseline", config.baseline, tuple(CONTENDERS))
     settings = Settings(
@@ -57,8 +62,19 @@ def task(config: DictConfig) -> None:
     results["notes"] = [*notes, *(f"{name}: {c.note}" for name, c in contenders.items() if c.note)]
     results["works"] = {}
     log.info("%s", report.machine(results["machine"]))
+
+    def write() -> None:
+        (run_dir / "benchmark.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
     with open(run_dir / "workers.log", "w") as errors, logging_redirect_tqdm():
-        for work in works:
+        if MEMORY in works and not hasattr(os, "wait4"):
+            results["notes"].append("memory is not measured on this system: it does not say what a process has held")
+        elif MEMORY in works:
+            with tqdm(total=2 * len(memory.SOURCES), desc=MEMORY, disable=None) as bar:
+                results[MEMORY] = memory.measure(settings.seed, errors, settings.environment, lambda: bar.update())
+            log.info("\n%s\n", memory.table(results[MEMORY]))
+            write()
+        for work in (work for work in works if work != MEMORY):
             rivals = {name: c for name, c in contenders.items() if work in c.works}
             if not rivals:
                 log.info("%s: none of these contenders does it", work)
@@ -68,7 +84,7 @@ def task(config: DictConfig) -> None:
             baseline = report.baseline_of(work, timings, config.baseline)
             log.info("\n%s\n", report.table(work, timings, baseline, settings.rounds))
             results["works"][work] = report.as_dict(work, timings, baseline)
-            (run_dir / "benchmark.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            write()
     log.info("first result: since the start of the imports, compiling, without a cache, included")
     for note in results["notes"]:
         log.info("note: %s", note)

@@ -34,7 +34,11 @@ def assert_same(mapped, memory):
 
 
 @pytest.mark.parametrize("noise", [{"binarize": b} for b in ("none", "dynamic", "threshold")] + [{"dequantize": True}])
-@pytest.mark.parametrize("x", [GREY, GREY / np.float32(255), np.asfortranarray(GREY / 255), GREY > 99], ids=["bytes", "floats", "columns", "booleans"])
+@pytest.mark.parametrize(
+    "x",
+    [GREY, GREY / np.float32(255), np.asfortranarray(GREY / 255), GREY > 99],
+    ids=["bytes", "floats", "columns", "booleans"],
+)
 def test_a_mapped_array_is_that_in_memory(x, noise, tmp_path):
     if x.dtype == bool and "dequantize" in noise:
         noise = {**noise, "num_levels": 2}
