@@ -1,6 +1,7 @@
 """`python -m pyro_vae.benchmark`: who is timed when, and what is made of it. No test looks at how fast anything is."""
 
 import json
+import os
 import random
 from collections import Counter
 from importlib import import_module
@@ -12,10 +13,12 @@ import torch
 from test_train import one_error_line
 
 from pyro_vae.benchmark import __main__ as benchmark
-from pyro_vae.benchmark import contenders, gemm, hand_written, report, session, timing, works
+from pyro_vae.benchmark import contenders, gemm, hand_written, memory, report, session, timing, works
 from pyro_vae.benchmark.contenders import CONTENDERS, Contender
 from pyro_vae.benchmark.session import Settings
 from pyro_vae.benchmark.timing import Failed, Spread, Timing, calibrate, rounds
+from pyro_vae.data import image_folder
+from pyro_vae.errors import FailedRun
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP
@@ -249,3 +252,29 @@ def test_who_is_not_installed_is_left_out(command, monkeypatch):
     assert list(left) == ["torch"]
     assert notes == ["NumPyro is not installed: pip install 'pyro-vae[benchmark]'"]
     one_error_line(command("benchmark.__main__", "contenders=[NumPyro]"), "NumPyro is not installed", "pip install")
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not say what a process has held")
+def test_memory_of_training(tmp_path, monkeypatch):
+    sources = {"array, .npy": memory.Source(200, memory.mapped, ("data=array", "data.path={path}"))}
+    monkeypatch.setattr(memory, "SOURCES", sources)
+    monkeypatch.setattr(memory, "GROWTH", 2)
+    pieces = []
+    with open(tmp_path / "workers.log", "w") as errors:
+        rows = memory.measure(0, errors, {}, lambda: pieces.append(1))
+        assert len(pieces) == 2
+        (row,) = rows.values()
+        assert 100 < row["peak_mib"] < 5000
+        assert 0.8 < row["peak_mib_grown"] / row["peak_mib"] < 1.25
+        assert "array, .npy" in memory.table(rows)
+        broken = memory.Source(5, memory.mapped, ("data=array", "data.path={path}"))
+        with pytest.raises(FailedRun, match="ended with 2: see workers.log"):
+            memory.peak(broken, 5, 0, errors, {})
+    assert "5 datapoints" in (tmp_path / "workers.log").read_text()
+
+
+def test_memorys_images_are_what_is_read(tmp_path):
+    memory.images(tmp_path / "images", 30, np.random.default_rng(0))
+    data = image_folder(str(tmp_path / "images"), size=28, channels=1, num_workers=0)
+    assert data.num_classes == 10
+    assert 0.4 < data.test.x.mean() < 0.6

@@ -27,11 +27,26 @@ def test_every_option_names_what_exists_with_arguments_it_takes(group, option):
         instantiate(config)
 
 
-@pytest.mark.parametrize("name", [p.stem for p in CONFIG_DIR.glob("experiment/*.yaml")])
+EXPERIMENTS = [
+    str(p.relative_to(CONFIG_DIR / "experiment").with_suffix("")) for p in CONFIG_DIR.rglob("experiment/**/*.yaml")
+]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_compose(name):
     config = compose([f"+experiment={name}"])
     assert set(config) >= {"seed", "latent_dim", "resume", "data", "trainer"}
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_the_schedule_of_iwae_table_1():
+    config = compose(["+experiment=iwae_table1/two_layer_iwae_k50"])
+    passes = [3**i for i in range(8)]
+    assert config.trainer.max_epochs == sum(passes)
+    assert config.scheduler.milestones == [sum(passes[:i]) for i in range(1, 8)]
+    assert config.scheduler.gamma == pytest.approx(10 ** (-1 / 7), rel=1e-12)
+    assert (config.objective._target_, config.objective.num_particles) == ("pyro_vae.objectives.IWAE", 50)
+    assert (config.latent_dim, config.network.upper_hidden) == ([100, 50], [100, 100])
 
 
 def test_conditioning_by_the_prior_chooses_the_prior():

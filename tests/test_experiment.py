@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import checkpoint
+from pyro_vae import checkpoint, metrics
 from pyro_vae.errors import BadInput
 
 
@@ -30,6 +30,17 @@ def test_fit_is_the_same_code_as_the_command(command, x, tmp_path):
     loaded = pyro_vae.load(tmp_path / "run")
     for name, value in vae.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_fit_without_a_validation_set_and_of_a_mapped_array(x, tmp_path):
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    one, other = (pyro_vae.fit(data, val_fraction=0, **QUICK, run_dir=tmp_path / str(id(data))) for data in (x, mapped))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    rows = metrics.read(tmp_path / str(id(x)))
+    assert all(np.isnan(row["val/elbo"]) for row in rows)
+    assert (tmp_path / str(id(x)) / "checkpoints" / "best.pt").is_file()
 
 
 def test_fit_improves_log_px_and_serves_its_users(x):

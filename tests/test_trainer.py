@@ -53,8 +53,8 @@ def test_rows(small_vae, data):
 
 def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
     seen = []
-    batch = data.batch
-    data.batch = lambda index: seen.append(index) or batch(index)
+    batches = data.batches
+    data.batches = lambda indices: seen.extend(indices) or batches(indices)
     fit(small_vae, data, max_epochs=2)
     first, second = torch.cat(seen[1:5]), torch.cat(seen[5:])  # after the dry run's
     assert torch.equal(first.sort().values, torch.arange(70))
@@ -76,6 +76,24 @@ def test_early_stopping(small_vae, data):
     assert len(rows) == state.epoch < 200
     again, _ = fit(small_vae, data, lr=0.3, max_epochs=200, patience=3, state=state)
     assert again == []  # resumed, it is still over
+
+
+def test_without_a_validation_set_the_last_epoch_is_the_best(small_vae, data):
+    data = Dataset(data.train, Split(data.val.x[:0]), data.test)
+    rows, state = fit(small_vae, data, max_epochs=3, compile=False)
+    assert [best for _, best in rows] == [True] * 3
+    assert state.best_epoch == 3
+    assert all(math.isnan(row["val/elbo"]) and math.isfinite(row["train/elbo"]) for row, _ in rows)
+    with pytest.raises(BadInput, match="trainer.patience.*the validation set is empty"):
+        fit(small_vae, data, patience=3)
+    plateau = JointOptim(partial(torch.optim.SGD, lr=1e-4), torch.optim.lr_scheduler.ReduceLROnPlateau)
+    with pytest.raises(BadInput, match="scheduler=plateau.*the validation set is empty"):
+        Trainer().fit(small_vae, data, TraceMeanField_ELBO(), plateau, State(), lambda row, best: None)
+
+
+def test_compiled_without_a_validation_set(small_vae, data, as_traced):
+    data = Dataset(data.train, Split(data.val.x[:0]), data.test)
+    assert len(fit(small_vae, data, max_epochs=2, compile=True)[0]) == 2
 
 
 def test_max_seconds_stops_within_an_epoch_after_a_step_at_least(small_vae, data):
@@ -277,7 +295,7 @@ def test_one_trajectory_whether_interrupted_or_not(small_vae, data, as_traced):
 
 def test_bf16_products_train_and_say_where_they_are_slow(small_vae, data, monkeypatch, caplog):
     vae = small_vae.float()
-    floats = Dataset(*(Split(split.x.float()) for split in data.splits.values()))
+    floats = Dataset(*(Split(split.x.float()) for split in (data.train, data.val, data.test)))
     monkeypatch.setattr("pyro_vae.trainer.is_fast", lambda device: False)
     _, exact, _ = train(deepcopy(vae), floats, None, {"max_epochs": 30})
     _, rows, _ = train(vae, floats, None, {"max_epochs": 30, "precision": "bf16-mixed"})

@@ -78,8 +78,17 @@ def test_packed_files_alone_are_named_as_such(tmp_path, no_network):
 def test_num_val_out_of_range(tmp_path, no_network):
     torchvision_or_skip()
     write_idx(tmp_path / "MNIST" / "raw")
-    with pytest.raises(BadInput, match="data.num_val=30"):
-        data.mnist(root=str(tmp_path), num_val=30, verify=False)
+    for num_val in (30, -1, 1.5, True):
+        with pytest.raises(BadInput, match=f"data.num_val={num_val}"):
+            data.mnist(root=str(tmp_path), num_val=num_val, verify=False)
+
+
+def test_all_may_be_trained_on(tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / "MNIST" / "raw")
+    mnist = data.mnist(root=str(tmp_path), num_val=0, verify=False, binarize="dynamic")
+    assert mnist.sizes == {"train": 30, "val": 0, "test": mnist.sizes["test"]}
+    assert len(mnist.samples()) == 2
 
 
 @pytest.mark.parametrize("error", [ImportError("no module"), RuntimeError("operator torchvision::nms does not exist")])
