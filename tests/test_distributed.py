@@ -159,7 +159,7 @@ def test_evaluation_is_shared_and_gathered_in_order(tmp_path):
 
 def too_few():
     data, vae = make_data(), VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, Point).double()
-    data.splits["val"] = Split(data.val.x[:1])
+    data.held_out["val"] = Split(data.val.x[:1])
     optim = JointOptim(partial(torch.optim.SGD, lr=0.1))
     with pytest.raises(BadInput, match="leaves some of 2 processes no datapoint"):
         Trainer().fit(vae, data, Trace_ELBO(), optim, State(), lambda row, best: None)
