@@ -319,6 +319,56 @@ class VAE(nn.Module):
         with pyro.get_param_store().scope():
             return Importance(num_samples=num_samples)(self.model, self.guide, x, labels).log_px
 
+    def impute(
+        self,
+        x: Tensor | np.ndarray,
+        mask: Tensor | np.ndarray | None = None,
+        *,
+        y: Labels = None,
+        num_samples: int = 10,
+        num_steps: int = 100,
+        mean: bool = False,
+    ) -> Tensor:
+        """Draws of the missing values of x given the others: `[num_samples, N, *data_shape]`.
+
+        Their mean over the first dimension is the best guess in squared error, their spread says how sure it is.
+
+        Args:
+            x: data `[N, *data_shape]`, NaN or anything where values are missing.
+            mask: True where x is observed, False where it is missing, `[N, *data_shape]` or of a shape that
+                broadcasts to that; None: what is NaN is missing.
+            y: labels of a conditional VAE.
+            num_samples: draws, each from a Markov chain of its own.
+            num_steps: length of the chains (`imputation.impute`).
+            mean: means of p(x_mis | z) instead of draws.
+
+        Raises:
+            BadInput: if shapes or numbers are out of their range, or an observed value is NaN.
+            NoEvidence: if the guide is a point.
+        """
+        from pyro_vae.imputation import impute
+
+        x = self._data(x)
+        if mask is None:
+            observed = ~x.isnan()
+        else:
+            observed = torch.as_tensor(mask, device=x.device)
+            if observed.dtype != torch.bool:
+                raise BadInput(f"mask has dtype {observed.dtype}: it must be boolean, True where x is observed")
+            try:
+                observed = observed.broadcast_to(x.shape)
+            except RuntimeError as error:
+                raise BadInput(
+                    f"mask has shape {list(observed.shape)}: it must broadcast to {list(x.shape)}"
+                ) from error
+        if not x[observed].isfinite().all():
+            raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
+        labels = self._labels(y, len(x), self.num_classes is not None)
+        with pyro.get_param_store().scope():
+            return impute(
+                self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
+            )
+
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """y as labels `[n]`, if they are needed."""
         if y is None and not needed:
