@@ -75,8 +75,8 @@ def train(guide, epochs, record=None):
     vae = VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, guide).double()
     torch.manual_seed(100 + distributed.rank())
     rows, data, objective = [], make_data(), Trace_ELBO()
-    batch = data.batch
-    data.batch = lambda index: (record.append(index) if record is not None else None) or batch(index)
+    batches = data.batches
+    data.batches = lambda indices: (record.extend(indices) if record is not None else None) or batches(indices)
     optim = JointOptim(partial(torch.optim.SGD, lr=0.1))
     trainer = Trainer(max_epochs=epochs, batch_size=30, compile=False)  # the last batch of 11: shares of 6 and 5
     trainer.fit(vae, data, objective, optim, State(), lambda row, best: rows.append(row))
