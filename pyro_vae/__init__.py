@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,14 @@ def __getattr__(name: str) -> Any:
     """Import on first use (PEP 562): `python -m pyro_vae.train --help` must not wait for torch."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if os.environ.get("EAGER_IMPORT"):  # for tools that look at what is there, as pdoc does
+    for _name in _HOME:
+        __getattr__(_name)
