@@ -192,3 +192,14 @@ def finished_run(tmp_path_factory) -> Path:
 def small_run(finished_run, tmp_path) -> Path:
     """A finished run directory."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def write_idx(folder, n_train=30, n_test=10):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for prefix, n in (("train", n_train), ("t10k", n_test)):
+        images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        header = np.array([2051, n, 28, 28], dtype=">i4").tobytes()
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = np.array([2049, n], dtype=">i4").tobytes()
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + (np.arange(n) % 10).astype(np.uint8).tobytes())

@@ -8,8 +8,8 @@ import sys
 import time
 import urllib.request
 
-import numpy as np
 import pytest
+from conftest import write_idx
 
 from pyro_vae import data
 from pyro_vae.errors import BadInput
@@ -31,17 +31,6 @@ def torchvision_or_skip():
         import torchvision  # noqa: F401
     except Exception as error:
         pytest.skip(f"torchvision does not import here: {error}")
-
-
-def write_idx(folder, n_train=30, n_test=10):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for prefix, n in (("train", n_train), ("t10k", n_test)):
-        images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        header = np.array([2051, n, 28, 28], dtype=">i4").tobytes()
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        header = np.array([2049, n], dtype=">i4").tobytes()
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + (np.arange(n) % 10).astype(np.uint8).tobytes())
 
 
 @pytest.mark.parametrize(("name", "folder"), IDX_SETS.items())
