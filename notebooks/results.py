@@ -40,8 +40,8 @@ OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile="
 HEADER = """# Published results, and what came out here
 
 Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done of those
-of the experiment; a run that is not done is as far as it says, at the learning rate of that epoch. *importance*: K = 5000
-from the guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the
+of the experiment; a run that is not done is as far as it says, at the learning rate of that epoch. *importance*: K =
+5000 from the guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the
 standard error over the N test datapoints that were taken. *Gaps*: what the guide's family cannot express, and what the
 encoder does not reach (Cremer et al., 2018), on the first 100 of them.
 """
