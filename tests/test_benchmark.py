@@ -254,6 +254,7 @@ def test_who_is_not_installed_is_left_out(command, monkeypatch):
     one_error_line(command("benchmark.__main__", "contenders=[NumPyro]"), "NumPyro is not installed", "pip install")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not say what a process has held")
 def test_memory_of_training(tmp_path, monkeypatch):
     sources = {"array, .npy": memory.Source(200, memory.mapped, ("data=array", "data.path={path}"))}

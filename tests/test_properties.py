@@ -76,7 +76,7 @@ def train_and_evaluate(overrides, x, run_dir):
     return vae, data
 
 
-@settings(max_examples=6, **QUICKLY)
+@settings(max_examples=3, **QUICKLY)
 @given(configuration=configurations())
 def test_what_goes_together_trains_and_evaluates(tmp_path_factory, configuration):
     check_run(tmp_path_factory, configuration)
@@ -125,7 +125,7 @@ def test_no_option_takes_a_banana(command, small_data, key):
 PAIRS = st.lists(st.tuples(st.sampled_from(LEAVES), st.sampled_from(VALUES)), min_size=1, max_size=3)
 
 
-@settings(max_examples=12, **QUICKLY)
+@settings(max_examples=5, **QUICKLY)
 @given(pairs=PAIRS)
 def test_whatever_is_given_there_is_a_result_or_a_line(command, small_data, tmp_path_factory, pairs):
     check_command(command, small_data, tmp_path_factory, pairs)

@@ -15,7 +15,7 @@ from pyro_vae.errors import BadInput
 
 X = np.random.default_rng(0).random((40, 3)).astype(np.float32)
 quickly = settings(
-    max_examples=200, deadline=5000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=5000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
