@@ -346,7 +346,7 @@ def fit(
             f"network={network}",
             f"latent_dim={latent_dim}",
             f"trainer.max_epochs={max_epochs}",
-            f"trainer.batch_size={batch_size}",
+            *([] if "trainer=exact_em" in overrides else [f"trainer.batch_size={batch_size}"]),  # it has no batches
             f"optimizer.lr={lr}",
             f"seed={seed}",
             *overrides,

@@ -10,6 +10,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from test_train import one_error_line
 
+import pyro_vae
 from pyro_vae.data import from_array
 from pyro_vae.em import ExactEM, mixture, ppca
 from pyro_vae.errors import BadInput
@@ -111,6 +112,13 @@ def test_it_stops_when_it_gains_no_more():
     rows = fit(linear_vae(), linear_data(), max_epochs=1000, tolerance=1e-3)[1]
     assert len(rows) < 200
     assert rows[-1]["train/elbo"] - rows[-2]["train/elbo"] < 1e-3
+
+
+def test_fit_takes_it():
+    x = torch.randn(200, 3) @ torch.randn(3, 5)
+    linear = ["network.hidden=[]", "likelihood.scale=learned", "trainer=exact_em"]
+    vae = pyro_vae.fit(x, likelihood="gaussian", guide="full_covariance", latent_dim=3, max_epochs=5, overrides=linear)
+    assert vae.log_prob(x, 10).isfinite().all()
 
 
 def test_other_models_are_refused():
