@@ -46,6 +46,13 @@ standard error over the N test datapoints that were taken. *Gaps*: what the guid
 encoder does not reach (Cremer et al., 2018), on the first 100 of them.
 """
 
+FIGURES = """
+Kingma & Welling (2014), figure 4: what a plane of two latent variables means, digits and faces.
+
+![Means of p(x | z) over the quantiles of p(z): digits](figures/kingma_welling_mnist.png)
+
+![Means of p(x | z) over the quantiles of p(z): faces](figures/kingma_welling_frey_faces.png)"""
+
 COLUMNS = (
     "command", "schedule", "seconds", "N", "ELBO", "importance, K = 5000", "published", "refined", "approximation gap",
     "amortization gap",
@@ -96,6 +103,7 @@ def main() -> None:
     print("|" + " --- |" * len(COLUMNS))
     for run in map(Path, sys.argv[1:]):
         print("| " + " | ".join(row(run)) + " |")
+    print(FIGURES)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pyro
@@ -13,6 +14,8 @@ from torch import Tensor
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.weights import Program, slices
+
+log = logging.getLogger(__name__)
 
 CHAINS_AT_ONCE = 4096
 
@@ -72,7 +75,7 @@ def _chain(
     """The last states of independent chains, one for each row."""
     args: tuple[Tensor, ...] = () if y is None else (y,)
     start = _run(poutine.uncondition(model), x, *args)
-    x = torch.where(observed, x, start.nodes["x"]["value"])
+    x, num_accepted = torch.where(observed, x, start.nodes["x"]["value"]), 0.0
     z = {name: start.nodes[name]["value"] for name in start.stochastic_nodes if name != "x"}
     for step in range(num_steps):
         new = _run(guide, x, *args)
@@ -83,10 +86,19 @@ def _chain(
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         if step < num_steps // 2:
             accepted = torch.ones_like(accepted)
+        else:
+            num_accepted += accepted.double().mean().item()
         z = {name: _choose(accepted, proposal[name], z[name]) for name in z}
         last = mean and step == num_steps - 1
         x_new, x_old = (p.nodes["x"]["fn"].mean if last else p.nodes["x"]["fn"].sample() for p in (of_new, of_old))
         x = torch.where(observed, x, _choose(accepted, x_new, x_old))
+    rate = num_accepted / (num_steps - num_steps // 2)
+    if rate < 0.05:
+        log.warning(
+            "warning: chains moved in %.1f %% of their steps: the guide is far from the posterior of what is incomplete; "
+            "raise num_steps, and see whether the draws change",
+            100 * rate,
+        )
     return x
 
 

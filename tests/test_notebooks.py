@@ -26,7 +26,7 @@ def test_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PYRO_VAE_SHORT", "1")
     matplotlib.use("Agg")
     names = {"__name__": "__main__"}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
         for i, cell in enumerate(cells(path)):
             exec(compile("".join(cell["source"]), f"{path.name}, code cell {i + 1}", "exec"), names)

