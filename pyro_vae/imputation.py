@@ -95,7 +95,7 @@ def _chain(
     rate = num_accepted / (num_steps - num_steps // 2)
     if rate < 0.05:
         log.warning(
-            "warning: chains moved in %.1f %% of their steps: the guide is far from the posterior of what is incomplete; "
+            "warning: chains moved in %.1f %% of their steps: the guide is far from the posterior; "
             "raise num_steps, and see whether the draws change",
             100 * rate,
         )
