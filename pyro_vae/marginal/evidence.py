@@ -45,6 +45,13 @@ class LogEvidence:
         """Where not to rely on the estimate, `[N]`: Pareto k > 0.7 or ESS < 10."""
         return (self.pareto_k > 0.7) | (self.ess < 10)
 
+    def __repr__(self) -> str:
+        """In one line, what all datapoints together come to."""
+        return (
+            f"LogEvidence(N={len(self.log_px)}, K={self.num_samples}, log_px={self.log_px.mean():.3f}, "
+            f"elbo={self.elbo.mean():.3f}, unreliable={self.unreliable.double().mean():.1%})"
+        )
+
     @classmethod
     def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:
         """Evidence of several sets of datapoints, from as many samples each, as of one set."""

@@ -55,3 +55,9 @@ def test_what_cannot_be_told_is_null_in_json():
     assert summary["log_px_se"] is summary["log_px_mc_se"] is summary["pareto_k_max"] is None
     json.dumps(summary, allow_nan=False)
     assert " - " in table(summary, "test")
+
+
+def test_evidence_is_shown_in_a_line():
+    k = torch.tensor([0.1, 0.9])
+    evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 7)
+    assert repr(evidence) == "LogEvidence(N=2, K=7, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"
