@@ -673,7 +673,8 @@ def test_the_report_of_the_last_particles():
 
 
 @pytest.mark.parametrize(("elbo", "expected"), [
-    (CompiledTraceMeanField_ELBO(), TraceMeanField_ELBO()), (CompiledIWAE(5), IWAE(5)),
+    (CompiledTraceMeanField_ELBO(), TraceMeanField_ELBO()),
+    pytest.param(CompiledIWAE(5), IWAE(5), marks=pytest.mark.slow),
 ], ids=["mean_field", "iwae"])  # fmt: skip
 def test_what_users_get(elbo, expected):
     """Gradients of the same noise differ by what float32 rounds off."""

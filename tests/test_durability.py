@@ -116,11 +116,12 @@ def check(children, run_dir, data_path, expected):
     assert_same(outcome(run_dir), expected)
 
 
-def test_killed_at_20_random_moments_a_run_ends_in_the_same_bits(children, data_path, uninterrupted, tmp_path):
+@pytest.mark.parametrize("num_kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_run_ends_in_the_same_bits(children, data_path, uninterrupted, tmp_path, num_kills):
     """Each run is killed, so are the three that resume it, and the next goes on to the end."""
     seconds, expected = uninterrupted
     rng, kills = np.random.default_rng(int(time.time())), 0
-    while kills < 20:
+    while kills < num_kills:
         run_dir = tmp_path / f"after-{kills}"
         for resume in (False, True, True, True):
             run(children, run_dir, data_path, resume=resume, after=seconds * rng.random())

@@ -83,7 +83,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", every(2, OPTIONS))
+@pytest.mark.parametrize("options", every(4, OPTIONS))
 def test_options_run(command, small_data, tmp_path, options):
     outcome = command("train", *SMALL, small_data, *options, f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
@@ -307,6 +307,7 @@ def test_help_needs_no_torch(command):
         assert line in out
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(command, small_data, tmp_path):
     arguments = [*SMALL, small_data, "latent_dim=1,0,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     outcome = command("train", "-m", *[a for a in arguments if a != "latent_dim=2"])

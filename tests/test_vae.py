@@ -45,6 +45,7 @@ def test_full_covariance_guide_learns_the_exact_posterior_of_a_linear_model(ppca
     assert kl.mean() < 0.01
 
 
+@pytest.mark.slow
 def test_diagonal_guide_reaches_its_own_best_and_no_further():
     ppca = make_ppca(Diagonal)
     x = ppca.evidence.sample((100,))

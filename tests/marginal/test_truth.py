@@ -37,7 +37,7 @@ def make_nonlinear(D):
         vae.posterior.loc_log_scale.weight.mul_(0.3)
         vae.posterior.loc_log_scale.bias[D:] = -0.2
         x = vae.sample(60)
-        axis = torch.linspace(-8, 8, 2001 if D == 1 else 401, dtype=torch.float64)
+        axis = torch.linspace(-8, 8, 2001 if D == 1 else 161, dtype=torch.float64)
         grid = torch.stack(torch.meshgrid(*[axis] * D, indexing="ij"), -1).reshape(-1, 1, D)
         f = Latents.of(vae.model, x).log_density(vae.model, x)
         log_px = torch.logsumexp(f(grid.expand(-1, len(x), D)), 0) + D * math.log(axis[1] - axis[0])
@@ -53,7 +53,7 @@ def make_nonlinear(D):
         Refined(1000, guide_weight=0.2),
         Refined(1000, num_elbo_steps=10),
         AIS(**SHORT_AIS),
-        AIS(**SHORT_AIS, start="prior"),
+        pytest.param(AIS(**SHORT_AIS, start="prior"), marks=pytest.mark.slow),
     ],
     ids=["importance", "refined", "student_t", "mixture", "polished", "ais", "ais_from_prior"],
 )
@@ -99,7 +99,7 @@ def test_a_bad_guide_makes_the_diagnostics_shout_and_refined_is_still_right(ppca
     assert (refined.elbo < refined.log_px - 3).all()  # KL = 9/2 a dimension or more: the guide's own ELBO says so
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
+@pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 def test_ais_on_a_linear_model(ppca, start):
     x = ppca.evidence.sample((50,))
     evidence = AIS(**SHORT_AIS, start=start)(ppca.vae.model, ppca.vae.guide, x)
@@ -238,7 +238,13 @@ def test_refuses_bad_settings(make):
 
 @pytest.mark.parametrize(
     "estimator",
-    [Importance(3000), Refined(10), AIS(**SHORT_AIS), Exact(), NUTS(1000, num_draws=100)],
+    [
+        Importance(3000),
+        Refined(10),
+        pytest.param(AIS(**SHORT_AIS), marks=pytest.mark.slow),
+        Exact(),
+        pytest.param(NUTS(1000, num_draws=100), marks=pytest.mark.slow),
+    ],
     ids=["importance", "refined", "ais", "exact", "nuts"],
 )
 def test_conditional_models(estimator):
