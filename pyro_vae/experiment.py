@@ -153,9 +153,9 @@ def train(
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
     optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
-    warn_of_misfit(vae, data.samples())
     if isinstance(data.train, Stored):
         read_through(data.train, data, vae)
+    warn_of_misfit(vae, data.samples())
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
@@ -271,7 +271,7 @@ def read_through(train: Stored, data: Dataset, vae: VAE) -> None:
     """
     for x in tqdm(train.in_order(), "reading data", math.ceil(len(train) / train.num_at_once), disable=None):
         data.require(x)
-        if not data.redrawn:
+        if data.binarize == "none" and not data.dequantize:  # else it is the sample's, as drawn or rounded, that counts
             vae.likelihood.check(x)
 
 

@@ -160,8 +160,8 @@ class Stored:
         return self.first(min(len(self), self.num_at_once))
 
     def in_order(self) -> Iterator[Tensor]:
-        """All x once, in the order of the disk, some at a time."""
-        return (x for x, _ in self.batches(self.index.argsort().split(self.num_at_once)))
+        """All x once, as they are and in the order of the disk, some at a time."""
+        return (x for x, _ in replace(self, maps=()).batches(self.index.argsort().split(self.num_at_once)))
 
     def in_memory(self) -> Split:
         """All of it, in memory."""

@@ -112,6 +112,18 @@ def test_all_of_it_is_not_taken_into_memory_unasked(tmp_path):
         array(str(tmp_path / "x.npy"), binarize="static")
 
 
+@pytest.mark.parametrize("binarize", ["dynamic", "threshold"])
+def test_values_that_cannot_be_binarized_are_refused_before_the_work(binarize, tmp_path, command):
+    x = GREY / np.float32(255)
+    np.save(tmp_path / "x.npy", x)
+    row = array(str(tmp_path / "x.npy")).train.index[0]
+    x[row] = 2
+    np.save(tmp_path / "x.npy", x)
+    outcome = command("train", "data=array", "data.path=x.npy", f"data.binarize={binarize}")
+    assert outcome.code == 2
+    assert f"data.binarize={binarize} needs values in [0, 1], the data span [0, 2]" in outcome.err
+
+
 class Lines(torch.utils.data.Dataset):
     def __getitems__(self, index):
         return "row 3 is broken" if 3 in index else torch.zeros(len(index), 2)
