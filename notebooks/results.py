@@ -2,7 +2,7 @@
 
 python notebooks/results.py RUN … > notebooks/results.md
 
-Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs), results.json and, where they are,
+Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds) and, where they are,
 evaluations/importance-5000.json, evaluations/refined-*.json and evaluations/gaps.json, which these commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000

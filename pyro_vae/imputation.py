@@ -8,16 +8,18 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal import Importance
-from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.marginal.weights import Program, log_prob, slices, trace
 
 log = logging.getLogger(__name__)
 
 CHAINS_AT_ONCE = 4096
+
+State = dict[str, Tensor]
+"""The latents by site."""
 
 
 def impute(
@@ -73,16 +75,22 @@ def _chain(
     model: Program, guide: Program, x: Tensor, observed: Tensor, y: Tensor | None, *, num_steps: int, mean: bool
 ) -> Tensor:
     """The last states of independent chains, one for each row."""
-    args: tuple[Tensor, ...] = () if y is None else (y,)
-    start = _run(poutine.uncondition(model), x, *args)
+
+    def run(program: Program, z: State | None = None) -> Any:
+        """A trace, at the latents z where they are given."""
+        return trace(program if z is None else poutine.condition(program, data=z), x, y, num_samples=None)
+
+    def density(run: Any) -> Tensor:
+        return log_prob(run, 1, x)[0]
+
+    start = run(poutine.uncondition(model))
     x, num_accepted = torch.where(observed, x, start.nodes["x"]["value"]), 0.0
-    z = {name: start.nodes[name]["value"] for name in start.stochastic_nodes if name != "x"}
+    z: State = {name: start.nodes[name]["value"] for name in start.stochastic_nodes if name != "x"}
     for step in range(num_steps):
-        new = _run(guide, x, *args)
+        new = run(guide)
         proposal = {name: new.nodes[name]["value"] for name in z}
-        of_new, of_old = (_run(poutine.condition(model, data=state), x, *args) for state in (proposal, z))
-        log_ratio = _log_prob(of_new) - _log_prob(new)
-        log_ratio -= _log_prob(of_old) - _log_prob(_run(poutine.condition(guide, data=z), x, *args))
+        of_new, of_old = run(model, proposal), run(model, z)
+        log_ratio = density(of_new) - density(new) - (density(of_old) - density(run(guide, z)))
         accepted = torch.rand_like(log_ratio).log() < log_ratio
         if step < num_steps // 2:
             accepted = torch.ones_like(accepted)
@@ -100,17 +108,6 @@ def _chain(
             100 * rate,
         )
     return x
-
-
-def _run(program: Program, *args: Any) -> Any:
-    return prune_subsample_sites(poutine.trace(program).get_trace(*args))
-
-
-def _log_prob(trace: Any) -> Tensor:
-    """Of each datapoint, `[N]`, nats."""
-    trace.compute_log_prob()
-    total: Tensor = sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample")
-    return total
 
 
 def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 
+from pyro_vae.benchmark.worker import mib
 from pyro_vae.errors import FailedRun
 
 GROWTH = 100
@@ -86,7 +87,7 @@ def peak(source: Source, n: int, seed: int, errors: IO[str], environment: dict[s
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise FailedRun(f"memory: {' '.join(command)} ended with {process.returncode}: see workers.log")
-    return usage.ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
+    return mib(usage.ru_maxrss)
 
 
 def measure(

@@ -58,8 +58,12 @@ def peak_mib() -> float | None:
         import resource
     except ImportError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
+    return mib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def mib(ru_maxrss: int) -> float:
+    """A peak as the system tells it, in MiB."""
+    return ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
 
 
 def _settle_torch(seed: int, num_threads: int | None) -> None:

@@ -119,12 +119,15 @@ class Dataset:
         if not len(split):
             raise BadInput(f"split={name} is empty: give it a share of the data, as in data.{name}_fraction=0.1")
         first = split.first(num_data)
-        return self._draw(name, first) if name == "train" and self.redrawn else first
+        return self._fixed(first) if name == "train" else first
 
     def samples(self) -> list[Split]:
         """As much of each split as can be held in memory, fixed."""
-        sizes = {**self.sizes, "train": len(self.train.sample())}
-        return [self.split(name, n) for name, n in sizes.items() if n]
+        return [self._fixed(self.train.sample()), *filter(len, self.held_out.values())]
+
+    def _fixed(self, train: Split) -> Split:
+        """Training data, drawn once where each batch draws them anew."""
+        return self._draw("train", train) if self.redrawn else train
 
     def require(self, x: Tensor) -> None:
         """Refuse x `[N, *data_shape]` that cannot be binarized or dequantized as they are to be.

@@ -42,7 +42,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
             [
                 transforms.Resize(size),
                 transforms.CenterCrop(size),
-                transforms.Grayscale(channels) if channels == 1 else transforms.Lambda(_as_it_is),
+                *([transforms.Grayscale()] if channels == 1 else []),
                 transforms.PILToTensor(),
             ]
         )
@@ -106,7 +106,3 @@ def image_folder(
     parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
     workers = min(4, os.cpu_count() or 1) if num_workers == "auto" else int(num_workers)
     return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)
-
-
-def _as_it_is(image: Any) -> Any:
-    return image

@@ -126,9 +126,7 @@ def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split
     if not 0 <= whole("data.num_val", num_val) < len(train):
         raise BadInput(f"data.num_val={num_val} must lie between 0 and {len(train) - 1}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("data.split_seed", split_seed)))
-    rest, val = order[num_val:], order[:num_val]
-    assert train.y is not None
-    return Split(train.x[rest], train.y[rest]), Split(train.x[val], train.y[val])
+    return train.at(order[num_val:]), train.at(order[:num_val])
 
 
 def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -34,10 +35,10 @@ def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = No
     return log_prob(model_trace, num_samples, x) - log_prob(guide_trace, num_samples, x)
 
 
-def trace(program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Trace:
-    """A trace of `num_samples` runs of a program at once, its sites `[num_samples, N, ...]`."""
+def trace(program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int | None) -> Trace:
+    """A trace of `num_samples` runs of a program at once, sites `[num_samples, N, ...]`; None: of one, `[N, ...]`."""
     args = (x,) if y is None else (x, y)
-    with pyro.plate("num_samples", num_samples, dim=-2):
+    with nullcontext() if num_samples is None else pyro.plate("num_samples", num_samples, dim=-2):
         return prune_subsample_sites(poutine.trace(program).get_trace(*args))
 
 
