@@ -30,7 +30,8 @@ def gaps(
 
     Args:
         model: the generative model.
-        guide: with one latent site, from a family such as Normal or MultivariateNormal.
+        guide: with one latent site: Gaussian, a mixture, or a flow, whose best member is that of the guide's networks
+            for any features (`marginal.local.fit_elbo`).
         x: data, `[N, ...]`.
         estimator: of log p(x).
         y: labels, `[N]`, of a conditional model.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -20,9 +20,28 @@ class Flow(dist.TransformedDistribution):  # type: ignore[misc]
     Pyro's transforms keep their last input and output, so that the density of a draw does not take the D passes of
     the inverse. But a draw without a graph is then a constant whatever the parameters, and a draw changed in place
     keeps its old density. This keeps to them for the last draw, unchanged, where no gradient is lost.
+
+    Attributes:
+        features: from which `head` has made it, a flow of as many datapoints; `head(other)` makes one of others.
     """
 
+    features: Tensor
+    head: Callable[[Tensor], Any] | None = None
     _last_draw: tuple[Tensor, int] | None = None
+
+    @classmethod
+    def of(cls, features: Tensor, head: Callable[[Tensor], Any], base: Any, transforms: Sequence[Any]) -> Flow:
+        """The flow that `head` makes of `features` `[..., num_features]`."""
+        flow = cls(base, list(transforms))
+        flow.features, flow.head = features, head
+        return flow
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Flow:
+        """The same of more datapoints, as a plate asks for it."""
+        flow: Flow = super().expand(torch.Size(batch_shape), _instance)
+        if self.head is not None:
+            flow.features, flow.head = self.features.expand(*batch_shape, -1), self.head
+        return flow
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""

@@ -50,4 +50,4 @@ class InverseAutoregressive(nn.Module):
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(loc, log_scale.exp()).to_event(1)
-        return Flow(base, [transform.condition(h) for transform in self.transforms])
+        return Flow.of(h, self, base, [transform.condition(h) for transform in self.transforms])

@@ -55,7 +55,7 @@ class NeuralSpline(nn.Module):
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
         affine = AffineTransform(loc, log_scale.exp(), event_dim=1, cache_size=1)
-        return Flow(base, [self.spline.condition(h), affine])
+        return Flow.of(h, self, base, [self.spline.condition(h), affine])
 
 
 class _SplineParameters(ConditionalAutoRegressiveNN):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, transform_to
+from torch.distributions import Independent, MixtureSameFamily, TransformedDistribution, constraints, transform_to
+from torch.distributions.transforms import AffineTransform
 
+from pyro_vae.guides.flow import Flow
 from pyro_vae.marginal.density import LogDensity
-from pyro_vae.marginal.weights import base_of
 
 
 def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8) -> Any:
     """A distribution of q's family that maximizes every datapoint's E_q[log p(x, u) − log q(u)].
 
-    The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint, in units of q's own spread;
-    Adam with a learning rate that falls to zero climbs the ELBO, as in Cremer, Li & Duvenaud (2018),
-    https://arxiv.org/abs/1801.03558. The gradient leaves out the score of q, whose mean is zero: its noise vanishes as
-    q comes near the posterior (Roeder, Wu & Duvenaud 2017, https://arxiv.org/abs/1703.09194).
+    The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint, in units of q's own spread; of a
+    mixture those of its components and its weights; of a flow the features that it is made from, by networks that stay
+    as they are, and a location and scale after it. Adam with a learning rate that falls to zero climbs the ELBO, as in
+    Cremer, Li & Duvenaud (2018), https://arxiv.org/abs/1801.03558. The gradient leaves out the score of q, whose mean
+    is zero: its noise vanishes as q comes near the posterior (Roeder, Wu & Duvenaud 2017,
+    https://arxiv.org/abs/1703.09194); but for flows, which know the density of their own draws alone at a low price.
 
     Args:
         log_joint: log p(x, u).
@@ -28,55 +33,97 @@ def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, nu
         num_particles: draws a step.
 
     Raises:
-        NotImplementedError: if q's family, a flow say, has no parameters of its own.
+        NotImplementedError: if q's family has no parameters of its own.
     """
-    start = {name: (c, value.detach()) for name, c, value in _parameters(q)}
-    if not start:
-        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
-    spread = q.stddev.detach()
-    free = {
-        name: torch.zeros_like(transform_to(c).inv(value), requires_grad=True) for name, (c, value) in start.items()
-    }
+    with torch.no_grad():
+        free, build = _opened(q)
+    moves = [torch.zeros_like(parameter.start, requires_grad=True) for parameter in free]
 
-    def member(moves: dict[str, Tensor]) -> Any:
-        return _rebuild(q, {name: _moved(name, *start[name], moves[name], spread) for name in moves})
+    def member(moves: list[Tensor]) -> Any:
+        return build(parameter.moved(move) for parameter, move in zip(free, moves, strict=True))
 
-    optimizer = torch.optim.Adam(list(free.values()), lr=lr)
+    optimizer = torch.optim.Adam(moves, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for _ in range(num_steps):
         optimizer.zero_grad()
-        candidate = member(free)
+        candidate = member(moves)
         u: Tensor = candidate.rsample((num_particles,))
-        fixed = member({name: value.detach() for name, value in free.items()})
-        loss = -(log_joint(u) - fixed.log_prob(u)).mean(0).sum()
-        gradients = torch.autograd.grad(loss, list(free.values()))  # the model's own parameters get none
-        for parameter, gradient in zip(free.values(), gradients, strict=True):
-            parameter.grad = gradient
+        density = candidate if isinstance(q, Flow) else member([move.detach() for move in moves])
+        loss = -(log_joint(u) - density.log_prob(u)).mean(0).sum()
+        gradients = torch.autograd.grad(loss, moves)  # the model's own parameters get none
+        for move, gradient in zip(moves, gradients, strict=True):
+            move.grad = gradient
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        return member(free)
+        return member(moves)
 
 
-def _moved(name: str, constraint: Any, value: Tensor, move: Tensor, spread: Tensor) -> Tensor:
-    """A parameter that starts at `value` after a `move` in units of q's spread."""
-    if name == "loc":
-        return value + spread * move
-    transform = transform_to(constraint)
-    if name == "scale_tril":
-        return value @ transform(move)  # of a move 0 the identity
-    return transform(transform.inv(value) + move)
+@dataclass(frozen=True)
+class _Free:
+    """A parameter that is to move from `value`; a location in units of `spread`."""
+
+    name: str
+    constraint: Any
+    value: Tensor
+    spread: Tensor | None = None
+
+    @property
+    def start(self) -> Tensor:
+        """`value`, of the shape that moves have."""
+        unconstrained: Tensor = transform_to(self.constraint).inv(self.value)
+        return unconstrained
+
+    def moved(self, move: Tensor) -> Tensor:
+        """The parameter after an unconstrained `move`."""
+        transform = transform_to(self.constraint)
+        if self.spread is not None:
+            return self.value + self.spread * move
+        if self.name == "scale_tril":
+            return self.value @ transform(move)  # of a move 0 the identity
+        result: Tensor = transform(self.start + move)
+        return result
 
 
-def _parameters(q: Distribution) -> list[tuple[str, Any, Tensor]]:
-    """Name, constraint and value of the parameters that `q` was made from, expanded to its batch."""
-    base = base_of(q)
-    names = [name for name in base.arg_constraints if name in base.__dict__ or name == "scale_tril"]
-    return [(name, base.arg_constraints[name], getattr(base, name)) for name in names]
+_DERIVED = ("probs", "covariance_matrix", "precision_matrix")
+_KEPT = ("logits", "scale_tril")
 
 
-def _rebuild(q: Distribution, parameters: dict[str, Tensor]) -> Any:
+def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
+    """The parameters that `q` was made from, expanded to its batch, and what makes such a one of others."""
     if isinstance(q, Independent):
-        return type(q)(_rebuild(q.base_dist, parameters), q.reinterpreted_batch_ndims)
-    family: Any = type(q)
-    return family(**parameters, validate_args=False)
+        free, build = _opened(q.base_dist)
+        return free, lambda values: type(q)(build(values), q.reinterpreted_batch_ndims)
+    if isinstance(q, MixtureSameFamily):
+        weights, build_weights = _opened(q.mixture_distribution)
+        components, build_components = _opened(q.component_distribution)
+        return weights + components, lambda values: type(q)(build_weights(values), build_components(values))
+    if isinstance(q, Flow) and q.head is not None:
+        return _opened_flow(q, q.head)
+    if isinstance(q, TransformedDistribution):
+        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
+    if hasattr(q, "base_dist"):
+        return _opened(q.base_dist)
+    names = [n for n in q.arg_constraints if n in _KEPT or (n in q.__dict__ and n not in _DERIVED)]
+    if not names:
+        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
+    free = [_Free(n, q.arg_constraints[n], getattr(q, n), q.stddev if n == "loc" else None) for n in names]
+    return free, lambda values: type(q)(**{n: next(values) for n in names}, validate_args=False)
+
+
+def _opened_flow(q: Flow, head: Callable[[Tensor], Flow]) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Flow]]:
+    """Of a flow: its features, and a location and scale after it, which features alone move by detours."""
+    draws = q.sample((100,))
+    center, spread = draws.mean(0), draws.std(0)
+    unit = q.features.square().mean().sqrt().clamp(min=1e-3)
+
+    def build(values: Iterator[Tensor]) -> Flow:
+        flow, loc, scale = head(next(values)), next(values), next(values)
+        after = AffineTransform(loc - scale * center, scale, event_dim=1, cache_size=1)
+        return Flow(flow.base_dist, [*flow.transforms, after])
+
+    return [
+        _Free("features", constraints.real, q.features, unit),
+        _Free("loc", constraints.real, center, spread),
+        _Free("scale", constraints.positive, torch.ones_like(spread)),
+    ], build
