@@ -46,8 +46,9 @@ class State:
     Attributes:
         epoch: epochs done.
         step: optimizer steps done.
-        best_elbo: best validation ELBO so far, nats per datapoint; its KL weighted as in the objective, so that a
-            β-VAE keeps the epoch that is best at what it was trained for. NaN without a validation set.
+        best_elbo: best bound of the validation set so far, nats per datapoint: the ELBO, its KL weighted as in the
+            objective, or L_K of an IWAE, so that what is kept is best at what it was trained for. NaN without a
+            validation set.
         best_epoch: when that was.
         seconds: time spent on epochs, validation included.
         skipped: steps skipped by `on_nan=skip`.
@@ -97,7 +98,8 @@ class Trainer:
         patience: stop when the validation ELBO has not improved for so many epochs; None: never.
         max_seconds: stop, within an epoch if need be, after so much time; None: never.
         clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
-        val_num_samples: draws of z a datapoint for the validation ELBO; the noise is the same every epoch.
+        val_num_samples: draws of z a datapoint for the validation ELBO; an IWAE's bound takes as many as it trains
+            with. The noise is the same every epoch.
         device: `cpu`, `cuda` …, or `auto`: a GPU if there is one.
         compile: trace the loss and its gradient once and compile them (`svi.SVI.compile`): True, False, or `auto`: if
             the run is long enough to pay that back. A last, shorter batch runs as it is.
@@ -185,7 +187,7 @@ class Trainer:
 
         finite = {"skip": ["loss", "gradient"], "stop": [] if data.device.type == "cuda" else ["loss"]}[self.on_nan]
         svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision, finite)
-        mean_elbo = MeanELBO(vae, self.val_num_samples)
+        mean_elbo = MeanELBO(vae, objective.for_validation(self.val_num_samples))
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
         bar = tqdm(total=num_steps, initial=state.step, disable=True if distributed.rank() else None)
         # a fresh param store: what else this process trains under the same names stays apart
@@ -200,10 +202,10 @@ class Trainer:
                 if out_of_time() and state.epoch > 0:
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
-                val_elbo, val_kl = self.validate(mean_elbo, data)
+                val_elbo, val_kl, bound = self.validate(mean_elbo, data)
                 if len(data.val) and not math.isfinite(val_elbo):
                     raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {ADVICE}")
-                score = val_elbo + (1 - objective.kl_weight) * val_kl
+                score = bound + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
@@ -335,18 +337,18 @@ class Trainer:
         """Whether the validation ELBO has not improved for `patience` epochs."""
         return self.patience is not None and state.epoch - state.best_epoch >= self.patience
 
-    def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float]:
-        """Validation ELBO and its KL, nats per datapoint, on noise of its own that is the same every epoch.
+    def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float, float]:
+        """Validation ELBO, its KL and the objective's bound, nats per datapoint, on noise that is the same every epoch.
 
-        Both are NaN without a validation set.
+        All are NaN without a validation set.
         """
         val = data.val.share()
         with fork_rng(val.x):
             torch.manual_seed(distributed.rank())
             own = mean_elbo(val.x, val.y)
-        (both,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
-        elbo, log_likelihood = both.tolist()
-        return elbo, log_likelihood - elbo
+        (whole,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
+        elbo, log_likelihood, bound = whole.tolist()
+        return elbo, log_likelihood - elbo, bound
 
 
 def reported_loss(objective: Any) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -12,34 +12,34 @@ from torch import Tensor
 
 from pyro_vae.marginal.weights import slices
 from pyro_vae.noise import fork_rng
-from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.objectives import Renyi, Trace_ELBO
 from pyro_vae.tracing import Compiled
 from pyro_vae.vae import VAE
 
 
 class MeanELBO:
-    """ELBO of data and its log-likelihood part, by Monte Carlo: two numbers, nats per datapoint.
+    """ELBO of data, its log-likelihood part, and the bound of an objective: three numbers, nats per datapoint.
 
     Args:
         vae: whose.
-        num_particles: draws of z a datapoint.
+        objective: the bound, and how many draws of z a datapoint: an objective's `for_validation`.
         chunk_size: pairs (draw, datapoint) in memory at once.
     """
 
-    def __init__(self, vae: VAE, num_particles: int = 1, chunk_size: int = 4096) -> None:
+    def __init__(self, vae: VAE, objective: Trace_ELBO | None = None, chunk_size: int = 4096) -> None:
         self.vae = vae
-        self.objective = Trace_ELBO(num_particles)
-        self.num_rows = max(1, chunk_size // num_particles)
+        self.objective = objective or Trace_ELBO()
+        self.num_rows = max(1, chunk_size // self.objective.num_particles)
         self.sums: Callable[[Tensor, Tensor | None], Tensor] = self._sums
 
-    def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float]:
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float, float]:
         """Of x `[N, *data_shape]`, y `[N]`; NaN of no data."""
         if not len(x):
-            return math.nan, math.nan
+            return math.nan, math.nan, math.nan
         with torch.no_grad(), pyro.validation_enabled(False):
             total: Any = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
-        elbo, log_likelihood = (total / len(x)).tolist()
-        return elbo, log_likelihood
+        elbo, log_likelihood, bound = (total / len(x)).tolist()
+        return elbo, log_likelihood, bound
 
     def compile(self, x: Tensor, y: Tensor | None = None) -> None:
         """Compile it for such data; a last, smaller chunk of them runs as it is. No noise is used up."""
@@ -50,5 +50,6 @@ class MeanELBO:
             compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
 
     def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
-        self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
-        return torch.stack([self.objective.elbo, self.objective.log_likelihood]).double()
+        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
+        bound = -loss if isinstance(self.objective, Renyi) else self.objective.elbo  # in which a point has no density
+        return torch.stack([self.objective.elbo, self.objective.log_likelihood, bound]).double()

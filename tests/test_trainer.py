@@ -6,11 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.nonfinite import offending_site
-from pyro_vae.objectives import IWAE, KLAnnealing, TraceMeanField_ELBO, VariationalEM
+from pyro_vae.objectives import IWAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.validation import MeanELBO
@@ -65,9 +66,48 @@ def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
 def test_validation_noise_is_the_same_every_epoch_and_leaves_the_generator_alone(small_vae, data):
     trainer = Trainer()
     state = torch.get_rng_state()
-    mean_elbo = MeanELBO(small_vae, 5)
+    mean_elbo = MeanELBO(small_vae, IWAE(5))
     assert trainer.validate(mean_elbo, data) == trainer.validate(mean_elbo, data)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_iwae_is_judged_by_its_own_bound(ppca):
+    """L_K of a linear-Gaussian model rises with K from the ELBO to log p(x); the ELBO is no measure of an IWAE."""
+    ppca.set_exact_guide(widen=1.5, shift=0.5)
+    x = ppca.evidence.sample((500,))
+    log_px = ppca.evidence.log_prob(x).mean().item()
+    with torch.no_grad():
+        q = ppca.vae.q_z(x)
+        kl = kl_divergence(MultivariateNormal(q.mean, scale_tril=q.scale_tril), ppca.posterior(x)).mean().item()
+        z = q.sample((100,))
+        noise = (ppca.vae.log_joint(x, None, z) - q.log_prob(z)).std(0).mean().item() / math.sqrt(500)
+    bounds = []
+    for K in (1, 5, 1000):
+        elbo, _, bound = MeanELBO(ppca.vae, IWAE(K).for_validation(5))(x)
+        assert elbo == pytest.approx(log_px - kl, abs=4 * noise / math.sqrt(K))  # the same for any K
+        bounds.append(bound)
+    assert bounds[0] == pytest.approx(log_px - kl, abs=4 * noise)
+    assert bounds[0] + kl / 2 < bounds[1] < bounds[2]
+    assert bounds[2] == pytest.approx(log_px, abs=0.01)
+    elbo, _, bound = MeanELBO(ppca.vae, Trace_ELBO(1).for_validation(5))(x)
+    assert elbo == bound == pytest.approx(log_px - kl, abs=4 * noise / math.sqrt(5))
+
+
+@pytest.mark.parametrize(("objective", "best"), [(IWAE(5), 3), (Trace_ELBO(), 1)])
+def test_the_best_epoch_is_that_of_the_objectives_bound(small_vae, data, monkeypatch, objective, best):
+    # an ELBO that falls while L_K rises, as where a guide spreads out
+    evaluated = iter([[-1.0, 0.0, -0.9], [-2.0, 0.0, -0.5], [-3.0, 0.0, -0.2]])
+
+    def sums(self, x, y):
+        elbo, log_likelihood, bound = next(evaluated)
+        return len(x) * torch.tensor([elbo, log_likelihood, bound if isinstance(self.objective, Renyi) else elbo])
+
+    monkeypatch.setattr(MeanELBO, "_sums", sums)
+    optim, state, rows = JointOptim(partial(torch.optim.Adam, lr=1e-3)), State(), []
+    trainer = Trainer(max_epochs=3, batch_size=20, compile=False)
+    trainer.fit(small_vae, data, objective, optim, state, lambda row, is_best: rows.append(row["val/elbo"]))
+    assert rows == [-1, -2, -3]
+    assert state.best_epoch == best
 
 
 def test_early_stopping(small_vae, data):

@@ -88,7 +88,7 @@ class ExactEM:
             before = mean_elbo(x)[0] if state.epoch else -math.inf
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
-                elbo, log_likelihood = mean_elbo(x)
+                elbo, log_likelihood, _ = mean_elbo(x)
                 val_elbo = mean_elbo(val)[0]
                 state.step += 1
                 seconds = time.monotonic() - started

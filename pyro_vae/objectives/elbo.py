@@ -83,6 +83,13 @@ class Trace_ELBO(pyro.infer.Trace_ELBO):
         """Which of `num_variants` programs the next loss is, where `step` chooses: each is compiled apart."""
         return None
 
+    def for_validation(self, num_particles: int) -> Trace_ELBO:
+        """What tells how far the bound has come, by that many draws if it is the same for any number of them.
+
+        A weight of the KL (`kl_weight`) is left to the caller.
+        """
+        return Trace_ELBO(num_particles)
+
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """−bound in nats, summed over the batch, with the estimator's gradient."""
         return surrogate_loss(self, model, guide, *args, **kwargs)

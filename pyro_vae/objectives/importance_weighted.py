@@ -100,6 +100,10 @@ class Renyi(MultiSample):
         if abs(1 - self.alpha) < 1e-3:
             raise BadInput(f"objective.alpha={alpha} is the ELBO: take objective=trace_elbo")
 
+    def for_validation(self, num_particles: int) -> Trace_ELBO:
+        """L_α of its own K: other numbers of draws make another bound."""
+        return Renyi(self.alpha, self.num_particles)
+
     def bound(self, log_w: Tensor) -> Tensor:
         """L_α of each datapoint."""
         return ((1 - self.alpha) * log_w).logsumexp(0).sub(math.log(len(log_w))) / (1 - self.alpha)
