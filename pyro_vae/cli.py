@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from pyro_vae import launched
 from pyro_vae.config import CONFIG_DIR, compose, explain
 from pyro_vae.errors import BadInput, FailedRun, one_line
 
@@ -98,12 +99,12 @@ def resumed(argv: list[str]) -> list[str]:
 
 def one_of_several(argv: list[str]) -> list[str]:
     """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
-    if "RANK" not in os.environ:
+    if not launched.is_one_of_several():
         return argv
     from pyro_vae.distributed import agreed_time  # imports torch
 
     os.environ["PYRO_VAE_TIME"] = agreed_time("%Y-%m-%d_%H-%M-%S")
-    return argv if os.environ["RANK"] == "0" else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+    return argv if launched.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
 
 
 def check_run_directory(run_dir: Path, resume: bool) -> None:
@@ -134,8 +135,7 @@ class GuardRunDirectory(Callback):
         self._check([d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()], resume=False)
 
     def _check(self, run_dirs: list[Path], resume: bool) -> None:
-        restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-        if restarted or os.environ.get("RANK", "0") != "0":  # the run is this one
+        if launched.restarted() or launched.rank() > 0:  # the run is this one
             return
         try:
             for run_dir in run_dirs:

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pyro_vae import launched
+
 T = TypeVar("T")
 _groups = count()  # of this process: jobs of a sweep make one each
 TIMEOUT = timedelta(minutes=30)
@@ -42,33 +44,23 @@ def process_group() -> Iterator[None]:
     After a restart they meet under another prefix: addresses that processes now dead have left in the store would be
     taken for those of the living (https://github.com/pytorch/pytorch/issues/135712).
     """
-    if "RANK" not in os.environ:
+    if not launched.is_one_of_several():
         yield
         return
     store = dist.PrefixStore(  # type: ignore[attr-defined]
-        f"attempt_{attempt()}/{next(_groups)}", _store()
+        f"attempt_{launched.attempt()}/{next(_groups)}", _store()
     )
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank())
+        torch.cuda.set_device(launched.local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
+    size = int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=launched.rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield
         dist.barrier()  # who leaves first would be an error to the others
     finally:
         dist.destroy_process_group()
-
-
-def attempt() -> int:
-    """How often torchrun has restarted the processes."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-def local_rank() -> int:
-    """This process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def agreed_time(pattern: str) -> str:
@@ -84,7 +76,7 @@ def _store() -> Any:
     return dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
-        is_master=not hosted and os.environ["RANK"] == "0",
+        is_master=not hosted and launched.rank() == 0,
         timeout=timedelta(minutes=5),
         multi_tenant=True,
     )

@@ -252,6 +252,20 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     return saved
 
 
+def is_run_of(config: DictConfig, run_dir: Path) -> bool:
+    """Whether `run_dir` holds a run, which then is one of this very configuration.
+
+    Raises:
+        BadInput: if it is of another.
+    """
+    checkpoints = Checkpoints(run_dir)
+    if not checkpoints.exist():
+        return False
+    if checkpoints.load_last()["config"] != OmegaConf.to_container(config, resolve=True):
+        raise BadInput(f"{run_dir} already holds a run of other options: another hydra.run.dir=DIR starts anew")
+    return True
+
+
 def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     """Say so where log p(x) of these data under this likelihood is not what it seems.
 

@@ -24,14 +24,16 @@ def task(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from pyro_vae import distributed, experiment, report  # imports torch
+    from pyro_vae.launched import restarted
 
     hydra = HydraConfig.get()
     run_dir = Path(str(hydra.runtime.output_dir if config.resume is None else config.resume))
-    resume = config.resume is not None or distributed.attempt() > 0
     if config.resume is not None:
         config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
+        resume = True
     else:
         experiment.make_paths_absolute(config)
+        resume = restarted() and experiment.is_run_of(config, run_dir)
     log.info("run directory: %s", run_dir)
     try:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now

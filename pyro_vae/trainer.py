@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pyro_vae import distributed
+from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
 from pyro_vae.noise import fork_rng
@@ -371,7 +371,7 @@ def torch_device(name: str) -> torch.device:
         BadInput: if torch does not have it.
     """
     if name == "auto":
-        return torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cuda", launched.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(str(name))
         torch.zeros(1, device=device)

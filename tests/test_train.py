@@ -16,6 +16,7 @@ from conftest import SMALL, every
 
 import pyro_vae
 from pyro_vae import checkpoint, metrics
+from pyro_vae.trainer import Trainer
 
 CONTRACT = [
     ".hydra/config.yaml", "checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", "results.json",
@@ -125,6 +126,33 @@ def test_resume_goes_on_bit_for_bit(command, small_data, tmp_path):
     assert results["test"]["num_samples"] == 7
     assert results["config"]["trainer"]["max_epochs"] == 4
     assert (parts / ".hydra" / "config.yaml").read_text() == started_with
+
+
+def test_a_requeued_slurm_job_goes_on_bit_for_bit(command, small_data, tmp_path, monkeypatch):
+    """Slurm runs the same command again, after a node's failure say: the directory then holds this very run."""
+    options = [*SMALL, small_data, "trainer.max_epochs=3", "scheduler=exponential"]
+    whole, requeued = tmp_path / "whole", tmp_path / "requeued"
+    assert command("train", *options, f"hydra.run.dir={whole}").code == 0
+
+    def killed(*args):
+        raise SystemExit(15)
+
+    with monkeypatch.context() as patch:
+        real = Trainer.validate
+        calls = iter([real, killed])
+        patch.setattr(Trainer, "validate", lambda *args: next(calls)(*args))
+        assert command("train", *options, f"hydra.run.dir={requeued}").code == 15
+    assert weights(requeued)["state"]["epoch"] == 1
+    one_error_line(command("train", *options, f"hydra.run.dir={requeued}"), "already holds a run")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    other = command("train", *options, "latent_dim=3", f"hydra.run.dir={requeued}")
+    one_error_line(other, "already holds a run of other options")
+    outcome = command("train", *options, f"hydra.run.dir={requeued}")
+    assert outcome.code == 0, outcome.err
+    assert "resumed after epoch 1" in outcome.out
+    a, b = weights(whole), weights(requeued)
+    assert all(torch.equal(a["vae"][name], b["vae"][name]) for name in a["vae"])
+    assert [row["epoch"] for row in metrics.read(requeued)] == [1, 2, 3]
 
 
 def test_resume_refuses_what_is_no_run_and_what_would_change_the_model(command, small_run, tmp_path):
