@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -309,15 +310,24 @@ class VAE(nn.Module):
     def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
         """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
 
-        `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it.
+        `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it. Warns if more than 1 %
+        of the estimates are unreliable (`LogEvidence.unreliable`).
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
+        from pyro_vae.marginal.summary import TOLERATED
 
         x = self._data(x)
         labels = self._labels(y, len(x), self.num_classes is not None)
         # a store of its own: parameters registered here would keep another VAE of this process from training
         with pyro.get_param_store().scope():
-            return Importance(num_samples=num_samples)(self.model, self.guide, x, labels).log_px
+            evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
+        if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
+            warnings.warn(
+                f"{share:.0%} of these log p(x) are unreliable (Pareto k > 0.7 or effective sample size < 10), likely "
+                "too low: raise num_samples, or take pyro_vae.marginal.Refined()(vae.model, vae.guide, x).log_px",
+                stacklevel=2,
+            )
+        return evidence.log_px
 
     def impute(
         self,

@@ -115,6 +115,19 @@ def test_log_prob_leaves_pyros_param_store_alone(small_vae):
     assert not list(pyro.get_param_store())
 
 
+def test_log_prob_warns_of_estimates_that_cannot_be_relied_on(ppca, recwarn):
+    """A guide far from the posterior, then the posterior itself: the second is exact, and says nothing."""
+    x = ppca.evidence.sample((50,))
+    ppca.set_exact_guide(widen=0.5, shift=5)
+    with pytest.warns(UserWarning, match=r"\d+% of these log p\(x\) are unreliable .* pyro_vae.marginal.Refined"):
+        far = ppca.vae.log_prob(x, num_samples=100)
+    assert (far < ppca.evidence.log_prob(x) - 1).double().mean() > 0.5
+    recwarn.clear()
+    ppca.set_exact_guide(widen=1.2)
+    assert (ppca.vae.log_prob(x, num_samples=1000) - ppca.evidence.log_prob(x)).abs().max() < 0.1
+    assert not recwarn.list
+
+
 def test_means_are_those_of_the_distributions(ppca):
     x = ppca.evidence.sample((4,))
     ppca.set_exact_guide()

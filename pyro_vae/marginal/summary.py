@@ -28,6 +28,9 @@ BETTER = {
 }
 """What to do where an estimator is unreliable; the others are bounds or exact."""
 
+TOLERATED = 0.01
+"""Share of datapoints whose estimates may be unreliable before a user is told."""
+
 
 def summarize(evidence: LogEvidence, estimator: str) -> dict[str, Any]:
     """Means over datapoints, in nats per datapoint.
@@ -86,9 +89,9 @@ def table(summary: dict[str, Any], split: str) -> str:
 
 
 def verdict(summary: dict[str, Any]) -> str | None:
-    """A warning, with what to do, if more than 1 % of the datapoints' estimates are unreliable."""
+    """A warning, with what to do, if more than `TOLERATED` of the datapoints' estimates are unreliable."""
     share, advice = summary["unreliable"], BETTER.get(summary["estimator"])
-    if advice is None or share is None or share <= 0.01:
+    if advice is None or share is None or share <= TOLERATED:
         return None
     return f"warning: {100 * share:.1f} % of the datapoints' estimates are unreliable, and likely too low: {advice}"
 
