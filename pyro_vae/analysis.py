@@ -14,7 +14,7 @@ from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program
+from pyro_vae.marginal.weights import Program, slices
 
 
 def gaps(
@@ -25,6 +25,7 @@ def gaps(
     y: Tensor | None = None,
     num_steps: int = 300,
     num_samples: int = 200,
+    chunk_size: int = 100_000,
 ) -> dict[str, Tensor]:
     """log p(x) − ELBO, split in two (Cremer, Li & Duvenaud 2018, https://arxiv.org/abs/1801.03558, eq. 5).
 
@@ -37,6 +38,7 @@ def gaps(
         y: labels, `[N]`, of a conditional model.
         num_steps: gradient steps towards each datapoint's best member of the guide's family.
         num_samples: draws that evaluate it.
+        chunk_size: pairs (draw, datapoint) in memory at once.
 
     Returns:
         By name `[N]`, nats: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
@@ -51,19 +53,10 @@ def gaps(
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
-        log_joint = latents.log_density(model, x, y)
-        with torch.no_grad():
-            sites = poutine.trace(guide).get_trace(*(x,) if y is None else (x, y)).nodes
-        try:
-            best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1)
-        except (TypeError, NotImplementedError) as error:
-            raise BadInput(
-                f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "
-                "analysis=surgery, or guide=diagonal or full_covariance"
-            ) from error
-        with torch.no_grad():
-            u = best.sample((num_samples,))
-            elbo_best = (log_joint(u) - best.log_prob(u)).double().mean(0)
+        parts = slices(max(1, chunk_size // num_samples), x, y)
+        elbo_best = torch.cat(
+            [_best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples) for x_n, y_n in parts]
+        )
     return {
         "log_px": log_px,
         "elbo": elbo,
@@ -71,6 +64,26 @@ def gaps(
         "approximation_gap": log_px - elbo_best,
         "amortization_gap": elbo_best - elbo,
     }
+
+
+def _best_elbo(
+    latents: Latents, model: Program, guide: Program, x: Tensor, y: Tensor | None, num_steps: int, num_samples: int
+) -> Tensor:
+    """The ELBO `[N]` of each datapoint's best member of the guide's family."""
+    log_joint = latents.log_density(model, x, y)
+    with torch.no_grad():
+        sites = poutine.trace(guide).get_trace(*(x,) if y is None else (x, y)).nodes
+    try:
+        best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1, num_rounds=2)
+    except (TypeError, NotImplementedError) as error:
+        raise BadInput(
+            f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "
+            "analysis=surgery, or guide=diagonal or full_covariance"
+        ) from error
+    with torch.no_grad():
+        u = best.sample((num_samples,))
+        elbo: Tensor = (log_joint(u) - best.log_prob(u)).double().mean(0)
+    return elbo
 
 
 def surgery(

@@ -15,7 +15,9 @@ from pyro_vae.guides.flow import Flow
 from pyro_vae.marginal.density import LogDensity
 
 
-def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8) -> Any:
+def fit_elbo(
+    log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8, num_rounds: int = 1
+) -> Any:
     """A distribution of q's family that maximizes every datapoint's E_q[log p(x, u) − log q(u)].
 
     The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint, in units of q's own spread; of a
@@ -28,13 +30,22 @@ def fit_elbo(log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, nu
     Args:
         log_joint: log p(x, u).
         q: distribution with batch_shape `[N]` and event_shape `[D]` that has `rsample`; left as it is.
-        num_steps: gradient steps.
+        num_steps: gradient steps, of all rounds together.
         lr: learning rate at the start: steps are that share of a standard deviation.
         num_particles: draws a step.
+        num_rounds: each starts from what the one before has found, in units of that one's spread: from far away two of
+            150 steps end much nearer than one of 300. A flow, whose units stay, takes all steps in one.
 
     Raises:
         NotImplementedError: if q's family has no parameters of its own.
     """
+    rounds = 1 if isinstance(q, Flow) else num_rounds
+    for _ in range(rounds):
+        q = _climb(log_joint, q, max(1, num_steps // rounds), lr, num_particles)
+    return q
+
+
+def _climb(log_joint: LogDensity, q: Any, num_steps: int, lr: float, num_particles: int) -> Any:
     with torch.no_grad():
         free, build = _opened(q)
     moves = [torch.zeros_like(parameter.start, requires_grad=True) for parameter in free]
