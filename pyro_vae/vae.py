@@ -273,8 +273,9 @@ class VAE(nn.Module):
         The whole distribution is `vae.p_x(z)`.
         """
         z = self._z(z)
-        n = z.shape[-2] if z.ndim > 1 else 1
-        mean: Tensor = self.p_x(z, self._labels(y, n, self.concat)).mean
+        if z.ndim == 1:
+            return self.decode(z.unsqueeze(0), y=y).squeeze(0)
+        mean: Tensor = self.p_x(z, self._labels(y, z.shape[-2], self.concat)).mean
         return mean
 
     @torch.no_grad()
@@ -388,10 +389,14 @@ class VAE(nn.Module):
         what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
-        labels = torch.as_tensor(y, device=next(self.parameters()).device)
+        wrong = BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
+        try:
+            labels = torch.as_tensor(y, device=next(self.parameters()).device)
+        except (TypeError, ValueError) as error:  # words, say
+            raise wrong from error
         bad = labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.shape not in ((), (n,))
         if bad or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
+            raise wrong
         return labels.long().expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:

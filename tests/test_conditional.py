@@ -42,6 +42,8 @@ def test_users_methods_and_estimators_take_labels(name):
     assert vae.sample(3, y=[0, 1, 2], mean=True).shape == (3, *vae.data_shape)
     assert vae.log_prob(x, num_samples=5, y=y).shape == (7,)
     if vae.concat:
+        z = torch.randn(7, 2).double()
+        torch.testing.assert_close(vae.decode(z[0], y=1), vae.decode(z, y=1)[0])
         assert vae.reconstruct(x, y=y).shape == x.shape
         assert not torch.equal(vae.encode(x, y=0), vae.encode(x, y=1))
     for estimator in (Importance(5), Refined(5), AIS(2, 3), BDMC(2, 3)):
@@ -88,6 +90,9 @@ def test_a_linear_conditional_model_has_the_exact_evidence():
         (lambda vae, x: vae.sample(3, y=-1), "y=-1 must be labels from 0 to 2"),
         (lambda vae, x: vae.sample(3, y=[0, 1]), r"y=\[0, 1\] must be labels"),
         (lambda vae, x: vae.sample(3, y=0.5), "y=0.5 must be labels"),
+        (lambda vae, x: vae.sample(3, y="two"), "y=two must be labels"),
+        (lambda vae, x: vae.sample(3, y=[0, 1, "2"]), r"y=\[0, 1, '2'\] must be labels"),
+        (lambda vae, x: vae.sample(3, y=[[0], [1, 2]]), r"y=.* must be labels"),
         (lambda vae, x: vae.encode(x), "conditional: give y"),
         (lambda vae, x: vae.log_prob(x), "conditional: give y"),
         (lambda vae, x: vae.decode(np.zeros((2, 2))), "conditional: give y"),

@@ -1,6 +1,7 @@
 """Estimators of the marginal likelihood log p(x): one a file, one interface.
 
     evidence = Estimator(...)(vae.model, vae.guide, x)      # -> LogEvidence, per datapoint
+    print(table(summarize(evidence, "refined"), "test"))    # the command's table of them
 
 They need Pyro programs whose datapoints lie in one plate at dim −1, and nothing else of a VAE.
 """
@@ -15,5 +16,9 @@ from pyro_vae.marginal.importance import Importance
 from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
 from pyro_vae.marginal.refined import Refined
+from pyro_vae.marginal.summary import summarize, table, verdict
 
-__all__ = ["AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "Prior", "Refined"]
+__all__ = [
+    "AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "Prior", "Refined",
+    "summarize", "table", "verdict",
+]  # fmt: skip
