@@ -2,8 +2,9 @@
 
 python notebooks/results.py RUN … > notebooks/results.md
 
-Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds) and, where they are,
-evaluations/importance-5000.json, evaluations/refined-*.json and evaluations/gaps.json, which these commands make:
+Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds),
+evaluations/importance-5000.json and, where they are, evaluations/refined-*.json and evaluations/gaps.json, which these
+commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
 python -m pyro_vae.evaluate run=RUN estimator=refined analysis=gaps
@@ -19,6 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pyro_vae import metrics
+from pyro_vae.config import compose
 
 PUBLISHED = {
     "iwae_table1/vae_k1": -86.76,
@@ -40,9 +42,9 @@ OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile="
 HEADER = """# Published results, and what came out here
 
 Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done of those
-of the experiment; a run that is not done is as far as it says, at the learning rate of that epoch. *importance*: K =
-5000 from the guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the
-standard error over the N test datapoints that were taken. *Gaps*: what the guide's family cannot express, and what the
+of the experiment, at the learning rate of that epoch; what was published had them all. *importance*: K = 5000 from the
+guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the standard error
+over the N test datapoints, the first, that were taken. *Gaps*: what the guide's family cannot express, and what the
 encoder does not reach (Cremer et al., 2018), on the first 100 of them.
 """
 
@@ -62,22 +64,23 @@ COLUMNS = (
 def row(run: Path) -> list[str]:
     """The cells of a run."""
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
-    config: Any = OmegaConf.load(run / ".hydra" / "config.yaml")
     rows = metrics.read(run)
     importance = _read(run, "importance-5000.json")
     refined = _read(run, "refined-*.json")
     gaps = _read(run, "gaps.json").get("test", {})
     experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
     published = PUBLISHED.get(experiment)
+    all_epochs = compose([f"+experiment={experiment}"]).trainer.max_epochs
+    N = importance.get("num_data")
     return [
         "`" + " ".join(["train", *(o for o in overrides if not o.startswith(OF_A_MACHINE))]) + "`",
-        f"{len(rows)} of {config.trainer.max_epochs}",
+        f"{len(rows):,} of {all_epochs:,}",
         f"{rows[-1]['seconds']:,.0f}",
-        f"{(importance or refined).get('num_data', 0):,}",
-        _number((importance or refined).get("elbo")),
-        _with_se(importance),
+        f"{N:,}",
+        _number(importance["elbo"]),
+        _with_se(importance, N),
         _number(published),
-        _with_se(refined),
+        _with_se(refined, N),
         _number(gaps.get("approximation_gap")),
         _number(gaps.get("amortization_gap")),
     ]
@@ -92,8 +95,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _with_se(evidence: dict[str, Any]) -> str:
-    return f"{evidence['log_px']:.2f} ± {evidence['log_px_se']:.2f}" if evidence else ""
+def _with_se(evidence: dict[str, Any], N: int) -> str:
+    if not evidence:
+        return ""
+    of = "" if evidence["num_data"] == N else f" (N = {evidence['num_data']:,})"
+    return f"{evidence['log_px']:.2f} ± {evidence['log_px_se']:.2f}{of}"
 
 
 def main() -> None:

@@ -2,11 +2,15 @@
 
 import json
 import os
+import runpy
+import sys
 import warnings
 from pathlib import Path
 
 import matplotlib
 import pytest
+
+from pyro_vae import metrics
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -41,3 +45,25 @@ def test_holds_its_outputs(path):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
     assert os.path.getsize(path) < 1e6
+
+
+def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / "evaluations").mkdir()
+    (run / ".hydra" / "overrides.yaml").write_text("[+experiment=iwae_table1/iwae_k5, data.root=/there, seed=3]")
+    (run / "metrics.csv").write_text(",".join(metrics.COLUMNS) + "\n1,3000,-9,2,-7,nan,10\n2,6000,-8,2,-6,nan,1234.5\n")
+    written = {
+        "importance-5000": {"elbo": -91.234, "log_px": -87.119, "log_px_se": 0.24, "num_data": 10_000},
+        "refined-500": {"elbo": -91.2, "log_px": -86.5, "log_px_se": 0.75, "num_data": 1000},
+        "gaps": {"test": {"approximation_gap": 1.257, "amortization_gap": 3.5}},
+    }
+    for name, content in written.items():
+        (run / "evaluations" / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.setattr(sys, "argv", ["results.py", str(run)])
+    runpy.run_path(str(FOLDER / "results.py"), run_name="__main__")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `train")]
+    assert line == (
+        "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | -87.12 ± 0.24 | "
+        "-85.54 | -86.50 ± 0.75 (N = 1,000) | 1.26 | 3.50 |"
+    )
