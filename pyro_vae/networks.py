@@ -9,7 +9,7 @@ With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -20,6 +20,37 @@ from pyro_vae.errors import BadInput, one_of, positive_int, positive_ints
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU, "softplus": nn.Softplus,
 }  # fmt: skip
+
+
+INITS = ("torch", "glorot")
+
+
+class Output(nn.Linear):
+    """The last layer of a decoder, whose bias starts where p(x | z) has the data's mean if the weights add nothing."""
+
+    of_mean: Callable[[Tensor], Tensor] | None = None
+    """The likelihood's parameters for a mean `[*data_shape]`; None: it does not say."""
+
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Start from data `[N, *data_shape]`."""
+        if self.of_mean is not None:
+            self.bias.copy_(self.of_mean(x.mean(0)).flatten())
+
+
+def glorot_(vae: nn.Module, likelihood: nn.Module) -> None:
+    """Start linear layers anew as Burda, Grosse & Salakhutdinov (2016) did, https://arxiv.org/abs/1509.00519.
+
+    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0, the last one the data's mean:
+    while a decoder still learns the mean image, latents that nobody needs yet collapse to the prior for good. Layers
+    that start at zero for a reason stay there.
+    """
+    for layer in vae.modules():
+        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Output) and layer.weight.any():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, Output):
+            layer.of_mean = getattr(likelihood, "of_mean", None)
 
 
 def _stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
@@ -48,6 +79,7 @@ class MLP:
         hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
         activation: one of `ACTIVATIONS`.
         upper_hidden: widths between one stochastic layer and the next, where there are several.
+        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` (see `glorot_`).
     """
 
     def __init__(
@@ -55,10 +87,12 @@ class MLP:
         hidden: Sequence[int] = (200, 200),
         activation: str = "tanh",
         upper_hidden: Sequence[int] = (100, 100),
+        init: str = "torch",
     ) -> None:
         self.hidden = positive_ints("network.hidden", hidden)
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
         self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
+        self.init = one_of("network.init", init, INITS)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
@@ -69,7 +103,7 @@ class MLP:
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
         widths = [latent_dim + context_dim, *reversed(self.hidden)]
-        last = nn.Linear(widths[-1], math.prod(param_shape))
+        last = (Output if self.init == "glorot" else nn.Linear)(widths[-1], math.prod(param_shape))
         network = nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
         return _WithContext(nn.Identity(), network) if context_dim else network
 

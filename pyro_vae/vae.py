@@ -18,6 +18,7 @@ from torch.distributions import constraints
 from pyro_vae.data.arrays import as_numpy, unit_floats
 from pyro_vae.errors import BadInput, one_of, positive_int
 from pyro_vae.guides import Diagonal
+from pyro_vae.networks import glorot_
 from pyro_vae.noise import fork_rng
 
 CONDITIONINGS = ("none", "prior", "concat")
@@ -164,6 +165,8 @@ class VAE(nn.Module):
         layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
         classes = num_classes if conditional or concat else None
         vae = cls(data_shape, dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
+        if getattr(network, "init", "torch") == "glorot":
+            glorot_(vae, p_x)
         vae._check_supports()
         return vae
 

@@ -1,8 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 
 from pyro_vae.errors import BadInput
+from pyro_vae.guides import Diagonal, InverseAutoregressive
+from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.networks import MLP, Conv
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
 
 
 @pytest.mark.parametrize("network", [MLP([8, 4]), MLP([]), Conv([3, 5], hidden=7), Conv([2, 3, 4], hidden=5)])
@@ -19,6 +25,33 @@ def test_shapes_for_any_number_of_batch_dimensions(network, data_shape):
 def test_mlp_has_the_widths_asked_for():
     linear = [m for m in MLP([200, 100]).decoder(20, (1, 28, 28)) if isinstance(m, torch.nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linear] == [(20, 100), (100, 200), (200, 784)]
+
+
+@pytest.mark.parametrize("guide", [Diagonal, partial(InverseAutoregressive, hidden=[8])])
+def test_glorot_starts_within_its_bounds_at_the_mean_of_the_data(guide):
+    x = (torch.rand(500, 1, 4, 5) < torch.rand(1, 4, 5)).float()
+    x[:, :, 0] = 0  # pixels that are never set
+    vae = VAE.build([1, 4, 5], 3, MLP([30, 20], init="glorot"), StandardNormal, Bernoulli, guide)
+    vae.initialize(x)
+    torch.testing.assert_close(vae.decode(torch.zeros(3)), x.mean(0).clamp(0.001, 0.999))  # tanh(0) = 0
+    layers = [m for part in (vae.encoder, vae.decoder, vae.posterior) for m in part.modules()]
+    layers = [m for m in layers if type(m).__name__ in ("Linear", "Output")]
+    assert len(layers) == 2 + 3 + 1
+    for layer in layers:
+        bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        # a uniform's largest of n is within 10/n of its bound, but for e^-10 of the times
+        assert bound * (1 - 10 / layer.weight.numel()) < layer.weight.abs().max() <= bound
+    if guide is not Diagonal:  # the flow is still the identity
+        assert all(not t.nn.layers[-1].weight.any() for t in vae.posterior.transforms)
+
+
+def test_glorot_with_a_likelihood_that_does_not_say_and_with_torchs_start():
+    vae = VAE.build([6], 2, MLP([8], init="glorot"), StandardNormal, Gaussian, Diagonal)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    vae.initialize(torch.rand(9, 6))
+    assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
+    with pytest.raises(BadInput, match="network.init=he.*torch, glorot"):
+        MLP(init="he")
 
 
 @pytest.mark.parametrize(

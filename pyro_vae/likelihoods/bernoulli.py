@@ -96,6 +96,10 @@ class Bernoulli(nn.Module):
         logits = h.squeeze(-1 - self.event_dim)
         return IndependentBernoulli(dist.Bernoulli(logits=logits, validate_args=False), self.event_dim)
 
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """Logits `[1, *data_shape]` of p(x | z) with that mean `[*data_shape]`, kept from 0 and 1 by a thousandth."""
+        return mean.clamp(0.001, 0.999).logit().unsqueeze(0)
+
     def check(self, x: Tensor) -> str | None:
         """A warning if log p(x) of `x` is not a likelihood, else None.
 
