@@ -117,7 +117,7 @@ CONTINUOUS = [
 ]
 
 
-@pytest.mark.parametrize(("guide", "prior"), every(6, CONTINUOUS, several=True))
+@pytest.mark.parametrize(("guide", "prior"), every(8, CONTINUOUS, several=True))
 def test_every_estimator_takes_every_continuous_guide_and_prior(guide, prior):
     """Refined against a fine grid over z; the others work."""
     if refused(guide, prior, "trace_elbo"):

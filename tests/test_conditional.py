@@ -28,8 +28,8 @@ CONDITIONAL = {
     "concat": build,
     "both": partial(build, "concat", ClassConditional),
     "full": partial(build, "concat", guide=FullCovariance),
-    "semi": partial(build, "concat", guide=SemiAmortized),
     "conv": partial(build, "concat", network=Conv([3, 4], hidden=8), shape=(1, 5, 6)),
+    "semi": partial(build, "concat", guide=SemiAmortized),
 }
 
 

@@ -84,7 +84,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", every(4, OPTIONS))
+@pytest.mark.parametrize("options", every(6, OPTIONS))
 def test_options_run(command, small_data, tmp_path, options):
     outcome = command("train", *SMALL, small_data, *options, f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0, outcome.err
