@@ -71,7 +71,7 @@ def row(run: Path) -> list[str]:
     experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
     published = PUBLISHED.get(experiment)
     all_epochs = compose([f"+experiment={experiment}"]).trainer.max_epochs
-    N = importance.get("num_data")
+    N = importance["num_data"]
     return [
         "`" + " ".join(["train", *(o for o in overrides if not o.startswith(OF_A_MACHINE))]) + "`",
         f"{len(rows):,} of {all_epochs:,}",

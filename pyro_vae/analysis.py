@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, one_line
@@ -14,7 +13,7 @@ from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.marginal.weights import Program, slices, trace
 
 
 def gaps(
@@ -72,9 +71,9 @@ def _best_elbo(
     """The ELBO `[N]` of each datapoint's best member of the guide's family."""
     log_joint = latents.log_density(model, x, y)
     with torch.no_grad():
-        sites = poutine.trace(guide).get_trace(*(x,) if y is None else (x, y)).nodes
+        q = trace(guide, x, y, num_samples=None).nodes[latents.sites[0].name]["fn"]
     try:
-        best = fit_elbo(log_joint, sites[latents.sites[0].name]["fn"], num_steps, lr=0.1, num_rounds=2)
+        best = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2)
     except (TypeError, NotImplementedError) as error:
         raise BadInput(
             f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "

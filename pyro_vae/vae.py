@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -392,14 +393,13 @@ class VAE(nn.Module):
         what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
-        wrong = BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
         try:
             labels = torch.as_tensor(y, device=next(self.parameters()).device)
-        except (TypeError, ValueError) as error:  # words, say
-            raise wrong from error
+        except (TypeError, ValueError):  # words, say
+            labels = torch.tensor(math.nan)
         bad = labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.shape not in ((), (n,))
         if bad or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise wrong
+            raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
         return labels.long().expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
