@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+
+DPI = 120
 
 Limits = tuple[float, float]
 """The values that are drawn black and white."""
@@ -197,8 +200,13 @@ def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
         ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
         ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
-    lines = ax.plot(x.T, color=color, alpha=min(1.0, 8 / len(x)), marker="." if x.shape[1] < 30 else None)
-    lines[0].set_label(label)
+    dimensions, alpha = np.arange(x.shape[1]), min(1.0, 8 / len(x))
+    # one artist for all: hundreds of lines of `plot` take a second
+    ax.add_collection(LineCollection([np.column_stack([dimensions, v]) for v in x], color=color, alpha=alpha))
+    points = np.broadcast_to(dimensions, x.shape)
+    marker = "." if x.shape[1] < 30 else ""  # and the limits of the axes
+    ax.plot(points.ravel(), x.ravel(), color=color, alpha=alpha, linestyle="", marker=marker)
+    ax.plot([], [], color=color, label=label)
     ax.set(xlabel="dimension", ylabel="value")
 
 
@@ -222,4 +230,4 @@ def _picture(image: np.ndarray, title: str) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=DPI)

@@ -16,7 +16,6 @@ import torch
 from pyro import poutine
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
-from torch._dynamo import lookup_backend
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -236,7 +235,7 @@ class _Graph:
             options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
             run: Callable[..., Any] = torch._inductor.compile(self.run, tensors, options)
         else:
-            run = lookup_backend(self.backend)(self.run, tensors)
+            run = torch._dynamo.lookup_backend(self.backend)(self.run, tensors)
         return run
 
     def _result(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:

@@ -136,6 +136,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores
+    monkeypatch.setattr("pyro_vae.plots.DPI", COARSE)
 
     def run(name: str, *arguments: str) -> Outcome:
         from importlib import import_module
@@ -153,6 +154,9 @@ def command(monkeypatch, capsys, tmp_path):
 
     return run
 
+
+COARSE = 30
+"""Dots per inch of figures: half of a short run's time is that of drawing them."""
 
 # a run of a second: 200 binary vectors of 12 entries
 SMALL = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "data=array"]
@@ -183,6 +187,7 @@ def finished_run(tmp_path_factory) -> Path:
         patch.chdir(folder)
         patch.setenv("HYDRA_FULL_ERROR", "0")
         patch.setattr(sys, "argv", ["train", *arguments])
+        patch.setattr("pyro_vae.plots.DPI", COARSE)
         pyro.clear_param_store()
         train.main()
     return folder / "run"

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import SMALL, every
 from test_train import one_error_line
 
 
 @pytest.mark.parametrize(
-    ("name", "K"), [("refined", 60), ("importance", 50), ("elbo", 30), ("prior", 40), ("ais", 5), ("bdmc", 4)]
+    ("name", "K"),
+    every(2, [("refined", 60), ("elbo", 30), ("importance", 50), ("prior", 40), ("bdmc", 4), ("ais", 5)], several=True),
 )
 def test_writes_summary_and_arrays_and_prints_the_table(command, small_run, name, K):
     short = ["estimator.num_temperatures=10"] if name in ("ais", "bdmc") else []
@@ -60,7 +61,7 @@ def test_a_curve_of_sample_sizes(command, small_run):
     assert summary["curve"][-1]["log_px"] == summary["log_px"]
     assert summary["curve"][0]["log_px_mc_se"] is None
     for figure in ("curve", "histogram", "tails"):
-        assert (small_run / "evaluations" / f"importance-100-{figure}.png").stat().st_size > 5000
+        assert (small_run / "evaluations" / f"importance-100-{figure}.png").stat().st_size > 1500
     assert "from the first 10 samples" in outcome.out
 
 
@@ -82,7 +83,7 @@ def test_analysis(command, small_run):
         assert row["num_data"] == 15
     for row in surgery.values():
         assert row["elbo"] == pytest.approx(row["reconstruction"] - row["mutual_information"] - row["marginal_kl"])
-    assert (small_run / "evaluations" / "gaps.png").stat().st_size > 5000
+    assert (small_run / "evaluations" / "gaps.png").stat().st_size > 1500
     assert "amortization_gap" in outcome.out
     assert "warning: posterior collapse" in outcome.out  # after two epochs
 

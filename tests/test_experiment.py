@@ -1,8 +1,11 @@
 """The library: fit and load."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+from conftest import every
 
 import pyro_vae
 from pyro_vae import checkpoint, metrics
@@ -110,8 +113,11 @@ def test_load_refuses_weights_that_do_not_fit(small_run):
         pyro_vae.load(small_run)
 
 
-@pytest.mark.parametrize("target", ["os.mkdir", "pyro_vae.checkpoint.os.mkdir", "pyro_vae.checkpoint.write_atomically"])
-@pytest.mark.parametrize("place", [("guide",), ("data",), ("network", "activation")])
+TARGETS = ["os.mkdir", "pyro_vae.checkpoint.os.mkdir", "pyro_vae.checkpoint.write_atomically"]
+PLACES = [("network", "activation"), ("guide",), ("data",)]
+
+
+@pytest.mark.parametrize(("target", "place"), every(4, product(TARGETS, PLACES), several=True))
 def test_a_configuration_in_a_checkpoint_calls_nothing_but_options(small_run, command, tmp_path, target, place):
     for name in ("best", "last"):
         path = small_run / "checkpoints" / f"{name}.pt"

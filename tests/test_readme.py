@@ -10,7 +10,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import write_idx
+from conftest import every, write_idx
 from PIL import Image
 
 import pyro_vae
@@ -105,13 +105,17 @@ def shortened(line, run):
     return name, [*kept, *data, *network, *QUICK, *(["num_trials=2"] if name == "search" else [])]
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith((*ELSEWHERE, "EAGER_IMPORT"))])
+SHORTENED = [line for line in COMMANDS if not line.startswith((*ELSEWHERE, "EAGER_IMPORT"))]
+
+
+@pytest.mark.parametrize("line", every(2, SHORTENED))  # .ci/run has the slow ones, too
 def test_commands(line, folder, command):
     name, arguments = shortened(line, folder)
     outcome = command(name, *arguments)
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_pages_of_the_docstrings_build_without_warnings(tmp_path):
     (line,) = [line for line in COMMANDS if line.startswith("EAGER_IMPORT")]
     pytest.importorskip("pdoc")

@@ -34,7 +34,7 @@ def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
         assert trial.params["guide"] in ("diagonal", "point")
         rows = metrics.read(tmp_path / "search" / f"trial-{trial.number}")
         assert trial.value == max(row["val/elbo"] for row in rows)
-    assert (tmp_path / "search" / "search.png").stat().st_size > 10_000
+    assert (tmp_path / "search" / "search.png").stat().st_size > 1500
     assert f"latent_dim={study.best_params['latent_dim']}" in outcome.out.splitlines()[-1]
     first = [str(trial.params) for trial in study.trials]
     outcome = command("search", *small, *SPACE, "num_trials=2")

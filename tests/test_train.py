@@ -297,7 +297,7 @@ def spawn(*arguments, cwd):
     )  # fmt: skip
 
 
-def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(small_data, tmp_path):
+def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(command, small_data, tmp_path):
     run_dir = tmp_path / "run"
     small = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
     options = ["trainer.max_epochs=100000", "trainer.compile=false", f"hydra.run.dir={run_dir}"]
@@ -308,16 +308,15 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(small_data, tmp_pat
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert err.strip().splitlines()[-1] == f"interrupted: resume={run_dir} goes on from the last epoch's checkpoint"
     assert "Traceback" not in err
     epoch = weights(run_dir)["state"]["epoch"]
     assert epoch >= 1
-    done = spawn(f"resume={run_dir}", f"trainer.max_epochs={epoch + 1}", cwd=tmp_path)
-    out, err = done.communicate(timeout=120)
-    assert done.returncode == 0, err
-    assert f"resumed after epoch {epoch}" in out
+    done = command("train", f"resume={run_dir}", f"trainer.max_epochs={epoch + 1}")
+    assert done.code == 0, done.err
+    assert f"resumed after epoch {epoch}" in done.out
     assert [row["epoch"] for row in metrics.read(run_dir)] == list(range(1, epoch + 2))
 
 
