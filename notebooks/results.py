@@ -3,11 +3,11 @@
 python notebooks/results.py RUN … > notebooks/results.md
 
 Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds),
-evaluations/importance-5000.json and, where they are, evaluations/refined-*.json and evaluations/gaps.json, which these
-commands make:
+evaluations/importance-5000.json and, where they are, evaluations/refined-*.json, gaps.json and surgery.json, which
+these commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
-python -m pyro_vae.evaluate run=RUN estimator=refined analysis=gaps
+python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pyro_vae import metrics
 from pyro_vae.config import compose
 
 PUBLISHED = {
-    "iwae_table1/vae_k1": -86.76,
-    "iwae_table1/vae_k5": -86.47,
-    "iwae_table1/vae_k50": -86.35,
-    "iwae_table1/iwae_k5": -85.54,
-    "iwae_table1/iwae_k50": -84.78,
-    "iwae_table1/two_layer_vae_k1": -85.33,
-    "iwae_table1/two_layer_vae_k5": -85.01,
-    "iwae_table1/two_layer_vae_k50": -84.78,
-    "iwae_table1/two_layer_iwae_k5": -83.89,
-    "iwae_table1/two_layer_iwae_k50": -82.90,
+    "iwae_table1/vae_k1": (-86.76, 19),
+    "iwae_table1/vae_k5": (-86.47, 20),
+    "iwae_table1/vae_k50": (-86.35, 20),
+    "iwae_table1/iwae_k5": (-85.54, 22),
+    "iwae_table1/iwae_k50": (-84.78, 25),
+    "iwae_table1/two_layer_vae_k1": (-85.33, 16 + 5),
+    "iwae_table1/two_layer_vae_k5": (-85.01, 17 + 5),
+    "iwae_table1/two_layer_vae_k50": (-84.78, 17 + 5),
+    "iwae_table1/two_layer_iwae_k5": (-83.89, 21 + 5),
+    "iwae_table1/two_layer_iwae_k50": (-82.90, 26 + 7),
 }
-"""log p(x) in nats, as the papers give it: Burda, Grosse & Salakhutdinov (2016), table 1."""
+"""log p(x) in nats and active units, as the paper gives them: Burda, Grosse & Salakhutdinov (2016), table 1."""
 
 OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile=", "resume=")
 """Overrides that say where things lie or how they are run, not what is run."""
@@ -45,7 +45,8 @@ Written by [`results.py`](results.py) from the files of the runs; nats per datap
 of the experiment, at the learning rate of that epoch; what was published had them all. *importance*: K = 5000 from the
 guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the standard error
 over the N test datapoints, the first, that were taken. *Gaps*: what the guide's family cannot express, and what the
-encoder does not reach (Cremer et al., 2018), on the first 100 of them.
+encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active units*: latent dimensions that depend on
+x (the variance of E[z | x] over the data exceeds 0.01); what was published after the stroke.
 """
 
 FIGURES = """
@@ -57,7 +58,7 @@ Kingma & Welling (2014), figure 4: what a plane of two latent variables means, d
 
 COLUMNS = (
     "command", "schedule", "seconds", "N", "ELBO", "importance, K = 5000", "published", "refined", "approximation gap",
-    "amortization gap",
+    "amortization gap", "active units",
 )  # fmt: skip
 
 
@@ -68,8 +69,9 @@ def row(run: Path) -> list[str]:
     importance = _read(run, "importance-5000.json")
     refined = _read(run, "refined-*.json")
     gaps = _read(run, "gaps.json").get("test", {})
+    surgery = _read(run, "surgery.json").get("test", {})
     experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
-    published = PUBLISHED.get(experiment)
+    published, published_units = PUBLISHED.get(experiment, (None, None))
     all_epochs = compose([f"+experiment={experiment}"]).trainer.max_epochs
     N = importance["num_data"]
     return [
@@ -83,6 +85,7 @@ def row(run: Path) -> list[str]:
         _with_se(refined, N),
         _number(gaps.get("approximation_gap")),
         _number(gaps.get("amortization_gap")),
+        f"{surgery['active_units']}" + (f" / {published_units}" if published_units else "") if surgery else "",
     ]
 
 

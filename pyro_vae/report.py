@@ -132,8 +132,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
         }
         _write_json(folder / "surgery.json", rows)
         _log_table("ELBO surgery (nats per datapoint)", rows)
-        for parts in rows.values():
-            _warn(analysis.collapse(parts))
+        _warn(analysis.collapse(rows[config.split]))
 
 
 def _at_most(n: int, data: Dataset, split: str) -> list[tuple[str, Split]]:

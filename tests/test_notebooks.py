@@ -57,6 +57,7 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch, capsy
         "importance-5000": {"elbo": -91.234, "log_px": -87.119, "log_px_se": 0.24, "num_data": 10_000},
         "refined-500": {"elbo": -91.2, "log_px": -86.5, "log_px_se": 0.75, "num_data": 1000},
         "gaps": {"test": {"approximation_gap": 1.257, "amortization_gap": 3.5}},
+        "surgery": {"test": {"active_units": 21}},
     }
     for name, content in written.items():
         (run / "evaluations" / f"{name}.json").write_text(json.dumps(content))
@@ -65,5 +66,5 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch, capsy
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `train")]
     assert line == (
         "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | -87.12 ± 0.24 | "
-        "-85.54 | -86.50 ± 0.75 (N = 1,000) | 1.26 | 3.50 |"
+        "-85.54 | -86.50 ± 0.75 (N = 1,000) | 1.26 | 3.50 | 21 / 22 |"
     )
