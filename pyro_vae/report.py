@@ -22,6 +22,7 @@ from pyro_vae.experiment import set_seed
 from pyro_vae.marginal import Importance, LogEvidence
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.marginal.weights import slices
+from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 CUSTOMARY_K = 1000
 
 
-def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_seconds: float, run_dir: Path) -> None:
+def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: State, run_dir: Path) -> None:
     """log p(x) of the test set to the screen and results.json; figures to plots/.
 
     Beside another estimator than importance sampling from the guide stands that, which papers report. An autoencoder's
@@ -46,7 +47,8 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, train_se
         return
     results["reconstruction_error"] = _reconstruction_error(vae, data.test)
     config_ = OmegaConf.to_container(config, resolve=True)
-    _write_json(run_dir / "results.json", {**results, "train_seconds": train_seconds, "config": config_})
+    of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
+    _write_json(run_dir / "results.json", {**results, **of_training, "config": config_})
     for name in ("test", "importance"):
         if name in results and "refused" not in results[name]:
             log.info(table(results[name], "test"))
@@ -167,6 +169,8 @@ def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) 
         evidence = estimator(vae.model, vae.guide, own.x, own.y, progress=bar.update)
     evidence = LogEvidence.cat(distributed.gather(evidence))
     summary = summarize(evidence, name)
+    if vae.num_classes is not None:
+        summary["given"] = "y"
     bits = bits_per_dim(summary["log_px"], vae, data, split.x)
     return evidence, summary if bits is None else {**summary, "bits_per_dim": bits}
 

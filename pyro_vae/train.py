@@ -41,7 +41,7 @@ def task(config: DictConfig) -> None:
         data.split("test")
         with distributed.process_group():
             vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
-            report.report(vae, data, estimator, config, state.seconds, run_dir)
+            report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)

@@ -141,7 +141,10 @@ def test_the_commands_and_fit_take_labels(command, tmp_path, conditioning):
     labelled = [*data, "data.label_key=y", *short, f"conditioning={conditioning}"]
     outcome = command("train", *labelled, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["test"]["log_px"] < 0
+    test = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    assert test["log_px"] < 0
+    assert test["given"] == "y"
+    assert "log p(x | y), estimate" in outcome.out
     assert command("evaluate", "run=run", "estimator=importance", "analysis=all", "num_data=9").code == 0
     assert pyro_vae.load("run").sample(3, y=2).shape == (3, 12)
     vae = pyro_vae.fit(

@@ -47,6 +47,8 @@ def test_run_directory_holds_what_the_contract_says(small_run):
     assert set(beside) == set(test)
     assert test["elbo"] <= test["log_px"] < 0
     assert results["train_seconds"] > 0
+    assert results["skipped_steps"] == 0
+    assert "given" not in test
     assert results["config"]["latent_dim"] == 2
     rows = metrics.read(small_run)
     assert [row["epoch"] for row in rows] == [1, 2]

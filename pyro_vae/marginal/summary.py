@@ -63,20 +63,25 @@ def summarize(evidence: LogEvidence, estimator: str) -> dict[str, Any]:
     return summary
 
 
+def _given(meaning: str, summary: dict[str, Any]) -> str:
+    return meaning.replace("p(x)", f"p(x | {summary['given']})") if "given" in summary else meaning
+
+
 def _finite(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if math.isfinite(value) else None
 
 
 def table(summary: dict[str, Any], split: str) -> str:
-    """The summary for people, nats per datapoint."""
+    """The summary for people, nats per datapoint; `given` y, that of a conditional model's log p(x | y)."""
     title = (
         f"{split}, {summary['num_data']} datapoints, estimator {summary['estimator']}, "
         f"K = {summary['num_samples']} (nats per datapoint)"
     )
+    meanings = {name: _given(meaning, summary) for name, meaning in MEANING.items()}
     others = [name for name, value in summary.items() if name not in MEANING and isinstance(value, float)]
     extra = {name: OTHER.get(name, "mean over datapoints") for name in others}
-    rows = [_row(name, summary[name], meaning) for name, meaning in {**MEANING, **extra}.items()]
+    rows = [_row(name, summary[name], meaning) for name, meaning in {**meanings, **extra}.items()]
     rows += [
         _row(
             "log_px",
