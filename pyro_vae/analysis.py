@@ -50,6 +50,8 @@ def gaps(
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
+        if latents.is_constrained:
+            raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
         parts = slices(max(1, chunk_size // num_samples), x, y)
@@ -123,7 +125,7 @@ def surgery(
         rows = max(1, chunk_size // N)
         aggregate = [torch.logsumexp(log_guide(part.expand(-1, N, -1)).double(), 1) for part in draws.split(rows)]
         log_aggregate = torch.cat(aggregate).reshape(num_samples, N) - torch.tensor(float(N)).log()
-        center = latents.center(guide, x, y)
+        active = _active_units(latents, guide, x, y, chunk_size)
     reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
     return {
         "elbo": (reconstruction - kl).item(),
@@ -131,10 +133,23 @@ def surgery(
         "kl": kl.item(),
         "mutual_information": (own.double() - log_aggregate).mean().item(),
         "marginal_kl": (log_aggregate - log_prior.double()).mean().item(),
-        "active_units": int((center.var(0) > 0.01).sum()),
+        "active_units": active,
         "latent_dim": latents.dim,
         "num_data": N,
     }
+
+
+def _active_units(latents: Latents, guide: Program, x: Tensor, y: Tensor | None, chunk_size: int) -> int:
+    """Dimensions of u whose E[u | x] varies with x by more than 0.01.
+
+    The covariance of two means, of 100 draws each: to their variance the noise of the draws would add another 0.01.
+    """
+    parts = list(slices(max(1, chunk_size // 100), x, y))
+    one, other = (
+        torch.cat([latents.draw(guide, x_n, y_n, num_samples=100).mean(0) for x_n, y_n in parts]) for _ in range(2)
+    )
+    variance = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / max(1, len(x) - 1)
+    return int((variance > 0.01).sum())
 
 
 def collapse(parts: dict[str, Any]) -> str | None:

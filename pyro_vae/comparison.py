@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each choice of options, the highest log p(x) first.
 
     Means of the runs' results, nats per datapoint, and their standard errors, sd / √n: how much another seed would
-    change them. None for a single run.
+    change them. None for a single run; and where a run's result is no number, so is the mean.
     """
     groups: dict[str, list[Path]] = {}
     for run, label in labels(list(summaries)).items():
@@ -60,10 +60,11 @@ def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"options": label, "num_runs": len(runs)}
         for name in QUANTITIES:
             values = [summaries[run][name] for run in runs]
-            row[name] = statistics.fmean(values)
-            row[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            known = None not in values
+            row[name] = statistics.fmean(values) if known else None
+            row[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if known and len(values) > 1 else None
         rows.append({**row, "unreliable": max(summaries[run]["unreliable"] for run in runs), "runs": [*map(str, runs)]})
-    return sorted(rows, key=lambda row: -row["log_px"])
+    return sorted(rows, key=lambda row: math.inf if row["log_px"] is None else -row["log_px"])
 
 
 def table(rows: list[dict[str, Any]], title: str) -> str:
@@ -79,11 +80,15 @@ def table(rows: list[dict[str, Any]], title: str) -> str:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    se = row[f"{name}_se"]
-    return f"{row[name]:10.3f} ± " + ("    -" if se is None else f"{se:5.3f}")
+    mean, se = row[name], row[f"{name}_se"]
+    return ("         -" if mean is None else f"{mean:10.3f}") + " ± " + ("    -" if se is None else f"{se:5.3f}")
 
 
 def draw(rows: list[dict[str, Any]], summaries: Mapping[Path, dict[str, Any]], path: Path) -> None:
     """The table as a figure, each run a point."""
-    points = {row["options"]: [summaries[Path(run)]["log_px"] for run in row["runs"]] for row in rows}
-    plots.comparison(points, [row["log_px"] for row in rows], [row["log_px_se"] or 0.0 for row in rows], path)
+    points = {row["options"]: _drawn(summaries[Path(run)]["log_px"] for run in row["runs"]) for row in rows}
+    plots.comparison(points, _drawn(row["log_px"] for row in rows), _drawn(row["log_px_se"] for row in rows), path)
+
+
+def _drawn(values: Iterable[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]

@@ -109,7 +109,7 @@ def histogram(log_px: np.ndarray, x: np.ndarray, path: Path, limits: Limits = (0
 def curve(num_samples: list[int], log_px: list[float], se: list[float], path: Path) -> None:
     """Mean log p̂_K(x) against K, with two standard errors of the estimator's own noise, to a PNG."""
     figure, ax = _figure("log p̂(x) from the first K of one set of samples", size=(6, 4))
-    ax.errorbar(num_samples, log_px, yerr=2 * np.nan_to_num(np.array(se, dtype=float)), marker="o", capsize=3)
+    ax.errorbar(num_samples, log_px, yerr=2 * np.array(se, dtype=float), marker="o", capsize=3)
     ax.set(xscale="log", xlabel="K", ylabel="nats per datapoint")
     ax.grid(alpha=0.3)
     _save(figure, path)

@@ -316,13 +316,18 @@ class VAE(nn.Module):
         """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
 
         `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it. Warns if more than 1 %
-        of the estimates are unreliable (`LogEvidence.unreliable`).
+        of the estimates are unreliable (`LogEvidence.unreliable`), or if x is hardly what the likelihood is made for.
+
+        Raises:
+            BadInput: if x is nothing that the likelihood can give.
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
         from pyro_vae.marginal.summary import TOLERATED
 
         x = self._data(x)
         labels = self._labels(y, len(x), self.num_classes is not None)
+        if warning := self.likelihood.check(x):
+            warnings.warn(warning, stacklevel=2)
         # a store of its own: parameters registered here would keep another VAE of this process from training
         with pyro.get_param_store().scope():
             evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)

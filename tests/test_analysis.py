@@ -1,6 +1,7 @@
 import math
 from functools import partial
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -97,6 +98,32 @@ def test_collapse_is_warned_of(ppca):
     assert parts["active_units"] == 0
     assert parts["mutual_information"] == pytest.approx(0, abs=1e-6)
     assert "0 of 2 latent dimensions" in analysis.collapse(parts)
+
+
+@pytest.mark.parametrize("latent_dim", [10, [6, 4]])
+def test_units_that_know_nothing_of_x_are_not_active(latent_dim):
+    """Whose means are known from draws only, of a flow's draws and of an upper layer's."""
+    guide = partial(InverseAutoregressive, hidden=[16]) if latent_dim == 10 else Diagonal
+    vae = VAE.build([5], latent_dim, MLP([8]), StandardNormal, Bernoulli, guide)
+    with torch.no_grad():
+        for layer in vae.encoder:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.zero_()
+        assert analysis.surgery(vae.model, vae.guide, torch.rand(200, 5).round())["active_units"] == 0
+
+
+def test_gaps_of_latents_on_part_of_the_real_line_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(2.0 + x, 2.0))
+
+    with pytest.raises(BadInput, match="analysis=gaps needs latents on the whole real line"):
+        analysis.gaps(model, guide, torch.tensor([0.0, 3.0]), Refined(100))
 
 
 def test_gaps_of_a_family_without_parameters_are_refused_in_a_line():

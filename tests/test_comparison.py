@@ -52,6 +52,18 @@ def test_a_single_run_has_no_standard_error_and_equal_options_no_label(tmp_path)
     assert "-1.000 ±     -" in comparison.table([row], "test")
 
 
+def test_what_is_no_number_is_not_averaged(tmp_path):
+    choices = [("latent_dim=2", "seed=1"), ("latent_dim=2", "seed=2"), ("latent_dim=3", "seed=1")]
+    runs = [make_run(tmp_path, str(i), list(options)) for i, options in enumerate(choices)]
+    found = dict(zip(runs, [summary(-1.0), summary(None, -9.0, 0.1), summary(-8.0)], strict=True))
+    rows = comparison.compare(found)
+    assert [(row["options"], row["log_px"]) for row in rows] == [("latent_dim=3", -8.0), ("latent_dim=2", None)]
+    text = comparison.table(rows, "test")
+    assert "latent_dim=2     2      -9.000 ± 0.000           - ±     -       0.100" in text
+    comparison.draw(rows, found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1500
+
+
 def test_runs_come_in_order_and_those_without_a_checkpoint_are_left_out(tmp_path, caplog):
     for i in (10, 9, 2):
         make_run(tmp_path, str(i), [], best=i != 9)

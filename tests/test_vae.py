@@ -60,6 +60,13 @@ def test_diagonal_guide_reaches_its_own_best_and_no_further():
     assert best - 1e-9 < kl < best + 0.05
 
 
+def test_log_prob_refuses_what_the_likelihood_cannot_give_and_warns_of_what_it_is_not_for(small_vae):
+    with pytest.raises(BadInput, match="likelihood=bernoulli"):
+        small_vae.log_prob(np.full((3, 6), -1.0))
+    with pytest.warns(UserWarning, match="likelihood=bernoulli"):
+        small_vae.log_prob(np.full((3, 6), 0.3))
+
+
 def test_elbo_is_log_px_minus_the_posterior_divergence(ppca):
     """ELBO = log p(x) − KL(q ‖ p(z | x)), in closed form for a linear model, against mean log-weights."""
     x = ppca.evidence.sample((20,))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import are_counts
+from pyro_vae.likelihoods.counts import NegativeBinomialInDouble
 from pyro_vae.likelihoods.poisson import MIN_RATE
 from pyro_vae.likelihoods.softplus import softplus_start
 
@@ -42,7 +42,7 @@ class NegativeBinomial(nn.Module):
         """Means before their softplus `[..., 1, *data_shape]` -> p(x | z), event_shape `data_shape`."""
         mean = MIN_RATE + F.softplus(h.squeeze(-1 - self.event_dim))
         alpha = self.min_dispersion + F.softplus(self.raw_dispersion)
-        return dist.NegativeBinomial(1 / alpha, logits=(mean * alpha).log()).to_event(self.event_dim)
+        return NegativeBinomialInDouble(1 / alpha, logits=(mean * alpha).log()).to_event(self.event_dim)
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, else None.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import are_counts
+from pyro_vae.likelihoods.counts import PoissonInDouble
 
 MIN_RATE = 1e-6
 """With a rate of 0, to which softplus rounds, a count of 1 would be impossible, and its gradient NaN."""
@@ -33,7 +33,7 @@ class Poisson(nn.Module):
     def forward(self, h: Tensor) -> TorchDistributionMixin:
         """Rates before their softplus `[..., 1, *data_shape]` -> p(x | z), event_shape `data_shape`."""
         rate = MIN_RATE + F.softplus(h.squeeze(-1 - self.event_dim))
-        return dist.Poisson(rate).to_event(self.event_dim)
+        return PoissonInDouble(rate).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, else None.

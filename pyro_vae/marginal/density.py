@@ -62,6 +62,12 @@ class Latents:
         """D."""
         return sum(site.unconstrained_shape.numel() for site in self.sites)
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether a site's support is less than the real line: its values are then others than u."""
+        _, log_det = self.unpack(torch.ones(1, self.dim))
+        return bool(log_det.any())
+
     def pack(self, draws: Trace) -> Tensor:
         """u `[..., N, D]` of a trace's values."""
         parts = []
@@ -101,13 +107,13 @@ class Latents:
         return self.pack(trace(program, x, y, num_samples=num_samples))
 
     def center(self, guide: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The guide's mean, where its distributions know it, else the mean of 100 draws: `[N, D]`."""
+        """The guide's mean, where it has one site whose distribution knows it, else that of 100 draws: `[N, D]`."""
         draws = trace(guide, x, y, num_samples=1)
         try:
-            for site in self.sites:
-                fn: Any = draws.nodes[site.name]["fn"]
-                draws.nodes[site.name]["value"] = fn.mean
-        except NotImplementedError:
+            (site,) = self.sites  # the mean of one, given a draw of another, would be a draw
+            fn: Any = draws.nodes[site.name]["fn"]
+            draws.nodes[site.name]["value"] = fn.mean
+        except (ValueError, NotImplementedError):
             return self.draw(guide, x, y, num_samples=100).mean(0)
         return self.pack(draws).squeeze(0)
 

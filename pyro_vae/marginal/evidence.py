@@ -42,8 +42,8 @@ class LogEvidence:
 
     @property
     def unreliable(self) -> Tensor:
-        """Where not to rely on the estimate, `[N]`: Pareto k > 0.7 or ESS < 10."""
-        return (self.pareto_k > 0.7) | (self.ess < 10)
+        """Where not to rely on the estimate, `[N]`: Pareto k > 0.7, ESS < 10, or no finite number."""
+        return (self.pareto_k > 0.7) | (self.ess < 10) | ~self.log_px.isfinite()
 
     def __repr__(self) -> str:
         """In one line, what all datapoints together come to."""

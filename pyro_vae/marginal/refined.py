@@ -66,7 +66,8 @@ class Refined(GradientEstimator):
     Args:
         num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
         chunk_size: pairs (sample, datapoint) in memory at once; `auto`: as many as the cache holds.
-        family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws.
+        family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws and 16 of
+            the guide.
         df: degrees of freedom of the Student-t.
         guide_weight: share of draws from the guide, in [0, 1): the mixture's weights are at most 1/guide_weight times
             those of the guide, should the mode mislead (Hesterberg 1995, Technometrics 37(2)).
@@ -131,10 +132,12 @@ class Refined(GradientEstimator):
         q = self.proposal(log_joint, start, variance)
         if self.family == "auto":
             with torch.no_grad():
-                pilot, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
-                log_w = log_joint(pilot) - q.log_prob(pilot)
-            # a Gaussian only where it fits far out as well: it cannot see what it does not reach
-            q = replace(q, heavy=~(log_w.amax(0) - log_w.amin(0) < 0.5))
+                far_out, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
+                elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may know of other modes
+                log_w, log_w_elsewhere = (log_joint(u) - q.log_prob(u) for u in (far_out, elsewhere))
+            # a Gaussian only where it fits far out as well, and misses nothing: it cannot see what it does not reach
+            highest = torch.maximum(log_w.amax(0), log_w_elsewhere.amax(0))
+            q = replace(q, heavy=~(highest - log_w.amin(0) < 0.5))
         # where the Gaussian is the posterior, draws from the guide would only add noise
         defensive = q.heavy if self.family == "auto" else torch.ones_like(q.heavy)
         guide_weight = self.guide_weight * defensive.to(start.dtype)

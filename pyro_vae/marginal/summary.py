@@ -86,7 +86,7 @@ def table(summary: dict[str, Any], split: str) -> str:
         _row(
             "log_px",
             point["log_px"],
-            f"from the first {point['num_samples']} samples, ± {point['log_px_mc_se'] or 0:.3f}",
+            f"from the first {point['num_samples']} samples, ± {_number(point['log_px_mc_se'], '.3f')}",
         )
         for point in summary.get("curve", [])[:-1]
     ]
@@ -102,4 +102,8 @@ def verdict(summary: dict[str, Any]) -> str | None:
 
 
 def _row(name: str, value: float | None, meaning: str) -> str:
-    return f"  {name:<13} {'-' if value is None else format(value, '10.3f'):>10}  {meaning}"
+    return f"  {name:<13} {_number(value, '10.3f'):>10}  {meaning}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

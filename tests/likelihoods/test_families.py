@@ -227,6 +227,18 @@ def test_float32_is_finite_wherever_the_decoder_goes(name, size):
     assert one.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_float32_keeps_the_digits_of_large_counts(name):
+    likelihood = FAMILIES[name]([1])
+    with torch.no_grad():
+        h = 1e5 + 1e3 * torch.randn(200, 1, 1)
+        x = likelihood(h).sample()
+        found = likelihood(h).log_prob(x)
+        exact = likelihood.double()(h.double()).log_prob(x.double())
+    assert x.max() > 9e4
+    assert (found - exact).abs().max() < 1e-4
+
+
 DISCRETE = [name for name in SUPPORT if name not in ("continuous_bernoulli", "beta")]
 
 

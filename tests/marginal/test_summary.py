@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,6 +56,23 @@ def test_what_cannot_be_told_is_null_in_json():
     assert summary["log_px_se"] is summary["log_px_mc_se"] is summary["pareto_k_max"] is None
     json.dumps(summary, allow_nan=False)
     assert " - " in table(summary, "test")
+
+
+def test_what_is_no_number_is_unreliable():
+    log_px = torch.tensor([-1.0, -math.inf, math.nan]).double()
+    well = torch.full_like(log_px, 100.0)
+    evidence = LogEvidence(log_px, 0 * well, well, 0 * well, log_px, 200)
+    assert evidence.unreliable.tolist() == [False, True, True]
+    assert "66.7 %" in verdict(summarize(evidence, "importance"))
+
+
+def test_an_error_that_one_sample_cannot_tell_is_not_zero():
+    def of(K, se):
+        return LogEvidence(*(torch.full((3,), v).double() for v in (-1.0, se, 50.0, 0.0, -2.0)), K)
+
+    lines = table(summarize(replace(of(100, 0.3), curve=(of(1, math.nan), of(10, 0.6))), "importance"), "test")
+    assert "from the first 1 samples, ± -\n" in lines
+    assert "from the first 10 samples, ± 0.346" in lines + "\n"  # 0.6 / √3
 
 
 def test_evidence_is_shown_in_a_line():

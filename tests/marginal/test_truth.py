@@ -8,9 +8,11 @@ import pyro
 import pytest
 import torch
 from conftest import every
+from pyro.distributions import Normal
 
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance
+from pyro_vae.guides import Mixture as MixtureGuide
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import AIS, BDMC, NUTS, Exact, Importance, Refined
 from pyro_vae.marginal.density import Latents
@@ -99,6 +101,28 @@ def test_a_bad_guide_makes_the_diagnostics_shout_and_refined_is_still_right(ppca
     assert (refined.elbo < refined.log_px - 3).all()  # KL = 9/2 a dimension or more: the guide's own ELBO says so
 
 
+def test_refined_finds_the_modes_that_the_guide_knows():
+    """z = ±3, narrowly, and a decoder that hardly tells which: a Gaussian at one mode would miss log 2 unseen."""
+    prior, guide = (partial(family, num_components=2) for family in (Mixture, MixtureGuide))
+    likelihood = partial(Gaussian, scale="fixed", init_scale=1.0)
+    vae = VAE.build([1], 1, MLP([]), prior, likelihood, guide).double()
+    scale, slope = 0.1, 0.1
+    with torch.no_grad():
+        vae.prior.loc.copy_(torch.tensor([[-3.0], [3.0]]))
+        vae.prior.log_scale.fill_(math.log(scale))
+        vae.decoder[0].weight.fill_(slope)
+        vae.decoder[0].bias.zero_()
+        vae.posterior.logits.weight.zero_()
+        vae.posterior.logits.bias.zero_()
+        vae.posterior.loc_log_scale[0].weight.zero_()
+        log_scale = math.log(1.2 * scale)
+        vae.posterior.loc_log_scale[0].bias.copy_(torch.tensor([-3.0, log_scale, 3.0, log_scale]))
+    x = torch.linspace(-1, 1, 20).double()
+    each = torch.stack([Normal(m, math.hypot(1, slope * scale)).log_prob(x) for m in (-3 * slope, 3 * slope)])
+    evidence = Refined(5000)(vae.model, vae.guide, x.unsqueeze(-1))
+    assert ((evidence.log_px - (each.logsumexp(0) - math.log(2))).abs() < 4 * evidence.se).all()
+
+
 @pytest.mark.parametrize("start", ["guide", pytest.param("prior", marks=pytest.mark.slow)])
 def test_ais_on_a_linear_model(ppca, start):
     x = ppca.evidence.sample((50,))
@@ -165,6 +189,17 @@ def test_exact_refuses_other_priors_however_sharp_the_likelihood():
     vae = VAE.build([50], 2, MLP([]), partial(Mixture, num_components=3), likelihood, FullCovariance).double()
     with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model"):
         Exact()(vae.model, vae.guide, torch.randn(4, 50).double())
+
+
+def test_exact_refuses_models_of_which_one_sharp_part_is_linear():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(torch.zeros(2).double(), 1.0).to_event(1))
+            loc = torch.stack([z[..., 0], torch.tanh(2 * z[..., 1])], -1)
+            pyro.sample("x", Normal(loc, torch.tensor([0.004, 0.5]).double()).to_event(1), obs=x)
+
+    with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model"):
+        Exact()(model, model, torch.randn(20, 2).double())
 
 
 @pytest.mark.slow
