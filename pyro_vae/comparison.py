@@ -24,15 +24,15 @@ def runs_of(folder: Path) -> list[Path]:
     """The runs of a sweep, in order of their number; none where `folder` is no sweep.
 
     Raises:
-        BadInput: if it is a sweep of which no run has come to its first epoch's end.
+        BadInput: if it is a sweep of which no run is finished.
     """
     jobs = sorted((d for d in folder.glob("*") if (d / ".hydra").is_dir()), key=lambda d: (len(d.name), d.name))
-    done = [job for job in jobs if Checkpoints(job).best.is_file()]
+    done = [job for job in jobs if Checkpoints(job).best.is_file() and (job / "results.json").is_file()]
     if jobs and not done:
-        raise BadInput(f"run={folder}: none of its {len(jobs)} runs has a checkpoint")
+        raise BadInput(f"run={folder}: none of its {len(jobs)} runs is finished")
     for job in jobs:
         if job not in done:
-            log.warning("warning: %s has no checkpoint and is left out", job)
+            log.warning("warning: %s is not finished and left out: train resume=%s goes on with it", job, job)
     return done
 
 

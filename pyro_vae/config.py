@@ -56,6 +56,7 @@ def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
     Raises:
         BadInput: at the first other `_target_`, however deep, or an interpolation.
     """
+    trust = [trust] if isinstance(trust, str) else trust
     known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in CONFIG_DIR.glob("*/*.yaml")}
     nodes = [config]
     while nodes:
@@ -63,7 +64,7 @@ def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
         if isinstance(node, dict):
             target = node.get("_target_")
             if target is not None and target not in known and target not in trust and not _is_optim(target):
-                raise BadInput(f"{path} would call {target}, none of pyro_vae's options: to allow it add it to trust")
+                raise BadInput(f"{path} would call {target}, none of pyro_vae's options: trust=[{target}] allows it")
             nodes += node.values()
         elif isinstance(node, list):
             nodes += node

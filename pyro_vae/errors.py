@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 
 class BadInput(ValueError):
@@ -49,9 +50,9 @@ def whole(name: str, value: object, low: int = 0) -> int:
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise BadInput(f"{name}={value} must be a whole number of at least {low}")
-    return value
+    return int(value)
 
 
 def positive(name: str, value: object) -> float:

@@ -9,6 +9,7 @@ python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): a table
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
 from pyro_vae.config import check_targets
-from pyro_vae.errors import BadInput, one_of
+from pyro_vae.errors import BadInput, NoEvidence, one_of
+
+log = logging.getLogger(__name__)
 
 
 def task(config: DictConfig) -> None:
@@ -26,18 +29,36 @@ def task(config: DictConfig) -> None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
+    from hydra.utils import instantiate
+
     from pyro_vae import comparison, distributed, report  # imports torch
+    from pyro_vae.marginal import BDMC
 
     folder = Path(str(config.run))
     runs = comparison.runs_of(folder)
+    if runs and isinstance(instantiate(config.estimator), BDMC):
+        raise BadInput(
+            f"estimator=bdmc simulates data from each model, whose log p(x) do not compare the runs of {folder}: "
+            "take estimator=refined or ais, or the runs one by one"
+        )
     with distributed.process_group():
-        summaries = {run: evaluate(config, run) for run in runs or [folder]}
-        if runs:
-            report.compare(summaries, config, folder)
+        if not runs:
+            evaluate(config, folder)
+            return
+        summaries = {}
+        for run in runs:
+            try:
+                summaries[run] = evaluate(config, run)
+            except NoEvidence as reason:
+                log.warning("warning: %s is left out: %s", run, reason)
+        if not summaries:
+            raise BadInput(f"run={folder}: none of its {len(runs)} runs has a log p(x)")
+        report.compare(summaries, config, folder)
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate one run: what is known of log p(x)."""
+    import torch
     from hydra.utils import instantiate
 
     from pyro_vae import experiment, report
@@ -48,6 +69,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
     data = experiment.build_data(trained_with)
     split = data.split(config.split, config.num_data).to(device)
+    if split.x.shape[1:] != torch.Size(vae.data_shape):
+        raise BadInput(
+            f"run={run_dir} was trained on data of shape {list(vae.data_shape)}, which are of shape "
+            f"{list(split.x.shape[1:])} now: restore data.path={trained_with.data.get('path')}"
+        )
     experiment.warn_of_misfit(vae, [split])
     summary = report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:

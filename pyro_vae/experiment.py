@@ -118,7 +118,9 @@ def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     try:
         vae.load_state_dict(saved["vae"])
     except RuntimeError as error:
-        raise BadInput(f"{path}: its weights do not fit its configuration ({one_line(error)})") from error
+        raise BadInput(
+            f"{path}: its weights do not fit its configuration, or the shape of the data ({one_line(error)})"
+        ) from error
 
 
 def train(

@@ -127,6 +127,12 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
         _write_json(folder / "gaps.json", rows)
         plots.gaps(rows, folder / "gaps.png")
         _log_table("gaps (nats per datapoint)", rows)
+        lowest = min(row["approximation_gap"] for row in rows.values())
+        if lowest < -0.05:  # more than the noise of its two estimates
+            _warn(
+                f"warning: log p(x) is too low by {-lowest:.2f} nats or more, which an ELBO exceeds it by: "
+                "raise estimator.num_samples, or take estimator=ais"
+            )
     if what in ("surgery", "all"):
         rows = {
             name: analysis.surgery(vae.model, vae.guide, split.x, split.y)

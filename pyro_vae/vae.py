@@ -368,7 +368,7 @@ class VAE(nn.Module):
         """
         from pyro_vae.imputation import impute
 
-        x = self._data(x)
+        x = self._data(x, incomplete=True)
         if mask is None:
             observed = ~x.isnan()
         else:
@@ -408,6 +408,7 @@ class VAE(nn.Module):
         return labels.long().expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
+        z = z if isinstance(z, Tensor) else np.asarray(z)
         if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
             raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
         return self._tensor(z)
@@ -416,14 +417,18 @@ class VAE(nn.Module):
         like = next(self.parameters())
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
-    def _data(self, x: Tensor | np.ndarray) -> Tensor:
+    def _data(self, x: Tensor | np.ndarray, incomplete: bool = False) -> Tensor:
+        x = x if isinstance(x, Tensor) else np.asarray(x)
         if tuple(x.shape[1:]) != tuple(self.data_shape):
             raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
         if x.dtype in (torch.uint8, np.uint8):
             x = unit_floats(as_numpy(x))
-        return self._tensor(x)
+        x = self._tensor(x)
+        if not incomplete and not x.isfinite().all():
+            raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+        return x
 
 
 def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:

@@ -6,11 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL
 from test_train import one_error_line
 
-from pyro_vae import comparison
+from pyro_vae import checkpoint, comparison
 from pyro_vae.errors import BadInput
+from pyro_vae.guides import Point
+from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.networks import MLP
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
 
 
 def make_run(folder, name, overrides, best=True):
@@ -20,6 +26,7 @@ def make_run(folder, name, overrides, best=True):
     (run / "checkpoints").mkdir()
     if best:
         (run / "checkpoints" / "best.pt").touch()
+        (run / "results.json").touch()
     return run
 
 
@@ -69,8 +76,10 @@ def test_runs_come_in_order_and_those_without_a_checkpoint_are_left_out(tmp_path
         make_run(tmp_path, str(i), [], best=i != 9)
     (tmp_path / "evaluations").mkdir()
     assert [run.name for run in comparison.runs_of(tmp_path)] == ["2", "10"]
-    assert "9 has no checkpoint" in caplog.text
+    assert "9 is not finished and left out" in caplog.text
     assert comparison.runs_of(tmp_path / "2") == []  # a run is no sweep
+    (tmp_path / "10" / "results.json").unlink()  # interrupted: its best epoch is not yet that of the others
+    assert [run.name for run in comparison.runs_of(tmp_path)] == ["2"]
     shutil.rmtree(tmp_path / "2")
     shutil.rmtree(tmp_path / "10")
     with pytest.raises(BadInput, match="none of its 1 runs"):
@@ -96,6 +105,25 @@ def test_a_sweep_makes_a_run_each_and_they_are_compared(command, small_data, tmp
     assert command("evaluate", f"run={folder}", "estimator=elbo", "estimator.num_samples=20").code == 0
     (row,) = json.loads((folder / "evaluations" / "elbo-20.json").read_text())["rows"]
     assert (row["options"], row["num_runs"]) == ("all", 2)
+
+
+def test_what_does_not_compare_is_left_out_or_refused(command, small_run, tmp_path):
+    for i, guide in enumerate(("diagonal", "point")):
+        shutil.copytree(small_run, tmp_path / "sweep" / str(i))
+        (tmp_path / "sweep" / str(i) / ".hydra" / "overrides.yaml").write_text(f"- guide={guide}\n")
+    path = tmp_path / "sweep" / "1" / "checkpoints" / "best.pt"
+    content = checkpoint.load(path)
+    content["config"]["guide"] = {"_target_": "pyro_vae.guides.Point"}
+    posterior = VAE.build([12], 2, MLP([16]), StandardNormal, Bernoulli, Point).posterior.state_dict()
+    others = {name: value for name, value in content["vae"].items() if not name.startswith("posterior")}
+    content["vae"] = {**others, **{f"posterior.{name}": value for name, value in posterior.items()}}
+    torch.save(content, path)
+    outcome = command("evaluate", f"run={tmp_path / 'sweep'}", "estimator=elbo")
+    assert outcome.code == 0, outcome.err
+    assert f"{tmp_path / 'sweep' / '1'} is left out" in outcome.out + outcome.err
+    one_error_line(
+        command("evaluate", f"run={tmp_path / 'sweep'}", "estimator=bdmc"), "estimator=bdmc", "do not compare"
+    )
 
 
 @pytest.mark.parametrize("launcher", [pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS])

@@ -131,6 +131,14 @@ def test_checkpoints_that_are_missing_truncated_or_foreign(command, small_run):
     one_error_line(command("evaluate", f"run={small_run}"), "best.pt", "no such checkpoint")
 
 
+def test_data_of_another_shape(command, small_run, finished_run):
+    data, as_it_was = finished_run.parent / "binary.npy", (finished_run.parent / "binary.npy").read_bytes()
+    np.save(data, np.load(data)[:, :3])
+    outcome = command("evaluate", f"run={small_run}", "estimator=elbo")
+    data.write_bytes(as_it_was)
+    one_error_line(outcome, "data of shape [12]", "[3] now", f"data.path={data}")
+
+
 def test_data_that_have_gone(command, small_data, tmp_path):
     small_run = tmp_path / "run"
     assert command("train", *SMALL, small_data, f"hydra.run.dir={small_run}").code == 0

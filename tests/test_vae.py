@@ -60,6 +60,15 @@ def test_diagonal_guide_reaches_its_own_best_and_no_further():
     assert best - 1e-9 < kl < best + 0.05
 
 
+def test_missing_values_are_refused_where_they_would_give_nan_and_lists_are_data(small_vae):
+    for method in (small_vae.log_prob, small_vae.encode, small_vae.reconstruct):
+        with pytest.raises(BadInput, match=r"NaN or Inf: impute\(x\)"):
+            method(np.full((2, 6), np.nan))
+    assert small_vae.encode([[0.0] * 6, [1.0] * 6]).shape == (2, 2)
+    assert small_vae.decode([[0.0, 1.0]]).shape == (1, 6)
+    assert small_vae.sample(np.int64(3)).shape == (3, 6)
+
+
 def test_log_prob_refuses_what_the_likelihood_cannot_give_and_warns_of_what_it_is_not_for(small_vae):
     with pytest.raises(BadInput, match="likelihood=bernoulli"):
         small_vae.log_prob(np.full((3, 6), -1.0))

@@ -67,7 +67,11 @@ def _read(path: str, key: str | None, option: str = "key", labels: str | None = 
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
-        raise BadInput(f"data.path={path} is no readable .npy or .npz file ({one_line(error)})") from error
+        reason = "text, or Python objects" if "allow_pickle" in str(error) else one_line(error)
+        raise BadInput(
+            f"data.path={path} is no readable .npy or .npz file ({reason}): write one of numbers "
+            "by numpy.save; numpy.loadtxt reads them from text"
+        ) from error
 
 
 def _refuse_bomb(file: Path, key: str) -> None:

@@ -48,7 +48,12 @@ def on_grid(name: str, x: Tensor, grid: Grid) -> str | None:
 
 
 def density_of(name: str, x: Tensor) -> str | None:
-    """Warn where `x` is binary, so that a density says little about it."""
+    """Warn where `x` is binary, so that a density says little about it, or far out of the range that networks reach."""
+    if (largest := x.abs().max().item()) > 1000:
+        return (
+            f"likelihood={name} on data as large as {largest:.3g}, which a network that starts near 0 hardly reaches: "
+            "subtract the columns' means and divide by their standard deviations"
+        )
     if not is_binary(x):
         return None
     return (

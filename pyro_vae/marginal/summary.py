@@ -74,8 +74,9 @@ def _finite(value: float) -> float | None:
 
 def table(summary: dict[str, Any], split: str) -> str:
     """The summary for people, nats per datapoint; `given` y, that of a conditional model's log p(x | y)."""
+    of = "simulated" if summary["estimator"] == "bdmc" else split
     title = (
-        f"{split}, {summary['num_data']} datapoints, estimator {summary['estimator']}, "
+        f"{of}, {summary['num_data']} datapoints, estimator {summary['estimator']}, "
         f"K = {summary['num_samples']} (nats per datapoint)"
     )
     meanings = {name: _given(meaning, summary) for name, meaning in MEANING.items()}

@@ -22,6 +22,14 @@ from pyro_vae.likelihoods import (
     StudentT,
 )
 
+
+@pytest.mark.parametrize("likelihood", [Gaussian, StudentT])
+def test_columns_as_they_come_are_warned_of(likelihood):
+    check = likelihood([2]).check
+    assert "as large as 5.2e+05" in check(torch.tensor([[0.1, -5.2e5]]))
+    assert check(torch.tensor([[0.1, -5.2]])) is None
+
+
 BINARY = torch.tensor([[0.0, 1, 1]])
 INNER = torch.tensor([[0.1, 0.5, 0.9]])
 UNIT = torch.tensor([[0.0, 0.5, 1]])
