@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from pyro_vae import plots
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.errors import BadInput
+from pyro_vae.marginal.summary import number
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,7 @@ def table(rows: list[dict[str, Any]], title: str) -> str:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    mean, se = row[name], row[f"{name}_se"]
-    return ("         -" if mean is None else f"{mean:10.3f}") + " ± " + ("    -" if se is None else f"{se:5.3f}")
+    return f"{number(row[name], '.3f'):>10} ± {number(row[f'{name}_se'], '.3f'):>5}"
 
 
 def draw(rows: list[dict[str, Any]], summaries: Mapping[Path, dict[str, Any]], path: Path) -> None:

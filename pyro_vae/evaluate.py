@@ -58,7 +58,6 @@ def task(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate one run: what is known of log p(x)."""
-    import torch
     from hydra.utils import instantiate
 
     from pyro_vae import experiment, report
@@ -69,7 +68,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
     data = experiment.build_data(trained_with)
     split = data.split(config.split, config.num_data).to(device)
-    if split.x.shape[1:] != torch.Size(vae.data_shape):
+    if tuple(split.x.shape[1:]) != tuple(vae.data_shape):
         raise BadInput(
             f"run={run_dir} was trained on data of shape {list(vae.data_shape)}, which are of shape "
             f"{list(split.x.shape[1:])} now: restore data.path={trained_with.data.get('path')}"

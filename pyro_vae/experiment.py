@@ -85,14 +85,14 @@ def load(
         trust: names of your own classes in its configuration, `my_package.MyGuide` say: no others are called.
 
     Raises:
-        BadInput: if the directory is no run, or its checkpoint is truncated or foreign.
+        BadInput: if the directory is no run, its checkpoint is truncated or foreign, or the device is not there.
 
     Example:
         >>> vae = pyro_vae.load("outputs/bernoulli/2026-11-21_10-00-00")  # doctest: +SKIP
         >>> vae.sample(16).shape                                          # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    return restore(Path(run_dir), which, device, trust)[0]
+    return restore(Path(run_dir), which, torch_device(str(device)), trust)[0]
 
 
 def restore(

@@ -408,10 +408,10 @@ class VAE(nn.Module):
         return labels.long().expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
-        z = z if isinstance(z, Tensor) else np.asarray(z)
+        z = self._tensor(z)
         if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
             raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
-        return self._tensor(z)
+        return z
 
     def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
         like = next(self.parameters())

@@ -113,6 +113,11 @@ def test_load_refuses_weights_that_do_not_fit(small_run):
         pyro_vae.load(small_run)
 
 
+def test_load_names_a_device_that_is_not_there(small_run):
+    with pytest.raises(BadInput, match="device=gpu is not available here"):
+        pyro_vae.load(small_run, device="gpu")
+
+
 TARGETS = ["os.mkdir", "pyro_vae.checkpoint.os.mkdir", "pyro_vae.checkpoint.write_atomically"]
 PLACES = [("network", "activation"), ("guide",), ("data",)]
 

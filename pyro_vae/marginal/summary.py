@@ -87,7 +87,7 @@ def table(summary: dict[str, Any], split: str) -> str:
         _row(
             "log_px",
             point["log_px"],
-            f"from the first {point['num_samples']} samples, ± {_number(point['log_px_mc_se'], '.3f')}",
+            f"from the first {point['num_samples']} samples, ± {number(point['log_px_mc_se'], '.3f')}",
         )
         for point in summary.get("curve", [])[:-1]
     ]
@@ -103,8 +103,9 @@ def verdict(summary: dict[str, Any]) -> str | None:
 
 
 def _row(name: str, value: float | None, meaning: str) -> str:
-    return f"  {name:<13} {_number(value, '10.3f'):>10}  {meaning}"
+    return f"  {name:<13} {number(value, '10.3f'):>10}  {meaning}"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """The value in that form, or a dash for what cannot be told."""
     return "-" if value is None else format(value, form)
