@@ -11,6 +11,7 @@ a dict of tensors, numbers, strings and containers of them with the `KEYS`
     rng         `get_rng_state()` of each process
     state       `trainer.State`
     num_classes of the labels, or None
+    data        `data.fingerprint`; not in those of earlier versions
 """
 
 from __future__ import annotations

@@ -64,15 +64,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     from pyro_vae.trainer import torch_device
 
     estimator, device = instantiate(config.estimator), torch_device(config.device)
-    vae, trained_with = experiment.restore(run_dir, "best", device, config.trust)
-    check_targets({"data": OmegaConf.to_container(trained_with.data)}, run_dir, config.trust)
-    data = experiment.build_data(trained_with)
+    vae, saved = experiment.restore(run_dir, "best", device, config.trust)
+    check_targets({"data": saved["config"]["data"]}, run_dir, config.trust)
+    data = experiment.build_data(OmegaConf.create(saved["config"]))
+    experiment.require_same_data(data, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
-    if tuple(split.x.shape[1:]) != tuple(vae.data_shape):
-        raise BadInput(
-            f"run={run_dir} was trained on data of shape {list(vae.data_shape)}, which are of shape "
-            f"{list(split.x.shape[1:])} now: restore data.path={trained_with.data.get('path')}"
-        )
     experiment.warn_of_misfit(vae, [split])
     summary = report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:

@@ -25,7 +25,7 @@ from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_targets, compose, explain
-from pyro_vae.data import Dataset, Split, Stored, from_array
+from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line
 from pyro_vae.interrupt import deferred_interrupt
@@ -97,8 +97,8 @@ def load(
 
 def restore(
     run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
-) -> tuple[VAE, DictConfig]:
-    """`load`, with the configuration the VAE was trained with."""
+) -> tuple[VAE, dict[str, Any]]:
+    """`load`, with the checkpoint it comes from."""
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.folder.is_dir():
         raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
@@ -108,10 +108,26 @@ def restore(
     check_targets(
         {axis: saved["config"].get(axis) for axis in ("prior", "likelihood", "guide", "network")}, path, trust
     )
-    config = OmegaConf.create(saved["config"])
-    vae = build_vae(config, saved["data_shape"], saved.get("num_classes")).to(device)
+    vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes")).to(device)
     _load_weights(vae, saved, path)
-    return vae.eval(), config
+    return vae.eval(), saved
+
+
+def require_same_data(data: Dataset, saved: dict[str, Any], run_dir: Path) -> None:
+    """Refuse data that are not those of a checkpoint: its training set may be among what is held out now.
+
+    Raises:
+        BadInput: if so.
+    """
+    shape, found = list(data.data_shape), None
+    if shape != saved["data_shape"]:
+        found = f"of shape {saved['data_shape']}, {shape} now"
+    elif "data" in saved:  # it is not in those of earlier versions
+        found = difference(saved["data"], fingerprint(data))
+    if found is not None:
+        config = saved["config"]["data"]
+        place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
+        raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train anew")
 
 
 def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
@@ -139,7 +155,7 @@ def train(
         The VAE of the epoch with the best validation ELBO, without a validation set the last, and how far it came.
 
     Raises:
-        BadInput: if the configuration cannot be used, or `run_dir` holds a run already.
+        BadInput: if the configuration cannot be used, or `run_dir` holds a run already, or one of other data.
         FailedRun: if the loss is NaN or infinite.
     """
     if distributed.rank() == 0:
@@ -167,6 +183,7 @@ def train(
     checkpoints, state = Checkpoints(run_dir), State()
     if resume and checkpoints.exist():
         saved = checkpoints.load_last(device)
+        require_same_data(data, saved, run_dir)
         _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
         if len(saved["rng"]) == distributed.world_size():
@@ -176,11 +193,14 @@ def train(
         state = State(**saved["state"])
         log.info("resumed after epoch %d", state.epoch)
 
+    identity = fingerprint(data)
+
     def save(is_best: bool = False) -> None:
         content = {
             "config": OmegaConf.to_container(config, resolve=True),
             "data_shape": list(data.data_shape),
             "num_classes": num_classes,
+            "data": identity,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
             "rng": distributed.gather(checkpoint.get_rng_state()),

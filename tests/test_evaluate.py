@@ -131,12 +131,27 @@ def test_checkpoints_that_are_missing_truncated_or_foreign(command, small_run):
     one_error_line(command("evaluate", f"run={small_run}"), "best.pt", "no such checkpoint")
 
 
-def test_data_of_another_shape(command, small_run, finished_run):
-    data, as_it_was = finished_run.parent / "binary.npy", (finished_run.parent / "binary.npy").read_bytes()
-    np.save(data, np.load(data)[:, :3])
-    outcome = command("evaluate", f"run={small_run}", "estimator=elbo")
+CHANGES = {
+    "shape": (lambda x: x[:, :3], ["of shape [12], [3] now"]),
+    "rows more": (lambda x: np.concatenate([x, x[:20]]), ["datapoints in split=train", "now"]),
+    "order of rows": (lambda x: x[::-1], ["split=val", "another order"]),
+    "order of columns": (lambda x: x[:, ::-1], ["split=val", "other datapoints"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_data_that_are_not_those_of_the_run(command, small_run, finished_run, change):
+    """What had been trained on may be in the test set now."""
+    data, (alter, parts) = finished_run.parent / "binary.npy", CHANGES[change]
+    as_it_was = data.read_bytes()
+    np.save(data, alter(np.load(data)))
+    outcomes = [
+        command("evaluate", f"run={small_run}", "estimator=elbo"),
+        command("train", f"resume={small_run}", "trainer.max_epochs=9"),
+    ]
     data.write_bytes(as_it_was)
-    one_error_line(outcome, "data of shape [12]", "[3] now", f"data.path={data}")
+    for outcome in outcomes:
+        one_error_line(outcome, str(small_run), *parts, f"data.path={data}")
 
 
 def test_data_that_have_gone(command, small_data, tmp_path):

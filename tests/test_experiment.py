@@ -154,7 +154,7 @@ def test_a_configuration_in_a_checkpoint_makes_no_targets_by_interpolation(small
 
 def test_checkpoint_holds_what_resuming_and_loading_need(small_run):
     content = checkpoint.load(small_run / "checkpoints" / "last.pt")
-    assert set(content) == {"format", "config", "data_shape", "num_classes", "vae", "optim", "rng", "state"}
+    assert set(content) == {"format", "config", "data_shape", "num_classes", "data", "vae", "optim", "rng", "state"}
     assert content["state"]["epoch"] == 2
     assert content["data_shape"] == [12]
 

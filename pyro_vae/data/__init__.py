@@ -2,6 +2,7 @@
 
 from pyro_vae.data.arrays import array, from_array
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.fingerprint import difference, fingerprint
 from pyro_vae.data.folder import image_folder
 from pyro_vae.data.packaged import digits, mnist5k
 from pyro_vae.data.simulated import ring
@@ -13,8 +14,10 @@ __all__ = [
     "Split",
     "Stored",
     "array",
+    "difference",
     "digits",
     "fashion_mnist",
+    "fingerprint",
     "from_array",
     "image_folder",
     "kmnist",

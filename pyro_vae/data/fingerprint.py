@@ -1,0 +1,41 @@
+"""What tells data sets apart: a run's validation and test sets must stay those that it has not been trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.split import Split
+
+NUM_ROWS = 100
+"""Of each held-out set so many datapoints are looked at: other rows, or an other order of them, change the first."""
+
+TOLERANCE = 1e-2
+"""Relative to the largest: decoders of images, and processors, round in their own ways."""
+
+
+def fingerprint(data: Dataset) -> dict[str, Any]:
+    """Sizes of the splits, and of the first datapoints held out a number each and the labels."""
+    return {"sizes": data.sizes, **{name: _of(split) for name, split in data.held_out.items()}}
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """What a `fingerprint` says that has changed; None: nothing."""
+    for name, size in before["sizes"].items():
+        if now["sizes"][name] != size:
+            return f"{size} datapoints in split={name}, {now['sizes'][name]} now"
+    for name in ("val", "test"):
+        x, other = (torch.tensor(one[name]["x"], dtype=torch.float64) for one in (before, now))
+        if len(x) and (x - other).abs().max() > TOLERANCE * x.abs().max():
+            return f"other datapoints in split={name}, or the same in another order"
+        if before[name]["y"] != now[name]["y"]:
+            return f"other labels in split={name}"
+    return None
+
+
+def _of(split: Split) -> dict[str, list[float] | list[int] | None]:
+    x = split.x[:NUM_ROWS].flatten(1).double()
+    weights = torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype, device=x.device)  # so that columns have an order
+    return {"x": (x * weights).mean(1).tolist(), "y": None if split.y is None else split.y[:NUM_ROWS].tolist()}
