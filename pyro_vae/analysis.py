@@ -12,8 +12,9 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.marginal.memory import pairs_in_memory
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.marginal.weights import Program, own_param_store, slices, trace
 
 
 def gaps(
@@ -46,7 +47,7 @@ def gaps(
     Raises:
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
-    with pyro.validation_enabled(False):
+    with pyro.validation_enabled(False), own_param_store():
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
@@ -54,7 +55,7 @@ def gaps(
             raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
-        parts = slices(max(1, chunk_size // num_samples), x, y)
+        parts = slices(max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples), x, y)
         elbo_best = torch.cat(
             [_best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples) for x_n, y_n in parts]
         )
@@ -97,35 +98,46 @@ def surgery(
 ) -> dict[str, Any]:
     """The ELBO taken apart (Hoffman & Johnson 2016, ELBO surgery), as means over the data, in nats.
 
-    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n).
+    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). Of a conditional model
+    all is given y: the prior is p(z | y), q(z | y) the mean over the datapoints of that label.
 
     Args:
         model: the generative model.
         guide: the guide.
         x: data, `[N, ...]`.
-        y: labels, `[N]`, of a conditional model; the prior is then p(z | y).
+        y: labels, `[N]`, of a conditional model.
         num_samples: draws of z a datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
 
     Returns:
         `reconstruction` E_q log p(x | z); `kl` to the prior, which is `mutual_information` I(x; z) under q, at most
         log N, plus `marginal_kl` KL(q(z) ‖ p(z)); `elbo`; `active_units`, the dimensions whose E[z | x] has a
-        variance over the data above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
+        variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
     """
-    N = len(x)
-    with torch.no_grad(), pyro.validation_enabled(False):
+    N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
+    with torch.no_grad(), pyro.validation_enabled(False), own_param_store():
         latents = Latents.of(model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)
-        log_likelihood = latents.log_density(model, x, y)(u) - log_prior
+        n = max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples)
+        log_joint = torch.cat(
+            [
+                latents.log_density(model, x_n, y_n)(u_n.transpose(0, 1))
+                for x_n, y_n, u_n in slices(n, x, y, u.transpose(0, 1))
+            ],
+            1,
+        )
+        log_likelihood = log_joint - log_prior
         log_guide = latents.log_density(guide, x, y)
         own = log_guide(u)
-        # q(z) at every draw: its density under each of the N posteriors
-        draws = u.reshape(-1, 1, u.shape[-1])
-        rows = max(1, chunk_size // N)
-        aggregate = [torch.logsumexp(log_guide(part.expand(-1, N, -1)).double(), 1) for part in draws.split(rows)]
-        log_aggregate = torch.cat(aggregate).reshape(num_samples, N) - torch.tensor(float(N)).log()
-        active = _active_units(latents, guide, x, y, chunk_size)
+        # q(z | y) at every draw: its density under the posterior of each datapoint of that label
+        aggregate, rows = [], max(1, chunk_size // N)
+        for draws, label in slices(rows, u.flatten(0, 1).unsqueeze(1), labels.repeat(num_samples)):
+            alike = label.unsqueeze(1) == labels
+            each = log_guide(draws.expand(-1, N, -1)).double().masked_fill(~alike, -torch.inf)
+            aggregate.append(each.logsumexp(1) - alike.sum(1).double().log())
+        log_aggregate = torch.cat(aggregate).reshape(num_samples, N)
+        active = _active_units(latents, guide, x, y, labels, chunk_size)
     reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
     return {
         "elbo": (reconstruction - kl).item(),
@@ -139,8 +151,10 @@ def surgery(
     }
 
 
-def _active_units(latents: Latents, guide: Program, x: Tensor, y: Tensor | None, chunk_size: int) -> int:
-    """Dimensions of u whose E[u | x] varies with x by more than 0.01.
+def _active_units(
+    latents: Latents, guide: Program, x: Tensor, y: Tensor | None, labels: Tensor, chunk_size: int
+) -> int:
+    """Dimensions of u whose E[u | x] varies with x, within a label, by more than 0.01.
 
     The covariance of two means, of 100 draws each: to their variance the noise of the draws would add another 0.01.
     """
@@ -148,7 +162,11 @@ def _active_units(latents: Latents, guide: Program, x: Tensor, y: Tensor | None,
     one, other = (
         torch.cat([latents.draw(guide, x_n, y_n, num_samples=100).mean(0) for x_n, y_n in parts]) for _ in range(2)
     )
-    variance = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / max(1, len(x) - 1)
+    squares, groups = torch.zeros_like(one[0]), labels.unique()
+    for label in groups:
+        these, those = one[labels == label], other[labels == label]
+        squares += ((these - these.mean(0)) * (those - those.mean(0))).sum(0)
+    variance = squares / max(1, len(x) - len(groups))
     return int((variance > 0.01).sum())
 
 

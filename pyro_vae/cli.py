@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
             traceback.print_exc()
         bad_input = message is not None and not isinstance(error, FailedRun) and not hasattr(error, "of_sweep")
         fail(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
+    finally:
+        _release()
 
 
 def help_text(config_name: str, usage: str) -> str:
@@ -92,8 +96,10 @@ def resumed(argv: list[str]) -> list[str]:
     for argument in reversed(argv):
         key, _, directory = argument.partition("=")
         if key.lstrip("+") == "resume" and directory not in ("", "null"):
+            # ++: of the run's own trainer and estimator, which may have other keys than the default ones
+            own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
             # the directory's .hydra/ stays: it records how the run was started
-            return [*argv, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
+            return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
     return argv
 
 
@@ -123,12 +129,40 @@ def check_run_directory(run_dir: Path, resume: bool) -> None:
         )
 
 
+def claim(run_dir: Path) -> None:
+    """Keep other processes from starting a run there, until this one ends having saved nothing."""
+    folder = run_dir / "checkpoints"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        fail(
+            f"error: another run has just started in {run_dir}, or was cut off there: give another hydra.run.dir=DIR, "
+            f"or go on with resume={run_dir}",
+            EXIT_BAD_INPUT,
+        )
+    except OSError:  # Hydra, which makes the directory next, says why it cannot
+        return
+    _claimed.append(folder)
+
+
+_claimed: list[Path] = []
+
+
+def _release() -> None:
+    while _claimed:
+        with suppress(OSError):  # what has been saved there stays
+            _claimed.pop().rmdir()
+
+
 class GuardRunDirectory(Callback):
-    """`check_run_directory` before Hydra writes its files there."""
+    """`check_run_directory` and `claim` before Hydra writes its files there."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the run directory."""
-        self._check([Path(config.hydra.run.dir)], resume=config.resume is not None)
+        run_dir = Path(config.hydra.run.dir)
+        self._check([run_dir], resume=config.resume is not None)
+        if config.resume is None and not launched.restarted() and launched.rank() == 0:
+            claim(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the directories of a sweep."""

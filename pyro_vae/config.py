@@ -83,7 +83,7 @@ def explain(error: BaseException) -> str | None:
             return str(cause)
     if isinstance(error, InstantiationException):
         key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
-        kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError)
+        kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError, OSError)
         causes = [e for e in _causes(error) if isinstance(e, kinds)]
         return f"{key}: {one_line(causes[-1])}" if causes else None
     if isinstance(error, OverrideParseException):

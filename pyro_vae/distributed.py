@@ -50,11 +50,10 @@ def process_group() -> Iterator[None]:
     store = dist.PrefixStore(  # type: ignore[attr-defined]
         f"attempt_{launched.attempt()}/{next(_groups)}", _store()
     )
-    backend = "gloo"
-    if torch.cuda.is_available():
+    backend, size = "gloo", int(os.environ["WORLD_SIZE"])
+    if 0 < int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= torch.cuda.device_count():
         torch.cuda.set_device(launched.local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    size = int(os.environ["WORLD_SIZE"])
     dist.init_process_group(backend, store=store, rank=launched.rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield

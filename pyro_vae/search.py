@@ -11,6 +11,7 @@ on it at once.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,12 +56,21 @@ def suggest(trial: Any, key: str, values: Any) -> Any:
     """
     try:
         if isinstance(values, list):
-            return trial.suggest_categorical(key, [v if isinstance(v, (int, float)) else str(v) for v in values])
+            return trial.suggest_categorical(key, [_choice(value) for value in values])
         whole = isinstance(values["low"], int) and isinstance(values["high"], int)
         extra = {name: value for name, value in values.items() if name in ("log", "step")}
         return (trial.suggest_int if whole else trial.suggest_float)(key, values["low"], values["high"], **extra)
     except (TypeError, ValueError) as error:
         raise BadInput(f"space.{key}={values}: {error}") from error
+
+
+def ask(study: Any, seed: int) -> Any:
+    """A trial with draws of its own: several processes may work on the study at once, or go on with it."""
+    import optuna
+
+    trial = study.ask()
+    study.sampler = optuna.samplers.TPESampler(seed=seed + trial.number)
+    return trial
 
 
 def task(config: DictConfig) -> None:
@@ -78,11 +88,11 @@ def task(config: DictConfig) -> None:
     from pyro_vae import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(Path(str(config.study)).absolute(), config.sampler_seed)
+    study = _study(Path(str(config.study)).absolute())
     folder = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     for _ in range(config.num_trials):
-        trial = study.ask()
+        trial = ask(study, config.sampler_seed)
         chosen = {key: suggest(trial, key, values) for key, values in space.items()}
         try:
             val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
@@ -101,23 +111,25 @@ def task(config: DictConfig) -> None:
     plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
     overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
-    log.info("python -m pyro_vae.train %s", " ".join(overrides))
+    log.info("python -m pyro_vae.train %s", shlex.join(overrides))
 
 
-def _study(path: Path, seed: int) -> Any:
+def _choice(value: Any) -> Any:
+    """As Optuna stores it and Hydra reads it."""
+    return value if isinstance(value, (int, float)) else "null" if value is None else str(value)
+
+
+def _study(path: Path) -> Any:
     """The stored study."""
     import optuna
 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        study = optuna.create_study(
+        return optuna.create_study(
             storage=f"sqlite:///{path}", study_name="pyro_vae", direction="maximize", load_if_exists=True
         )
     except Exception as error:  # SQLAlchemy's, of many kinds
         raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__})") from error
-    # other draws where it goes on
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-    return study
 
 
 def _run(overrides: list[str], run_dir: Path) -> float:
@@ -127,6 +139,7 @@ def _run(overrides: list[str], run_dir: Path) -> float:
     from pyro_vae import experiment, metrics
 
     config = compose(overrides)
+    experiment.make_paths_absolute(config)
     instantiate(config.estimator)
     data = experiment.build_data(config)
     if not len(data.val):

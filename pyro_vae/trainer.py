@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
-from pyro_vae.noise import fork_rng
+from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
 from pyro_vae.payback import pays_back, seconds
@@ -343,8 +343,7 @@ class Trainer:
         All are NaN without a validation set.
         """
         val = data.val.share()
-        with fork_rng(val.x):
-            torch.manual_seed(distributed.rank())
+        with seeded(distributed.rank(), val.x):
             own = mean_elbo(val.x, val.y)
         (whole,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
         elbo, log_likelihood, bound = whole.tolist()
@@ -371,10 +370,12 @@ def torch_device(name: str) -> torch.device:
         BadInput: if torch does not have it.
     """
     if name == "auto":
-        return torch.device("cuda", launched.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        name = f"cuda:{launched.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(str(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device={name} is not available here: take cpu or auto") from error
+        raise BadInput(
+            f"device={name} is not available here: take cpu or auto, and a process for each GPU at most"
+        ) from error
     return device

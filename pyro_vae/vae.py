@@ -20,7 +20,7 @@ from pyro_vae.data.arrays import as_numpy, unit_floats
 from pyro_vae.errors import BadInput, one_of, positive_int
 from pyro_vae.guides import Diagonal
 from pyro_vae.networks import glorot_
-from pyro_vae.noise import fork_rng
+from pyro_vae.noise import seeded
 
 CONDITIONINGS = ("none", "prior", "concat")
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
@@ -265,8 +265,7 @@ class VAE(nn.Module):
         try:
             mean: Tensor = q.mean
         except NotImplementedError:
-            with fork_rng(x):
-                torch.manual_seed(0)
+            with seeded(0, x):
                 mean = q.sample((100,)).mean(0)
         return mean
 
@@ -363,7 +362,8 @@ class VAE(nn.Module):
             mean: means of p(x_mis | z) instead of draws.
 
         Raises:
-            BadInput: if shapes or numbers are out of their range, or an observed value is NaN.
+            BadInput: if shapes or numbers are out of their range, or an observed value is NaN, or nothing that the
+                likelihood can give.
             NoEvidence: if the guide is a point.
         """
         from pyro_vae.imputation import impute
@@ -372,6 +372,7 @@ class VAE(nn.Module):
         if mask is None:
             observed = ~x.isnan()
         else:
+            mask = np.asarray(mask, order="C") if isinstance(mask, np.ndarray) else mask
             observed = torch.as_tensor(mask, device=x.device)
             if observed.dtype != torch.bool:
                 raise BadInput(f"mask has dtype {observed.dtype}: it must be boolean, True where x is observed")
@@ -383,6 +384,8 @@ class VAE(nn.Module):
                 ) from error
         if not x[observed].isfinite().all():
             raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
+        if observed.any() and (warning := self.likelihood.check(x[observed])):
+            warnings.warn(warning, stacklevel=2)
         labels = self._labels(y, len(x), self.num_classes is not None)
         with pyro.get_param_store().scope():
             return impute(
@@ -415,6 +418,8 @@ class VAE(nn.Module):
 
     def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
         like = next(self.parameters())
+        if isinstance(array, np.ndarray):  # torch takes no other byte order and no steps backwards
+            array = np.asarray(array, np.float64 if like.dtype == torch.float64 else np.float32, order="C")
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
     def _data(self, x: Tensor | np.ndarray, incomplete: bool = False) -> Tensor:

@@ -84,6 +84,43 @@ def test_surgery_of_a_linear_model_is_the_closed_form(ppca):
     assert analysis.collapse(parts) is None
 
 
+MEANS = torch.tensor([[6.0, 0.0], [-3.0, 5.0], [-3.0, -5.0]])
+
+
+@pytest.mark.parametrize("informed", [False, True])
+def test_surgery_of_a_conditional_model_is_given_the_label(informed):
+    """z depends on the class by its prior alone; or on x, too: z = x + ε/2 with x ~ N(mean of the class, 1)."""
+
+    def model(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(MEANS[y], math.sqrt(1.25) if informed else 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z if informed else torch.zeros_like(z), 1.0).to_event(1), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x if informed else MEANS[y], 0.5 if informed else 1.0).to_event(1))
+
+    y = torch.arange(1500) % 3
+    x = MEANS[y] + torch.randn(1500, 2)
+    parts = analysis.surgery(model, guide, x, y, chunk_size=40_000)
+    # ½ log(1 + 1/0.25) nats a dimension; q(z | y) is the prior
+    assert parts["mutual_information"] == pytest.approx(math.log(5) if informed else 0, abs=0.1)
+    assert parts["marginal_kl"] == pytest.approx(0, abs=0.05)
+    assert parts["active_units"] == (2 if informed else 0)
+    assert (analysis.collapse(parts) is None) == informed
+
+
+def test_surgery_does_not_depend_on_what_is_in_memory_at_once(ppca, monkeypatch):
+    x = ppca.evidence.sample((23,))
+    parts = []
+    for chunk_size in (100_000, 40):
+        torch.manual_seed(0)
+        parts.append(analysis.surgery(ppca.vae.model, ppca.vae.guide, x, chunk_size=chunk_size))
+        monkeypatch.setattr("pyro_vae.marginal.memory.LARGEST", 30 * 5 * 8)  # of the second
+    for name in ("elbo", "kl", "mutual_information", "marginal_kl"):
+        assert parts[1][name] == pytest.approx(parts[0][name], rel=1e-10)
+
+
 def test_mutual_information_is_bounded_by_log_n(ppca):
     ppca.set_exact_guide(widen=0.01)
     parts = analysis.surgery(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((20,)))

@@ -1,6 +1,9 @@
+import hydra
 import pytest
+from hydra import initialize_config_dir
 
 from pyro_vae import cli
+from pyro_vae.config import CONFIG_DIR
 from pyro_vae.errors import BadInput, one_line
 
 
@@ -9,6 +12,9 @@ def test_resume_becomes_hydras_run_directory():
     assert cli.resumed(["resume=null"]) == ["resume=null"]
     assert "hydra.run.dir=a" in cli.resumed(["++resume=a"])
     assert cli.resumed(["resume=a/b"]) == ["resume=a/b", "hydra.run.dir=a/b", "hydra.output_subdir=null"]
+    assert cli.resumed(["resume=a", "trainer.tolerance=1", "+estimator.k=2", "estimator=ais"])[1:4] == [
+        "++trainer.tolerance=1", "++estimator.k=2", "estimator=ais",
+    ]  # fmt: skip
 
 
 def test_check_run_directory(tmp_path):
@@ -21,6 +27,27 @@ def test_check_run_directory(tmp_path):
     cli.check_run_directory(tmp_path, resume=True)
     with pytest.raises(BadInput, match="already holds"):
         cli.check_run_directory(tmp_path, resume=False)
+
+
+def test_two_runs_cannot_start_in_one_directory(tmp_path, capsys):
+    """As those that a script starts within a second would, in the directory of that second."""
+    cli.claim(tmp_path / "run")
+    with pytest.raises(SystemExit) as stop:
+        cli.claim(tmp_path / "run")
+    assert stop.value.code == 2
+    assert f"another run has just started in {tmp_path / 'run'}" in capsys.readouterr().err
+    cli._release()  # has saved nothing
+    cli.claim(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last.pt").touch()
+    cli._release()
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+
+
+def test_the_directory_of_a_sweep_is_one_for_all_processes(monkeypatch):
+    monkeypatch.setenv("PYRO_VAE_TIME", "2026-01-01_00-00-00")
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose("train", ["+experiment=bernoulli"], return_hydra_config=True)
+    assert {config.hydra.run.dir, config.hydra.sweep.dir} == {"outputs/bernoulli/2026-01-01_00-00-00"}
 
 
 def test_one_line():

@@ -129,11 +129,20 @@ def test_other_models_are_refused():
             ExactEM().check(model, None, torch.zeros(1, 6), None)
 
 
+def test_several_processes_are_refused(monkeypatch):
+    """Each would start anywhere and stop at an iteration of its own, waiting for the others."""
+    monkeypatch.setattr("pyro_vae.distributed.world_size", lambda: 2)
+    with pytest.raises(BadInput, match="trainer=exact_em works in one process"):
+        ExactEM().check(linear_vae(), None, torch.zeros(1, 6), None)
+
+
 def test_the_command_runs_resumes_and_refuses(command, tmp_path):
     run = tmp_path / "run"
     outcome = command("train", "+experiment=em_ppca", "trainer.max_epochs=6", f"hydra.run.dir={run}")
     assert outcome.code == 0, outcome.err
-    assert command("train", f"resume={run}", "trainer.max_epochs=12").code == 0
+    # a key that the default trainer does not have
+    assert command("train", f"resume={run}", "trainer.max_epochs=12", "trainer.tolerance=1e-9").code == 0
+    one_error_line(command("train", f"resume={run}", "trainer.banana=3"), "trainer", "banana")
     with (run / "metrics.csv").open() as file:
         values = [float(row["train/elbo"]) for row in csv.DictReader(file)]
     assert len(values) == 12

@@ -9,7 +9,7 @@ from conftest import every
 
 import pyro_vae
 from pyro_vae.errors import BadInput, NoEvidence
-from pyro_vae.guides import Point
+from pyro_vae.guides import Diagonal, Point
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
@@ -95,6 +95,12 @@ def test_what_is_wrong_is_said(ppca, rows):
     ]:
         with pytest.raises(BadInput, match=message):
             vae.impute(x, mask, **settings)
+    binary = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Diagonal)
+    x = torch.tensor([[0.0, 255.0, 0.5, 1.0, 0.0, torch.nan]])
+    with pytest.raises(BadInput, match="255"):  # a scale that the likelihood does not know, where it is observed
+        binary.impute(x)
+    with pytest.warns(UserWarning, match="bernoulli"):
+        binary.impute(x, torch.tensor([True, False, True, True, True, False]), num_steps=1)
     point = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Point)
     with pytest.raises(NoEvidence, match="autoencoder"):
         point.impute(torch.zeros(2, 6), torch.ones(6, dtype=torch.bool))

@@ -4,9 +4,11 @@ from functools import partial
 import pyro
 import pytest
 import torch
+from hydra.utils import instantiate
 from pyro.infer import SVI
 from pyro.optim import PyroOptim
 
+from pyro_vae.config import compose
 from pyro_vae.errors import BadInput
 from pyro_vae.objectives import TraceMeanField_ELBO
 from pyro_vae.optim import FusedAdam, JointOptim
@@ -51,6 +53,16 @@ def test_plateau_watches_the_validation_elbo(small_vae):
     for elbo, lr in [(-10.0, 0.5), (-9.0, 0.5), (-9.5, 0.05)]:
         optim.end_epoch(elbo)
         assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+@pytest.mark.parametrize("level", [722.0, -722.0])
+def test_plateau_takes_no_fall_of_the_elbo_for_a_rise(level, small_vae):
+    """Whatever its sign: a threshold relative to a positive one would."""
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), instantiate(compose(["scheduler=plateau"]).scheduler))
+    steps(small_vae, optim, 1)
+    for i in range(7):
+        optim.end_epoch(level - 0.05 * i)
+    assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(0.15)
 
 
 def test_state_goes_on_exactly(small_vae):

@@ -1,10 +1,11 @@
+import shlex
 import sqlite3
 
 import pytest
 from conftest import SMALL
 from test_train import one_error_line
 
-from pyro_vae import metrics, search
+from pyro_vae import checkpoint, metrics, search
 from pyro_vae.errors import BadInput
 
 optuna = pytest.importorskip("optuna")
@@ -42,6 +43,36 @@ def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
     again = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}").trials
     assert [str(t.params) for t in again[:3]] == first
     assert len({str(t.params) for t in again}) == 5  # and does not repeat itself
+
+
+def test_workers_do_not_repeat_each_other(small, tmp_path):
+    """Those that start at once, with nothing to learn from yet."""
+    storage = f"sqlite:///{tmp_path / 'mine.db'}"
+    one, other = (optuna.create_study(storage=storage, study_name="s", load_if_exists=True) for _ in range(2))
+    values = [search.suggest(search.ask(study, 0), "lr", {"low": 0.0, "high": 1.0}) for study in (one, other, one)]
+    assert len(set(values)) == 3
+
+
+def test_choices_may_be_nothing_or_have_spaces(command, small, tmp_path):
+    space = ["+space.trainer.clip_norm=[null]", "+space.network.hidden=[[4,5]]"]
+    outcome = command("search", *small, *space, "num_trials=1")
+    assert outcome.code == 0, outcome.err
+    last = outcome.out.splitlines()[-1]
+    assert last.endswith("trainer.clip_norm=null 'network.hidden=[4, 5]'")
+    command_line = shlex.split(last[last.index("pyro_vae.train") :])[1:]
+    assert command("train", *command_line, f"hydra.run.dir={tmp_path / 'best'}").code == 0
+    config = checkpoint.load(tmp_path / "best" / "checkpoints" / "best.pt")["config"]
+    assert config["trainer"]["clip_norm"] is None
+    assert config["network"]["hidden"] == [4, 5]
+
+
+def test_trials_can_be_evaluated_from_anywhere(command, small, tmp_path, monkeypatch):
+    relative = ["data.path=binary.npy" if option.startswith("data.path=") else option for option in small]
+    assert command("search", *relative, "+space.latent_dim=[2]", "num_trials=1").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    outcome = command("evaluate", f"run={tmp_path / 'search' / 'trial-0'}", "estimator=elbo")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_trial_that_fails_does_not_end_the_search(command, small, tmp_path):

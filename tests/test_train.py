@@ -205,6 +205,7 @@ def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
         (["trainer.device=null"], ["device=None"]),
         (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]"]),
         (["optimizer._target_=torch.optim.Banana"], ["optimizer", "Banana"]),
+        ([f"data.path={'a' * 300}.npy"], ["data", "File name too long"]),
         (["data.path=a=b.npy"], ["data.path=a=b.npy", "quotes"]),
     ],
 )  # fmt: skip

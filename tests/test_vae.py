@@ -1,17 +1,21 @@
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import make_ppca
-from pyro.infer import MCMC, NUTS, Predictive
+from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from pyro.optim import PyroOptim
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from pyro_vae import analysis, imputation
 from pyro_vae.errors import BadInput
-from pyro_vae.guides import Diagonal, FullCovariance
+from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive
 from pyro_vae.likelihoods import Bernoulli, Gaussian
-from pyro_vae.marginal import Importance
+from pyro_vae.marginal import Importance, Refined
 from pyro_vae.networks import MLP, Conv
 from pyro_vae.objectives import TraceMeanField_ELBO
 from pyro_vae.optim import JointOptim
@@ -126,9 +130,62 @@ def test_bytes_are_read_as_data_sets_read_them(small_vae):
     torch.testing.assert_close(small_vae.encode(x > 99), small_vae.encode((x > 99).astype(float)))
 
 
-def test_log_prob_leaves_pyros_param_store_alone(small_vae):
-    small_vae.log_prob(np.zeros((2, 6)), num_samples=3)
+def test_arrays_may_run_backwards_or_have_another_byte_order(small_vae):
+    x = np.random.default_rng(0).random((4, 6)).round()
+    torch.testing.assert_close(small_vae.encode(x[::-1]), small_vae.encode(x).flip(0))
+    torch.testing.assert_close(small_vae.encode(x.astype(">f4")), small_vae.encode(x))
+    draws = small_vae.impute(x[:, ::-1], np.ones(6, dtype=bool)[::-1], num_samples=1, num_steps=1)
+    assert np.array_equal(draws[0], x[:, ::-1])
+
+
+def test_seeded_noise_leaves_no_trace(small_vae):
+    vae = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, partial(InverseAutoregressive, hidden=[8]))
+    x, before = torch.zeros(3, 6), torch.get_rng_state()
+    means = vae.encode(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert torch.equal(vae.encode(x), means)
+
+
+USES = {
+    "log_prob": lambda vae, x: vae.log_prob(x, num_samples=3),
+    "an estimator": lambda vae, x: Refined(20)(vae.model, vae.guide, x),
+    "gaps": lambda vae, x: analysis.gaps(vae.model, vae.guide, x, Importance(10), num_steps=2, num_samples=2),
+    "surgery": lambda vae, x: analysis.surgery(vae.model, vae.guide, x),
+    "impute": lambda vae, x: imputation.impute(vae.model, vae.guide, x, x == 0, num_steps=1),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_asked_of_one_vae_does_not_keep_another_from_training(use):
+    """Parameters are known to Pyro by name: those of the first would be trained in place of the second's."""
+    one, other = (VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, Diagonal) for _ in range(2))
+    x = torch.rand(5, 6).round()
+    USES[use](one, x)
     assert not list(pyro.get_param_store())
+    before = deepcopy(list(other.parameters()))
+    SVI(other.model, other.guide, PyroOptim(torch.optim.SGD, {"lr": 0.1}), Trace_ELBO()).step(x)
+    assert all(not torch.equal(p, q) for p, q in zip(before, other.parameters(), strict=True))
+
+
+def test_programs_find_their_trained_parameters():
+    """What is in Pyro's store stays, and counts: an estimator's store is a copy."""
+
+    def model(x):
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.9 * x, 0.3**0.5))
+
+    pyro.param("scale", torch.tensor(3.0), constraint=dist.constraints.positive)
+    x = torch.tensor([0.3, 4.0])
+    log_px = Refined(100)(model, guide, x).log_px
+    torch.testing.assert_close(log_px, dist.Normal(0.0, 10**0.5).log_prob(x).double(), rtol=0, atol=1e-3)
+    assert pyro.param("scale").item() == pytest.approx(3.0)
 
 
 def test_log_prob_warns_of_estimates_that_cannot_be_relied_on(ppca, recwarn):

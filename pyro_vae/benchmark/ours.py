@@ -81,7 +81,7 @@ def works(compile: bool = False, precision: str = "float32") -> dict[str, Setup]
     def log_px(x: np.ndarray) -> Timed:
         # Importance, but that each of its calls would compile anew
         data, estimator, weigh = torch.from_numpy(x), Importance(NUM_SAMPLES), compiled(log_weights, compile)
-        pairs = pairs_at_once("auto", data)
+        pairs = pairs_at_once("auto", vae.model, data)
         draw = partial(stream, vae.model, vae.guide, data, chunk_size=pairs, weigh=weigh)
         k = chunks(len(x), NUM_SAMPLES, pairs)[1]
         for _ in range(3 if compile else 0):  # blocks of all the shapes there will be

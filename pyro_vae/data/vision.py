@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.split import Split
@@ -167,7 +166,9 @@ def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwa
     cls = torchvision().datasets.Omniglot
 
     def make(download: bool) -> tuple[Split, Split]:
-        train, test = (_characters(cls(root, background=b, download=download)) for b in (True, False))
+        train, test = (
+            _characters(Path(cls(root, background=b, download=download).target_folder)) for b in (True, False)
+        )
         return train, test
 
     files = "the unpacked folders images_background and images_evaluation and their .zip files"
@@ -175,14 +176,18 @@ def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwa
     return Dataset(*_hold_out(train, num_val, split_seed), test, **kwargs)
 
 
-def _characters(images: Any) -> Split:
-    """Drawings of 105x105, black on white, to `[1, 28, 28]` in [0, 1], white on black."""
+def _characters(folder: Path) -> Split:
+    """Drawings ALPHABET/CHARACTER/NAME.png of 105x105, black on white, to `[1, 28, 28]` in [0, 1], white on black.
+
+    In the order of their names: torchvision's is that in which the file system lists them, another on each disk.
+    """
     from PIL import Image
 
-    x: list[Tensor] = []
-    y: list[int] = []
-    for image, label in images:
-        small = image.convert("L").resize((28, 28), Image.Resampling.BOX)
+    paths = sorted(folder.glob("*/*/*.png"))
+    label = {character: i for i, character in enumerate(sorted({path.parent for path in paths}))}
+    x = []
+    for path in paths:
+        with Image.open(path) as image:
+            small = image.convert("L").resize((28, 28), Image.Resampling.BOX)
         x.append(torch.from_numpy(1 - np.asarray(small, dtype=np.float32) / 255))
-        y.append(label)
-    return Split(torch.stack(x).unsqueeze(1), torch.tensor(y))
+    return Split(torch.stack(x).unsqueeze(1), torch.tensor([label[path.parent] for path in paths]))

@@ -13,6 +13,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import distributed
 from pyro_vae.data import Dataset, Stored
 from pyro_vae.em import mixture, ppca
 from pyro_vae.errors import BadInput, positive, positive_int
@@ -59,9 +60,11 @@ class ExactEM:
         """Refuse models whose EM is not in closed form; a note for the user otherwise.
 
         Raises:
-            BadInput: if this is one.
+            BadInput: if this is one, or if several processes are to share the work.
         """
         _closed_form(vae)
+        if distributed.world_size() > 1:
+            raise BadInput("trainer=exact_em works in one process: start it without torchrun")
         return "exact EM takes no part of objective, optimizer and scheduler"
 
     def fit(

@@ -77,7 +77,7 @@ class AIS(GradientEstimator):
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
         """Evidence for x `[N, ...]`; with exact `posterior_draws` `[N, D]` also the reverse estimate (see `chunk`)."""
-        latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, x) // self.num_samples)
+        latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, model, x, y) // self.num_samples)
         ends = compiled(both_ends, self.compile)
         parts = [
             self.chunk(latents, model, guide, x_part, y_part, ends, progress, u_part)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.errors import NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, base_of, slices, trace
+from pyro_vae.marginal.weights import Program, base_of, own_param_store, slices, trace
 from pyro_vae.noise import fork_rng
 
 Progress = Callable[[int], Any]
@@ -46,7 +46,7 @@ class Estimator(ABC):
         Raises:
             BadInput: as `check` does.
         """
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), own_param_store():
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             return self.estimate(model, guide, x, y, progress)

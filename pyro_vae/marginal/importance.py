@@ -52,7 +52,7 @@ class Importance(Estimator):
             x,
             y,
             num_samples=self.num_samples,
-            chunk_size=pairs_at_once(self.chunk_size, x),
+            chunk_size=pairs_at_once(self.chunk_size, model, x, y),
             progress=progress,
             weigh=compiled(log_weights, self.compile),
         )

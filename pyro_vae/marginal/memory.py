@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyro_vae.errors import positive_int
+from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.noise import fork_rng
+
+LARGEST = 2**28
+"""Bytes of the largest tensor at a time, where that is all there is to say."""
 
 
 def chunk_option(value: int | str) -> int | str:
@@ -19,17 +26,47 @@ def chunk_option(value: int | str) -> int | str:
     return value if value == "auto" else positive_int("estimator.chunk_size", value)
 
 
-def pairs_at_once(chunk_size: int | str, x: Tensor) -> int:
+def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | None = None) -> int:
     """How many pairs (sample, datapoint) to work on at once, for data x `[N, ...]`.
 
-    `auto` on a CPU: so many that two numbers for each of their dimensions fit into its last cache; on a GPU 64 such
-    numbers into a quarter of its free memory. A power of two from 256 to 262,144.
+    `auto` on a CPU: so many that two tensors of theirs fit into its last cache (`bytes_per_pair`); on a GPU 64 into a
+    quarter of its free memory. A power of two from 256 to 262,144, less only where 256 are more than `pairs_in_memory`.
     """
     if isinstance(chunk_size, int):
         return chunk_size
-    numbers = 64 if x.is_cuda else 2
-    pairs = _bytes(x.device) // (numbers * x[0].numel() * x.element_size())
-    return int(min(max(2 ** (int(pairs).bit_length() - 1), 2**8), 2**18))
+    each = bytes_per_pair(model, x, y)
+    pairs = _bytes(x.device) // ((64 if x.is_cuda else 2) * each)
+    fewest = min(2**8, _power_of_two(LARGEST // each))
+    return min(max(_power_of_two(pairs), fewest), 2**18)
+
+
+def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
+    """For how many pairs (sample, datapoint) no tensor is larger than `LARGEST`; one at least."""
+    return max(1, LARGEST // bytes_per_pair(model, x, y))
+
+
+def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:
+    """Size of the largest tensor that a pair takes: a value of a site, or a parameter of its distribution."""
+    x, y = next(slices(1, x, y))
+    with torch.no_grad(), fork_rng(x):
+        nodes: Any = trace(model, x, y, num_samples=1).nodes.values()
+    sites = [site for site in nodes if site["type"] == "sample"]
+    return x.element_size() * max(max(site["value"].numel(), _largest(site["fn"])) for site in sites)
+
+
+def _largest(distribution: Any) -> int:
+    """Numbers in the largest tensor of a distribution and of those it is made of."""
+    parts = vars(distribution).values()
+    return max(
+        (part.numel() if isinstance(part, Tensor) else _largest(part))
+        for part in (torch.empty(0), *parts)
+        if isinstance(part, (Tensor, Distribution))
+    )
+
+
+def _power_of_two(n: int) -> int:
+    """The largest that is no larger; 1 at least."""
+    return int(2 ** (max(1, n).bit_length() - 1))
 
 
 def _bytes(device: torch.device) -> int:

@@ -104,7 +104,7 @@ class Refined(GradientEstimator):
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
         latents = Latents.of(model, x, y)
-        pairs = pairs_at_once(self.chunk_size, x)
+        pairs = pairs_at_once(self.chunk_size, model, x, y)
         density, draw = compiled(log_density_at, self.compile), compiled(Latents.draw, self.compile)
         rows = max(1, pairs // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
         parts = [

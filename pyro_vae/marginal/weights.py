@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -54,6 +54,17 @@ def base_of(fn: Any) -> Any:
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist
     return fn
+
+
+@contextmanager
+def own_param_store() -> Iterator[None]:
+    """Within, programs find Pyro's parameters as they are; those they register are gone afterwards.
+
+    Left there, parameters of one VAE would keep another, whose networks have the same names, from being trained.
+    """
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        yield
 
 
 def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:

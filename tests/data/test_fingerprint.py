@@ -25,6 +25,13 @@ def test_the_same_data_are_the_same():
     assert difference(saved, fingerprint(data(x=lambda x: x + 1e-4 * torch.randn_like(x)))) is None
 
 
+def test_what_counts_is_the_spread_not_the_level():
+    """Of temperatures in Kelvin, say."""
+    before = fingerprint(data(x=lambda x: 300 + x))
+    assert difference(before, fingerprint(data(x=lambda x: 300 + x))) is None
+    assert "split=test" in str(difference(before, fingerprint(data(x=lambda x: 300 + x.flip(0)))))
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize(
     "x", [lambda x: x.flip(0), lambda x: x.flip(-1), lambda x: 1 - x, lambda x: x.roll(1, 0)], ids=range(4)

@@ -12,6 +12,7 @@ import pytest
 from conftest import write_idx
 
 from pyro_vae import data
+from pyro_vae.data import vision
 from pyro_vae.errors import BadInput
 
 IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -62,6 +63,27 @@ def test_packed_files_alone_are_named_as_such(tmp_path, no_network):
         path.unlink()
     with pytest.raises(BadInput, match="the unpacked .*ubyte"):
         data.mnist(root=str(tmp_path))
+
+
+def test_omniglot_is_the_same_on_every_disk(tmp_path, monkeypatch):
+    """Which lists its files in an order of its own."""
+    Image = pytest.importorskip("PIL.Image")
+    drawn = {
+        "Latin/character02/0709_01.png": 60,
+        "Greek/character01/0394_02.png": 20,
+        "Greek/character01/0394_01.png": 0,
+    }
+    for name, grey in drawn.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (105, 105), grey).save(tmp_path / name)
+    for backwards in (False, True):
+        listed = sorted(tmp_path.glob("*/*/*.png"), reverse=backwards)
+        monkeypatch.setattr(type(tmp_path), "glob", lambda self, pattern, listed=listed: iter(listed))
+        split = vision._characters(tmp_path)
+        assert split.x.shape == (3, 1, 28, 28)
+        assert (255 * (1 - split.x[:, 0, 5, 5])).round().tolist() == [0, 20, 60]
+        assert split.y.tolist() == [0, 0, 1]
+        monkeypatch.undo()
 
 
 def test_num_val_out_of_range(tmp_path, no_network):

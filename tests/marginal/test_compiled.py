@@ -1,11 +1,13 @@
 """Estimates through graphs are the estimates, on the same noise; and how much is worked on at once."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, BDMC, ELBO, Importance, Prior, Refined
-from pyro_vae.marginal.memory import pairs_at_once
+from pyro_vae.marginal.memory import pairs_at_once, pairs_in_memory
 
 ESTIMATORS = {
     "importance": lambda **options: Importance(100, chunk_size=64, **options),
@@ -61,11 +63,27 @@ def test_refuses_bad_settings(estimator):
 
 def test_chunks_fill_the_cache(monkeypatch):
     monkeypatch.setattr("pyro_vae.marginal.memory._bytes", lambda device: 2**25)  # 32 MiB
-    assert pairs_at_once(77, torch.zeros(3, 5)) == 77
-    assert pairs_at_once("auto", torch.zeros(3, 28, 28)) == 4096  # 2 · 784 · 4 bytes each: 5349, rounded down
-    assert pairs_at_once("auto", torch.zeros(3, 28, 28).double()) == 2048
-    assert pairs_at_once("auto", torch.zeros(3, 1)) == 2**18
-    assert pairs_at_once("auto", torch.zeros(3, 10**6)) == 2**8
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Bernoulli(x.new_full(x.shape, 0.5)).to_event(x.dim() - 1), obs=x)
+
+    def of_levels(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Categorical(logits=x.new_zeros(*x.shape, 256)).to_event(x.dim() - 1), obs=x)
+
+    before = torch.get_rng_state()
+    assert pairs_at_once(77, model, torch.zeros(3, 5)) == 77
+    assert pairs_at_once("auto", model, torch.zeros(3, 28, 28)) == 4096  # 2 · 784 · 4 bytes each: 5349, rounded down
+    assert pairs_at_once("auto", model, torch.zeros(3, 28, 28).double()) == 2048
+    assert pairs_at_once("auto", model, torch.zeros(3, 1)) == 2**18
+    assert pairs_at_once("auto", model, torch.zeros(3, 10**5)) == 2**8
+    assert pairs_at_once("auto", of_levels, torch.zeros(3, 8, 8)) == 2**8  # 2 · 64 · 256 · 4 bytes each
+    # whatever the cache, no tensor of more than 256 MiB
+    assert pairs_at_once("auto", of_levels, torch.zeros(3, 40, 40)) == 2**7
+    assert pairs_in_memory(of_levels, torch.zeros(3, 40, 40)) == 163  # of 1600 · 256 · 4 bytes
+    assert pairs_in_memory(model, torch.zeros(3, 10**8)) == 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_cache_is_known():
