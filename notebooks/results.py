@@ -1,10 +1,10 @@
-"""Write results.md from run directories: every number is copied from the files that the runs have left.
+"""Write rows of results.md from run directories: every number is copied from the files that the runs have left.
 
-python notebooks/results.py RUN … > notebooks/results.md
+python notebooks/results.py RUN …
 
-Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds),
-evaluations/importance-5000.json and, where they are, evaluations/refined-*.json, gaps.json and surgery.json, which
-these commands make:
+Rows of other runs stay as they are; one of the same command is replaced. Of each run it reads .hydra/overrides.yaml
+(the command), metrics.csv (epochs, seconds), evaluations/importance-5000.json and, where they are,
+evaluations/refined-*.json, gaps.json and surgery.json, which these commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
 python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
@@ -22,6 +22,8 @@ from omegaconf import OmegaConf
 from pyro_vae import metrics
 from pyro_vae.config import compose
 
+PAGE = Path(__file__).with_name("results.md")
+
 PUBLISHED = {
     "iwae_table1/vae_k1": (-86.76, 19),
     "iwae_table1/vae_k5": (-86.47, 20),
@@ -36,18 +38,22 @@ PUBLISHED = {
 }
 """log p(x) in nats and active units, as the paper gives them: Burda, Grosse & Salakhutdinov (2016), table 1."""
 
+OF_MNIST = 10_000
+"""Digits in the test set."""
+
 OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile=", "resume=")
 """Overrides that say where things lie or how they are run, not what is run."""
 
 HEADER = """# Published results, and what came out here
 
 Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done of those
-of the experiment, at the learning rate of that epoch; what was published had them all. *importance*: K = 5000 from the
-guide, as published. *refined*: a proposal fitted to each datapoint, closer to the truth. Both with the standard error
-over the N test datapoints, the first, that were taken; MNIST's first 1,000 are likelier than all 10,000, by more than a
-nat: only the latter compare with what was published. *Gaps*: what the guide's family cannot express, and what the
-encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active units*: latent dimensions that depend on
-x (the variance of E[z | x] over the data exceeds 0.01); what was published after the stroke.
+of the experiment, at the learning rate of that epoch. *importance*: K = 5000 from the guide, as *published*; that is in
+brackets where it does not compare, because epochs or test digits are missing. *refined*: a proposal fitted to each
+datapoint, closer to the truth. Both with the standard error over the N test datapoints, the first, that were taken:
+numbers of different N do not compare, the first 1,000 digits are easier than the others. *Gaps*: what the guide's
+family cannot express, and what the encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active
+units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01); what was published
+after the stroke.
 """
 
 FIGURES = """
@@ -68,7 +74,8 @@ def row(run: Path) -> list[str]:
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
     rows = metrics.read(run)
     importance = _read(run, "importance-5000.json")
-    refined = _read(run, "refined-*.json")
+    of_refined = sorted((run / "evaluations").glob("refined-*.json"), key=lambda file: int(file.stem.split("-")[1]))
+    refined = _read(run, of_refined[-1].name) if of_refined else {}
     gaps = _read(run, "gaps.json").get("test", {})
     surgery = _read(run, "surgery.json").get("test", {})
     experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
@@ -82,17 +89,21 @@ def row(run: Path) -> list[str]:
         f"{N:,}",
         _number(importance["elbo"]),
         _with_se(importance, N),
-        _number(published),
-        _with_se(refined, N),
+        _number(published)
+        if N == OF_MNIST and len(rows) == all_epochs
+        else f"({_number(published)})"
+        if published
+        else "",
+        _with_se(refined, N) + _doubts(refined),
         _number(gaps.get("approximation_gap")),
         _number(gaps.get("amortization_gap")),
         f"{surgery['active_units']}" + (f" / {published_units}" if published_units else "") if surgery else "",
     ]
 
 
-def _read(run: Path, pattern: str) -> dict[str, Any]:
-    files = sorted((run / "evaluations").glob(pattern))
-    return json.loads(files[-1].read_text()) if files else {}
+def _read(run: Path, name: str) -> dict[str, Any]:
+    file = run / "evaluations" / name
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _number(value: float | None) -> str:
@@ -106,14 +117,21 @@ def _with_se(evidence: dict[str, Any], N: int) -> str:
     return f"{evidence['log_px']:.2f} ± {evidence['log_px_se']:.2f}{of}"
 
 
+def _doubts(evidence: dict[str, Any]) -> str:
+    if not evidence:
+        return ""
+    return f", K = {evidence['num_samples']:,}, {100 * evidence['unreliable']:.1f} % unreliable"
+
+
 def main() -> None:
-    """Print the page."""
-    print(HEADER)
-    print("| " + " | ".join(COLUMNS) + " |")
-    print("|" + " --- |" * len(COLUMNS))
+    """Write the page."""
+    known = [line for line in PAGE.read_text().splitlines() if line.startswith("| `train")]
+    rows = {line.split(" | ")[0]: line for line in known}
     for run in map(Path, sys.argv[1:]):
-        print("| " + " | ".join(row(run)) + " |")
-    print(FIGURES)
+        line = "| " + " | ".join(row(run)) + " |"
+        rows[line.split(" | ")[0]] = line
+    table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *rows.values()]
+    PAGE.write_text("\n".join([HEADER, *table, FIGURES]) + "\n")
 
 
 if __name__ == "__main__":

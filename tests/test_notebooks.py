@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_holds_its_outputs(path):
     assert os.path.getsize(path) < 1e6
 
 
-def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch, capsys):
+def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch):
     run = tmp_path / "run"
     (run / ".hydra").mkdir(parents=True)
     (run / "evaluations").mkdir()
@@ -56,15 +57,29 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch, capsy
     written = {
         "importance-5000": {"elbo": -91.234, "log_px": -87.119, "log_px_se": 0.24, "num_data": 10_000},
         "refined-500": {"elbo": -91.2, "log_px": -86.5, "log_px_se": 0.75, "num_data": 1000},
+        "refined-2000": {
+            "elbo": -91.2,
+            "log_px": -86.4,
+            "log_px_se": 0.75,
+            "num_data": 1000,
+            "num_samples": 2000,
+            "unreliable": 0.034,
+        },
         "gaps": {"test": {"approximation_gap": 1.257, "amortization_gap": 3.5}},
         "surgery": {"test": {"active_units": 21}},
     }
     for name, content in written.items():
         (run / "evaluations" / f"{name}.json").write_text(json.dumps(content))
+    for name in ("results.py", "results.md"):
+        shutil.copy(FOLDER / name, tmp_path)
+    before = (FOLDER / "results.md").read_text().splitlines()
     monkeypatch.setattr(sys, "argv", ["results.py", str(run)])
-    runpy.run_path(str(FOLDER / "results.py"), run_name="__main__")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `train")]
-    assert line == (
-        "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | -87.12 ± 0.24 | "
-        "-85.54 | -86.50 ± 0.75 (N = 1,000) | 1.26 | 3.50 | 21 / 22 |"
-    )
+    for _ in range(2):  # a row of the same command is replaced, others stay
+        runpy.run_path(str(tmp_path / "results.py"), run_name="__main__")
+        after = (tmp_path / "results.md").read_text().splitlines()
+        (line,) = set(after) - set(before)
+        assert line == (
+            "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | -87.12 ± 0.24 | "
+            "(-85.54) | -86.40 ± 0.75 (N = 1,000), K = 2,000, 3.4 % unreliable | 1.26 | 3.50 | 21 / 22 |"
+        )
+        assert [other for other in after if other != line] == before
