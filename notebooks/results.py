@@ -89,11 +89,7 @@ def row(run: Path) -> list[str]:
         f"{N:,}",
         _number(importance["elbo"]),
         _with_se(importance, N),
-        _number(published)
-        if N == OF_MNIST and len(rows) == all_epochs
-        else f"({_number(published)})"
-        if published
-        else "",
+        _published(published, compares=N == OF_MNIST and len(rows) == all_epochs),
         _with_se(refined, N) + _doubts(refined),
         _number(gaps.get("approximation_gap")),
         _number(gaps.get("amortization_gap")),
@@ -108,6 +104,10 @@ def _read(run: Path, name: str) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _published(value: float | None, compares: bool) -> str:
+    return _number(value) if compares or value is None else f"({_number(value)})"
 
 
 def _with_se(evidence: dict[str, Any], N: int) -> str:
@@ -126,10 +126,8 @@ def _doubts(evidence: dict[str, Any]) -> str:
 def main() -> None:
     """Write the page."""
     known = [line for line in PAGE.read_text().splitlines() if line.startswith("| `train")]
-    rows = {line.split(" | ")[0]: line for line in known}
-    for run in map(Path, sys.argv[1:]):
-        line = "| " + " | ".join(row(run)) + " |"
-        rows[line.split(" | ")[0]] = line
+    new = ["| " + " | ".join(row(run)) + " |" for run in map(Path, sys.argv[1:])]
+    rows = {line.split(" | ")[0]: line for line in [*known, *new]}
     table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *rows.values()]
     PAGE.write_text("\n".join([HEADER, *table, FIGURES]) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro
@@ -12,7 +13,7 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
-from pyro_vae.marginal.memory import pairs_in_memory
+from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, own_param_store, slices, trace
 
@@ -55,7 +56,7 @@ def gaps(
             raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
-        parts = slices(max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples), x, y)
+        parts = slices(rows_in_memory(chunk_size, num_samples, model, x, y), x, y)
         elbo_best = torch.cat(
             [_best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples) for x_n, y_n in parts]
         )
@@ -119,7 +120,7 @@ def surgery(
         latents = Latents.of(model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)
-        n = max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples)
+        n = rows_in_memory(chunk_size, num_samples, model, x, y)
         log_joint = torch.cat(
             [
                 latents.log_density(model, x_n, y_n)(u_n.transpose(0, 1))
@@ -128,15 +129,12 @@ def surgery(
             1,
         )
         log_likelihood = log_joint - log_prior
-        log_guide = latents.log_density(guide, x, y)
-        own = log_guide(u)
-        # q(z | y) at every draw: its density under the posterior of each datapoint of that label
-        aggregate, rows = [], max(1, chunk_size // N)
-        for draws, label in slices(rows, u.flatten(0, 1).unsqueeze(1), labels.repeat(num_samples)):
-            alike = label.unsqueeze(1) == labels
-            each = log_guide(draws.expand(-1, N, -1)).double().masked_fill(~alike, -torch.inf)
-            aggregate.append(each.logsumexp(1) - alike.sum(1).double().log())
-        log_aggregate = torch.cat(aggregate).reshape(num_samples, N)
+        own = latents.log_density(guide, x, y)(u)
+        log_aggregate = torch.empty_like(own, dtype=torch.float64)
+        for label in labels.unique():
+            alike = labels == label
+            y_alike = None if y is None else y[alike]
+            log_aggregate[:, alike] = _log_aggregate(latents, guide, x[alike], y_alike, u[:, alike], chunk_size)
         active = _active_units(latents, guide, x, y, labels, chunk_size)
     reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
     return {
@@ -149,6 +147,15 @@ def surgery(
         "latent_dim": latents.dim,
         "num_data": N,
     }
+
+
+def _log_aggregate(latents: Latents, guide: Program, x: Tensor, y: Tensor | None, u: Tensor, chunk_size: int) -> Tensor:
+    """log q(z) at draws u `[S, N, D]`, from their density under each of the N posteriors: `[S, N]`."""
+    S, N, D = u.shape
+    log_guide = latents.log_density(guide, x, y)
+    parts = u.reshape(-1, 1, D).split(max(1, chunk_size // N))
+    each = torch.cat([log_guide(part.expand(-1, N, -1)).double().logsumexp(1) for part in parts])
+    return each.reshape(S, N) - math.log(N)
 
 
 def _active_units(

@@ -159,17 +159,21 @@ class GuardRunDirectory(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the run directory."""
-        run_dir = Path(config.hydra.run.dir)
-        self._check([run_dir], resume=config.resume is not None)
-        if config.resume is None and not launched.restarted() and launched.rank() == 0:
+        run_dir, resume = Path(config.hydra.run.dir), config.resume is not None
+        self._check([run_dir], resume)
+        if not resume and self._looks():
             claim(run_dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the directories of a sweep."""
         self._check([d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()], resume=False)
 
+    def _looks(self) -> bool:
+        """Whether a run that is there is another than this one."""
+        return not launched.restarted() and launched.rank() == 0
+
     def _check(self, run_dirs: list[Path], resume: bool) -> None:
-        if launched.restarted() or launched.rank() > 0:  # the run is this one
+        if not self._looks():
             return
         try:
             for run_dir in run_dirs:

@@ -50,8 +50,8 @@ def process_group() -> Iterator[None]:
     store = dist.PrefixStore(  # type: ignore[attr-defined]
         f"attempt_{launched.attempt()}/{next(_groups)}", _store()
     )
-    backend, size = "gloo", int(os.environ["WORLD_SIZE"])
-    if 0 < int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= torch.cuda.device_count():
+    backend, size = "gloo", launched.world_size()
+    if launched.local_world_size() <= torch.cuda.device_count():
         torch.cuda.set_device(launched.local_rank())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=launched.rank(), world_size=size, timeout=TIMEOUT)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal import Importance
-from pyro_vae.marginal.memory import pairs_in_memory
+from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.weights import Program, log_prob, own_param_store, slices, trace
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def impute(
     parts = []
     with torch.no_grad(), pyro.validation_enabled(False), own_param_store():
         Importance(1).check(model, guide, torch.zeros_like(x[:2]), y)  # refuses points
-        n = max(1, min(CHAINS_AT_ONCE, pairs_in_memory(model, x, y)) // num_samples)
+        n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         for rows in slices(n, x, observed, y):
             chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]
             draws = _chain(model, guide, *chains, num_steps=num_steps, mean=mean)  # type: ignore[arg-type]

@@ -327,7 +327,7 @@ class VAE(nn.Module):
         labels = self._labels(y, len(x), self.num_classes is not None)
         if warning := self.likelihood.check(x):
             warnings.warn(warning, stacklevel=2)
-        # a store of its own: parameters registered here would keep another VAE of this process from training
+        # an empty store: in Pyro's own may be the parameters of another VAE, which have the same names
         with pyro.get_param_store().scope():
             evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
         if (share := evidence.unreliable.double().mean().item()) > TOLERATED:

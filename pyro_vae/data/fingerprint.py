@@ -10,7 +10,7 @@ from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.split import Split
 
 NUM_ROWS = 100
-"""Of each held-out set so many datapoints are looked at: other rows, or an other order of them, change the first."""
+"""Of each held-out set so many datapoints are looked at: other rows, or another order of them, change the first."""
 
 TOLERANCE = 0.02
 """Relative to the spread of the numbers: decoders of images, and processors, round in their own ways."""

@@ -45,6 +45,11 @@ def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
     return max(1, LARGEST // bytes_per_pair(model, x, y))
 
 
+def rows_in_memory(chunk_size: int, num_samples: int, model: Program, x: Tensor, y: Tensor | None = None) -> int:
+    """How many datapoints to take at once with `num_samples` each: `chunk_size` pairs at most, if they fit."""
+    return max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples)
+
+
 def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:
     """Size of the largest tensor that a pair takes: a value of a site, or a parameter of its distribution."""
     x, y = next(slices(1, x, y))
@@ -56,12 +61,12 @@ def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:
 
 def _largest(distribution: Any) -> int:
     """Numbers in the largest tensor of a distribution and of those it is made of."""
-    parts = vars(distribution).values()
-    return max(
-        (part.numel() if isinstance(part, Tensor) else _largest(part))
-        for part in (torch.empty(0), *parts)
+    sizes = [
+        part.numel() if isinstance(part, Tensor) else _largest(part)
+        for part in vars(distribution).values()
         if isinstance(part, (Tensor, Distribution))
-    )
+    ]
+    return max(sizes, default=0)
 
 
 def _power_of_two(n: int) -> int:
