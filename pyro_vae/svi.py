@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pyro
@@ -68,6 +68,8 @@ class SVI(pyro.infer.SVI):
         Raises:
             NotFinite: if it has been looked for; nothing is updated then.
         """
+        for parameter in _every():
+            parameter.grad = None  # before the next are computed, which may take this memory
         values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
         if world_size() == 1:
             gradients = owned(gradients)
@@ -77,12 +79,9 @@ class SVI(pyro.infer.SVI):
             raise NotFinite(f"the loss is {values[0].item()}")
         if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
             raise NotFinite("the gradient is not finite")
-        every = dict(pyro.get_param_store().named_parameters()).values()
-        for parameter in every:
-            parameter.grad = None
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optim(every)
+        self.optim(_every())
         return [value.clone() for value in values]  # the next step may write over them
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
@@ -104,3 +103,8 @@ class SVI(pyro.infer.SVI):
         compiled = Compiled(self.gradients, keep=False)
         self.gradients = compiled
         compiled.take_only(dry_run)
+
+
+def _every() -> Iterable[Tensor]:
+    """All parameters of Pyro's store, unconstrained."""
+    return dict(pyro.get_param_store().named_parameters()).values()

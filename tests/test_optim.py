@@ -115,24 +115,30 @@ def test_refuses_the_state_of_other_parameters(small_vae):
 
 
 def test_fused_adam_is_torchs_adam():
-    """Bit by bit: with weight decay, a schedule, a parameter without a gradient in one step, and each other's state."""
-    twins = [[torch.randn(7, 5).requires_grad_(), torch.randn(3).requires_grad_()]]
+    """Bit by bit: with two groups, weight decay, a schedule, gradients of some only, and each other's state."""
+    shapes = [(7, 5), (3,), (2, 2), (4,)]
+    twins = [[torch.randn(shape).requires_grad_() for shape in shapes]]
     twins.append([p.detach().clone().requires_grad_() for p in twins[0]])
     settings = {"lr": 0.1, "betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}
-    optims = [torch.optim.Adam(twins[0], fused=True, **settings), FusedAdam(twins[1], **settings)]
+    groups = [[{"params": p[:3]}, {"params": p[3:], "lr": 0.01}] for p in twins]
+    optims = [torch.optim.Adam(groups[0], fused=True, **settings), FusedAdam(groups[1], **settings)]
     schedules = [torch.optim.lr_scheduler.StepLR(optim, 2) for optim in optims]
-    for i in range(7):
-        for p, q in zip(*twins, strict=True):
-            p.grad = q.grad = None if i == 3 and p.dim() == 1 else torch.randn_like(p)
+    without = {0: [2], 3: [1, 2], 4: [0], 5: [1, 2], 8: [0, 1, 2, 3]}
+    for i in range(12):
+        for j, (p, q) in enumerate(zip(*twins, strict=True)):
+            p.grad = q.grad = None if j in without.get(i, []) else torch.randn_like(p)
         for optim, schedule in zip(optims, schedules, strict=True):
             optim.step()
             schedule.step()
         assert all(torch.equal(p, q) for p, q in zip(*twins, strict=True))
-        if i == 4:
-            states = [deepcopy(optim.state_dict()) for optim in optims]
+        if i in (6, 9):
+            states = [optim.state_dict() for optim in optims]
             assert states[0]["param_groups"] == states[1]["param_groups"]
-            optims[0].load_state_dict(states[1])
-            optims[1].load_state_dict(states[0])
+            counts = [[state["step"] for state in s["state"].values()] for s in states]
+            assert counts[0] == counts[1]
+            assert len({count.data_ptr() for count in counts[1]}) == len(shapes)
+            optims[0].load_state_dict(deepcopy(states[1]))
+            optims[1].load_state_dict(deepcopy(states[0]))
 
 
 def test_fused_adam_takes_a_closure():
