@@ -11,16 +11,19 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pyro_vae.errors import BadInput, one_line, positive
 
+OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
+"""Of `torch.optim.Adam`; a group that has them is torch's to step."""
+
 
 class FusedAdam(torch.optim.Adam):
-    """`torch.optim.Adam(fused=True)`: the same numbers and state, with a third of the Python around its kernel.
+    """`torch.optim.Adam(fused=True)`: the same numbers and state, with half the Python around its kernel.
 
-    Torch counts the steps of each parameter on its own, and adds one to each; here those that have gone together share
-    one count.
+    Hooks before and after a step are not called.
 
     Kingma & Ba (2015), Adam: a method for stochastic optimization, https://arxiv.org/abs/1412.6980.
 
@@ -32,8 +35,6 @@ class FusedAdam(torch.optim.Adam):
         weight_decay: L2 penalty.
     """
 
-    _shared = False
-
     def __init__(
         self,
         params: Any,
@@ -43,67 +44,34 @@ class FusedAdam(torch.optim.Adam):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # a GradScaler divides the gradients itself, and leaves steps out
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; torch makes the state in the first."""
-        with_gradients = ([p for p in group["params"] if p.grad is not None] for group in self.param_groups)
-        groups = [(group, params) for group, params in zip(self.param_groups, with_gradients, strict=True) if params]
-        moving = [p for _, params in groups for p in params]
-        alike = len({(p.device, p.dtype) for p in moving}) == 1
-        if closure is not None or not alike or not all(self.state[p] for p in moving):
-            self._share(False)
+        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        begun = all(self.state.get(p) for _, params in groups for p in params)
+        if closure is not None or not begun or any(any(group[o] for o in OPTIONS) for group in self.param_groups):
             return super().step(closure)
-        if not self._shared:
-            self._share(True)
-        counts = {id(count): count for count in (self.state[p]["step"] for p in moving)}
-        self._leave_behind(counts)
-        torch._foreach_add_(list(counts.values()), 1)
         for group, params in groups:
             states = [self.state[p] for p in params]
-            torch._fused_adam_(
+            adam(
                 params,
-                [p.grad for p in params],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                [state["step"] for state in states],
+                grads=[p.grad for p in params],
+                exp_avgs=[state["exp_avg"] for state in states],
+                exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+                max_exp_avg_sqs=[],
+                state_steps=[state["step"] for state in states],
+                fused=True,
                 amsgrad=False,
-                lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
+                lr=group["lr"],
                 weight_decay=group["weight_decay"],
                 eps=group["eps"],
                 maximize=False,
             )
         return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, which can go on from it."""
-        self._share(False)
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's."""
-        super().load_state_dict(state_dict)
-        self._share(False)
-
-    def _share(self, shared: bool) -> None:
-        """Let equal counts be one tensor, or each parameter have its own."""
-        counts: dict[float, Tensor] = {}
-        for state in self.state.values():
-            if state:
-                own = state["step"].clone()
-                state["step"] = counts.setdefault(own.item(), own) if shared else own
-        self._shared = shared
-
-    def _leave_behind(self, counts: dict[int, Tensor]) -> None:
-        """Parameters without a gradient, which stay where they are, keep the counts as they are."""
-        copies: dict[int, Tensor] = {}
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None and (count := self.state[p].get("step")) is not None and id(count) in counts:
-                    self.state[p]["step"] = copies.setdefault(id(count), count.clone())
 
     step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it in a profiler's record
 

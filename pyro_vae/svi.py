@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro
@@ -68,8 +68,7 @@ class SVI(pyro.infer.SVI):
         Raises:
             NotFinite: if it has been looked for; nothing is updated then.
         """
-        for parameter in _every():
-            parameter.grad = None  # before the next are computed, which may take this memory
+        before = _drop_gradients()  # so that the next may take their memory
         values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
         if world_size() == 1:
             gradients = owned(gradients)
@@ -79,9 +78,12 @@ class SVI(pyro.infer.SVI):
             raise NotFinite(f"the loss is {values[0].item()}")
         if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
             raise NotFinite("the gradient is not finite")
+        every = _every()
+        if len(every) > before:
+            _drop_gradients()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optim(_every())
+        self.optim(every)
         return [value.clone() for value in values]  # the next step may write over them
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
@@ -105,6 +107,14 @@ class SVI(pyro.infer.SVI):
         compiled.take_only(dry_run)
 
 
-def _every() -> Iterable[Tensor]:
+def _every() -> Collection[Tensor]:
     """All parameters of Pyro's store, unconstrained."""
     return dict(pyro.get_param_store().named_parameters()).values()
+
+
+def _drop_gradients() -> int:
+    """Of all parameters; how many there are."""
+    every = _every()
+    for parameter in every:
+        parameter.grad = None
+    return len(every)

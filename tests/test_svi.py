@@ -135,6 +135,18 @@ def test_evaluate_loss_is_pyros(small_vae):
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
+def test_gradients_from_elsewhere_are_not_followed(small_vae):
+    """Not even in the first step, in which the param store has yet to learn of the parameters."""
+    objective = VariationalEM(e_steps=2, m_steps=1)
+    svi = SVI(small_vae.model, small_vae.guide, JointOptim(ADAM), objective.differentiable_loss)
+    theta = [*small_vae.decoder.parameters(), *small_vae.likelihood.parameters()]
+    before = [p.detach().clone() for p in theta]
+    for p in small_vae.parameters():
+        p.grad = torch.ones_like(p)
+    svi.step(X)
+    assert all(torch.equal(p, old) for p, old in zip(theta, before, strict=True))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_parameters_without_a_gradient_stay(small_vae, as_traced, compiled):
     """Momentum does not move them either, nor gradients left over from before."""
