@@ -185,3 +185,19 @@ def test_gaps_of_every_guide_by_name(guide):
     vae, x = VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, family), torch.rand(3, 6).round()
     parts = analysis.gaps(vae.model, vae.guide, x, Refined(100), num_steps=50)
     assert (parts["elbo_best"] > parts["elbo"] - 0.1).all()
+
+
+def test_units_are_active_from_a_variance_of_a_hundredth_on():
+    """Burda et al. (2016), §5.2; the variances here are known to 4.5 %."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x, 0.1).to_event(1))
+
+    x = torch.randn(1000, 2) * torch.tensor([0.007, 0.013]).sqrt()
+    assert analysis.surgery(model, guide, x, num_samples=1)["active_units"] == 1

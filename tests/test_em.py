@@ -2,6 +2,7 @@
 
 import csv
 import math
+from copy import deepcopy
 from itertools import pairwise
 
 import pyro
@@ -106,6 +107,16 @@ def test_mixture_is_scikit_learns_from_the_same_start():
     with pytest.warns(match="did not converge"):
         oracle.fit(x.numpy())
     assert log_px == pytest.approx(oracle.score(x.numpy()), abs=1e-6)
+
+
+def test_a_step_is_of_all_data_however_many():
+    vae, x = mixture_vae().double(), clustered_data().double()
+    with torch.no_grad():
+        mixture.start(vae, x)
+        twin = deepcopy(vae)
+        mixture.step(vae, x)
+        mixture.step(twin, torch.cat([x, x, x]))  # the same moments
+    torch.testing.assert_close(twin.state_dict(), vae.state_dict())
 
 
 def test_it_stops_when_it_gains_no_more():

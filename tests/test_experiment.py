@@ -35,6 +35,13 @@ def test_fit_is_the_same_code_as_the_command(command, x, tmp_path):
         assert torch.equal(value, loaded.state_dict()[name])
 
 
+def test_fit_starts_from_the_data(x):
+    options = ["network.hidden=[16]", "prior=vamp", "prior.num_pseudo_inputs=5"]
+    vae = pyro_vae.fit(x, guide="diagonal", latent_dim=2, max_epochs=1, lr=1e-9, overrides=options)
+    data = torch.tensor(x).flatten(1)
+    assert torch.cdist(vae.prior.pseudo_inputs.detach().flatten(1), data).amin(1).max() < 1e-2
+
+
 def test_fit_without_a_validation_set_and_of_a_mapped_array(x, tmp_path):
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

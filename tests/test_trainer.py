@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.nonfinite import offending_site
-from pyro_vae.objectives import IWAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
+from pyro_vae.objectives import IWAE, BetaVAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.validation import MeanELBO
@@ -108,6 +108,37 @@ def test_the_best_epoch_is_that_of_the_objectives_bound(small_vae, data, monkeyp
     trainer.fit(small_vae, data, objective, optim, state, lambda row, is_best: rows.append(row["val/elbo"]))
     assert rows == [-1, -2, -3]
     assert state.best_epoch == best
+
+
+def test_a_beta_vae_is_judged_by_its_weighted_bound(small_vae, data, monkeypatch):
+    evaluated = iter([[-3.0, -1.0], [-3.5, -2.5], [-4.0, -3.9]])  # ELBO, log-likelihood: a KL of 2, 1 and 0.1
+
+    def sums(self, x, y):
+        elbo, log_likelihood = next(evaluated)
+        return len(x) * torch.tensor([elbo, log_likelihood, elbo])
+
+    monkeypatch.setattr(MeanELBO, "_sums", sums)
+    state = State()
+    optim = JointOptim(partial(torch.optim.Adam, lr=1e-3))
+    trainer = Trainer(max_epochs=3, batch_size=20, compile=False)
+    trainer.fit(small_vae, data, BetaVAE(4.0), optim, state, lambda row, is_best: None)
+    assert state.best_epoch == 3
+    assert state.best_elbo == pytest.approx(-3.9 - 4 * 0.1, rel=1e-5)
+
+
+def test_the_objective_is_told_how_far_training_has_come(small_vae, data):
+    objective, told = KLAnnealing(num_epochs=2), []
+    loss = objective.differentiable_loss
+
+    def record(*args):
+        told.append((objective.step, objective.beta.item()))
+        return loss(*args)
+
+    objective.differentiable_loss = record
+    trainer = Trainer(max_epochs=2, batch_size=20, compile=False)
+    trainer.fit(small_vae, data, objective, JointOptim(partial(torch.optim.Adam, lr=1e-3)), State(), lambda *_: None)
+    betas = [(epoch + seen / 70) / 2 for epoch in (0, 1) for seen in (0, 20, 40, 60)]
+    assert told[-8:] == [(i, pytest.approx(beta)) for i, beta in enumerate(betas)]
 
 
 def test_early_stopping(small_vae, data):

@@ -28,6 +28,17 @@ def test_dynamic_draws_training_batches_anew_around_the_grey_values():
     assert ((draws.mean(0) - p).abs() < 4.5 * se).all()
 
 
+@pytest.mark.parametrize(("binarize", "names"), [("static", ["train", "val", "test"]), ("dynamic", ["val", "test"])])
+def test_fixed_draws_have_the_grey_values_as_means(binarize, names):
+    N, p = 20_000, torch.tensor([0.05, 0.5, 0.9])
+    split = Split(p.repeat(N, 1))
+    data = Dataset(split, split, split, binarize=binarize)
+    for name in names:
+        x = data.split(name).x
+        assert is_binary(x)
+        assert ((x.mean(0) - p).abs() < 4.5 * (p * (1 - p) / N).sqrt()).all()
+
+
 @pytest.mark.parametrize("binarize", ["dynamic", "static"])
 def test_evaluation_sets_are_fixed_by_their_own_seed(binarize):
     torch.manual_seed(1)

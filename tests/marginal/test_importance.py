@@ -7,6 +7,8 @@ from torch.distributions import MultivariateNormal
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import ELBO, Importance, Prior
+from pyro_vae.marginal.evidence import tail_length
+from pyro_vae.marginal.pareto import pareto_k
 from pyro_vae.marginal.weights import chunks, log_weights, stream
 from pyro_vae.objectives import Trace_ELBO
 
@@ -147,3 +149,20 @@ def test_needs_no_vae_but_programs_with_a_plate():
 def test_refuses_bad_settings(estimator, settings):
     with pytest.raises(BadInput, match=r"estimator\.(num_samples|chunk_size)"):
         estimator(**settings)
+
+
+def test_sums_over_blocks_are_those_of_all_weights(small_vae):
+    """Also of a K' that ends within a block."""
+    programs, x, K = (small_vae.model, small_vae.guide), torch.rand(9, 6).double().round(), 200
+    torch.manual_seed(2)
+    log_w = torch.cat([torch.cat(list(blocks)) for blocks in stream(*programs, x, num_samples=K, chunk_size=64)], 1)
+    torch.manual_seed(2)
+    evidence = Importance([20, K], chunk_size=64)(*programs, x)
+    highest = log_w.topk(tail_length(K) + 1, 0).values
+    torch.testing.assert_close(evidence.curve[0].log_px, log_w[:20].logsumexp(0) - math.log(20))
+    torch.testing.assert_close(evidence.log_px, log_w.logsumexp(0) - math.log(K))
+    torch.testing.assert_close(evidence.elbo, log_w.mean(0))
+    torch.testing.assert_close(evidence.pareto_k, pareto_k(highest, K))
+    torch.testing.assert_close(evidence.tail, highest - log_w.logsumexp(0))
+    torch.manual_seed(2)
+    torch.testing.assert_close(ELBO(K, chunk_size=64)(*programs, x).se, log_w.std(0) / math.sqrt(K))
