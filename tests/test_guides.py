@@ -298,6 +298,17 @@ def test_analytic_kl_equals_monte_carlo(guide, h):
     assert ((difference.mean(0) - kl_divergence(q, p)).abs() < 4.5 * se).all()
 
 
+def test_a_gain_is_that_of_the_entries_below_the_diagonal():
+    one, half = (FullCovariance(7, 3, gain=gain).double() for gain in (1.0, 0.5))
+    for p in one.parameters():
+        torch.nn.init.normal_(p)
+    half.load_state_dict(one.state_dict())
+    h = torch.randn(4, 7).double()
+    ones, halves = (guide(h).scale_tril for guide in (one, half))
+    torch.testing.assert_close(halves.diagonal(dim1=-2, dim2=-1), ones.diagonal(dim1=-2, dim2=-1))
+    torch.testing.assert_close(halves.tril(-1), 0.5 * ones.tril(-1))
+
+
 @each({"full_covariance": FullCovariance, "low_rank": LOW_RANK})
 def test_kl_to_any_factorized_normal(guide, h):
     q = make(guide)(h)

@@ -49,6 +49,15 @@ def test_draws_are_those_of_the_exact_conditional(ppca, rows, widen, shift):
         assert ((missing.T.cov() - cov).abs() < 4.5 * se).all()
 
 
+def test_chains_that_hardly_move_are_told_of(ppca, rows, caplog):
+    """A guide far away is followed only by draws better than all before: the n-th step with a chance of 1/n or so."""
+    for shift, told in ((0.0, False), (20.0, True)):
+        ppca.set_exact_guide(shift=shift)
+        caplog.clear()
+        ppca.vae.impute(rows, OBSERVED, num_samples=20, num_steps=400)
+        assert ("chains moved" in caplog.text) == told
+
+
 def test_means_vary_less_and_agree(ppca, rows):
     ppca.set_exact_guide()
     draws, means = (ppca.vae.impute(rows[:1], OBSERVED[:1], num_samples=S, num_steps=40, mean=m) for m in (False, True))

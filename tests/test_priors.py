@@ -131,12 +131,17 @@ def test_flow_is_a_change_of_variables():
 def test_categorical_draws_one_hot_vectors_at_its_frequencies():
     prior = Categorical(3).double()
     with torch.no_grad():
-        prior.logits.copy_(torch.tensor([0.2, 0.3, 0.5]).log())
-    p = prior()
-    torch.testing.assert_close(p.log_prob(torch.eye(3).double()).exp().sum().item(), 1.0)
+        prior.logits.copy_(torch.tensor([0.2, 0.3, 0.5]).log() + 1)
+    p, pi = prior(), torch.tensor([0.2, 0.3, 0.5]).double()
+    torch.testing.assert_close(p.log_prob(torch.eye(3).double()).exp(), pi, rtol=1e-6, atol=0)
     n = 20_000
-    frequency, pi = p.sample((n,)).mean(0), p.probs.detach()
+    frequency = p.sample((n,)).mean(0)
     assert ((frequency - pi).abs() < 4.5 * (pi * (1 - pi) / n).sqrt()).all()
+
+
+def test_means_of_classes_start_at_the_radius():
+    prior = ClassConditional(2, num_classes=4, radius=3.0)
+    torch.testing.assert_close(prior.loc.detach().norm(dim=1), torch.full((4,), 3.0))
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,16 @@ def test_ais_on_a_linear_model(ppca, start):
     assert ((evidence.extra["acceptance"] > 0.4) & (evidence.extra["acceptance"] < 0.95)).all()
 
 
+def test_ais_comes_nearer_to_a_higher_target(ppca):
+    x = ppca.evidence.sample((50,))
+    low, high = (
+        AIS(**SHORT_AIS, target_acceptance=target)(ppca.vae.model, ppca.vae.guide, x).extra["acceptance"].mean().item()
+        for target in (0.5, 0.95)
+    )
+    assert abs(low - 0.5) < abs(high - 0.5)
+    assert abs(high - 0.95) < abs(low - 0.95)
+
+
 def test_ais_estimate_of_px_is_unbiased(ppca):
     x = ppca.evidence.sample((1,)).expand(2000, 5)
     evidence = AIS(num_samples=2, num_temperatures=4, num_leapfrog=2, start="prior")(ppca.vae.model, ppca.vae.guide, x)
