@@ -174,6 +174,7 @@ def train(
     if isinstance(data.train, Stored):
         read_through(data.train, data, vae)
     warn_of_misfit(vae, data.samples())
+    warn_of_empty_classes(vae, data.train.y)
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
@@ -297,6 +298,18 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
             log.warning("warning: %s", warning)
+
+
+def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
+    """Say so where a conditional model has classes to which none of the training labels y `[N]` belongs."""
+    if vae.num_classes is not None and y is not None:
+        empty = (torch.bincount(y, minlength=vae.num_classes) == 0).nonzero().flatten().tolist()
+        if empty:
+            log.warning(
+                "warning: %d of the %d classes have no training data, class %d is the first of them, and nothing is "
+                "learnt of them: number the labels 0, 1, 2 and so on",
+                len(empty), vae.num_classes, empty[0],
+            )  # fmt: skip
 
 
 def read_through(train: Stored, data: Dataset, vae: VAE) -> None:

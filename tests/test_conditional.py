@@ -162,6 +162,16 @@ def test_the_commands_and_fit_take_labels(command, tmp_path, conditioning):
         assert (nearest == label).mean() > 0.9
 
 
+def test_classes_without_data_are_told_of(caplog):
+    x, y = np.random.default_rng(0).random((60, 4)).astype(np.float32), np.arange(60) % 3
+    settings = {"likelihood": "gaussian", "latent_dim": 2, "max_epochs": 1}
+    for labels, conditioning, told in [(y, "concat", ""), (y + 1, "none", ""), (y + 2, "concat", "2 of the 5 classes")]:
+        caplog.clear()
+        pyro_vae.fit(x, y=labels, **settings, overrides=["network.hidden=[8]", f"conditioning={conditioning}"])
+        assert ("no training data, class 0 is the first" in caplog.text) == bool(told)
+        assert told in caplog.text
+
+
 def test_priors_that_know_no_label_train_as_before(command, tmp_path):
     outcome = command("train", "conditioning=prior", "prior=mixture", "data=digits", "hydra.run.dir=run")
     assert outcome.code == 2
