@@ -24,11 +24,12 @@ def data():
     return Dataset(Split(x[:70]), Split(x[70:90]), Split(x[90:]))
 
 
-def fit(vae, data, lr=0.01, on_epoch=None, state=None, **settings):
+def fit(vae, data, lr=0.01, on_epoch=None, state=None, objective=None, **settings):
     rows, state = [], state or State()
     optim = JointOptim(partial(torch.optim.Adam, lr=lr))
     record = on_epoch or (lambda row, best: rows.append((row, best)))
-    Trainer(**{"batch_size": 20, **settings}).fit(vae, data, TraceMeanField_ELBO(), optim, state, record)
+    objective = objective or TraceMeanField_ELBO()
+    Trainer(**{"batch_size": 20, **settings}).fit(vae, data, objective, optim, state, record)
     return rows, state
 
 
@@ -103,10 +104,8 @@ def test_the_best_epoch_is_that_of_the_objectives_bound(small_vae, data, monkeyp
         return len(x) * torch.tensor([elbo, log_likelihood, bound if isinstance(self.objective, Renyi) else elbo])
 
     monkeypatch.setattr(MeanELBO, "_sums", sums)
-    optim, state, rows = JointOptim(partial(torch.optim.Adam, lr=1e-3)), State(), []
-    trainer = Trainer(max_epochs=3, batch_size=20, compile=False)
-    trainer.fit(small_vae, data, objective, optim, state, lambda row, is_best: rows.append(row["val/elbo"]))
-    assert rows == [-1, -2, -3]
+    rows, state = fit(small_vae, data, objective=objective, max_epochs=3, compile=False)
+    assert [row["val/elbo"] for row, _ in rows] == [-1, -2, -3]
     assert state.best_epoch == best
 
 
@@ -118,10 +117,7 @@ def test_a_beta_vae_is_judged_by_its_weighted_bound(small_vae, data, monkeypatch
         return len(x) * torch.tensor([elbo, log_likelihood, elbo])
 
     monkeypatch.setattr(MeanELBO, "_sums", sums)
-    state = State()
-    optim = JointOptim(partial(torch.optim.Adam, lr=1e-3))
-    trainer = Trainer(max_epochs=3, batch_size=20, compile=False)
-    trainer.fit(small_vae, data, BetaVAE(4.0), optim, state, lambda row, is_best: None)
+    _, state = fit(small_vae, data, objective=BetaVAE(4.0), max_epochs=3, compile=False)
     assert state.best_epoch == 3
     assert state.best_elbo == pytest.approx(-3.9 - 4 * 0.1, rel=1e-5)
 
@@ -135,8 +131,7 @@ def test_the_objective_is_told_how_far_training_has_come(small_vae, data):
         return loss(*args)
 
     objective.differentiable_loss = record
-    trainer = Trainer(max_epochs=2, batch_size=20, compile=False)
-    trainer.fit(small_vae, data, objective, JointOptim(partial(torch.optim.Adam, lr=1e-3)), State(), lambda *_: None)
+    fit(small_vae, data, objective=objective, max_epochs=2, compile=False)
     betas = [(epoch + seen / 70) / 2 for epoch in (0, 1) for seen in (0, 20, 40, 60)]
     assert told[-8:] == [(i, pytest.approx(beta)) for i, beta in enumerate(betas)]
 

@@ -102,7 +102,7 @@ def test_a_bad_guide_makes_the_diagnostics_shout_and_refined_is_still_right(ppca
 
 
 def test_polishing_finds_the_gaussian_of_the_highest_elbo():
-    """Of a density like exp(u − eᵘ) with Stirling's moments: N(−½, 1) has it, where Laplace's is N(0, 1)."""
+    """Of a posterior like exp(u − eᵘ): N(−½, 1) has it, where Laplace's is N(0, 1)."""
     zero = torch.zeros(200, 1).double()
     q = Refined(1, num_elbo_steps=300).proposal(lambda u: (u - u.exp()).sum(-1), zero, zero + 1)
     assert q.loc.mean().item() == pytest.approx(-0.5, abs=4.5 * q.loc.std().item() / math.sqrt(200))
