@@ -92,6 +92,17 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
+def true_false(name: str, value: object) -> bool:
+    """`value`, if it is True or False.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    if not isinstance(value, bool):
+        raise BadInput(f"{name}={value} must be true or false")
+    return value
+
+
 def true_false_auto(name: str, value: object) -> bool | str:
     """`value`, if it is True, False or `auto`.
 

@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false_auto
+from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false, true_false_auto
 from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
@@ -97,6 +97,8 @@ class Trainer:
         batch_size: datapoints a step, of all processes together; the last batch of an epoch may be shorter.
         patience: stop when the validation ELBO has not improved for so many epochs; None: never.
         max_seconds: stop, within an epoch if need be, after so much time; None: never.
+        shuffle: take the training set in another order every epoch; False: in its own (of MNIST and its kin, the
+            files'), the same batches every epoch.
         clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
         val_num_samples: draws of z a datapoint for the validation ELBO; an IWAE's bound takes as many as it trains
             with. The noise is the same every epoch.
@@ -112,6 +114,7 @@ class Trainer:
     batch_size: int = 100
     patience: int | None = None
     max_seconds: float | None = None
+    shuffle: bool = True
     clip_norm: float | None = None
     val_num_samples: int = 5
     device: str = "auto"
@@ -125,6 +128,7 @@ class Trainer:
                 positive_int(f"trainer.{name}", getattr(self, name))
         if self.max_seconds is not None:
             positive("trainer.max_seconds", self.max_seconds)
+        true_false("trainer.shuffle", self.shuffle)
         true_false_auto("trainer.compile", self.compile)
         one_of("trainer.precision", self.precision, PRECISIONS)
         one_of("trainer.on_nan", self.on_nan, ("stop", "skip"))
@@ -220,7 +224,7 @@ class Trainer:
     def train_epoch(
         self, svi: SVI, data: Dataset, objective: Any, state: State, after_step: Callable[[], bool] = lambda: False
     ) -> tuple[float, float]:
-        """All training data once, in random order: ELBO and log-likelihood as met on the way, nats per datapoint.
+        """All training data once: ELBO and log-likelihood as met on the way, nats per datapoint.
 
         Args:
             svi: of `reported_loss(objective)`.
@@ -233,7 +237,7 @@ class Trainer:
             FailedRun: if a loss is NaN or infinite.
         """
         N, seen, used, skipped = len(data.train), 0, 0, state.skipped
-        order = distributed.from_rank_0(torch.randperm(N))
+        order = distributed.from_rank_0(torch.randperm(N)) if self.shuffle else torch.arange(N)
         # a shorter batch at the end that would leave a process with nothing is left out
         batches = [batch for batch in order.split(self.batch_size) if len(batch) >= distributed.world_size()]
         reported: list[Tensor] = []

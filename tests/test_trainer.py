@@ -53,15 +53,25 @@ def test_rows(small_vae, data):
     assert rows[0][1]  # the first is the best yet
 
 
-def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
+def two_orders(vae, data, **settings):
+    """The training set's indices as two epochs take them."""
     seen = []
     batches = data.batches
     data.batches = lambda indices: seen.extend(indices) or batches(indices)
-    fit(small_vae, data, max_epochs=2)
-    first, second = torch.cat(seen[1:5]), torch.cat(seen[5:])  # after the dry run's
+    fit(vae, data, max_epochs=2, **settings)
+    return torch.cat(seen[1:5]), torch.cat(seen[5:])  # after the dry run's
+
+
+def test_every_datapoint_is_seen_once_an_epoch_in_a_new_order(small_vae, data):
+    first, second = two_orders(small_vae, data)
     assert torch.equal(first.sort().values, torch.arange(70))
     assert torch.equal(second.sort().values, torch.arange(70))
     assert not torch.equal(first, second)
+
+
+def test_every_datapoint_is_seen_once_an_epoch_in_the_order_of_the_data(small_vae, data):
+    for order in two_orders(small_vae, data, shuffle=False):
+        assert torch.equal(order, torch.arange(70))
 
 
 def test_validation_noise_is_the_same_every_epoch_and_leaves_the_generator_alone(small_vae, data):
@@ -277,7 +287,7 @@ def test_two_vaes_in_one_process_do_not_share_parameters(small_vae, data):
     [
         {"max_epochs": 0}, {"max_epochs": 1.5}, {"max_epochs": "many"}, {"batch_size": 0}, {"batch_size": True},
         {"patience": 0}, {"max_seconds": 0}, {"max_seconds": math.nan}, {"val_num_samples": -1},
-        {"compile": "perhaps"}, {"compile": 1}, {"precision": "float16"},
+        {"shuffle": "no"}, {"compile": "perhaps"}, {"compile": 1}, {"precision": "float16"},
     ],
 )  # fmt: skip
 def test_refuses_bad_settings(settings):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, one_of, positive_int, whole
+from pyro_vae.errors import BadInput, one_of, positive_int, true_false, whole
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 SPLITS = ("train", "val", "test")
@@ -49,9 +49,7 @@ class Dataset:
     ) -> None:
         self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
-        if not isinstance(dequantize, bool):
-            raise BadInput(f"data.dequantize={dequantize} must be true or false")
-        self.dequantize = dequantize
+        self.dequantize = true_false("data.dequantize", dequantize)
         if dequantize and binarize != "none":
             raise BadInput(f"data.dequantize=true with data.binarize={binarize}: take data.binarize=none")
         self.held_out = {"val": val, "test": test}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, three_way_split
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import true_false
 
 
 def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
@@ -42,8 +42,7 @@ def digits(split_seed: int = 0, counts: bool = False, num_levels: int = 17, **kw
     Raises:
         BadInput: if `counts` is neither true nor false, or counts are to be binarized.
     """
-    if not isinstance(counts, bool):
-        raise BadInput(f"data.counts={counts} must be true or false")
+    true_false("data.counts", counts)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

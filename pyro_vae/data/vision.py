@@ -121,11 +121,11 @@ def _idx(
 
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
-    """Training and validation set, at random."""
+    """Training and validation set, at random; the former in the order of the files."""
     if not 0 <= whole("data.num_val", num_val) < len(train):
         raise BadInput(f"data.num_val={num_val} must lie between 0 and {len(train) - 1}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("data.split_seed", split_seed)))
-    return train.at(order[num_val:]), train.at(order[:num_val])
+    return train.at(order[num_val:].sort().values), train.at(order[:num_val])
 
 
 def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:

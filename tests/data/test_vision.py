@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+import torch
 from conftest import write_idx
 
 from pyro_vae import data
@@ -42,6 +43,18 @@ def test_reads_files_on_disk_without_network(name, folder, tmp_path, no_network)
     assert [len(loaded.train), len(loaded.val), len(loaded.test)] == [25, 5, 10]
     assert loaded.data_shape == (1, 28, 28)
     assert 0.4 < loaded.train.x.mean() < 0.6
+
+
+def test_training_images_stay_in_the_order_of_the_files(tmp_path, no_network):
+    torchvision_or_skip()
+    write_idx(tmp_path / "MNIST" / "raw")
+    of_files = data.mnist(root=str(tmp_path), num_val=0, verify=False).train.x
+    of_bytes = (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()[16:]
+    assert torch.equal((255 * of_files).round().flatten(), torch.tensor(list(of_bytes)).float())
+    loaded = data.mnist(root=str(tmp_path), num_val=5, verify=False)
+    positions = [(of_files == x).flatten(1).all(1).nonzero().item() for x in loaded.train.x]
+    assert positions == sorted(set(positions))
+    assert (len(positions), len(loaded.val)) == (25, 5)
 
 
 @pytest.mark.parametrize(
