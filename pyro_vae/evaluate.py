@@ -5,6 +5,7 @@ python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR analysis=all
+python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE: where the data have moved to
 python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): a table of its runs
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
@@ -36,7 +37,13 @@ def task(config: DictConfig) -> None:
 
     folder = Path(str(config.run))
     runs = comparison.runs_of(folder)
-    if runs and isinstance(instantiate(config.estimator), BDMC):
+    simulates = isinstance(instantiate(config.estimator), BDMC)
+    if simulates and config.analysis in ("gaps", "all"):
+        raise BadInput(
+            f"analysis={config.analysis} compares log p(x) with ELBOs of the same data, and estimator=bdmc simulates "
+            "its own: take estimator=refined or ais, or analysis=surgery"
+        )
+    if runs and simulates:
         raise BadInput(
             f"estimator=bdmc simulates data from each model, whose log p(x) do not compare the runs of {folder}: "
             "take estimator=refined or ais, or the runs one by one"
@@ -49,10 +56,11 @@ def task(config: DictConfig) -> None:
         for run in runs:
             try:
                 summaries[run] = evaluate(config, run)
-            except NoEvidence as reason:
-                log.warning("warning: %s is left out: %s", run, reason)
+            except (NoEvidence, BadInput) as error:
+                log.warning("warning: %s is left out: %s", run, error)
+                reason = error
         if not summaries:
-            raise BadInput(f"run={folder}: none of its {len(runs)} runs has a log p(x)")
+            raise BadInput(f"run={folder}: none of its {len(runs)} runs has a log p(x): {reason}")
         report.compare(summaries, config, folder)
 
 
@@ -66,7 +74,14 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     estimator, device = instantiate(config.estimator), torch_device(config.device)
     vae, saved = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": saved["config"]["data"]}, run_dir, config.trust)
-    data = experiment.build_data(OmegaConf.create(saved["config"]))
+    of_run = OmegaConf.create(saved["config"])
+    for key, place in config.data.items():
+        if place is None:
+            continue
+        if key not in of_run.data:
+            raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
+        of_run.data[key] = str(place)
+    data = experiment.build_data(of_run)
     experiment.require_same_data(data, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])

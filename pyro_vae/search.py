@@ -89,12 +89,13 @@ def task(config: DictConfig) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(Path(str(config.study)).absolute())
+    _require_same_runs(study, config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     for _ in range(config.num_trials):
         trial = ask(study, config.sampler_seed)
-        chosen = {key: suggest(trial, key, values) for key, values in space.items()}
         try:
+            chosen = {key: suggest(trial, key, values) for key, values in space.items()}
             val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -130,6 +131,22 @@ def _study(path: Path) -> Any:
         )
     except Exception as error:  # SQLAlchemy's, of many kinds
         raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__})") from error
+
+
+def _require_same_runs(study: Any, config: DictConfig) -> None:
+    """Refuse a study whose finished trials had other options; they may run on other devices.
+
+    Raises:
+        BadInput: if so.
+    """
+    of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
+    before = study.user_attrs.get("train", of_runs)
+    if before != of_runs and any(trial.value is not None for trial in study.trials):
+        raise BadInput(
+            f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "
+            f"{shlex.join(of_runs) or 'no options'}: give those, or another study=FILE.db"
+        )
+    study.set_user_attr("train", of_runs)
 
 
 def _run(overrides: list[str], run_dir: Path) -> float:

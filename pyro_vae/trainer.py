@@ -97,8 +97,8 @@ class Trainer:
         batch_size: datapoints a step, of all processes together; the last batch of an epoch may be shorter.
         patience: stop when the validation ELBO has not improved for so many epochs; None: never.
         max_seconds: stop, within an epoch if need be, after so much time; None: never.
-        shuffle: take the training set in another order every epoch; False: in its own (of MNIST and its kin, the
-            files'), the same batches every epoch.
+        shuffle: take the training set in another order every epoch; False: in its own, the same batches every epoch;
+            that is the files' of MNIST and its kin, of an array that of its random split.
         clip_norm: bound on the gradient's norm, for `JointOptim`; None: none.
         val_num_samples: draws of z a datapoint for the validation ELBO; an IWAE's bound takes as many as it trains
             with. The noise is the same every epoch.

@@ -16,7 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.data.arrays import as_numpy, unit_floats
+from pyro_vae.data.arrays import as_numpy, bytes_of_0_and_1, unit_floats
 from pyro_vae.errors import BadInput, one_of, positive_int
 from pyro_vae.guides import Diagonal
 from pyro_vae.networks import glorot_
@@ -397,7 +397,9 @@ class VAE(nn.Module):
         if y is None and not needed:
             return None
         if self.num_classes is None:
-            raise BadInput("y is given, but this VAE was trained without labels: leave it out")
+            raise BadInput(
+                "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
+            )
         what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
@@ -429,7 +431,10 @@ class VAE(nn.Module):
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
         if x.dtype in (torch.uint8, np.uint8):
-            x = unit_floats(as_numpy(x))
+            x = as_numpy(x)
+            if warning := bytes_of_0_and_1(x, "x"):
+                warnings.warn(warning, stacklevel=3)
+            x = unit_floats(x)
         x = self._tensor(x)
         if not incomplete and not x.isfinite().all():
             raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")

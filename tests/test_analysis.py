@@ -135,6 +135,7 @@ def test_collapse_is_warned_of(ppca):
     assert parts["active_units"] == 0
     assert parts["mutual_information"] == pytest.approx(0, abs=1e-6)
     assert "0 of 2 latent dimensions" in analysis.collapse(parts)
+    assert analysis.collapse({**parts, "num_data": 1}) is None  # whose mutual information is 0 whatever the model
 
 
 @pytest.mark.parametrize("latent_dim", [10, [6, 4]])

@@ -1,11 +1,30 @@
 """`python -m pyro_vae.evaluate`."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import SMALL, every
 from test_train import one_error_line
+
+
+def test_data_may_have_moved(command, small_run, small_data, tmp_path):
+    evaluate = partial(command, "evaluate", f"run={small_run}", "estimator=elbo", "estimator.num_samples=5")
+    one_error_line(evaluate("data.path=nowhere.npy"), "nowhere.npy")
+    one_error_line(evaluate("data.root=there"), "data.root=there", "leave it out")
+    outcome = evaluate(small_data)
+    assert outcome.code == 0, outcome.err
+    np.save(tmp_path / "binary.npy", 1 - np.load(tmp_path / "binary.npy"))
+    one_error_line(evaluate(small_data), "other datapoints")
+
+
+@pytest.mark.parametrize("what", ["gaps", "all"])
+def test_gaps_are_not_those_of_simulated_data(command, small_run, what):
+    one_error_line(
+        command("evaluate", f"run={small_run}", "estimator=bdmc", f"analysis={what}"), f"analysis={what}", "bdmc"
+    )
+    assert not (small_run / "evaluations").exists()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,23 @@ def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
     assert len({str(t.params) for t in again}) == 5  # and does not repeat itself
 
 
+def test_a_study_of_other_runs_is_refused(command, small, tmp_path):
+    """Whose values do not compare, and whose best is no run of this command."""
+    arguments = [*small, "+space.latent_dim=[1,2]", "num_trials=1"]
+    assert command("search", *arguments, "optimizer.lr=-1").code == 2  # nothing to compare yet
+    assert command("search", *arguments, "optimizer.lr=0.01").code == 0
+    one_error_line(command("search", *arguments, "optimizer.lr=0.1"), "mine.db", "optimizer.lr=0.01", "another study")
+    outcome = command("search", "optimizer.lr=0.01", *arguments, "trainer.device=cpu")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_choice_that_the_study_did_not_have_is_refused_and_leaves_no_open_trial(command, small, tmp_path):
+    assert command("search", *small, "+space.latent_dim=[1,2]", "num_trials=1").code == 0
+    one_error_line(command("search", *small, "+space.latent_dim=[1,3]", "num_trials=1"), "space.latent_dim=[1, 3]")
+    study = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}")
+    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
+
+
 def test_workers_do_not_repeat_each_other(small, tmp_path):
     """Those that start at once, with nothing to learn from yet."""
     storage = f"sqlite:///{tmp_path / 'mine.db'}"

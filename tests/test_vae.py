@@ -128,6 +128,8 @@ def test_bytes_are_read_as_data_sets_read_them(small_vae):
     for array in (x, torch.tensor(x)):
         torch.testing.assert_close(small_vae.encode(array), small_vae.encode(x / 255))
     torch.testing.assert_close(small_vae.encode(x > 99), small_vae.encode((x > 99).astype(float)))
+    with pytest.warns(UserWarning, match="x holds bytes of 0 and 1"):
+        small_vae.encode((x > 99).astype(np.uint8))
 
 
 def test_arrays_may_run_backwards_or_have_another_byte_order(small_vae):

@@ -17,6 +17,9 @@ from pyro_vae.data.mapped import Mapped, not_finite
 from pyro_vae.data.split import stored
 from pyro_vae.errors import BadInput, one_line
 
+LOOKED_AT = 100
+"""Rows by which bytes of 0 and 1 are told from grey values."""
+
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
     """The array `[N, ...]` in a .npy file, or the entry `key` of a .npz file. Nothing in it is executed.
@@ -113,8 +116,8 @@ def from_array(
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if the array is empty, has no datapoint dimension or another dtype, or holds NaN or Inf (on disk: when
-            they are read), or if there is not one label a datapoint.
+        BadInput: if the array is empty, has no datapoint dimension or another dtype, holds NaN or Inf (on disk: when
+            they are read) or bytes of 0 and 1, or if there is not one label a datapoint.
     """
     values = x if isinstance(x, np.memmap) else as_numpy(x)
     if values.dtype != np.uint8 and values.dtype != np.bool_ and values.dtype.kind != "f":
@@ -125,6 +128,8 @@ def from_array(
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
+    if line := bytes_of_0_and_1(values[:LOOKED_AT], name):
+        raise BadInput(line)
     labels = None if y is None else _labels(as_numpy(y), len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     if isinstance(values, np.memmap):
@@ -157,6 +162,13 @@ def as_numpy(x: np.ndarray | Tensor) -> np.ndarray:
     if isinstance(x, Tensor):
         return (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
     return np.asarray(x)
+
+
+def bytes_of_0_and_1(x: np.ndarray, name: str) -> str | None:
+    """A line about bytes that are not meant as grey values of 255, if they look like it."""
+    if x.dtype != np.uint8 or x.max() != 1:
+        return None
+    return f"{name} holds bytes of 0 and 1, and bytes are divided by 255: give booleans (x.astype(bool)) or floats"
 
 
 def unit_floats(x: np.ndarray) -> np.ndarray:

@@ -39,6 +39,16 @@ def test_npz_by_key(tmp_path):
         array(str(tmp_path / "two.npz"))
 
 
+def test_bytes_of_0_and_1_are_no_grey_values(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 2, (50, 6), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", bits)
+    for make in (lambda: from_array(bits), lambda: from_array(np.load(tmp_path / "x.npy", mmap_mode="r"))):
+        with pytest.raises(BadInput, match=r"x holds bytes of 0 and 1.*divided by 255.*astype\(bool\)"):
+            make()
+    assert from_array(bits.astype(bool)).train.x.unique().tolist() == [0, 1]
+    assert not from_array(0 * bits).train.x.any()
+
+
 def test_labels_by_key_follow_their_datapoints_and_stratify(tmp_path):
     y = np.arange(50) % 5
     for dtype in (np.int64, np.uint8, np.float32):
