@@ -68,6 +68,13 @@ def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: math.inf if row["log_px"] is None else -row["log_px"])
 
 
+def incomparable(summaries: Iterable[Mapping[str, Any]]) -> str | None:
+    """A warning where the runs' log p(x) are not of the same kind, by `of` in their summaries."""
+    one, *others = (summary["of"] for summary in summaries)
+    mixed = [what for what, value in one.items() if any(other[what] != value for other in others)]
+    return f"warning: these log p(x) do not compare, among the runs are {', '.join(mixed)}" if mixed else None
+
+
 def table(rows: list[dict[str, Any]], title: str) -> str:
     """The rows for people."""
     width = max(len("options"), *(len(row["options"]) for row in rows))

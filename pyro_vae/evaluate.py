@@ -65,10 +65,11 @@ def task(config: DictConfig) -> None:
 
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Evaluate one run: what is known of log p(x)."""
+    """Evaluate one run: what is known of log p(x), and of what it is that."""
     from hydra.utils import instantiate
 
     from pyro_vae import experiment, report
+    from pyro_vae.data import fingerprint
     from pyro_vae.trainer import torch_device
 
     estimator, device = instantiate(config.estimator), torch_device(config.device)
@@ -88,7 +89,14 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     summary = report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:
         report.analyse(vae, data.to(device), estimator, config, run_dir)
-    return summary
+    return {
+        **summary,
+        "of": {
+            "log p(x | y) and log p(x)": vae.num_classes is not None,
+            "probabilities and densities": vae.likelihood.discrete,
+            "other data": fingerprint(data).get(config.split),
+        },
+    }
 
 
 def main() -> None:

@@ -102,6 +102,7 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     path.parent.mkdir(exist_ok=True)
     _write_json(path, {**about, "rows": rows})
     comparison.draw(rows, summaries, path.with_suffix(".png"))
+    _warn(comparison.incomparable(summaries.values()))
     log.info(comparison.table(rows, "{split}, {num_data} datapoints, {estimator}, K = {num_samples}".format(**about)))
     log.info("written: %s", path)
 
@@ -120,19 +121,12 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
     folder.mkdir(exist_ok=True)
     set_seed(config.seed)
     if what in ("gaps", "all"):
-        rows = {}
-        for name, split in _at_most(config.num_data or 100, data, config.split):
-            values = analysis.gaps(vae.model, vae.guide, split.x, estimator, split.y)
-            rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
-        _write_json(folder / "gaps.json", rows)
-        plots.gaps(rows, folder / "gaps.png")
-        _log_table("gaps (nats per datapoint)", rows)
-        lowest = min(row["approximation_gap"] for row in rows.values())
-        if lowest < -0.05:  # more than the noise of its two estimates
-            _warn(
-                f"warning: log p(x) is too low by {-lowest:.2f} nats or more, which an ELBO exceeds it by: "
-                "raise estimator.num_samples, or take estimator=ais"
-            )
+        try:
+            _gaps(vae, data, estimator, config, folder)
+        except BadInput as error:  # not of this guide
+            if what == "gaps":
+                raise
+            _warn(f"warning: no gaps: {error}")
     if what in ("surgery", "all"):
         rows = {
             name: analysis.surgery(vae.model, vae.guide, split.x, split.y)
@@ -141,6 +135,22 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
         _write_json(folder / "surgery.json", rows)
         _log_table("ELBO surgery (nats per datapoint)", rows)
         _warn(analysis.collapse(rows[config.split]))
+
+
+def _gaps(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, folder: Path) -> None:
+    rows = {}
+    for name, split in _at_most(config.num_data or 100, data, config.split):
+        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, split.y)
+        rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
+    _write_json(folder / "gaps.json", rows)
+    plots.gaps(rows, folder / "gaps.png")
+    _log_table("gaps (nats per datapoint)", rows)
+    lowest = min(row["approximation_gap"] for row in rows.values())
+    if lowest < -0.05:  # more than the noise of its two estimates
+        _warn(
+            f"warning: log p(x) is too low by {-lowest:.2f} nats or more, which an ELBO exceeds it by: "
+            "raise estimator.num_samples, or take estimator=ais"
+        )
 
 
 def _at_most(n: int, data: Dataset, split: str) -> list[tuple[str, Split]]:

@@ -107,6 +107,29 @@ def test_a_sweep_makes_a_run_each_and_they_are_compared(command, small_data, tmp
     assert (row["options"], row["num_runs"]) == ("all", 2)
 
 
+@pytest.mark.parametrize(
+    ("choices", "kinds"),
+    [
+        ("likelihood=bernoulli,continuous_bernoulli", "probabilities and densities"),
+        ("data.test_fraction=0.1,0.2", "other data"),
+        ("latent_dim=1,2", None),
+    ],
+)
+def test_log_px_of_several_kinds_is_warned_of(command, small_data, tmp_path, choices, kinds):
+    assert sweep(command, small_data, tmp_path / "sweep", "basic", choices).code == 0
+    outcome = command("evaluate", f"run={tmp_path / 'sweep'}", "estimator=elbo", "estimator.num_samples=5")
+    assert outcome.code == 0, outcome.err
+    said = [line for line in (outcome.out + outcome.err).splitlines() if "do not compare" in line]
+    assert [line.partition("among the runs are ")[2] for line in said] == ([] if kinds is None else [kinds])
+
+
+def test_runs_with_labels_and_without_do_not_compare():
+    one = {"of": {"log p(x | y) and log p(x)": True, "other data": [1.0]}}
+    other = {"of": {"log p(x | y) and log p(x)": False, "other data": [1.0]}}
+    assert comparison.incomparable([one, one]) is None
+    assert comparison.incomparable([one, other]).endswith("the runs are log p(x | y) and log p(x)")
+
+
 def test_what_does_not_compare_is_left_out_or_refused(command, small_run, tmp_path):
     for i, guide in enumerate(("diagonal", "point")):
         shutil.copytree(small_run, tmp_path / "sweep" / str(i))

@@ -48,7 +48,7 @@ class Latents:
                 continue
             fn: Any = site["fn"]
             if fn.has_enumerate_support:
-                raise BadInput(f"site {name} is discrete, which only some estimators take: estimator=importance")
+                raise BadInput(f"site {name} is discrete: estimator=importance takes it, not this one, nor an analysis")
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
             transform = biject_to(_component(fn).support)
