@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
 from pyro_vae.config import check_targets
-from pyro_vae.errors import BadInput, NoEvidence, one_of
+from pyro_vae.errors import BadInput, one_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def task(config: DictConfig) -> None:
         for run in runs:
             try:
                 summaries[run] = evaluate(config, run)
-            except (NoEvidence, BadInput) as error:
+            except BadInput as error:
                 log.warning("warning: %s is left out: %s", run, error)
                 reason = error
         if not summaries:
@@ -83,7 +83,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
     data = experiment.build_data(of_run)
-    experiment.require_same_data(data, saved, run_dir)
+    identity = fingerprint(data)
+    experiment.require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
     summary = report.evaluate(vae, data, split, estimator, config, run_dir)
@@ -94,7 +95,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         "of": {
             "log p(x | y) and log p(x)": vae.num_classes is not None,
             "probabilities and densities": vae.likelihood.discrete,
-            "other data": fingerprint(data).get(config.split),
+            "other data": identity.get(config.split),
         },
     }
 

@@ -113,8 +113,14 @@ def restore(
     return vae.eval(), saved
 
 
-def require_same_data(data: Dataset, saved: dict[str, Any], run_dir: Path) -> None:
+def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, Any], run_dir: Path) -> None:
     """Refuse data that are not those of a checkpoint: its training set may be among what is held out now.
+
+    Args:
+        data: what there is now.
+        identity: its `fingerprint`.
+        saved: the checkpoint.
+        run_dir: its run.
 
     Raises:
         BadInput: if so.
@@ -123,7 +129,7 @@ def require_same_data(data: Dataset, saved: dict[str, Any], run_dir: Path) -> No
     if shape != saved["data_shape"]:
         found = f"of shape {saved['data_shape']}, {shape} now"
     elif "data" in saved:  # it is not in those of earlier versions
-        found = difference(saved["data"], fingerprint(data))
+        found = difference(saved["data"], identity)
     if found is not None:
         config = saved["config"]["data"]
         place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
@@ -181,10 +187,10 @@ def train(
         distributed.from_rank_0(value)
     if distributed.rank() > 0:  # noise of its own
         set_seed(config.seed, distributed.rank())
-    checkpoints, state = Checkpoints(run_dir), State()
+    checkpoints, state, identity = Checkpoints(run_dir), State(), fingerprint(data)
     if resume and checkpoints.exist():
         saved = checkpoints.load_last(device)
-        require_same_data(data, saved, run_dir)
+        require_same_data(data, identity, saved, run_dir)
         _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
         if len(saved["rng"]) == distributed.world_size():
@@ -193,8 +199,6 @@ def train(
             log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State(**saved["state"])
         log.info("resumed after epoch %d", state.epoch)
-
-    identity = fingerprint(data)
 
     def save(is_best: bool = False) -> None:
         content = {

@@ -105,7 +105,7 @@ def task(config: DictConfig) -> None:
             continue
         study.tell(trial, val_elbo)
         log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
-    done = [trial for trial in study.trials if trial.value is not None]
+    done = _finished(study)
     if not done:
         raise FailedRun("every trial has failed")
     best = study.best_trial
@@ -133,6 +133,11 @@ def _study(path: Path) -> Any:
         raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__})") from error
 
 
+def _finished(study: Any) -> list[Any]:
+    """Its trials that have a value."""
+    return [trial for trial in study.trials if trial.value is not None]
+
+
 def _require_same_runs(study: Any, config: DictConfig) -> None:
     """Refuse a study whose finished trials had other options; they may run on other devices.
 
@@ -141,7 +146,7 @@ def _require_same_runs(study: Any, config: DictConfig) -> None:
     """
     of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
     before = study.user_attrs.get("train", of_runs)
-    if before != of_runs and any(trial.value is not None for trial in study.trials):
+    if before != of_runs and _finished(study):
         raise BadInput(
             f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "
             f"{shlex.join(of_runs) or 'no options'}: give those, or another study=FILE.db"
