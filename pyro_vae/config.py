@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,26 @@ def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
             raise BadInput(f"{path} holds the interpolation {node}: its configuration was not written by pyro_vae")
 
 
+def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
+    """Refuse a key that an option of conf/ has not, nor had when it was saved. A class of your own may have any.
+
+    Args:
+        key: `trainer.max_epochs` say.
+        target: the class that it is for.
+        saved: its section of a saved configuration, which may be of another class.
+
+    Raises:
+        BadInput: if so.
+    """
+    group, _, name = key.partition(".")
+    options: list[Any] = [OmegaConf.load(file) for file in sorted((CONFIG_DIR / group).glob("*.yaml"))]
+    same = [option for option in options if option.get("_target_") == target]
+    before = saved if saved.get("_target_") == target else {}
+    choices = [str(choice) for choice in dict.fromkeys(chain(before, *same)) if choice != "_target_"]
+    if same and name.partition(".")[0] not in ("", "_target_", *choices):
+        raise BadInput(_no_key(key, choices))
+
+
 def _is_optim(target: object) -> bool:
     return re.fullmatch(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*", str(target)) is not None
 
@@ -118,9 +139,12 @@ def _unknown_key(error: ConfigCompositionException) -> str:
     if node is None or not key:
         return one_line(error)
     choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
-    name = str(key).rpartition(".")[-1]
-    if name in choices:  # a known key with a value of the wrong kind
+    if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong kind
         return f"{key}: {one_line(cause) if cause else one_line(error)}"
-    close = difflib.get_close_matches(name, choices, n=1)
+    return _no_key(str(key), choices)
+
+
+def _no_key(key: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key.rpartition(".")[-1], choices, n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     return f"{key} is no key of the configuration{meant}: choose one of {', '.join(choices)}"

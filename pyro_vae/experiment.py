@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
-from pyro_vae.config import check_targets, compose, explain
+from pyro_vae.config import check_key, check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line
@@ -260,7 +260,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     check_targets(content, path, config.get("trust", ()))
     saved = OmegaConf.create(content)
     make_paths_absolute(saved)
-    for override in overrides:
+    for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")
         if key in ("resume", "trust"):
             continue
@@ -276,6 +276,8 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
                 "way; start anew, with scheduler=constant if you want to go on later"
             )
         OmegaConf.update(saved, key, OmegaConf.select(config, key), merge=False)
+        group = key.partition(".")[0]
+        check_key(key, saved[group].get("_target_"), content[group])
     return saved
 
 

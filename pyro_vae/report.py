@@ -70,8 +70,7 @@ def evaluate(
     evidence, summary = _estimate(vae, data, split, estimator, config.seed)
     if distributed.rank() > 0:
         return summary
-    path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = _vacant(run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json", summary, config)
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
@@ -98,13 +97,29 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     first = next(iter(summaries.values()))
     about = {name: first[name] for name in ("estimator", "num_samples", "num_data")} | {"split": config.split}
     rows = comparison.compare(summaries)
-    path = folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = _vacant(folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json", about, config)
     _write_json(path, {**about, "rows": rows})
     comparison.draw(rows, summaries, path.with_suffix(".png"))
     _warn(comparison.incomparable(summaries.values()))
     log.info(comparison.table(rows, "{split}, {num_data} datapoints, {estimator}, K = {num_samples}".format(**about)))
     log.info("written: %s", path)
+
+
+def _vacant(path: Path, summary: dict[str, Any], config: DictConfig) -> Path:
+    """That path; what is there of another split or other datapoints moves to a folder named so, as `val-100`."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        before = json.loads(path.read_text())
+        of_before = f"{before['split']}-{before['num_data']}"
+    except (OSError, ValueError, KeyError, TypeError):  # nothing, or nothing of ours
+        return path
+    if of_before != f"{config.split}-{summary['num_data']}":
+        folder = path.parent / of_before
+        folder.mkdir(exist_ok=True)
+        for file in path.parent.glob(f"{path.stem}[.-]*"):  # its arrays and figures too
+            file.replace(folder / file.name)
+        log.info("kept: %s", folder / path.name)
+    return path
 
 
 def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir: Path) -> None:

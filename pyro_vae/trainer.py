@@ -31,8 +31,6 @@ from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 
-ADVICE = "try a smaller optimizer.lr, trainer.clip_norm=10 or trainer.on_nan=skip"
-
 Batch = tuple[Tensor, Tensor | None]
 
 REPORT_EVERY = 100
@@ -181,6 +179,10 @@ class Trainer:
                 "leave them out, or give it data"
             )
 
+        rest = len(data.train) % self.batch_size
+        if 0 < rest < distributed.world_size():
+            log.info("note: each epoch leaves out its last batch of %d, too small for a share for each process", rest)
+
         def out_of_time() -> bool:
             return self.max_seconds is not None and distributed.anyone(time.monotonic() - started >= self.max_seconds)
 
@@ -197,18 +199,21 @@ class Trainer:
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
-            if state.epoch < self.max_epochs and not self.stalled(state):
+            if reason := self.done(state):
+                log.info("note: nothing is left to train: %s", reason)
+            else:
                 undecided = state.compiled is None
                 self.prepare(svi, mean_elbo, data, objective, state)
                 if undecided:
                     on_start()
-            while state.epoch < self.max_epochs and not self.stalled(state):
+            while not self.done(state):
                 if out_of_time() and state.epoch > 0:
+                    log.info("note: trainer.max_seconds=%s are over at epoch %d", self.max_seconds, state.epoch)
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, val_kl, bound = self.validate(mean_elbo, data)
                 if len(data.val) and not math.isfinite(val_elbo):
-                    raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {ADVICE}")
+                    raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {self.advice}")
                 score = bound + (1 - objective.kl_weight) * val_kl
                 optim.end_epoch(score)
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
@@ -265,7 +270,7 @@ class Trainer:
         if state.skipped > skipped:
             log.warning("warning: epoch %d: %d steps skipped, not finite", state.epoch + 1, state.skipped - skipped)
         if not used:
-            raise FailedRun(f"epoch {state.epoch + 1}: every step was skipped, none was finite: {ADVICE}")
+            raise FailedRun(f"epoch {state.epoch + 1}: every step was skipped, none was finite: {self.advice}")
         elbo, log_likelihood = (sums / used).tolist()
         return elbo, log_likelihood
 
@@ -334,12 +339,23 @@ class Trainer:
         """Stop before what is not a number gets into a checkpoint, and say where it comes from."""
         where = offending_site(svi.model, svi.guide, *batch)
         return FailedRun(
-            f"{what} of epoch {state.epoch + 1}: {where}; the checkpoint of epoch {state.epoch} stays: {ADVICE}"
+            f"{what} of epoch {state.epoch + 1}: {where}; the checkpoint of epoch {state.epoch} stays: {self.advice}"
         )
 
-    def stalled(self, state: State) -> bool:
-        """Whether the validation ELBO has not improved for `patience` epochs."""
-        return self.patience is not None and state.epoch - state.best_epoch >= self.patience
+    @property
+    def advice(self) -> str:
+        """What to do about numbers that are not finite."""
+        return "try a smaller optimizer.lr or trainer.clip_norm=10" + " or trainer.on_nan=skip" * (
+            self.on_nan == "stop"
+        )
+
+    def done(self, state: State) -> str | None:
+        """Why no epoch is left to train, or None: there is one."""
+        if state.epoch >= self.max_epochs:
+            return f"trainer.max_epochs={self.max_epochs} are done"
+        if self.patience is not None and state.epoch - state.best_epoch >= self.patience:
+            return f"the validation ELBO has not improved for trainer.patience={self.patience} epochs"
+        return None
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float, float]:
         """Validation ELBO, its KL and the objective's bound, nats per datapoint, on noise that is the same every epoch.

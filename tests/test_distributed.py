@@ -195,9 +195,10 @@ def finish(process):
 
 
 def test_torchrun_trains_into_one_run_directory(small_data, tmp_path):
-    out = finish(torchrun("pyro_vae.train", *SMALL, small_data, "trainer.batch_size=40", cwd=tmp_path))
+    out = finish(torchrun("pyro_vae.train", *SMALL, small_data, "trainer.batch_size=53", cwd=tmp_path))
     (run_dir,) = (tmp_path / "outputs" / "default").iterdir()
     assert out.count(f"run directory: {run_dir}") == 2  # first and last, of one process
+    assert out.count("leaves out its last batch of 1") == 1  # 160 = 3 * 53 + 1
     assert [row["epoch"] for row in metrics.read(run_dir)] == [1, 2]
     for name in ("results.json", "plots/samples.png", "checkpoints/best.pt", ".hydra/config.yaml", "train.log"):
         assert (run_dir / name).stat().st_size > 0

@@ -73,6 +73,29 @@ def test_split_and_num_data(command, small_run):
     assert (summary["num_data"], summary["split"]) == (7, "train")
 
 
+def test_evaluations_of_other_datapoints_are_kept(command, small_run):
+    folder = small_run / "evaluations"
+    evaluate = partial(command, "evaluate", f"run={small_run}", "estimator=importance")
+
+    def files(within):
+        return sorted(file.name for file in within.iterdir() if file.is_file())
+
+    assert evaluate("estimator.num_samples=50").code == 0
+    assert evaluate("estimator.num_samples=5", "num_data=9").code == 0
+    of_5, content = [name for name in files(folder) if "-5." in name or "-5-" in name], files(folder)
+    nine = (folder / "importance-5.json").read_bytes()
+    outcome = evaluate("estimator.num_samples=5", "split=val", "num_data=7")
+    assert outcome.code == 0, outcome.err
+    assert f"kept: {folder / 'test-9' / 'importance-5.json'}" in outcome.out
+    assert files(folder) == content
+    assert files(folder / "test-9") == of_5
+    assert len(of_5) >= 3  # .json, .npz and figures
+    assert (folder / "test-9" / "importance-5.json").read_bytes() == nine
+    assert json.loads((folder / "importance-5.json").read_text())["num_data"] == 7
+    assert evaluate("estimator.num_samples=5", "split=val", "num_data=7").code == 0  # the same again replaces itself
+    assert [d.name for d in folder.iterdir() if d.is_dir()] == ["test-9"]
+
+
 def test_estimates_exceed_the_bound(command, small_run):
     for name in ("importance", "elbo", "prior"):
         command("evaluate", f"run={small_run}", f"estimator={name}", "estimator.num_samples=200")

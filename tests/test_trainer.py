@@ -146,12 +146,17 @@ def test_the_objective_is_told_how_far_training_has_come(small_vae, data):
     assert told[-8:] == [(i, pytest.approx(beta)) for i, beta in enumerate(betas)]
 
 
-def test_early_stopping(small_vae, data):
+def test_early_stopping(small_vae, data, caplog):
+    caplog.set_level("INFO")
     rows, state = fit(small_vae, data, lr=0.3, max_epochs=200, patience=3)
     assert state.epoch - state.best_epoch == 3
     assert len(rows) == state.epoch < 200
+    assert "nothing is left" not in caplog.text
     again, _ = fit(small_vae, data, lr=0.3, max_epochs=200, patience=3, state=state)
     assert again == []  # resumed, it is still over
+    assert "nothing is left to train: the validation ELBO has not improved for trainer.patience=3" in caplog.text
+    assert fit(small_vae, data, max_epochs=state.epoch, state=state)[0] == []
+    assert f"nothing is left to train: trainer.max_epochs={state.epoch} are done" in caplog.text
 
 
 def test_without_a_validation_set_the_last_epoch_is_the_best(small_vae, data):
@@ -172,13 +177,16 @@ def test_compiled_without_a_validation_set(small_vae, data, as_traced):
     assert len(fit(small_vae, data, max_epochs=2, compile=True)[0]) == 2
 
 
-def test_max_seconds_stops_within_an_epoch_after_a_step_at_least(small_vae, data):
+def test_max_seconds_stops_within_an_epoch_after_a_step_at_least(small_vae, data, caplog):
+    caplog.set_level("INFO")
     rows, state = fit(small_vae, data, max_epochs=10**6, max_seconds=0.2)
     assert 0.2 <= state.seconds < 5
     assert math.isfinite(rows[-1][0]["train/elbo"])
     rows, state = fit(small_vae, data, max_epochs=10**6, max_seconds=1e-9)
     assert (len(rows), state.epoch, state.step) == (1, 1, 1)  # of the 4 steps of an epoch
+    caplog.clear()
     assert fit(small_vae, data, max_epochs=10**6, max_seconds=1e-9, state=state)[0] == []
+    assert "trainer.max_seconds=1e-09 are over at epoch 1" in caplog.text
 
 
 def test_the_schedule_steps_every_epoch(small_vae, data):
@@ -269,7 +277,7 @@ def test_when_every_step_is_skipped_the_run_has_failed(small_vae, data):
             return super().differentiable_loss(*args) * math.nan
 
     optim = JointOptim(partial(torch.optim.Adam, lr=0.01))
-    with pytest.raises(FailedRun, match="epoch 1: every step was skipped"):
+    with pytest.raises(FailedRun, match="epoch 1: every step was skipped.*trainer.clip_norm=10$"):
         Trainer(on_nan="skip").fit(small_vae, data, Spoilt(), optim, State(), on_epoch=lambda row, best: None)
 
 

@@ -62,6 +62,8 @@ def _read(path: str, key: str | None, option: str = "key", labels: str | None = 
             others = [name for name in loaded.files if name != labels]
             if key is None and len(others) == 1:
                 key = others[0]
+            if key is None and others:
+                raise BadInput(f"{path} holds {len(others)} arrays: give data.key=NAME, one of {', '.join(others)}")
             if key not in loaded.files:
                 raise BadInput(f"data.{option}={key} is no entry of {path}: choose one of {', '.join(loaded.files)}")
             _refuse_bomb(file, str(key))

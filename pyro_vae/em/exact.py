@@ -89,6 +89,8 @@ class ExactEM:
             if state.epoch == 0:
                 start(vae, x)
             before = mean_elbo(x)[0] if state.epoch else -math.inf
+            if state.epoch >= self.max_epochs:
+                log.info("note: nothing is left to train: trainer.max_epochs=%d are done", self.max_epochs)
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
                 elbo, log_likelihood, _ = mean_elbo(x)

@@ -43,8 +43,8 @@ class NUTS(GradientEstimator):
         super().check(model, guide, x, y)
         if len(x) > self.max_data:
             raise BadInput(
-                f"estimator=nuts runs a chain for each of {len(x)} datapoints: give num_data={self.max_data} or fewer, "
-                "or raise estimator.max_data"
+                f"estimator=nuts runs a chain for each of {len(x)} datapoints: take it in pyro_vae.evaluate with "
+                f"num_data={self.max_data} or fewer, or raise estimator.max_data"
             )
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:

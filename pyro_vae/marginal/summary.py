@@ -19,9 +19,10 @@ MEANING = {
     "unreliable": "share of datapoints with Pareto k > 0.7 or effective sample size < 10",
 }
 OTHER = {"bits_per_dim": "the same in bits per dimension"}
+REFINED = "estimator=refined has a proposal for each datapoint (discrete latents: raise estimator.num_samples)"
 BETTER = {
-    "importance": "estimator=refined has a proposal for each datapoint",
-    "prior": "estimator=refined has a proposal for each datapoint",
+    "importance": REFINED,
+    "prior": REFINED,
     "refined": "raise estimator.num_samples, set estimator.num_elbo_steps=50, or compare with estimator=ais",
     "ais": "raise estimator.num_temperatures or estimator.num_samples",
     "nuts": "raise estimator.num_draws, or take estimator=refined",
