@@ -3,8 +3,9 @@
 python notebooks/results.py RUN …
 
 Rows of other runs stay as they are; one of the same command is replaced. Of each run it reads .hydra/overrides.yaml
-(the command), metrics.csv (epochs, seconds), evaluations/importance-5000.json and, where they are,
-evaluations/refined-*.json, gaps.json and surgery.json, which these commands make:
+(the command), metrics.csv (epochs, seconds), results.json (where its estimator is not importance with K = 5000,
+evaluations/importance-5000.json) and, where they are, evaluations/refined-*.json, gaps.json and surgery.json, which
+these commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
 python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
@@ -73,7 +74,7 @@ def row(run: Path) -> list[str]:
     """The cells of a run."""
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
     rows = metrics.read(run)
-    importance = _read(run, "importance-5000.json")
+    importance = _importance(run)
     of_refined = sorted((run / "evaluations").glob("refined-*.json"), key=lambda file: int(file.stem.split("-")[1]))
     refined = _read(run, of_refined[-1].name) if of_refined else {}
     gaps = _read(run, "gaps.json").get("test", {})
@@ -95,6 +96,16 @@ def row(run: Path) -> list[str]:
         _number(gaps.get("amortization_gap")),
         f"{surgery['active_units']}" + (f" / {published_units}" if published_units else "") if surgery else "",
     ]
+
+
+def _importance(run: Path) -> dict[str, Any]:
+    """What training has ended with, or an evaluation after it."""
+    test = json.loads((run / "results.json").read_text())["test"]
+    if (test["estimator"], test["num_samples"]) == ("importance", 5000):
+        return dict(test)
+    if evaluation := _read(run, "importance-5000.json"):
+        return evaluation
+    sys.exit(f"{run}: python -m pyro_vae.evaluate run={run} estimator=importance estimator.num_samples=5000 is missing")
 
 
 def _read(run: Path, name: str) -> dict[str, Any]:

@@ -74,7 +74,15 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch):
         shutil.copy(FOLDER / name, tmp_path)
     before = (FOLDER / "results.md").read_text().splitlines()
     monkeypatch.setattr(sys, "argv", ["results.py", str(run)])
-    for _ in range(2):  # a row of the same command is replaced, others stay
+    importance = run / "evaluations" / "importance-5000.json"
+    of_training = {**written["importance-5000"], "estimator": "importance", "num_samples": 100, "log_px": -99.0}
+    (run / "results.json").write_text(json.dumps({"test": of_training}))
+    for K in (100, 5000):  # a row of the same command is replaced, others stay
+        if K == 5000:  # training has ended with it
+            importance.unlink()
+            (run / "results.json").write_text(
+                json.dumps({"test": {**of_training, "num_samples": K, "log_px": -87.119}})
+            )
         runpy.run_path(str(tmp_path / "results.py"), run_name="__main__")
         after = (tmp_path / "results.md").read_text().splitlines()
         (line,) = set(after) - set(before)
@@ -83,3 +91,7 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch):
             "(-85.54) | -86.40 ± 0.75 (N = 1,000), K = 2,000, 3.4 % unreliable | 1.26 | 3.50 | 21 / 22 |"
         )
         assert [other for other in after if other != line] == before
+    (run / "results.json").write_text(json.dumps({"test": of_training}))
+    with pytest.raises(SystemExit, match=r"pyro_vae.evaluate run=.* estimator.num_samples=5000 is missing"):
+        runpy.run_path(str(tmp_path / "results.py"), run_name="__main__")
+    assert (tmp_path / "results.md").read_text().splitlines() == after
