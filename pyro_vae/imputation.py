@@ -63,7 +63,7 @@ def impute(
     positive_int("num_steps", num_steps)
     parts = []
     with torch.no_grad(), pyro.validation_enabled(False), own_param_store():
-        Importance(1).check(model, guide, torch.zeros_like(x[:2]), y)  # refuses points
+        Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         for rows in slices(n, x, observed, y):
             chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]

@@ -235,7 +235,8 @@ class VAE(nn.Module):
 
     def _check_supports(self) -> None:
         """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""
-        with torch.no_grad():
+        # zeros may be no data of this likelihood: of what is made of them only the kind counts
+        with torch.no_grad(), pyro.validation_enabled(False):
             y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
             guides = [self.q_z(torch.zeros(1, *self.data_shape), y)]
             for layer in self._layers:
@@ -403,6 +404,8 @@ class VAE(nn.Module):
         what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
+        if isinstance(y, np.ndarray) and y.dtype.kind in "iu":  # torch takes not all kinds of arrays, see `_tensor`
+            y = np.asarray(y, np.int64, order="C")
         try:
             labels = torch.as_tensor(y, device=next(self.parameters()).device)
         except (TypeError, ValueError):  # words, say

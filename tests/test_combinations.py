@@ -110,6 +110,18 @@ def test_likelihood_with_labels_and_layers(likelihood):
             assert vae.sample(2, y=1).shape == (2, 5)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of data that are not what a likelihood is for
+@pytest.mark.parametrize(("guide", "prior"), [("semi_amortized", "standard_normal"), ("enumerated", "categorical")])
+@pytest.mark.parametrize("likelihood", options("likelihood"))
+def test_likelihood_with_guides_that_look_at_it(likelihood, guide, prior):
+    x = torch.rand(4, 5).round() if likelihood != "beta" else 0.1 + 0.8 * torch.rand(4, 5)
+    vae = build(guide, prior, likelihood)
+    step(vae, instantiate(CONFIG["objective", "trace_elbo"]), x, None)
+    assert vae.log_prob(x, 50).isfinite().all()
+    drawn = vae.impute(x, x > x.median(), num_samples=2, num_steps=2)
+    assert drawn.isfinite().all()
+
+
 CONTINUOUS = [
     (guide, prior)
     for guide, prior in product(options("guide"), options("prior"))

@@ -86,6 +86,7 @@ def test_a_linear_conditional_model_has_the_exact_evidence():
     ("call", "message"),
     [
         (lambda vae, x: vae.sample(3), "conditional: give y, labels from 0 to 2, one or 3 of them"),
+        (lambda vae, x: vae.sample(3, y=np.uint16([0, 1, 3])), r"y=\[0 1 3\] must be labels from 0 to 2"),
         (lambda vae, x: vae.sample(3, y=3), "y=3 must be labels from 0 to 2"),
         (lambda vae, x: vae.sample(3, y=-1), "y=-1 must be labels from 0 to 2"),
         (lambda vae, x: vae.sample(3, y=[0, 1]), r"y=\[0, 1\] must be labels"),
@@ -101,6 +102,13 @@ def test_a_linear_conditional_model_has_the_exact_evidence():
 def test_labels_that_are_missing_or_none_of_the_classes(call, message):
     with pytest.raises(BadInput, match=message):
         call(build(), torch.zeros(2, 6).double())
+
+
+def test_labels_in_any_array_of_whole_numbers():
+    vae, x = build(), torch.rand(3, 6).double().round()
+    expected = vae.encode(x, y=[2, 1, 0])
+    for y in (np.arange(3)[::-1], np.array([2, 1, 0], ">i8"), np.uint16([2, 1, 0]), torch.tensor([2, 1, 0])):
+        assert torch.equal(vae.encode(x, y=y), expected)
 
 
 def test_labels_where_there_are_none(small_vae):

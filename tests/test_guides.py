@@ -375,6 +375,24 @@ def test_low_rank_has_the_covariance_of_its_factor_and_starts_near_the_diagonal(
     assert start.cov_factor.abs().max() < 0.2
 
 
+def test_low_rank_keeps_its_digits_where_it_is_narrow():
+    """log q in float32 against an independent way to the same density in double: ‖W‖/σ is 3,000 in the middle."""
+    guide = LowRank(6, 4, rank=4)
+    with torch.no_grad():
+        guide.factor[0].bias.normal_()
+        for log_sigma in (-2.0, -8.0, -12.0):
+            guide.loc_log_scale.bias[4:] = log_sigma
+            q = guide(torch.randn(50, 6))
+            z = q.sample()
+            assert z.dtype == q.mean.dtype == q.variance.dtype == q.entropy().dtype == torch.float32
+            W, loc, diagonal = q.cov_factor, q.loc, q.cov_diag
+            covariance = W @ W.mT + torch.diag_embed(diagonal)
+            exact = MultivariateNormal(loc, covariance).log_prob(z.double())
+            assert (q.log_prob(z) - exact).abs().max() < 1e-4 * exact.abs().max()
+            torch.testing.assert_close(q.variance, covariance.diagonal(dim1=-2, dim2=-1).float())
+            assert q.expand([3, 50]).log_prob(z).shape == (3, 50)
+
+
 def test_gradients_of_a_mixtures_expectations_are_the_exact_ones():
     """d/dθ E[Σ a_d z_d² + z_1 z_2 + z_2 z_3 + z_1 z_3] by draws, against the closed form's."""
     S, C, D = 40_000, 3, 3

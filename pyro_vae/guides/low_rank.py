@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-import pyro_vae.guides.normal_kl  # noqa: F401  (registers the closed form of its divergence)
 from pyro_vae.errors import positive_int
 from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.low_rank_normal import LowRankNormal
 
 
 class LowRank(nn.Module):
@@ -40,4 +39,4 @@ class LowRank(nn.Module):
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
-        return dist.LowRankMultivariateNormal(loc, self.factor_gain * self.factor(h), (2 * log_scale).exp())
+        return LowRankNormal(loc, self.factor_gain * self.factor(h), (2 * log_scale).exp())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput
+from pyro_vae.likelihoods.in_double import BetaInDouble
 from pyro_vae.likelihoods.softplus import softplus_start
 
 
@@ -40,7 +40,7 @@ class Beta(nn.Module):
     def forward(self, h: Tensor) -> TorchDistributionMixin:
         """Parameters `[..., 2, *data_shape]`, of α and of β -> p(x | z), event_shape `data_shape`."""
         alpha, beta = (self.min_concentration + F.softplus(h + self.raw_offset)).unbind(-1 - self.event_dim)
-        return dist.Beta(alpha, beta).to_event(self.event_dim)
+        return BetaInDouble(alpha, beta).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def check(self, x: Tensor) -> str | None:
         """None.

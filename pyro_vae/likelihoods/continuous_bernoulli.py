@@ -63,6 +63,30 @@ class _LogitContinuousBernoulli(torch.distributions.ContinuousBernoulli, TorchDi
         far = torch.where(near, 1.0, h)
         return torch.where(near, 0.5 + h / 12 - h**3 / 720, -1 / torch.expm1(-far) - 1 / far)
 
+    @property
+    def variance(self) -> Tensor:
+        """1/h² − 1 / (4 sinh²(h/2))."""
+        h = self.logits
+        near = h.abs() < 0.5
+        far = torch.where(near, 1.0, h.abs())
+        series = 1 / 12 - h**2 / 240 + h**4 / 6048 - h**6 / 172800
+        return torch.where(near, series, 1 / far**2 - (-far).exp() / torch.expm1(-far) ** 2)
+
+    def entropy(self) -> Tensor:
+        """1 − log(a / (1 − e^−a)) − a / (e^a − 1) for a = |h|, nats."""
+        a = self.logits.abs()
+        near = a < 0.1
+        far = torch.where(near, 1.0, a)
+        rest = -torch.expm1(-far)  # 1 − e^−a
+        return torch.where(near, a**4 / 960 - a**2 / 24, 1 - (far / rest).log() - far * (-far).exp() / rest)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """(e^(hx) − 1) / (e^h − 1), from the side on which e^h cannot overflow."""
+        x, rising = value.clamp(0, 1), self.logits > 0
+        a = -self.logits.abs().clamp(min=1e-6)
+        u = torch.expm1(a * torch.where(rising, 1 - x, x)) / torch.expm1(a)
+        return torch.where(rising, 1 - u, u)
+
     def icdf(self, value: Tensor) -> Tensor:
         """log(1 + u (e^h − 1)) / h, from the side on which e^h cannot overflow."""
         rising = self.logits > 0

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import are_counts
-from pyro_vae.likelihoods.counts import NegativeBinomialInDouble
+from pyro_vae.likelihoods.in_double import NegativeBinomialInDouble
 from pyro_vae.likelihoods.poisson import MIN_RATE
 from pyro_vae.likelihoods.softplus import softplus_start
 
@@ -25,7 +25,7 @@ class NegativeBinomial(nn.Module):
     Args:
         data_shape: shape of one datapoint.
         init_dispersion: starting value of α.
-        min_dispersion: its lower bound: below, log Γ(1/α) leaves few digits of float32.
+        min_dispersion: its lower bound: next to 0 it is the Poisson.
     """
 
     discrete = True

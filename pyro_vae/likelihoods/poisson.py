@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import are_counts
-from pyro_vae.likelihoods.counts import PoissonInDouble
+from pyro_vae.likelihoods.in_double import PoissonInDouble
 
 MIN_RATE = 1e-6
 """With a rate of 0, to which softplus rounds, a count of 1 would be impossible, and its gradient NaN."""

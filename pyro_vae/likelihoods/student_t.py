@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive
 from pyro_vae.likelihoods.checks import density_of
+from pyro_vae.likelihoods.in_double import StudentTInDouble
 from pyro_vae.likelihoods.softplus import softplus_start
 
 
@@ -23,7 +23,7 @@ class StudentT(nn.Module):
 
     Args:
         data_shape: shape of one datapoint.
-        df: degrees of freedom ν, above 2, so that there is a variance, σ² ν / (ν − 2).
+        df: degrees of freedom ν, above 2, so that there is a variance, σ² ν / (ν − 2), up to 1e8, a Gaussian.
         init_scale: starting value of σ.
         min_scale: lower bound of σ: without one the density of constant dimensions has no maximum.
     """
@@ -37,6 +37,8 @@ class StudentT(nn.Module):
         self.df = positive("likelihood.df", df)
         if self.df <= 2:
             raise BadInput(f"likelihood.df={df} must exceed 2, so that there is a variance")
+        if self.df > 1e8:  # log Γ(ν/2) runs out of digits
+            raise BadInput(f"likelihood.df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
         self.raw_scale = nn.Parameter(softplus_start("scale", init_scale, min_scale))
         self.min_scale = min_scale
         self.event_dim = len(data_shape)
@@ -45,7 +47,7 @@ class StudentT(nn.Module):
     def forward(self, h: Tensor) -> TorchDistributionMixin:
         """Locations `[..., 1, *data_shape]` -> p(x | z), event_shape `data_shape`."""
         scale = self.min_scale + F.softplus(self.raw_scale)
-        return dist.StudentT(self.df, h.squeeze(-1 - self.event_dim), scale).to_event(self.event_dim)
+        return StudentTInDouble(self.df, h.squeeze(-1 - self.event_dim), scale).to_event(self.event_dim)
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, so that a density says little about it, else None."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import integrate, special, stats
 
+from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import (
     Bernoulli,
     Beta,
@@ -227,16 +228,43 @@ def test_float32_is_finite_wherever_the_decoder_goes(name, size):
     assert one.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
-def test_float32_keeps_the_digits_of_large_counts(name):
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "beta"])
+def test_float32_keeps_the_digits_where_terms_cancel(name):
+    """Counts, or concentrations, of 1e5: these are rounded by 0.01, the log-densities' slopes there are below 0.02."""
     likelihood = FAMILIES[name]([1])
     with torch.no_grad():
-        h = 1e5 + 1e3 * torch.randn(200, 1, 1)
+        h = 1e5 + 1e3 * torch.randn(200, *likelihood.param_shape)
         x = likelihood(h).sample()
         found = likelihood(h).log_prob(x)
         exact = likelihood.double()(h.double()).log_prob(x.double())
-    assert x.max() > 9e4
-    assert (found - exact).abs().max() < 1e-4
+    assert found.dtype == torch.float32
+    assert name == "beta" or x.max() > 9e4
+    assert (found - exact).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("df", [4.0, 1e4, 1e6, 1e8])
+def test_student_t_is_normalized_in_float32_for_any_df(df):
+    x = torch.tensor([[-3.0, 0.0, 0.7, 5.0]]).T
+    p = StudentT([1], df=df, init_scale=1.0, min_scale=0.5)(torch.zeros(1, 1))
+    expected = stats.t(df, 0, p.base_dist.scale.item()).logpdf(x[:, 0].numpy())
+    np.testing.assert_allclose(p.log_prob(x).detach().numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_student_t_refuses_what_is_a_gaussian():
+    with pytest.raises(BadInput, match="likelihood.df=1000000000.0 exceeds 1e8.*take likelihood=gaussian"):
+        StudentT([1], df=1e9)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_counts_may_be_whole_numbers(name):
+    likelihood = FAMILIES[name]([3])
+    h = torch.randn(4, 1, 3, requires_grad=True)
+    x = torch.tensor([0.0, 1, 5])
+    for dtype in (torch.int64, torch.uint8):
+        whole, of_floats = likelihood(h).log_prob(x.to(dtype)), likelihood(h).log_prob(x)
+        assert torch.equal(whole, of_floats)
+        assert torch.equal(*(torch.autograd.grad(value.sum(), h)[0] for value in (whole, of_floats)))
+    assert likelihood(h).log_prob(x.double()).dtype == torch.float64
 
 
 DISCRETE = [name for name in SUPPORT if name not in ("continuous_bernoulli", "beta")]
@@ -269,6 +297,27 @@ def test_continuous_bernoulli_for_any_logit(dtype):
     at_zero = ContinuousBernoulli([1])(torch.zeros(1, 1))
     assert at_zero.log_prob(torch.tensor([0.3])).item() == pytest.approx(0, abs=1e-6)
     assert at_zero.mean.item() == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_continuous_bernoulli_spreads_for_any_logit(dtype):
+    """Variance, entropy and distribution function against derivatives and integrals in double precision."""
+    positive = torch.tensor([1e-5, 1e-3, 0.09, 0.11, 0.3, 0.49, 0.51, 2, 15, 17, 50, 300], dtype=dtype)
+    h = torch.cat([positive, -positive]).reshape(-1, 1, 1)
+    p, exact = ContinuousBernoulli([1])(h).base_dist, ContinuousBernoulli([1])(h.double()).base_dist
+    accuracy = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-6, "atol": 1e-9}
+    logit = h.double().requires_grad_()
+    mean = ContinuousBernoulli([1])(logit).base_dist.mean
+    torch.testing.assert_close(p.variance.double(), torch.autograd.grad(mean.sum(), logit)[0][:, 0], **accuracy)
+    # log p is linear in x
+    torch.testing.assert_close(p.entropy().double(), -exact.log_prob(exact.mean), **accuracy)
+    for x in (0.01, 0.4, 0.99):
+        grid = torch.linspace(0, x, 200_001).double()
+        density = exact.expand([200_001, len(h), 1]).log_prob(grid[:, None, None]).exp()
+        expected = torch.trapezoid(density, grid, dim=0)
+        torch.testing.assert_close(p.cdf(torch.tensor(x, dtype=dtype)).double(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(p.cdf(torch.tensor([-1.0], dtype=dtype)), torch.zeros(len(h), 1, dtype=dtype))
+    assert torch.equal(p.cdf(torch.tensor([2.0], dtype=dtype)), torch.ones(len(h), 1, dtype=dtype))
 
 
 def test_continuous_bernoulli_draws_for_any_logit(monkeypatch):
