@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: S
     results: dict[str, Any] = {}
     try:
         results["test"] = _estimate(vae, data, data.test, estimator, config.seed)[1]
-        if not isinstance(estimator, Importance):
+        if type(estimator) is not Importance:  # not a kind of it, as ELBO
             results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed)[1]
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
@@ -70,12 +71,14 @@ def evaluate(
     evidence, summary = _estimate(vae, data, split, estimator, config.seed)
     if distributed.rank() > 0:
         return summary
-    path = _vacant(run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json", summary, config)
+    about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
+    path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
+    _make_way(path, {**about, "num_data": len(split)})
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
     write_atomically(path.with_suffix(".npz"), buffer.getvalue())
-    _write_json(path, {**summary, "split": config.split})
+    _write_json(path, {**summary, **about})
     limits = (split.x.min().item(), split.x.max().item())
     if summary["estimator"] != "bdmc":  # whose data are simulated
         plots.histogram(arrays["log_px"], _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
@@ -97,7 +100,8 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     first = next(iter(summaries.values()))
     about = {name: first[name] for name in ("estimator", "num_samples", "num_data")} | {"split": config.split}
     rows = comparison.compare(summaries)
-    path = _vacant(folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json", about, config)
+    path = folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json"
+    _make_way(path, about)
     _write_json(path, {**about, "rows": rows})
     comparison.draw(rows, summaries, path.with_suffix(".png"))
     _warn(comparison.incomparable(summaries.values()))
@@ -105,21 +109,22 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     log.info("written: %s", path)
 
 
-def _vacant(path: Path, summary: dict[str, Any], config: DictConfig) -> Path:
-    """That path; what is there of another split or other datapoints moves to a folder named so, as `val-100`."""
+def _make_way(path: Path, about: dict[str, Any]) -> None:
+    """Move what is there, if it is of other datapoints or settings, with its arrays and figures to a folder SPLIT-N."""
     path.parent.mkdir(exist_ok=True)
     try:
         before = json.loads(path.read_text())
-        of_before = f"{before['split']}-{before['num_data']}"
+        name = f"{before['split']}-{before['num_data']}"
     except (OSError, ValueError, KeyError, TypeError):  # nothing, or nothing of ours
-        return path
-    if of_before != f"{config.split}-{summary['num_data']}":
-        folder = path.parent / of_before
-        folder.mkdir(exist_ok=True)
-        for file in path.parent.glob(f"{path.stem}[.-]*"):  # its arrays and figures too
-            file.replace(folder / file.name)
-        log.info("kept: %s", folder / path.name)
-    return path
+        return
+    if all(before.get(key, value) == value for key, value in about.items()):
+        return
+    folders = (path.parent / (name if i == 1 else f"{name}-{i}") for i in count(1))
+    folder = next(folder for folder in folders if not (folder / path.name).exists())
+    folder.mkdir(exist_ok=True)
+    for file in path.parent.glob(f"{path.stem}[.-]*"):
+        file.replace(folder / file.name)
+    log.info("kept: %s", folder / path.name)
 
 
 def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir: Path) -> None:
@@ -144,7 +149,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
             _warn(f"warning: no gaps: {error}")
     if what in ("surgery", "all"):
         rows = {
-            name: analysis.surgery(vae.model, vae.guide, split.x, split.y)
+            name: analysis.surgery(vae.model, vae.guide, split.x, _labels(vae, split.y))
             for name, split in _at_most(config.num_data or 1000, data, config.split)
         }
         _write_json(folder / "surgery.json", rows)
@@ -155,7 +160,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
 def _gaps(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, folder: Path) -> None:
     rows = {}
     for name, split in _at_most(config.num_data or 100, data, config.split):
-        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, split.y)
+        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, _labels(vae, split.y))
         rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
     _write_json(folder / "gaps.json", rows)
     plots.gaps(rows, folder / "gaps.png")
@@ -198,7 +203,7 @@ def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) 
         total=total, desc=name, unit="draw", unit_scale=True, disable=True if distributed.rank() else None
     ) as bar:
         evidence = estimator(vae.model, vae.guide, own.x, own.y, progress=bar.update)
-    evidence = LogEvidence.cat(distributed.gather(evidence))
+    evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
     summary = summarize(evidence, name)
     if vae.num_classes is not None:
         summary["given"] = "y"

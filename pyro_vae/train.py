@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pyro_vae import cli
+from pyro_vae.errors import BadInput
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def task(config: DictConfig) -> None:
 
     from pyro_vae import distributed, experiment, report  # imports torch
     from pyro_vae.launched import restarted
+    from pyro_vae.marginal import BDMC
 
     hydra = HydraConfig.get()
     run_dir = Path(str(hydra.runtime.output_dir if config.resume is None else config.resume))
@@ -37,6 +39,11 @@ def task(config: DictConfig) -> None:
     log.info("run directory: %s", run_dir)
     try:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now
+        if isinstance(estimator, BDMC):
+            raise BadInput(
+                "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
+                "pyro_vae.evaluate estimator=bdmc"
+            )
         data = experiment.build_data(config)
         data.split("test")
         with distributed.process_group():

@@ -331,10 +331,12 @@ class VAE(nn.Module):
         # an empty store: in Pyro's own may be the parameters of another VAE, which have the same names
         with pyro.get_param_store().scope():
             evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
+        given = "" if labels is None else ", y"
         if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
             warnings.warn(
                 f"{share:.0%} of these log p(x) are unreliable (Pareto k > 0.7 or effective sample size < 10), likely "
-                "too low: raise num_samples, or take pyro_vae.marginal.Refined()(vae.model, vae.guide, x).log_px",
+                "too low: raise num_samples, or, of continuous latents and a tensor x, take "
+                f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px",
                 stacklevel=2,
             )
         return evidence.log_px

@@ -94,6 +94,11 @@ def test_evaluations_of_other_datapoints_are_kept(command, small_run):
     assert json.loads((folder / "importance-5.json").read_text())["num_data"] == 7
     assert evaluate("estimator.num_samples=5", "split=val", "num_data=7").code == 0  # the same again replaces itself
     assert [d.name for d in folder.iterdir() if d.is_dir()] == ["test-9"]
+    for seed in (1, 2):  # other settings
+        assert evaluate("estimator.num_samples=5", "split=val", "num_data=7", f"seed={seed}").code == 0
+    assert sorted(d.name for d in folder.iterdir() if d.is_dir()) == ["test-9", "val-7", "val-7-2"]
+    seeds = [json.loads((folder / d / "importance-5.json").read_text())["seed"] for d in ("val-7", "val-7-2", ".")]
+    assert seeds == [0, 1, 2]
 
 
 def test_estimates_exceed_the_bound(command, small_run):
@@ -140,6 +145,19 @@ def test_analysis(command, small_run):
     assert (small_run / "evaluations" / "gaps.png").stat().st_size > 1500
     assert "amortization_gap" in outcome.out
     assert outcome.out.count("warning: posterior collapse") == 1  # after two epochs
+
+
+def test_surgery_of_an_unconditional_model_is_not_within_labels(command, tmp_path):
+    """A label tells x here: within one nothing is left for z to say of it."""
+    y = np.arange(120) % 3
+    np.savez(tmp_path / "x.npz", x=np.eye(3, dtype=bool).repeat(2, 1)[y], y=y)
+    options = ["data=array", "data.path=x.npz", "data.label_key=y", "network.hidden=[16]", "latent_dim=2"]
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    short = ["trainer.max_epochs=30", "trainer.batch_size=20", "optimizer.lr=0.02", "estimator.num_samples=5"]
+    assert command("train", *options, *short, run).code == 0
+    assert command("evaluate", "run=run", "analysis=surgery", "estimator=elbo").code == 0
+    parts = json.loads((tmp_path / "run" / "evaluations" / "surgery.json").read_text())
+    assert 0.2 < parts["train"]["mutual_information"] < np.log(96)
 
 
 def test_exact_is_refused_for_nonlinear_models(command, small_run):

@@ -385,7 +385,7 @@ def test_low_rank_keeps_its_digits_where_it_is_narrow():
             q = guide(torch.randn(50, 6))
             z = q.sample()
             assert z.dtype == q.mean.dtype == q.variance.dtype == q.entropy().dtype == torch.float32
-            W, loc, diagonal = q.cov_factor, q.loc, q.cov_diag
+            W, loc, diagonal = q.cov_factor, q.loc.double(), q.cov_diag
             covariance = W @ W.mT + torch.diag_embed(diagonal)
             exact = MultivariateNormal(loc, covariance).log_prob(z.double())
             assert (q.log_prob(z) - exact).abs().max() < 1e-4 * exact.abs().max()

@@ -78,6 +78,7 @@ def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
 
 def test_estimators_that_do_not_fit_are_refused_before_training(command, small_data, tmp_path):
     one_error_line(command("train", "data=array", small_data, *SHORT[:3], "estimator=exact"), "estimator=exact needs")
+    one_error_line(command("train", "data=array", small_data, *SHORT[:3], "estimator=bdmc"), "estimator=bdmc simulates")
     many = [*SHORT[:3], "estimator=nuts", "estimator.max_data=3"]
     one_error_line(command("train", "data=array", small_data, *many), "estimator=nuts", "20 datapoints", "num_data=3")
     assert not list(tmp_path.glob("outputs/**/last.pt"))

@@ -12,7 +12,7 @@ import pyro_vae.guides.normal_kl  # noqa: F401  (registers the closed form of it
 
 
 class LowRankNormal(dist.LowRankMultivariateNormal):
-    """N(μ, W Wᵀ + diag σ²), worked out in double precision, for parameters and values in single precision.
+    """N(μ, W Wᵀ + diag σ²) whose density is worked out in double precision, for values in that of μ.
 
     dᵀ Σ⁻¹ d is by Woodbury's identity a difference of terms that are (‖W‖/σ)² times as large: where the posterior is
     narrow across its few directions, single precision would lose whole nats of log q.
@@ -25,34 +25,32 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
     """
 
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:
-        self.dtype = loc.dtype
         super().__init__(loc.double(), cov_factor.double(), cov_diag.double(), validate_args=validate_args)
+        self.loc = self.loc.to(loc.dtype)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution for a batch of another shape."""
         new = self._get_checked_instance(LowRankNormal, _instance)  # type: ignore[no-untyped-call]
-        new.dtype = self.dtype
         return super().expand(torch.Size(batch_shape), new)  # type: ignore[no-untyped-call]
-
-    @property
-    def mean(self) -> Tensor:
-        """μ."""
-        return super().mean.to(self.dtype)
 
     @property
     def variance(self) -> Tensor:
         """The diagonal of the covariance, `[..., D]`."""
         of_factor = self._unbroadcasted_cov_factor.square().sum(-1)
-        return (of_factor + self._unbroadcasted_cov_diag).expand(self.loc.shape).to(self.dtype)
+        return (of_factor + self._unbroadcasted_cov_diag).expand(self.loc.shape).to(self.loc.dtype)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""
-        return super().rsample(torch.Size(sample_shape)).to(self.dtype)
+        like, shape = self.loc, self._extended_shape(sample_shape)
+        W, sigma = self._unbroadcasted_cov_factor.to(like.dtype), self._unbroadcasted_cov_diag.sqrt().to(like.dtype)
+        common = torch.randn(shape[:-1] + W.shape[-1:], dtype=like.dtype, device=like.device)
+        own = torch.randn(shape, dtype=like.dtype, device=like.device)
+        return like + (W @ common.unsqueeze(-1)).squeeze(-1) + sigma * own
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log q(value) in nats, `[..., *batch_shape]`."""
-        return super().log_prob(value.double()).to(self.dtype)  # type: ignore[no-untyped-call]
+        return super().log_prob(value.double()).to(self.loc.dtype)  # type: ignore[no-untyped-call]
 
     def entropy(self) -> Tensor:
         """In nats, `[*batch_shape]`."""
-        return super().entropy().to(self.dtype)  # type: ignore[no-untyped-call]
+        return super().entropy().to(self.loc.dtype)  # type: ignore[no-untyped-call]

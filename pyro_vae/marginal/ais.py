@@ -78,9 +78,9 @@ class AIS(GradientEstimator):
     ) -> LogEvidence:
         """Evidence for x `[N, ...]`; with exact `posterior_draws` `[N, D]` also the reverse estimate (see `chunk`)."""
         latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, model, x, y) // self.num_samples)
-        ends = compiled(both_ends, self.compile)
+        ends, start = compiled(both_ends, self.compile), guide if self.start == "guide" else prior_of(model)
         parts = [
-            self.chunk(latents, model, guide, x_part, y_part, ends, progress, u_part)
+            self.chunk(latents, model, start, x_part, y_part, ends, progress, u_part)
             for x_part, y_part, u_part in slices(n, x, y, posterior_draws)
         ]
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
@@ -94,7 +94,7 @@ class AIS(GradientEstimator):
         self,
         latents: Latents,
         model: Program,
-        guide: Program,
+        start: Program,
         x: Tensor,
         y: Tensor | None,
         ends: Callable[..., Any],
@@ -105,7 +105,6 @@ class AIS(GradientEstimator):
 
         That is `extra["log_px_upper"]`, −log of the mean reverse weight: an upper bound in expectation.
         """
-        start = guide if self.start == "guide" else prior_of(model)
         path = partial(ends, latents, start, model, x, y)
         betas, k = self.betas(x), min(4, self.num_samples)
         ticks = _Ticks(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)

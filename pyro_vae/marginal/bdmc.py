@@ -30,13 +30,19 @@ def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor
         observed = [
             name
             for name, site in trace(model, x, y, num_samples=1).nodes.items()
-            if site["type"] == "sample" and site["is_observed"]
+            if site["type"] == "sample" and site["is_observed"] and not _is_deterministic(site)
         ]
         if len(observed) != 1:
             raise BadInput(f"bdmc simulates models that observe one site; this one observes {', '.join(observed)}")
-        draws = trace(poutine.uncondition(model), x, y, num_samples=1)
+        random = poutine.block(model, hide_fn=_is_deterministic)
+        draws = trace(poutine.uncondition(random), x, y, num_samples=1)
         simulated: Any = draws.nodes[observed[0]]["value"]
         return simulated.squeeze(0), latents.pack(draws).squeeze(0)
+
+
+def _is_deterministic(site: Any) -> bool:
+    """Whether it is a `pyro.deterministic`, which Pyro takes for observed."""
+    return bool((site["infer"] or {}).get("_deterministic"))
 
 
 class BDMC(AIS):

@@ -14,6 +14,7 @@ from torch.distributions import MixtureSameFamily, Transform, biject_to
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.weights import Program, log_prob, slices, trace
+from pyro_vae.noise import fork_rng
 
 LogDensity = Callable[[Tensor], Tensor]
 """u `[k, N, D]` -> log-density `[k, N]`, nats."""
@@ -39,7 +40,8 @@ class Latents:
         """Those of a model whose datapoints lie in a plate at dim −1.
 
         Raises:
-            BadInput: if there are none, or one is discrete or shared by all datapoints.
+            BadInput: if there are none, or one is discrete or shared by all datapoints, or has bounds of its own for
+                each of them.
         """
         x, y = next(slices(2, x, y))  # all are alike
         sites = []
@@ -47,12 +49,18 @@ class Latents:
             if site["type"] != "sample" or site["is_observed"]:
                 continue
             fn: Any = site["fn"]
-            if fn.has_enumerate_support:
+            if _has_atoms(fn):
                 raise BadInput(f"site {name} is discrete: estimator=importance takes it, not this one, nor an analysis")
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
             transform = biject_to(_component(fn).support)
-            sites.append(Site(name, transform.inverse_shape(fn.event_shape), transform))
+            shape = transform.inverse_shape(fn.event_shape)
+            if len(shape) > len(fn.event_shape):
+                raise BadInput(
+                    f"site {name} has bounds of its own for each datapoint: estimator=importance takes it, not this "
+                    "one, nor an analysis"
+                )
+            sites.append(Site(name, shape, transform))
         if not sites:
             raise BadInput("the model has no latent site")
         return cls(tuple(sites))
@@ -116,6 +124,18 @@ class Latents:
         except (ValueError, NotImplementedError):
             return self.draw(guide, x, y, num_samples=100).mean(0)
         return self.pack(draws).squeeze(0)
+
+
+def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether all that a program draws is discrete."""
+    x, y = next(slices(2, x, y))
+    with torch.no_grad(), fork_rng(x):
+        sites = trace(program, x, y, num_samples=1).nodes.values()
+    return all(_has_atoms(site["fn"]) for site in sites if site["type"] == "sample" and not site["is_observed"])
+
+
+def _has_atoms(fn: Any) -> bool:
+    return fn.has_enumerate_support or bool(fn.support.is_discrete)
 
 
 def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import NoEvidence
+from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, base_of, own_param_store, slices, trace
+from pyro_vae.marginal.weights import Program, base_of, own_param_store, slices, trace, usual_grad_mode
 from pyro_vae.noise import fork_rng
 
 Progress = Callable[[int], Any]
@@ -44,9 +44,12 @@ class Estimator(ABC):
         """Estimates for x `[N, ...]` and, of a conditional model, labels y `[N]`, on the device of x.
 
         Raises:
-            BadInput: as `check` does.
+            BadInput: as `check` does, and if x is empty.
         """
-        with pyro.validation_enabled(False), own_param_store():
+        if not len(x):
+            raise BadInput("x is empty: give one datapoint at least")
+        with usual_grad_mode(), pyro.validation_enabled(False), own_param_store():
+            x = x.clone() if x.is_inference() else x  # which gradients do not take
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             return self.estimate(model, guide, x, y, progress)
@@ -61,7 +64,8 @@ class Estimator(ABC):
         x, y = next(slices(2, x, y))
         with torch.no_grad():
             sites = trace(guide, x, y, num_samples=1).nodes.values()
-        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites if site["type"] == "sample"):
+        drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
+        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
                 "training: log p(x) says nothing; train with another guide, as in guide=diagonal"

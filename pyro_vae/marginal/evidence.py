@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ class LogEvidence:
         se: standard error of `log_px` over the estimator's own noise (delta method), `[N]`; NaN for K = 1.
         ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
         pareto_k: tail shape of the weights (PSIS), `[N]`; above 0.7 neither `log_px` nor `se` can be
-            relied on. NaN where there are too few samples to tell.
+            relied on. NaN where there are too few samples to tell, or latents are discrete: few different weights
+            have no tail.
         elbo: evidence lower bound of the guide, `[N]`.
         num_samples: K.
         curve: the same from the first K' < K of these samples, for each K' that was asked for.
@@ -51,6 +53,17 @@ class LogEvidence:
             f"LogEvidence(N={len(self.log_px)}, K={self.num_samples}, log_px={self.log_px.mean():.3f}, "
             f"elbo={self.elbo.mean():.3f}, unreliable={self.unreliable.double().mean():.1%})"
         )
+
+    def cpu(self) -> LogEvidence:
+        """The same in the CPU's memory."""
+        values: dict[str, Any] = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        curve = tuple(point.cpu() for point in self.curve)
+        return replace(self, **values, curve=curve, extra={name: value.cpu() for name, value in self.extra.items()})
+
+    def without_tail(self) -> LogEvidence:
+        """The same, but for what its weights' tail would say."""
+        curve = tuple(point.without_tail() for point in self.curve)
+        return replace(self, pareto_k=torch.full_like(self.pareto_k, math.nan), tail=None, curve=curve)
 
     @classmethod
     def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:

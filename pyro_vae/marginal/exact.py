@@ -19,7 +19,8 @@ from pyro_vae.marginal.weights import Program, base_of, slices, trace
 GAUSSIANS = (Normal, MultivariateNormal)
 NOT_LINEAR = (
     "estimator=exact needs a linear-Gaussian model (network.hidden=[], a Gaussian prior, likelihood=gaussian with a "
-    "fixed or learned scale): take estimator=refined, which is exact there and close elsewhere"
+    "fixed or learned scale): take estimator=refined, which is exact there and close elsewhere, or of discrete latents "
+    "importance"
 )
 
 
@@ -70,10 +71,13 @@ class Exact(Estimator):
         sd = P.diagonal(dim1=-2, dim2=-1).clamp_min(0).rsqrt()  # of each latent given the others: the entries' scale
         if not (sd.unsqueeze(-1) * change * sd.unsqueeze(-2) < 1e-3).all():
             raise BadInput(NOT_LINEAR)
-        value, gradient = value_and_grad(f, origin.unsqueeze(0))
         L = torch.linalg.cholesky(P.double())
-        mode = torch.cholesky_solve(gradient[0].double().unsqueeze(-1), L).squeeze(-1)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        gain = 0.5 * (gradient[0].double() * mode).sum(-1)  # log p(x, û) − log p(x, 0)
         log_2pi = latents.dim * math.log(2 * math.pi)
-        return value[0].double() + gain + 0.5 * (log_2pi - log_det)
+        u = origin
+        for _ in range(2):  # from the origin alone value and gain would cancel: in float32 up to a nat is lost
+            value, gradient = (part[0].double() for part in value_and_grad(f, u.unsqueeze(0)))
+            step = torch.cholesky_solve(gradient.unsqueeze(-1), L).squeeze(-1)
+            gain = 0.5 * (gradient * step).sum(-1)  # log p(x, û) − log p(x, u)
+            u = u + step.to(u.dtype)
+        return value + gain + 0.5 * (log_2pi - log_det)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pyro_vae.errors import true_false_auto
+from pyro_vae.marginal.density import is_discrete
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
@@ -56,7 +57,8 @@ class Importance(Estimator):
             progress=progress,
             weigh=compiled(log_weights, self.compile),
         )
-        return LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
+        evidence = LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
+        return evidence.without_tail() if is_discrete(guide, x, y) else evidence
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

@@ -39,12 +39,17 @@ class NUTS(GradientEstimator):
         self.max_data = positive_int("estimator.max_data", max_data)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse more than `max_data` datapoints, and latents that are discrete or shared."""
+        """Refuse more than `max_data` datapoints, fewer draws than dimensions, and latents discrete or shared."""
         super().check(model, guide, x, y)
         if len(x) > self.max_data:
             raise BadInput(
                 f"estimator=nuts runs a chain for each of {len(x)} datapoints: take it in pyro_vae.evaluate with "
                 f"num_data={self.max_data} or fewer, or raise estimator.max_data"
+            )
+
+        if self.num_draws <= (dim := Latents.of(model, x, y).dim):
+            raise BadInput(
+                f"estimator.num_draws={self.num_draws} draws have no covariance in {dim} dimensions: raise it"
             )
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:

@@ -67,6 +67,13 @@ def own_param_store() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def usual_grad_mode() -> Iterator[None]:
+    """Within, gradients are recorded, as they are by default: a caller's `torch.no_grad()` is about his own."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """The tensors' first n rows, then the next n, and so on; what is None stays None."""
     N = max(len(tensor) for tensor in tensors if tensor is not None)

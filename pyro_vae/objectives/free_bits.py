@@ -8,7 +8,9 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae.errors import positive
+from pyro_vae import distributed
+from pyro_vae.errors import BadInput, positive
+from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
 from pyro_vae.objectives.latents import closed_form_kl
 
@@ -32,6 +34,12 @@ class FreeBits(TraceMeanField_ELBO):
     def __init__(self, free_nats: float = 0.5, num_particles: int = 1) -> None:
         super().__init__(num_particles)
         self.free_nats = positive("objective.free_nats", free_nats)
+
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
+        """Refuse, beside what the ELBO does, several processes: they have shares of a batch, λ is about all of it."""
+        if distributed.world_size() > 1:
+            raise BadInput("objective=free_bits takes the KL of a whole batch: start it without torchrun")
+        return super().check(model, guide, x, y)
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[float, Tensor]:
         """The losses of all particles of the traces, to be divided by their number."""

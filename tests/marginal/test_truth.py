@@ -193,6 +193,19 @@ def test_exact_on_linear_models(ppca):
     torch.testing.assert_close(evidence.log_px, ppca.evidence.log_prob(x))
 
 
+def test_exact_keeps_its_digits_in_float32():
+    """The least scale that is allowed, as many dimensions as MNIST has: the quadratic is 10^6 high at the origin."""
+    likelihood = partial(Gaussian, scale="fixed", init_scale=0.01)
+    vae = VAE.build([784], 20, MLP([]), StandardNormal, likelihood, FullCovariance)
+    with torch.no_grad():
+        vae.decoder[0].weight.normal_(0, 0.1)
+        x = vae.sample(5)
+        W, b = vae.decoder[0].weight.double(), vae.decoder[0].bias.double()
+        p_x = torch.distributions.LowRankMultivariateNormal(b, W, torch.full((784,), 1e-4).double())
+        found = Exact()(vae.model, vae.guide, x).log_px
+    assert (found - p_x.log_prob(x.double())).abs().max() < 0.02
+
+
 def test_exact_refuses_nonlinear_models(nonlinear):
     vae, x, _ = nonlinear
     with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model.*refined"):

@@ -176,3 +176,9 @@ def test_single_site_kl_is_exact(ppca):
         loss = objective.differentiable_loss(ppca.vae.model, ppca.vae.guide, x)
         losses.append(loss.item() + objective.log_likelihood.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_free_bits_are_those_of_one_process(small_vae, monkeypatch):
+    monkeypatch.setattr("pyro_vae.distributed.world_size", lambda: 2)
+    with pytest.raises(BadInput, match="objective=free_bits takes the KL of a whole batch: start it without torchrun"):
+        FreeBits().check(small_vae.model, small_vae.guide, torch.zeros(2, 6).double())
