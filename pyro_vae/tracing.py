@@ -233,7 +233,9 @@ class _Graph:
         assert isinstance(self.run, GraphModule)
         if self.backend == "inductor":
             options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
-            run: Callable[..., Any] = torch._inductor.compile(self.run, tensors, options)
+            with warnings.catch_warnings():  # of torch, about itself
+                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+                run: Callable[..., Any] = torch._inductor.compile(self.run, tensors, options)
         else:
             run = torch._dynamo.lookup_backend(self.backend)(self.run, tensors)
         return run
