@@ -47,14 +47,15 @@ OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile="
 
 HEADER = """# Published results, and what came out here
 
-Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done of those
-of the experiment, at the learning rate of that epoch. *importance*: K = 5000 from the guide, as *published*; that is in
-brackets where it does not compare, because epochs or test digits are missing. *refined*: a proposal fitted to each
-datapoint, closer to the truth. Both with the standard error over the N test datapoints, the first, that were taken:
-numbers of different N do not compare, the first 1,000 digits are easier than the others. *Gaps*: what the guide's
-family cannot express, and what the encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active
-units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01); what was published
-after the stroke.
+Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done, of those that
+the experiment asks for (a shorter run has kept the learning rates of its epochs). *importance*: log p(x) from K = 5000 draws
+of the guide. *published*: the paper's number, by the same estimator; in brackets where it does not compare, because epochs
+or test digits are missing. *refined*: from a proposal fitted to each datapoint, closer to the truth. ±: the standard error
+over the N test datapoints, the first, that were taken; numbers of different N do not compare, the first 1,000 digits are
+easier than the others, as their ELBO says. *Unreliable*: the share of the estimates that are flagged, and likely too low;
+where there is none, it was not recorded. *Gaps*: what the guide's family cannot express, and what the encoder does not reach
+(Cremer et al., 2018), on the first 100 of them. *Active units*: latent dimensions that depend on x (the variance of E[z | x]
+over the data exceeds 0.01); what was published after the stroke.
 """
 
 FIGURES = """
@@ -89,9 +90,9 @@ def row(run: Path) -> list[str]:
         f"{rows[-1]['seconds']:,.0f}",
         f"{N:,}",
         _number(importance["elbo"]),
-        _with_se(importance, N),
+        _with_se(importance, N) + _doubts(importance),
         _published(published, compares=N == OF_MNIST and len(rows) == all_epochs),
-        _with_se(refined, N) + _doubts(refined),
+        _with_se(refined, N) + (f", K = {refined['num_samples']:,}" + _doubts(refined) if refined else ""),
         _number(gaps.get("approximation_gap")),
         _number(gaps.get("amortization_gap")),
         f"{surgery['active_units']}" + (f" / {published_units}" if published_units else "") if surgery else "",
@@ -124,14 +125,12 @@ def _published(value: float | None, compares: bool) -> str:
 def _with_se(evidence: dict[str, Any], N: int) -> str:
     if not evidence:
         return ""
-    of = "" if evidence["num_data"] == N else f" (N = {evidence['num_data']:,})"
+    of = "" if evidence["num_data"] == N else f" (N = {evidence['num_data']:,}, their ELBO {evidence['elbo']:.2f})"
     return f"{evidence['log_px']:.2f} ± {evidence['log_px_se']:.2f}{of}"
 
 
 def _doubts(evidence: dict[str, Any]) -> str:
-    if not evidence:
-        return ""
-    return f", K = {evidence['num_samples']:,}, {100 * evidence['unreliable']:.1f} % unreliable"
+    return f", {100 * evidence['unreliable']:.1f} % unreliable"
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def explain(error: BaseException) -> str | None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":
             extra = {"submitit_slurm": "slurm", "submitit_local": "slurm"}.get(name, name)
-            return f"+launcher={extra} needs a plugin: pip install 'pyro-vae[{extra}]'"
+            return f"+launcher={extra} needs a plugin: pip install -e '.[{extra}]'"
         return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException):
         return _unknown_key(error)

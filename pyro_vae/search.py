@@ -84,7 +84,7 @@ def task(config: DictConfig) -> None:
     try:
         import optuna
     except ImportError as error:
-        raise BadInput("this command needs Optuna: pip install 'pyro-vae[search]'") from error
+        raise BadInput("this command needs Optuna: pip install -e '.[search]'") from error
     from pyro_vae import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -250,7 +250,7 @@ def test_who_is_not_installed_is_left_out(command, monkeypatch):
     monkeypatch.setattr(contenders, "find_spec", lambda name: None)
     left, notes = benchmark.installed(["torch", "NumPyro"])
     assert list(left) == ["torch"]
-    assert notes == ["NumPyro is not installed: pip install 'pyro-vae[benchmark]'"]
+    assert notes == ["NumPyro is not installed: pip install -e '.[benchmark]'"]
     one_error_line(command("benchmark.__main__", "contenders=[NumPyro]"), "NumPyro is not installed", "pip install")
 
 

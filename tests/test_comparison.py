@@ -182,4 +182,4 @@ def test_a_job_that_fails_elsewhere_fails_the_sweep(command, small_data, tmp_pat
 
 def test_a_launcher_that_is_not_installed_is_named(command, small_data):
     outcome = command("train", "-m", *SMALL, small_data, "hydra/launcher=banana")
-    one_error_line(outcome, "+launcher=banana needs a plugin: pip install 'pyro-vae[banana]'")
+    one_error_line(outcome, "+launcher=banana needs a plugin: pip install -e '.[banana]'")

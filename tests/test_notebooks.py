@@ -55,7 +55,13 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch):
     (run / ".hydra" / "overrides.yaml").write_text("[+experiment=iwae_table1/iwae_k5, data.root=/there, seed=3]")
     (run / "metrics.csv").write_text(",".join(metrics.COLUMNS) + "\n1,3000,-9,2,-7,nan,10\n2,6000,-8,2,-6,nan,1234.5\n")
     written = {
-        "importance-5000": {"elbo": -91.234, "log_px": -87.119, "log_px_se": 0.24, "num_data": 10_000},
+        "importance-5000": {
+            "elbo": -91.234,
+            "log_px": -87.119,
+            "log_px_se": 0.24,
+            "num_data": 10_000,
+            "unreliable": 0.907,
+        },
         "refined-500": {"elbo": -91.2, "log_px": -86.5, "log_px_se": 0.75, "num_data": 1000},
         "refined-2000": {
             "elbo": -91.2,
@@ -87,8 +93,9 @@ def test_results_are_copied_from_the_files_of_a_run(tmp_path, monkeypatch):
         after = (tmp_path / "results.md").read_text().splitlines()
         (line,) = set(after) - set(before)
         assert line == (
-            "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | -87.12 ± 0.24 | "
-            "(-85.54) | -86.40 ± 0.75 (N = 1,000), K = 2,000, 3.4 % unreliable | 1.26 | 3.50 | 21 / 22 |"
+            "| `train +experiment=iwae_table1/iwae_k5 seed=3` | 2 of 3,280 | 1,234 | 10,000 | -91.23 | "
+            "-87.12 ± 0.24, 90.7 % unreliable | (-85.54) | "
+            "-86.40 ± 0.75 (N = 1,000, their ELBO -91.20), K = 2,000, 3.4 % unreliable | 1.26 | 3.50 | 21 / 22 |"
         )
         assert [other for other in after if other != line] == before
     (run / "results.json").write_text(json.dumps({"test": of_training}))

@@ -7,7 +7,7 @@ python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baselin
 
 The model is a VAE 784-200-200-50 with tanh, Bernoulli likelihood and diagonal Gaussian guide, the data are synthetic,
 all is done by the processor. The whole takes half an hour, and is worth little if the machine does anything else.
-NumPyro and pythae take part where they are installed: pip install 'pyro-vae[benchmark]'.
+NumPyro and pythae take part where they are installed: pip install -e '.[benchmark]'.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def installed(names: list[str]) -> tuple[dict[str, Contender], list[str]]:
         BadInput: if none is.
     """
     contenders = {name: CONTENDERS[name] for name in names if CONTENDERS[name].is_installed}
-    hint = "is not installed: pip install 'pyro-vae[benchmark]'"
+    hint = "is not installed: pip install -e '.[benchmark]'"
     missing = [f"{name} {hint}" for name in names if name not in contenders]
     if not contenders:
         raise BadInput(", ".join(missing))

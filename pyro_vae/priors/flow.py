@@ -36,7 +36,7 @@ class Flow(nn.Module):
         try:
             from zuko.flows import MAF
         except ImportError as error:
-            raise BadInput("prior=flow needs zuko: pip install 'pyro-vae[flows]'") from error
+            raise BadInput("prior=flow needs zuko: pip install -e '.[flows]'") from error
         self.flow = MAF(
             latent_dim,
             transforms=positive_int("prior.num_transforms", num_transforms),
