@@ -47,15 +47,16 @@ OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile="
 
 HEADER = """# Published results, and what came out here
 
-Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done, of those that
-the experiment asks for (a shorter run has kept the learning rates of its epochs). *importance*: log p(x) from K = 5000 draws
-of the guide. *published*: the paper's number, by the same estimator; in brackets where it does not compare, because epochs
-or test digits are missing. *refined*: from a proposal fitted to each datapoint, closer to the truth. ±: the standard error
-over the N test datapoints, the first, that were taken; numbers of different N do not compare, the first 1,000 digits are
-easier than the others, as their ELBO says. *Unreliable*: the share of the estimates that are flagged, and likely too low;
-where there is none, it was not recorded. *Gaps*: what the guide's family cannot express, and what the encoder does not reach
-(Cremer et al., 2018), on the first 100 of them. *Active units*: latent dimensions that depend on x (the variance of E[z | x]
-over the data exceeds 0.01); what was published after the stroke.
+Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done, of
+those that the experiment asks for (a shorter run has kept the learning rates of its epochs). *importance*: log p(x)
+from K = 5000 draws of the guide. *published*: the paper's number, by the same estimator; in brackets where it does
+not compare, because epochs or test digits are missing. *refined*: from a proposal fitted to each datapoint, closer to
+the truth. ±: the standard error over the N test datapoints, the first, that were taken; numbers of different N do not
+compare, the first 1,000 digits are easier than the others, as their ELBO says. *Unreliable*: the share of the
+estimates that are flagged, and likely too low; where there is none, it was not recorded. *Gaps*: what the guide's
+family cannot express, and what the encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active
+units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01); what was published
+after the stroke.
 """
 
 FIGURES = """

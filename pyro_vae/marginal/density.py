@@ -135,7 +135,10 @@ def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
 
 
 def _has_atoms(fn: Any) -> bool:
-    return fn.has_enumerate_support or bool(fn.support.is_discrete)
+    try:
+        return fn.has_enumerate_support or bool(fn.support.is_discrete)
+    except NotImplementedError:  # a distribution that does not tell its support
+        return False
 
 
 def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
