@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import launched
-from pyro_vae.config import CONFIG_DIR, compose, explain
+from pyro_vae.config import CONFIG_DIR, compose, explain, option
 from pyro_vae.errors import BadInput, FailedRun, one_line
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -113,7 +113,7 @@ def one_of_several(argv: list[str]) -> list[str]:
     return argv if launched.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
 
 
-def check_run_directory(run_dir: Path, resume: bool) -> None:
+def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir") -> None:
     """Refuse to overwrite a run, or to go on with none.
 
     Raises:
@@ -125,7 +125,8 @@ def check_run_directory(run_dir: Path, resume: bool) -> None:
         raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
     if not resume and saved:
         raise BadInput(
-            f"{run_dir} already holds a run: resume={run_dir} goes on with it, another hydra.run.dir=DIR starts anew"
+            f"{run_dir} already holds a run: {option('resume', run_dir)} goes on with it, another {place}=DIR starts "
+            "anew"
         )
 
 
@@ -137,7 +138,7 @@ def claim(run_dir: Path) -> None:
     except FileExistsError:
         fail(
             f"error: another run has just started in {run_dir}, or was cut off there: give another hydra.run.dir=DIR, "
-            f"or go on with resume={run_dir}",
+            f"or go on with {option('resume', run_dir)}",
             EXIT_BAD_INPUT,
         )
     except OSError:  # Hydra, which makes the directory next, says why it cannot
@@ -166,18 +167,19 @@ class GuardRunDirectory(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the directories of a sweep."""
-        self._check([d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()], resume=False)
+        jobs = [d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()]
+        self._check(jobs, resume=False, place="hydra.sweep.dir")
 
     def _looks(self) -> bool:
         """Whether a run that is there is another than this one."""
         return not launched.restarted() and launched.rank() == 0
 
-    def _check(self, run_dirs: list[Path], resume: bool) -> None:
+    def _check(self, run_dirs: list[Path], resume: bool, place: str = "hydra.run.dir") -> None:
         if not self._looks():
             return
         try:
             for run_dir in run_dirs:
-                check_run_directory(run_dir, resume)
+                check_run_directory(run_dir, resume, place)
         except BadInput as error:
             # Hydra turns a callback's exceptions into warnings, but not this
             fail(f"error: {error}", EXIT_BAD_INPUT)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from pyro_vae import plots
 from pyro_vae.checkpoint import Checkpoints
+from pyro_vae.config import option
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.summary import number
 
@@ -33,7 +34,9 @@ def runs_of(folder: Path) -> list[Path]:
         raise BadInput(f"run={folder}: none of its {len(jobs)} runs is finished")
     for job in jobs:
         if job not in done:
-            log.warning("warning: %s is not finished and left out: train resume=%s goes on with it", job, job)
+            log.warning(
+                "warning: %s is not finished and left out: train %s goes on with it", job, option("resume", job)
+            )
     return done
 
 

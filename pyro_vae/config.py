@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -44,6 +45,12 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         raise BadInput(explain(error)) from error
     finally:
         GlobalHydra.instance().hydra = active
+
+
+def option(key: str, value: object) -> str:
+    """KEY=VALUE as it can be pasted after a command, whatever the value holds."""
+    plain = re.fullmatch(r"[\w./:+@%~-]+", str(value), re.ASCII)
+    return f"{key}={value}" if plain else shlex.quote("{}='{}'".format(key, str(value).replace("'", "\\'")))
 
 
 def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:

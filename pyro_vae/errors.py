@@ -75,9 +75,9 @@ def within(name: str, value: object, low: float = -math.inf, high: float = math.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise BadInput(f"{name}={value} must be a finite number")
     if not low <= value <= high:
-        raise BadInput(
-            f"{name}={value} must be at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-        )
+        limits = {"least": low, "most": high}
+        bounds = " and ".join(f"at {side} {limit:g}" for side, limit in limits.items() if math.isfinite(limit))
+        raise BadInput(f"{name}={value} must be {bounds}")
     return float(value)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,10 @@ from pyro_vae.config import check_key, check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line
+from pyro_vae.eval_mode import eval_mode
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.marginal import Estimator
+from pyro_vae.marginal.weights import usual_grad_mode
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import fork_rng
 from pyro_vae.optim import JointOptim
@@ -198,6 +200,12 @@ def train(
         else:
             log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State(**saved["state"])
+        if state.epoch:
+            try:
+                checkpoint.load(checkpoints.best)
+            except BadInput as error:  # found now, not when all is done
+                log.warning("warning: %s: the best epoch is lost, the next takes its place", error)
+                state.best_elbo = -math.inf
         log.info("resumed after epoch %d", state.epoch)
 
     def save(is_best: bool = False) -> None:
@@ -232,7 +240,7 @@ def train(
 
 def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:
     """Refuse what does not go together before the work, not after it."""
-    with pyro.get_param_store().scope(), fork_rng(data.val.x):
+    with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
         if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
             log.info("note: %s", note)
         if estimator is not None:
@@ -341,6 +349,18 @@ def set_seed(seed: object, rank: int = 0) -> None:
     pyro.set_rng_seed(seed + rank)
 
 
+@contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Within, torch is as it is by default, whatever the caller's session has made of it."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with usual_grad_mode():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def fit(
     x: np.ndarray | Tensor,
     *,
@@ -348,7 +368,7 @@ def fit(
     likelihood: str = "bernoulli",
     guide: str = "diagonal",
     network: str = "mlp",
-    latent_dim: int = 20,
+    latent_dim: int | Sequence[int] = 20,
     max_epochs: int = 100,
     batch_size: int = 100,
     lr: float = 1e-3,
@@ -366,7 +386,7 @@ def fit(
         likelihood: option of conf/likelihood.
         guide: option of conf/guide.
         network: option of conf/network.
-        latent_dim: dimension of z.
+        latent_dim: dimension of z, or of z_1, …, z_L from the bottom up.
         max_epochs: passes over the training data.
         batch_size: datapoints a step.
         lr: learning rate.
@@ -390,6 +410,11 @@ def fit(
         >>> vae.encode(x).shape
         torch.Size([200, 2])
     """
+    if isinstance(overrides, str):
+        raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
+    if run_dir is not None and Checkpoints(Path(run_dir)).exist():
+        raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
+    latent_dim = list(latent_dim) if isinstance(latent_dim, Sequence) else latent_dim
     config = compose(
         [
             "data=array",
@@ -408,8 +433,8 @@ def fit(
         ]
     )
     settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
-    data = from_array(x, y=y, **settings)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, _usual_torch():
+        data = from_array(x, y=y, **settings)
         try:
             return train(config, data, Path(run_dir or temporary))[0]
         except InstantiationException as error:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +23,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 
 
-INITS = ("torch", "glorot")
+INITS = ("torch", "glorot", "glorot_alike")
+
+
+class Heads(nn.Linear):
+    """Two linear layers of one input, a mean and a log scale say: `[..., m]` -> `[..., 2n]`."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, 2 * out_features)
 
 
 class Output(nn.Linear):
@@ -38,19 +46,35 @@ class Output(nn.Linear):
             self.bias.copy_(self.of_mean(x.mean(0)).flatten())
 
 
-def glorot_(vae: nn.Module, likelihood: nn.Module) -> None:
+def glorot_(vae: nn.Module, likelihood: nn.Module, alike: bool = False) -> None:
     """Start linear layers anew as Burda, Grosse & Salakhutdinov (2016) did, https://arxiv.org/abs/1509.00519.
 
     Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0, the last one the data's mean:
     while a decoder still learns the mean image, latents that nobody needs yet collapse to the prior for good. Layers
     that start at zero for a reason stay there.
+
+    Args:
+        vae: whose layers.
+        likelihood: tells the bias.
+        alike: as their code has it, https://github.com/yburda/iwae (nnet.py): each layer draws from a generator of the
+            same seed, and layers of one shape start alike, so means and log scales.
     """
     for layer in vae.modules():
-        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Output) and layer.weight.any():
-            nn.init.xavier_uniform_(layer.weight)
+        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Heads, Output) and layer.weight.any():
+            if alike:
+                for weight in layer.weight.data.chunk(2 if isinstance(layer, Heads) else 1):
+                    weight.copy_(_of_one_seed(*weight.shape))
+            else:
+                nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         if isinstance(layer, Output):
             layer.of_mean = getattr(likelihood, "of_mean", None)
+
+
+def _of_one_seed(n_out: int, n_in: int) -> Tensor:
+    """Their very numbers `[n_out, n_in]`."""
+    bound = math.sqrt(6 / (n_in + n_out))
+    return torch.from_numpy(np.random.RandomState(123).uniform(-bound, bound, (n_in, n_out)).T)
 
 
 def _stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
@@ -79,7 +103,8 @@ class MLP:
         hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
         activation: one of `ACTIVATIONS`.
         upper_hidden: widths between one stochastic layer and the next, where there are several.
-        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` (see `glorot_`).
+        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` or `glorot_alike`
+            (see `glorot_`).
     """
 
     def __init__(
@@ -103,7 +128,7 @@ class MLP:
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
         widths = [latent_dim + context_dim, *reversed(self.hidden)]
-        last = (Output if self.init == "glorot" else nn.Linear)(widths[-1], math.prod(param_shape))
+        last = (nn.Linear if self.init == "torch" else Output)(widths[-1], math.prod(param_shape))
         network = nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
         return _WithContext(nn.Identity(), network) if context_dim else network
 
@@ -191,6 +216,11 @@ class Conv:
                 "take network=mlp or reshape them"
             )
         channels, height, width = (1, *data_shape)[-3:]
+        if width in (1, 3, 4) and min(channels, height) > 4:
+            raise BadInput(
+                f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}, channels "
+                "last: give x.transpose(0, 3, 1, 2)"
+            )
         sizes = [(height, width)]
         for _ in self.channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

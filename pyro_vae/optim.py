@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, one_line, positive
+from pyro_vae.errors import BadInput, one_line, positive, positive_ints, whole, within
 
 OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
 """Of `torch.optim.Adam`; a group that has them is torch's to step."""
@@ -33,6 +33,8 @@ class FusedAdam(torch.optim.Adam):
         betas: decay of the means of gradient and squared gradient.
         eps: added to the root of the latter.
         weight_decay: L2 penalty.
+        first_square: what the mean of the squared gradients starts from. Above 0, steps are short until gradients of
+            that root mean square would be forgotten: a warm-up of 1 / (1 − betas[1]) steps, where they are smaller.
     """
 
     def __init__(
@@ -42,14 +44,21 @@ class FusedAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        first_square: float = 0.0,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+        self.first_square = within("optimizer.first_square", first_square, low=0)
         self._step_supports_amp_scaling = False  # a GradScaler divides the gradients itself, and leaves steps out
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; torch makes the state in the first."""
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        if self.first_square:
+            for p in (p for _, params in groups for p in params if not self.state.get(p)):
+                square = torch.full_like(p, self.first_square)
+                step = torch.zeros((), device=p.device)
+                self.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": square}
         begun = all(self.state.get(p) for _, params in groups for p in params)
         if closure is not None or not begun or any(any(group[o] for o in OPTIONS) for group in self.param_groups):
             return super().step(closure)
@@ -119,7 +128,12 @@ class JointOptim(PyroOptim):
             schedule = None if scheduler is None else scheduler(trial)
             trial.step()
             self.watches_validation = isinstance(schedule, ReduceLROnPlateau)
-            if schedule is not None and not self.watches_validation:
+            if scheduler is not None:
+                _check_schedule(scheduler)
+            if isinstance(schedule, ReduceLROnPlateau):
+                for loss in (0.0, 1.0):  # it compares
+                    schedule.step(loss)
+            elif schedule is not None:
                 schedule.step()
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
@@ -171,3 +185,20 @@ class JointOptim(PyroOptim):
         """Continue from `get_state()`'s value; takes effect at the next step."""
         self._waiting = state_dict or None
         self.optimizer = self.scheduler = None
+
+
+def _check_schedule(scheduler: Any) -> None:
+    """Refuse settings that torch takes without a word, and does not do.
+
+    Raises:
+        BadInput: if there are any.
+    """
+    settings = getattr(scheduler, "keywords", {})
+    for name, value in settings.items():
+        key = f"scheduler.{name}"
+        if name in ("gamma", "factor"):
+            positive(key, value)
+        elif name in ("step_size", "patience", "cooldown", "T_max", "total_iters"):
+            whole(key, value, low=name in ("step_size", "T_max"))
+        elif name == "milestones":
+            positive_ints(key, value)

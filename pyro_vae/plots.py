@@ -22,12 +22,12 @@ def samples(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0), columns: int
 
     With `columns` a column for each class of a conditional model.
     """
+    prior = "p(z)" if columns is None else "p(z | y), y = 0, 1, …"
     if is_image(x):
-        prior = "p(z)" if columns is None else "p(z | y), y = 0, 1, …, a column each"
-        title = f"Samples: means of p(x | z), z ~ {prior}"
+        title = f"Samples: means of p(x | z), z ~ {prior}" + (", a column each" if columns else "")
         _save(_picture(tile(x, columns or math.ceil(math.sqrt(len(x))), limits), title), path)
         return
-    figure, ax = _figure("Samples x ~ p(x | z), z ~ p(z)")
+    figure, ax = _figure(f"Samples x ~ p(x | z), z ~ {prior}")
     _draw_vectors(ax, x, "C0", "samples")
     _save(figure, path)
 
@@ -79,10 +79,10 @@ def latent(z: np.ndarray, y: np.ndarray | None, path: Path) -> None:
     _save(figure, path)
 
 
-def manifold(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0)) -> None:
+def manifold(x: np.ndarray, path: Path, limits: Limits = (0.0, 1.0), over: str = "the quantiles of p(z)") -> None:
     """Decoded grid of a 2-D latent, x `[rows², *data_shape]`, to a PNG."""
     side = math.isqrt(len(x))
-    title = "Means of p(x | z) over the quantiles of p(z)"
+    title = f"Means of p(x | z) over {over}"
     if is_image(x):
         _save(_picture(tile(x, side, limits), title), path)
         return

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.experiment import set_seed
 from pyro_vae.marginal import Importance, LogEvidence
+from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.marginal.weights import slices
 from pyro_vae.trainer import State
@@ -73,7 +75,7 @@ def evaluate(
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
-    _make_way(path, {**about, "num_data": len(split)})
+    _make_way(path, {**summary, **about})
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
@@ -109,15 +111,15 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     log.info("written: %s", path)
 
 
-def _make_way(path: Path, about: dict[str, Any]) -> None:
+def _make_way(path: Path, content: dict[str, Any]) -> None:
     """Move what is there, if it is of other datapoints or settings, with its arrays and figures to a folder SPLIT-N."""
     path.parent.mkdir(exist_ok=True)
     try:
-        before = json.loads(path.read_text())
+        before, now = _about(json.loads(path.read_text())), _about(content)
         name = f"{before['split']}-{before['num_data']}"
-    except (OSError, ValueError, KeyError, TypeError):  # nothing, or nothing of ours
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # nothing, or nothing of ours
         return
-    if all(before.get(key, value) == value for key, value in about.items()):
+    if all(before.get(key, value) == value for key, value in now.items()):
         return
     folders = (path.parent / (name if i == 1 else f"{name}-{i}") for i in count(1))
     folder = next(folder for folder in folders if not (folder / path.name).exists())
@@ -125,6 +127,14 @@ def _make_way(path: Path, about: dict[str, Any]) -> None:
     for file in path.parent.glob(f"{path.stem}[.-]*"):
         file.replace(folder / file.name)
     log.info("kept: %s", folder / path.name)
+
+
+def _about(content: dict[str, Any]) -> dict[str, Any]:
+    """Of what and how the content of a JSON file has been estimated."""
+    if "split" not in content:  # an analysis, of the training set and a split
+        split, content = list(content.items())[-1]
+        content = {**content, "split": split}
+    return {key: content[key] for key in ("split", "num_data", "seed", "settings") if key in content}
 
 
 def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir: Path) -> None:
@@ -152,8 +162,8 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
             name: analysis.surgery(vae.model, vae.guide, split.x, _labels(vae, split.y))
             for name, split in _at_most(config.num_data or 1000, data, config.split)
         }
-        _write_json(folder / "surgery.json", rows)
         _log_table("ELBO surgery (nats per datapoint)", rows)
+        _write_rows(folder / "surgery.json", rows, {"seed": config.seed})
         _warn(analysis.collapse(rows[config.split]))
 
 
@@ -162,15 +172,22 @@ def _gaps(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, folder: P
     for name, split in _at_most(config.num_data or 100, data, config.split):
         values = analysis.gaps(vae.model, vae.guide, split.x, estimator, _labels(vae, split.y))
         rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
-    _write_json(folder / "gaps.json", rows)
-    plots.gaps(rows, folder / "gaps.png")
     _log_table("gaps (nats per datapoint)", rows)
+    _write_rows(folder / "gaps.json", rows, {"seed": config.seed, "settings": OmegaConf.to_container(config.estimator)})
+    plots.gaps(rows, folder / "gaps.png")
     lowest = min(row["approximation_gap"] for row in rows.values())
     if lowest < -0.05:  # more than the noise of its two estimates
         _warn(
             f"warning: log p(x) is too low by {-lowest:.2f} nats or more, which an ELBO exceeds it by: "
             "raise estimator.num_samples, or take estimator=ais"
         )
+
+
+def _write_rows(path: Path, rows: dict[str, dict[str, Any]], how: dict[str, Any]) -> None:
+    content = {name: {**row, **how} for name, row in rows.items()}
+    _make_way(path, content)
+    _write_json(path, content)
+    log.info("written: %s", path)
 
 
 def _at_most(n: int, data: Dataset, split: str) -> list[tuple[str, Split]]:
@@ -228,8 +245,14 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: torch.Tensor)
 @torch.no_grad()
 def _reconstruction_error(vae: VAE, split: Split) -> float:
     """Mean squared difference of x and the mean of p(x | z) at its embedding, per dimension."""
-    parts = [vae.reconstruct(x, y=_labels(vae, y)).sub(x).square().sum() for x, y in slices(1000, split.x, split.y)]
-    return sum(part.item() for part in parts) / split.x.numel()
+    parts = [vae.reconstruct(x, y=y).sub(x).square().sum().item() for x, y in _some_at_a_time(vae, split)]
+    return sum(parts) / split.x.numel()
+
+
+def _some_at_a_time(vae: VAE, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """x and the labels that the VAE takes, as many as fit into memory."""
+    y = _labels(vae, split.y)
+    return slices(rows_in_memory(1000, 1, vae.model, split.x, y), split.x, y)
 
 
 def _labels(vae: VAE, y: torch.Tensor | None) -> torch.Tensor | None:
@@ -257,15 +280,24 @@ def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> N
     reconstruction = vae.reconstruct(shown.x, y=_labels(vae, shown.y))
     plots.reconstructions(_array(shown.x), _array(reconstruction), folder / "reconstructions.png", limits)
     plots.training(rows, folder / "training.png")
-    z = vae.encode(test.x, y=_labels(vae, test.y))
-    if z.shape[-1] == 2:
+    if vae.latent_dim[0] == 2:
+        z = torch.cat([vae.encode(x, y=y) for x, y in _some_at_a_time(vae, test)])
         plots.latent(_array(z), None if test.y is None else _array(test.y), folder / "latent.png")
-        # the prior's quantiles: each picture stands for the same share of p(z)
-        y = None if vae.num_classes is None else 0
-        levels = torch.linspace(0.02, 0.98, 16, device=z.device)
-        first, second = vae.sample_z(10_000, y=y).quantile(levels, dim=0).unbind(-1)
-        grid = torch.stack(torch.meshgrid(first, second.flip(0), indexing="xy"), dim=-1)
-        plots.manifold(_array(vae.decode(grid.flatten(0, 1), y=y)), folder / "manifold.png", limits)
+        _draw_manifold(vae, folder / "manifold.png", limits)
+
+
+def _draw_manifold(vae: VAE, path: Path, limits: tuple[float, float]) -> None:
+    """The prior's quantiles, decoded: each picture stands for the same share of p(z). Of a discrete z all values."""
+    y, p_z = (None, "p(z)") if vae.num_classes is None else (0, "p(z | y), y = 0")
+    draws = vae.sample_z(10_000, y=y)
+    values = draws.unique(dim=0)
+    if len(values) <= draws.shape[-1]:
+        plots.manifold(_array(vae.decode(values, y=y)), path, limits, "the values of z")
+        return
+    levels = torch.linspace(0.02, 0.98, 16, device=draws.device)
+    first, second = draws.quantile(levels, dim=0).unbind(-1)
+    grid = torch.stack(torch.meshgrid(first, second.flip(0), indexing="xy"), dim=-1)
+    plots.manifold(_array(vae.decode(grid.flatten(0, 1), y=y)), path, limits, f"the quantiles of {p_z}")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

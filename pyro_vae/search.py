@@ -92,18 +92,23 @@ def task(config: DictConfig) -> None:
     _require_same_runs(study, config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
+    succeeded = bool(_finished(study))
     for _ in range(config.num_trials):
         trial = ask(study, config.sampler_seed)
+        chosen: dict[str, Any] = {}
         try:
             chosen = {key: suggest(trial, key, values) for key, values in space.items()}
             val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            if not isinstance(error, FailedRun):
+            # options that do not go together are of this trial; before the first that do, they may be of all
+            of_this_trial = isinstance(error, BadInput) and bool(chosen) and succeeded
+            if not isinstance(error, FailedRun) and not of_this_trial:
                 raise
             log.warning("warning: trial %d failed: %s", trial.number, error)
             continue
         study.tell(trial, val_elbo)
+        succeeded = True
         log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
     done = _finished(study)
     if not done:

@@ -6,10 +6,11 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import pyro
 import torch
@@ -32,11 +33,11 @@ class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
 
     A signature is the shapes, layouts, types and devices of the tensors among the arguments, and the values of the
-    others, of modules also whether they are in training mode. The first call with one runs `fn` as it is, which fills
-    the param store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro. No call
-    is made twice: the noise is that of the function as it is (but of Bernoulli draws, which inductor makes of uniform
-    ones). Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph: what is
-    updated in place, as by an optimizer, counts.
+    others, and which of the modules that run are in training mode. The first call with one runs `fn` as it is, which
+    fills the param store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro.
+    No call is made twice: the noise is that of the function as it is (but of Bernoulli draws, which inductor makes of
+    uniform ones). Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph:
+    what is updated in place, as by an optimizer, counts.
 
     What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
     its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
@@ -62,12 +63,14 @@ class Compiled:
         self.keep = keep
         self.takes_new = True
         self._graphs: dict[Hashable, _Graph | None] = {}
+        self._modules: WeakSet[nn.Module] = WeakSet()
         self._warned: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`fn(*args, **kwargs)`."""
         leaves, structure = tree_flatten((args, kwargs))
-        key = (structure, *(_signature(leaf) for leaf in leaves))
+        signature = (structure, *(_signature(leaf) for leaf in leaves))
+        key = (signature, self._modes())
         try:
             graph = self._graphs.get(key, _UNSEEN)
         except TypeError as error:  # what has no hash may change unseen
@@ -79,8 +82,11 @@ class Compiled:
             graph = self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend, self.keep)
         if graph.spent is None or graph.spent < self.after:
             started = time.perf_counter()
-            result = self.fn(*args, **kwargs)
+            with _noting(self._modules):
+                result = self.fn(*args, **kwargs)
             graph.spent = (graph.spent or 0.0) + time.perf_counter() - started
+            del self._graphs[key]
+            self._graphs[signature, self._modes()] = graph  # of modules just met, too
             return result
         try:
             return graph(leaves)
@@ -88,6 +94,9 @@ class Compiled:
             self._warn(error.__cause__)
             self._graphs[key] = None  # nor tried again
             return self.fn(*args, **kwargs)
+
+    def _modes(self) -> Hashable:
+        return frozenset(id(module) for module in self._modules if not module.training)
 
     def take_only(self, run: Callable[[], Any]) -> None:
         """Compile for the signatures of the calls that `run` makes; calls of any other run as they are henceforth."""
@@ -132,6 +141,16 @@ def _signature(value: Any) -> Hashable:
         return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
     owner = getattr(value, "__self__", value)  # of a method
     return type(value), value, owner.training if isinstance(owner, nn.Module) else None
+
+
+@contextmanager
+def _noting(modules: WeakSet[nn.Module]) -> Iterator[None]:
+    """Within, modules that run are added."""
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.add(module))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _kind(tensor: Tensor) -> Hashable:

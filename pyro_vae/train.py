@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pyro_vae import cli
+from pyro_vae.config import option
 from pyro_vae.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def task(config: DictConfig) -> None:
             vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
             report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"resume={run_dir} goes on from the last epoch's checkpoint") from None
+        raise KeyboardInterrupt(f"{option('resume', run_dir)} goes on from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)
 
 

@@ -211,10 +211,11 @@ class Trainer:
                     log.info("note: trainer.max_seconds=%s are over at epoch %d", self.max_seconds, state.epoch)
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
-                val_elbo, val_kl, bound = self.validate(mean_elbo, data)
+                val_elbo, kl_of_bound, bound = self.validate(mean_elbo, data)
                 if len(data.val) and not math.isfinite(val_elbo):
                     raise FailedRun(f"the validation ELBO is {val_elbo} at epoch {state.epoch + 1}: {self.advice}")
-                score = bound + (1 - objective.kl_weight) * val_kl
+                self.require_finite(state)
+                score = bound + (1 - objective.kl_weight) * kl_of_bound
                 optim.end_epoch(score)
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
@@ -342,6 +343,19 @@ class Trainer:
             f"{what} of epoch {state.epoch + 1}: {where}; the checkpoint of epoch {state.epoch} stays: {self.advice}"
         )
 
+    def require_finite(self, state: State) -> None:
+        """Stop before parameters that are NaN or infinite get into a checkpoint: the last step may have made them so.
+
+        Raises:
+            FailedRun: if there are any.
+        """
+        parameters = pyro.get_param_store().named_parameters()
+        if bad := [name for name, parameter in parameters if not parameter.isfinite().all()]:
+            raise FailedRun(
+                f"{bad[0]} is not finite after epoch {state.epoch + 1}; the checkpoint of epoch {state.epoch} stays: "
+                f"{self.advice}"
+            )
+
     @property
     def advice(self) -> str:
         """What to do about numbers that are not finite."""
@@ -358,7 +372,8 @@ class Trainer:
         return None
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float, float]:
-        """Validation ELBO, its KL and the objective's bound, nats per datapoint, on noise that is the same every epoch.
+        """Of the validation set, nats per datapoint, on noise that is the same every epoch: the ELBO, then what the
+        objective's bound lies below the log-likelihood, and that bound.
 
         All are NaN without a validation set.
         """
@@ -367,7 +382,7 @@ class Trainer:
             own = mean_elbo(val.x, val.y)
         (whole,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
         elbo, log_likelihood, bound = whole.tolist()
-        return elbo, log_likelihood - elbo, bound
+        return elbo, log_likelihood - bound, bound
 
 
 def reported_loss(objective: Any) -> Callable[..., tuple[Tensor, Tensor]]:

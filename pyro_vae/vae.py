@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -16,8 +15,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.data.arrays import as_numpy, bytes_of_0_and_1, unit_floats
+from pyro_vae.data.arrays import as_numpy, bytes_of_0_and_1, unit_floats, whole_numbers
 from pyro_vae.errors import BadInput, one_of, positive_int
+from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
 from pyro_vae.networks import glorot_
 from pyro_vae.noise import seeded
@@ -166,8 +166,9 @@ class VAE(nn.Module):
         layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
         classes = num_classes if conditional or concat else None
         vae = cls(data_shape, dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
-        if getattr(network, "init", "torch") == "glorot":
-            glorot_(vae, p_x)
+        init = getattr(network, "init", "torch")
+        if init != "torch":
+            glorot_(vae, p_x, alike=init == "glorot_alike")
         vae._check_supports()
         return vae
 
@@ -236,7 +237,7 @@ class VAE(nn.Module):
     def _check_supports(self) -> None:
         """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""
         # zeros may be no data of this likelihood: of what is made of them only the kind counts
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self):
             y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
             guides = [self.q_z(torch.zeros(1, *self.data_shape), y)]
             for layer in self._layers:
@@ -375,7 +376,7 @@ class VAE(nn.Module):
         if mask is None:
             observed = ~x.isnan()
         else:
-            mask = np.asarray(mask, order="C") if isinstance(mask, np.ndarray) else mask
+            mask = mask if isinstance(mask, Tensor) else np.asarray(mask, order="C")
             observed = torch.as_tensor(mask, device=x.device)
             if observed.dtype != torch.bool:
                 raise BadInput(f"mask has dtype {observed.dtype}: it must be boolean, True where x is observed")
@@ -406,21 +407,20 @@ class VAE(nn.Module):
         what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
-        if isinstance(y, np.ndarray) and y.dtype.kind in "iu":  # torch takes not all kinds of arrays, see `_tensor`
-            y = np.asarray(y, np.int64, order="C")
         try:
-            labels = torch.as_tensor(y, device=next(self.parameters()).device)
-        except (TypeError, ValueError):  # words, say
-            labels = torch.tensor(math.nan)
-        bad = labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.shape not in ((), (n,))
-        if bad or labels.min() < 0 or labels.max() >= self.num_classes:
+            labels = whole_numbers(as_numpy(y))
+        except ValueError:  # lists of several lengths
+            labels = np.full((), -1)
+        if labels.shape not in ((), (n,)) or labels.min() < 0 or labels.max() >= self.num_classes:
             raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
-        return labels.long().expand(n)
+        return torch.as_tensor(labels, device=next(self.parameters()).device).expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
         z = self._tensor(z)
         if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
             raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
+        if not z.isfinite().all():
+            raise BadInput("z holds values that are NaN or Inf")
         return z
 
     def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
@@ -430,7 +430,7 @@ class VAE(nn.Module):
         return torch.as_tensor(array, dtype=like.dtype, device=like.device)
 
     def _data(self, x: Tensor | np.ndarray, incomplete: bool = False) -> Tensor:
-        x = x if isinstance(x, Tensor) else np.asarray(x)
+        x = x if isinstance(x, Tensor) else as_numpy(x)
         if tuple(x.shape[1:]) != tuple(self.data_shape):
             raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
         if not len(x):
@@ -456,7 +456,8 @@ def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
 
 @torch.no_grad()
 def _num_features(network: nn.Module, *inputs: Tensor) -> int:
-    return int(network(*inputs).shape[-1])
+    with eval_mode(network):  # of one row there are no statistics
+        return int(network(*inputs).shape[-1])
 
 
 def _is_discrete(distribution: Any) -> bool:

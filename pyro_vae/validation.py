@@ -10,15 +10,18 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.eval_mode import eval_mode
 from pyro_vae.marginal.weights import slices
 from pyro_vae.noise import fork_rng
-from pyro_vae.objectives import Renyi, Trace_ELBO
+from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.tracing import Compiled
 from pyro_vae.vae import VAE
 
 
 class MeanELBO:
     """ELBO of data, its log-likelihood part, and the bound of an objective: three numbers, nats per datapoint.
+
+    The first two know no density of a point, the bound does: log p(x, z) of a maximum a posteriori z.
 
     Args:
         vae: whose.
@@ -36,7 +39,7 @@ class MeanELBO:
         """Of x `[N, *data_shape]`, y `[N]`; NaN of no data."""
         if not len(x):
             return math.nan, math.nan, math.nan
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self.vae):
             total: Any = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
         elbo, log_likelihood, bound = (total / len(x)).tolist()
         return elbo, log_likelihood, bound
@@ -51,5 +54,4 @@ class MeanELBO:
 
     def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
         loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
-        bound = -loss if isinstance(self.objective, Renyi) else self.objective.elbo  # in which a point has no density
-        return torch.stack([self.objective.elbo, self.objective.log_likelihood, bound]).double()
+        return torch.stack([self.objective.elbo, self.objective.log_likelihood, -loss]).double()

@@ -18,7 +18,7 @@ from pyro_vae.data.split import stored
 from pyro_vae.errors import BadInput, one_line
 
 LOOKED_AT = 100
-"""Rows by which bytes of 0 and 1 are told from grey values."""
+"""Rows on disk by which bytes of 0 and 1 are told from grey values."""
 
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
@@ -40,6 +40,8 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
             "data.path is missing: give data.path=FILE.npy or FILE.npz "
             "(for a run that fit() made of an array in memory, use vae.log_prob)"
         )
+    # names may look like numbers
+    key, label_key = (None if name is None else str(name) for name in (key, label_key))
     y = None if label_key is None else _read(path, label_key, "label_key")
     x = _read(path, key, labels=label_key)
     name = f"data.path={path}" + (f", data.key={key}" if key else "")
@@ -62,19 +64,21 @@ def _read(path: str, key: str | None, option: str = "key", labels: str | None = 
             others = [name for name in loaded.files if name != labels]
             if key is None and len(others) == 1:
                 key = others[0]
-            if key is None and others:
-                raise BadInput(f"{path} holds {len(others)} arrays: give data.key=NAME, one of {', '.join(others)}")
+            if key is None:
+                which = f": give data.key=NAME, one of {', '.join(others)}" if others else f" beside {labels}"
+                raise BadInput(f"{path} holds {len(others)} arrays{which}")
             if key not in loaded.files:
                 raise BadInput(f"data.{option}={key} is no entry of {path}: choose one of {', '.join(loaded.files)}")
-            _refuse_bomb(file, str(key))
+            _refuse_bomb(file, key)
             entry: np.ndarray = loaded[key]
             return entry
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         reason = "text, or Python objects" if "allow_pickle" in str(error) else one_line(error)
+        entry_of = "" if key is None else f", data.{option}={key}"
         raise BadInput(
-            f"data.path={path} is no readable .npy or .npz file ({reason}): write one of numbers "
+            f"data.path={path}{entry_of} is no readable .npy or .npz file ({reason}): write one of numbers "
             "by numpy.save; numpy.loadtxt reads them from text"
         ) from error
 
@@ -130,7 +134,10 @@ def from_array(
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
-    if line := bytes_of_0_and_1(values[:LOOKED_AT], name):
+    looked_at = values
+    if isinstance(values, np.memmap):  # rows from all over it: those of a class may come first
+        looked_at = values[np.linspace(0, len(values) - 1, LOOKED_AT).astype(int)]
+    if line := bytes_of_0_and_1(looked_at, name):
         raise BadInput(line)
     labels = None if y is None else _labels(as_numpy(y), len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
@@ -146,11 +153,19 @@ def from_array(
 def _labels(y: np.ndarray, n: int, name: str) -> Tensor:
     if y.shape != (n,):
         raise BadInput(f"{name} has shape {list(y.shape)}: it must hold a label for each of {n} datapoints, [{n}]")
-    with np.errstate(invalid="ignore"):  # NaN and Inf become what they do not equal
-        labels = y.astype(np.int64) if y.dtype.kind in "biuf" else np.full(n, -1)
-    if (labels < 0).any() or (labels != y).any():
+    labels = whole_numbers(y)
+    if (labels < 0).any():
         raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0 on")
     return torch.from_numpy(labels)
+
+
+def whole_numbers(y: np.ndarray) -> np.ndarray:
+    """y as int64; −1 where it is no whole number: how data sets and `VAE` read labels."""
+    if y.dtype.kind not in "biuf":
+        return np.full(y.shape, -1)
+    with np.errstate(invalid="ignore"):  # NaN and Inf become what they do not equal
+        whole = y.astype(np.int64)
+    return np.where(whole == y, whole, -1)
 
 
 def physical_memory() -> float:
@@ -159,10 +174,12 @@ def physical_memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else math.inf
 
 
-def as_numpy(x: np.ndarray | Tensor) -> np.ndarray:
-    """The array, or the tensor's, on the CPU."""
+def as_numpy(x: Any) -> np.ndarray:
+    """The array, or the tensor's, on the CPU; NaN where it is masked."""
     if isinstance(x, Tensor):
         return (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
+    if np.ma.is_masked(x) and x.dtype.kind in "biuf":
+        return np.where(np.ma.getmaskarray(x), np.float32(np.nan), unit_floats(np.asarray(x)))
     return np.asarray(x)
 
 

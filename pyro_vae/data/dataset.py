@@ -235,10 +235,11 @@ def three_ways(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
+        by_class = order[y[order].argsort(stable=True)]
+        members = y.unique(return_counts=True)[1]
+        place = torch.arange(n) - (members.cumsum(0) - members).repeat_interleave(members)  # within its class
         rank = torch.empty(n, dtype=torch.double)
-        for label in y.unique():
-            members = order[y[order] == label]
-            rank[members] = (torch.arange(len(members), dtype=torch.double) + 0.5) / len(members)
+        rank[by_class] = (place.double() + 0.5) / members.repeat_interleave(members)
         order = order[rank[order].argsort(stable=True)]
     train, val_index, test_index = order.split([n - sum(sizes.values()), sizes["val"], sizes["test"]])
     return train, val_index, test_index

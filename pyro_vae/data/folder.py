@@ -34,7 +34,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
         if not Path(root).is_dir():
             raise BadInput(f"data.root={root}: no such folder")
         try:
-            self.folder = vision.datasets.ImageFolder(root)
+            self.folder = vision.datasets.ImageFolder(root, loader=_as_shown)
         except FileNotFoundError as error:
             raise BadInput(f"data.root={root} should hold images as CLASS/NAME.png: {one_line(error)}") from error
         transforms = vision.transforms
@@ -66,6 +66,16 @@ class Images(torch.utils.data.Dataset[Tensor]):
         return torch.stack(images)
 
 
+def _as_shown(path: str) -> Any:
+    """The image as viewers show it: turned as its camera says, in colours of 8 bits."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        if image.mode == "F" or image.mode.startswith("I"):  # which PIL would cut off at 255
+            raise ValueError(f"pixels of mode {image.mode}, of more than 8 bits: convert them, or take data=array")
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
 def image_folder(
     root: str | None,
     size: int = 64,
@@ -89,7 +99,7 @@ def image_folder(
         test_fraction: share of the test set.
         split_seed: seed of the random split, stratified by class.
         max_held_out: at most so many images for validation, and as many for testing: they are kept in memory.
-        num_workers: processes that read ahead; 0: none; `auto`: as many as there are cores, at most 4.
+        num_workers: processes that read ahead; 0: none; `auto`: as many as there are cores for this one, at most 4.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
@@ -104,5 +114,10 @@ def image_folder(
     images = Images(root, size, channels)
     y = torch.tensor(images.folder.targets)
     parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
-    workers = min(4, os.cpu_count() or 1) if num_workers == "auto" else int(num_workers)
+    workers = min(4, _num_cores()) if num_workers == "auto" else int(num_workers)
     return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)
+
+
+def _num_cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -54,4 +54,5 @@ def not_finite(x: np.ndarray, name: str) -> str | None:
     if x.dtype == np.uint8 or np.isfinite(x).all():
         return None
     num_bad = int((~np.isfinite(x)).sum())
-    return f"{name} holds {num_bad} values that are NaN or Inf: drop or impute those datapoints"
+    finite = " (or too large for float32: rescale them)" if np.isinf(x).any() else ""
+    return f"{name} holds {num_bad} values that are NaN or Inf{finite}: drop or impute those datapoints"

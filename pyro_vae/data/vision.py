@@ -103,7 +103,14 @@ def _md5(content: bytes) -> str:
 
 
 def _idx(
-    cls_name: str, name: str, root: str, num_val: int, split_seed: int, verify: bool, kwargs: dict[str, Any]
+    cls_name: str,
+    name: str,
+    root: str,
+    num_val: int,
+    split_seed: int,
+    verify: bool,
+    kwargs: dict[str, Any],
+    num_train: int | None = None,
 ) -> Dataset:
     """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
     cls = getattr(torchvision().datasets, cls_name)
@@ -116,8 +123,11 @@ def _idx(
         return train, test
 
     files = "the unpacked {train,t10k}-{images-idx3,labels-idx1}-ubyte"
-    train, test = _load(name, make, Path(root) / cls_name / "raw", files)
-    return Dataset(*_hold_out(train, num_val, split_seed), test, **kwargs)
+    whole_train, test = _load(name, make, Path(root) / cls_name / "raw", files)
+    train, val = _hold_out(whole_train, num_val, split_seed)
+    if num_train is not None and not 1 <= whole("data.num_train", num_train) <= len(train):
+        raise BadInput(f"data.num_train={num_train} must lie between 1 and {len(train)}")
+    return Dataset(train.first(num_train), val, test, **kwargs)
 
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
@@ -128,7 +138,14 @@ def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split
     return train.at(order[num_val:].sort().values), train.at(order[:num_val])
 
 
-def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:
+def mnist(
+    root: str = "data",
+    num_val: int = 5000,
+    split_seed: int = 0,
+    verify: bool = True,
+    num_train: int | None = None,
+    **kwargs: Any,
+) -> Dataset:
     """MNIST: 55,000/5,000/10,000 digits `[1, 28, 28]` in [0, 1].
 
     Args:
@@ -136,12 +153,13 @@ def mnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: 
         num_val: how many of the training images to validate on; 0: none, all are trained on.
         split_seed: seed of that choice.
         verify: compare the files' checksums with the published ones.
+        num_train: train on the first so many of the others, in the order of the files; None: on all.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
         BadInput: if the files are not there and cannot be downloaded or are damaged, or torchvision cannot be imported.
     """
-    return _idx("MNIST", "mnist", root, num_val, split_seed, verify, kwargs)
+    return _idx("MNIST", "mnist", root, num_val, split_seed, verify, kwargs, num_train)
 
 
 def fashion_mnist(

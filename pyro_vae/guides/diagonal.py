@@ -7,6 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.networks import Heads
 
 
 class Diagonal(nn.Module):
@@ -19,7 +20,7 @@ class Diagonal(nn.Module):
 
     def __init__(self, num_features: int, latent_dim: int) -> None:
         super().__init__()
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
