@@ -92,7 +92,7 @@ def task(config: DictConfig) -> None:
     _require_same_runs(study, config)
     folder = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
-    succeeded = bool(_finished(study))
+    reason: Exception | None = None
     for _ in range(config.num_trials):
         trial = ask(study, config.sampler_seed)
         chosen: dict[str, Any] = {}
@@ -101,18 +101,16 @@ def task(config: DictConfig) -> None:
             val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            # options that do not go together are of this trial; before the first that do, they may be of all
-            of_this_trial = isinstance(error, BadInput) and bool(chosen) and succeeded
-            if not isinstance(error, FailedRun) and not of_this_trial:
+            if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
                 raise
+            reason = error  # options that do not go together, say: others may
             log.warning("warning: trial %d failed: %s", trial.number, error)
             continue
         study.tell(trial, val_elbo)
-        succeeded = True
         log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
     done = _finished(study)
     if not done:
-        raise FailedRun("every trial has failed")
+        raise reason or FailedRun("every trial has failed")
     best = study.best_trial
     plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)

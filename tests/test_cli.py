@@ -1,9 +1,12 @@
+import shlex
+
 import hydra
 import pytest
 from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pyro_vae import cli
-from pyro_vae.config import CONFIG_DIR
+from pyro_vae.config import CONFIG_DIR, option
 from pyro_vae.errors import BadInput, one_line
 
 
@@ -66,3 +69,12 @@ def test_help_of_evaluate_lists_its_options_alone(command):
 def test_hydras_own_flags_work(command):
     out = command("train", "--cfg", "job", "latent_dim=7").out
     assert "latent_dim: 7" in out
+
+
+def test_what_is_to_be_pasted_is_quoted_for_the_shell_and_for_hydra(tmp_path):
+    for name in ("plain-1.0_x", "a b=ö", "it's"):
+        pasted = shlex.split(f"train {option('resume', tmp_path / name)} seed=1")
+        assert len(pasted) == 3
+        override = OverridesParser.create().parse_override(pasted[1].replace("resume=", "hydra.run.dir="))
+        assert override.value() == str(tmp_path / name)
+    assert option("resume", "outputs/a_b-1/2026-11-21_10-00-00") == "resume=outputs/a_b-1/2026-11-21_10-00-00"

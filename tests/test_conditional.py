@@ -185,3 +185,10 @@ def test_priors_that_know_no_label_train_as_before(command, tmp_path):
     assert outcome.code == 2
     assert "prior=class_conditional" in outcome.err
     assert Mixture(2)(torch.tensor([0]), None).batch_shape == ()
+
+
+@pytest.mark.parametrize("y", [[True, False, True], np.array([1.0, 0.0, 1.0]), np.array([1, 0, 1], np.uint8)])
+def test_labels_are_what_they_are_to_data_sets(y):
+    vae = VAE.build([4], 2, MLP([8]), StandardNormal, Gaussian, Diagonal, conditioning="concat", num_classes=2)
+    x = torch.rand(3, 4)
+    assert torch.equal(vae.encode(x, y=y), vae.encode(x, y=torch.tensor([1, 0, 1])))

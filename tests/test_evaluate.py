@@ -231,3 +231,19 @@ def test_data_that_have_gone(command, small_data, tmp_path):
     assert command("train", *SMALL, small_data, f"hydra.run.dir={small_run}").code == 0
     (tmp_path / "binary.npy").unlink()
     one_error_line(command("evaluate", f"run={small_run}"), "binary.npy", "no such file")
+
+
+def test_analyses_of_other_datapoints_are_kept(command, small_run):
+    folder = small_run / "evaluations"
+    analyse = partial(command, "evaluate", f"run={small_run}", "estimator.num_samples=20", "analysis=all")
+    assert analyse("num_data=12").code == 0
+    before = {name: (folder / name).read_bytes() for name in ("gaps.json", "gaps.png", "surgery.json")}
+    outcome = analyse("split=val", "num_data=10")
+    assert outcome.code == 0, outcome.err
+    for name, content in before.items():
+        assert (folder / "test-12" / name).read_bytes() == content
+    assert set(json.loads((folder / "gaps.json").read_text())) == {"train", "val"}
+    assert analyse("split=val", "num_data=10").code == 0  # the same again replaces itself
+    assert [d.name for d in folder.iterdir() if d.is_dir()] == ["test-12"]
+    assert analyse("split=val", "num_data=10", "estimator.num_samples=30").code == 0
+    assert [p.name for p in (folder / "val-10").iterdir() if p.suffix == ".json"] == ["gaps.json"]  # of no estimator

@@ -170,3 +170,38 @@ def test_package_names_are_listed_and_others_are_refused():
     assert set(dir(pyro_vae)) >= {"VAE", "BadInput", "fit", "load"}
     with pytest.raises(AttributeError, match="banana"):
         pyro_vae.banana  # noqa: B018
+
+
+@pytest.mark.parametrize("session", [torch.no_grad, torch.inference_mode, "double"])
+def test_fit_does_not_depend_on_the_callers_session(x, session, tmp_path):
+    """Within `torch.inference_mode()` nothing can be learnt, with another default type nothing fits together."""
+    expected = pyro_vae.fit(x, **QUICK).state_dict()
+    if session == "double":
+        torch.set_default_dtype(torch.float64)
+        try:
+            vae = pyro_vae.fit(x, **QUICK)
+            assert torch.get_default_dtype() == torch.float64
+        finally:
+            torch.set_default_dtype(torch.float32)
+    else:
+        with session():
+            vae = pyro_vae.fit(x, **QUICK)
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_fit_takes_several_layers_as_a_tuple_and_says_what_it_does_not_take(x, tmp_path):
+    assert pyro_vae.fit(x, **{**QUICK, "latent_dim": (3, 2)}).latent_dim == (3, 2)
+    with pytest.raises(BadInput, match=r'overrides="network=conv" must be a list of options: \["network=conv"\]'):
+        pyro_vae.fit(x, **{**QUICK, "overrides": "network=conv"})
+
+
+def test_a_damaged_best_checkpoint_is_noticed_when_a_run_goes_on(command, small_run, caplog):
+    best = small_run / "checkpoints" / "best.pt"
+    best.write_bytes(best.read_bytes()[:-100])
+    outcome = command("train", f"resume={small_run}", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert "best.pt is damaged" in outcome.out
+    assert "the best epoch is lost, the next takes its place" in outcome.out
+    assert pyro_vae.load(small_run).sample(2).shape[0] == 2
+    assert checkpoint.load(best)["state"]["best_epoch"] == 3

@@ -1,5 +1,6 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,3 +68,28 @@ def test_glorot_with_a_likelihood_that_does_not_say_and_with_torchs_start():
 def test_refuses_bad_settings(make, message):
     with pytest.raises(BadInput, match=message):
         make()
+
+
+def test_images_with_their_channels_last_are_refused():
+    with pytest.raises(BadInput, match=r"\[12, 16, 3\], channels last: give x.transpose\(0, 3, 1, 2\)"):
+        Conv([4]).encoder([12, 16, 3])
+    for shape in ([3, 12, 16], [3, 12, 4], [2, 4, 4], [8, 8]):
+        Conv([4]).encoder(shape)
+
+
+def test_glorot_alike_is_the_start_of_the_authors_code():
+    """Each matrix `[n_in, n_out]` is drawn by a generator of the same seed, for mean and log scale apart."""
+    vae = VAE.build([4, 5], 3, MLP([30, 20], init="glorot_alike"), StandardNormal, Bernoulli, Diagonal)
+
+    def drawn(n_in, n_out):
+        scale = np.sqrt(6.0 / (n_in + n_out))
+        return torch.tensor(np.random.RandomState(123).uniform(-scale, scale, (n_in, n_out)).T, dtype=torch.float32)
+
+    head = vae.posterior.loc_log_scale
+    assert torch.equal(head.weight, torch.cat([drawn(20, 3), drawn(20, 3)]))
+    assert not head.bias.any()
+    assert torch.equal(vae.encoder[1].weight, drawn(20, 30))
+    assert torch.equal(vae.decoder[-2].weight, drawn(30, 20))
+    x = (torch.rand(50, 4, 5) < 0.3).float()
+    vae.initialize(x)
+    torch.testing.assert_close(vae.decode(torch.zeros(3)), x.mean(0).clamp(0.001, 0.999))

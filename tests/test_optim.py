@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from pyro.infer import SVI
 from pyro.optim import PyroOptim
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
 
 from pyro_vae.config import compose
 from pyro_vae.errors import BadInput
@@ -178,3 +179,42 @@ def test_fused_adam_takes_a_closure():
         return loss
 
     assert [optim.step(closure).item() for _ in range(2)] == pytest.approx([2.0, 0.5])
+
+
+def test_a_first_square_above_0_is_that_of_the_authors_adam():
+    """Burda, Grosse & Salakhutdinov's code, optimizers.py, which takes sums of n gradients where ours are means."""
+    n, beta_1, beta_2, lr, eps = 20, 0.99, 0.999, 0.01, 1e-4
+    p = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optim = FusedAdam([p], lr=lr, betas=(beta_1, beta_2), eps=0.0, first_square=1 / n**2)
+    theirs, first, second = torch.zeros(5).double(), torch.zeros(5).double(), torch.ones(5).double()
+    for t in range(1, 30):
+        p.grad = torch.randn(5, dtype=torch.float64) * 10.0 ** torch.arange(-4, 1)
+        gradient = -n * p.grad  # they ascend
+        first = beta_1 * first + (1 - beta_1) * gradient
+        second = beta_2 * second + (1 - beta_2) * gradient**2
+        alpha = lr * (1 - beta_2**t) ** 0.5 / (1 - beta_1**t)
+        theirs += alpha * first / (second.sqrt() + eps)
+        optim.step()
+    torch.testing.assert_close(
+        p.detach(), theirs, rtol=1.1e-4, atol=0
+    )  # but for their eps, beside a root of 0.98 or more
+    with pytest.raises(BadInput, match="optimizer.first_square=-1 must be at least 0"):
+        FusedAdam([p], first_square=-1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (partial(ReduceLROnPlateau, patience="abc"), "scheduler.patience=abc"),
+        (partial(ReduceLROnPlateau, patience=-1), "scheduler.patience=-1"),
+        (partial(ReduceLROnPlateau, threshold="abc"), "scheduler.threshold=abc"),
+        (partial(ExponentialLR, gamma=-1), "scheduler.gamma=-1"),
+        (partial(MultiStepLR, milestones=[0.5, 2.5], gamma=0.1), "scheduler.milestones=0.5"),
+        (partial(StepLR, step_size=1.5), "scheduler.step_size=1.5"),
+        (partial(StepLR, step_size=0), "scheduler.step_size=0"),
+        (partial(ConstantLR, total_iters="abc"), "scheduler.total_iters=abc"),
+    ],
+)
+def test_schedules_that_torch_takes_and_does_not_do_are_refused(schedule, message):
+    with pytest.raises(BadInput, match=message):
+        JointOptim(partial(torch.optim.Adam, lr=0.1), schedule)

@@ -5,8 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from conftest import every
 from test_train import one_error_line
+
+from pyro_vae import experiment, plots, report
+from pyro_vae.config import compose
+from pyro_vae.data import Split
 
 SHORT = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run"]
 
@@ -88,3 +93,24 @@ def test_a_discrete_latent_is_no_matter_for_refined(command, tmp_path):
     np.save("x.npy", np.random.default_rng(0).random((60, 4)))
     discrete = ["prior=categorical", "guide=enumerated", "objective=trace_elbo", "data=array", "data.path=x.npy"]
     one_error_line(command("train", *discrete, "likelihood=gaussian", "latent_dim=3"), "discrete", "importance")
+
+
+@pytest.mark.parametrize(
+    ("options", "over"),
+    [
+        (["prior=categorical", "guide=categorical", "objective=score_function"], "the values of z"),
+        (["prior=class_conditional", "conditioning=prior"], "the quantiles of p(z | y), y = 0"),
+        ([], "the quantiles of p(z)"),
+    ],
+)
+def test_the_manifold_is_of_latents_that_the_prior_gives(options, over, tmp_path, monkeypatch):
+    config = compose(["latent_dim=2", "network.hidden=[8]", *options])
+    vae = experiment.build_vae(config, [6], num_classes=3)
+    drawn = {}
+    monkeypatch.setattr(plots, "manifold", lambda x, path, limits, over: drawn.update(x=x, over=over))
+    x, y = torch.rand(9, 6).round(), torch.arange(9) % 3
+    report.draw(vae, Split(x, y), [], tmp_path)
+    assert drawn["over"] == over
+    if over == "the values of z":
+        np.testing.assert_allclose(drawn["x"], vae.decode(torch.eye(2).flip(0)), rtol=1e-6)
+    assert (tmp_path / "latent.png").is_file()

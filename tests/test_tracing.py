@@ -586,3 +586,30 @@ def test_parameters_are_parameters(name):
     loss = make("objective", name, num_particles=3).differentiable_loss
     _, parameters, _ = with_gradients(loss)(vae.model, vae.guide, X, Y)
     assert {id(p) for p in parameters} <= {id(p) for p in vae.parameters()}
+
+
+@pytest.mark.usefixtures("as_traced")
+def test_modules_that_a_program_finds_elsewhere_may_change_their_mode():
+    """As `pyro.module` and plain functions have it: `encoder.eval()` is no argument of theirs."""
+    dropout, once = nn.Dropout(0.5), nn.Dropout(0.5).eval()
+    fast = Compiled(lambda x: once(dropout(x)))
+    x = torch.ones(200)
+    for _ in range(2):
+        for training in (True, True, True, False, False, False):
+            dropout.train(training)
+            with no_fallback():
+                assert (fast(x) == 0).any() == training
+    assert fast.num_graphs == 2
+    once.train()
+    dropout.eval()
+    assert (fast(x) == 0).any()
+
+
+@pytest.mark.usefixtures("as_traced")
+def test_modes_are_known_after_the_first_call():
+    module, counted = nn.Dropout(0.5).eval(), Counted(lambda x: module(x))
+    fast = Compiled(counted)
+    fast.take_only(lambda: fast(torch.ones(3)))
+    for _ in range(3):
+        assert (fast(torch.ones(3)) == 1).all()
+    assert counted.calls == 2  # as it is, and traced

@@ -6,14 +6,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.guides import Diagonal, Point
+from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.networks import MLP
+from pyro_vae.noise import seeded
 from pyro_vae.nonfinite import offending_site
 from pyro_vae.objectives import IWAE, BetaVAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
+from pyro_vae.priors import StandardNormal
 from pyro_vae.trainer import State, Trainer, torch_device
+from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
 
 
@@ -395,3 +402,58 @@ def test_an_epoch_of_exactly_as_many_steps_as_are_reported_at_once(small_vae, da
     monkeypatch.setattr("pyro_vae.trainer.REPORT_EVERY", 2)
     rows, _ = fit(small_vae, data, max_epochs=1)  # 4 steps
     assert rows[0][0]["step"] == 4
+
+
+def test_map_estimation_is_judged_by_log_p_x_z(data):
+    """Of a point the log-likelihood alone rises while log p(z) falls: what is trained is their sum."""
+    vae = VAE.build([6], 2, MLP([16]), StandardNormal, Bernoulli, Point).double()
+    x = data.val.x
+    with torch.no_grad():
+        z = vae.encode(x)
+        log_joint = vae.log_joint(x, None, z.unsqueeze(0)).mean().item()
+        log_likelihood = vae.p_x(z).log_prob(x).mean().item()
+    elbo, of_points, bound = MeanELBO(vae)(x)
+    assert elbo == of_points == pytest.approx(log_likelihood)  # as metrics.csv has it
+    assert bound == pytest.approx(log_joint)
+    for weight, score in ((1.0, log_joint), (0.0, log_likelihood)):
+        optim = JointOptim(partial(torch.optim.SGD, lr=0.0))
+        state = State()
+        Trainer(batch_size=20, max_epochs=1).fit(vae, data, BetaVAE(weight), optim, state, lambda row, best: None)
+        assert state.best_elbo == pytest.approx(score)
+
+
+@pytest.mark.usefixtures("as_traced")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_validation_is_of_the_model_as_it_will_be_used(data, compiled):
+    """Without dropout; and batch norm learns nothing from what is held out."""
+    vae = VAE.build([6], 2, MLP([16]), StandardNormal, Bernoulli, Diagonal).double()
+    norm = nn.BatchNorm1d(6).double()
+    vae.encoder = nn.Sequential(norm, nn.Dropout(0.5), vae.encoder)
+    frozen = vae.decoder.eval()
+    rows, state = fit(vae, data, max_epochs=2, compile=compiled)
+    assert norm.num_batches_tracked == 2 * 4  # 70 datapoints in batches of 20
+    assert vae.encoder.training
+    assert not frozen.training
+    vae.eval()
+    with seeded(0, data.val.x):
+        assert rows[-1][0]["val/elbo"] == pytest.approx(MeanELBO(vae, Trace_ELBO(5))(data.val.x)[0])
+    assert state.epoch == 2
+
+
+class Root(nn.Module):
+    """Whose gradient at zero is infinite, where its value is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = nn.Parameter(torch.zeros((), dtype=torch.double))
+
+    def forward(self, x):
+        return x + self.at.abs().sqrt()
+
+
+def test_parameters_that_are_no_numbers_get_into_no_checkpoint(small_vae, data):
+    """Without a validation set nobody else looks at what the last step of an epoch has made."""
+    small_vae.encoder.append(Root())
+    data = Dataset(data.train, data.val.first(1).map(lambda x: x[:0]), data.test)
+    with pytest.raises(FailedRun, match=r"is not finite after epoch 1; the checkpoint of epoch 0 stays: try a smaller"):
+        fit(small_vae, data, max_epochs=1, batch_size=70, compile=False)

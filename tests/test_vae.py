@@ -235,3 +235,34 @@ def test_the_programs_serve_pyros_own_inference(ppca):
 def test_build_refuses_latent_dim_zero():
     with pytest.raises(BadInput, match="latent_dim=0"):
         VAE.build([6], 0, MLP([16]), StandardNormal, Bernoulli, Diagonal)
+
+
+def test_masked_arrays_and_masks_of_lists(small_vae):
+    vae = small_vae.float()
+    x = np.ma.masked_array(np.ones((3, 6), np.float32), mask=np.eye(3, 6, dtype=bool))
+    with pytest.raises(BadInput, match="NaN"):
+        vae.encode(x)
+    filled = vae.impute(x, num_samples=50)
+    assert filled.shape == (50, 3, 6)
+    observed = torch.from_numpy(~x.mask)
+    assert (filled[:, observed] == 1).all()
+    assert filled[:, ~observed].std() > 0
+    assert (vae.impute(x.data, mask=(~x.mask).tolist(), num_samples=3)[:, observed] == 1).all()
+
+
+def test_latents_that_are_no_numbers_are_refused(small_vae):
+    with pytest.raises(BadInput, match="z holds values that are NaN or Inf"):
+        small_vae.decode([0.0, float("nan")])
+
+
+class WithBatchNorm(MLP):
+    """An MLP whose encoder has statistics of its own."""
+
+    def encoder(self, data_shape, context_dim=0):
+        return torch.nn.Sequential(*super().encoder(data_shape, context_dim), torch.nn.BatchNorm1d(16))
+
+
+def test_networks_with_batch_norm_are_built_as_they_came():
+    vae = VAE.build([6], 2, WithBatchNorm([16]), StandardNormal, Bernoulli, Diagonal)
+    assert all(part.training for part in vae.modules())
+    assert vae.encoder[-1].num_batches_tracked == 0

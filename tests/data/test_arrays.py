@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from pyro_vae.data import array, from_array
+from pyro_vae.data.arrays import as_numpy
 from pyro_vae.errors import BadInput
 
 X = np.arange(200, dtype=np.float32).reshape(50, 2, 2) / 200
@@ -146,3 +147,27 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     with pytest.raises(BadInput):
         array(str(tmp_path / "x.npy"))
     assert not (tmp_path / "owned").exists()
+
+
+def test_masked_values_are_missing():
+    x = np.ma.masked_array(np.full((50, 3), 255, np.uint8), mask=np.arange(150).reshape(50, 3) == 4)
+    with pytest.raises(BadInput, match="x holds 1 values that are NaN or Inf"):
+        from_array(x)
+    known = as_numpy(x)
+    assert np.isnan(known[1, 1])
+    assert (np.delete(known.flatten(), 4) == 1).all()  # as bytes are, divided by 255
+    assert set(everything(from_array(np.ma.masked_array(X > 0.5, mask=False)))) == {0.0, 1.0}
+
+
+def test_what_is_too_large_for_float32_is_called_that():
+    with pytest.raises(BadInput, match=r"100 values that are NaN or Inf \(or too large for float32: rescale them\)"):
+        from_array(np.full((50, 2), 1e300))
+
+
+def test_names_that_look_like_numbers(tmp_path):
+    np.savez(tmp_path / "x.npz", **{"0": X, "1": np.arange(50) % 2})
+    data = array(str(tmp_path / "x.npz"), key=0, label_key=1)
+    assert data.num_classes == 2
+    np.savez(tmp_path / "y.npz", y=np.arange(50) % 2)
+    with pytest.raises(BadInput, match="y.npz holds 0 arrays beside y"):
+        array(str(tmp_path / "y.npz"), label_key="y")

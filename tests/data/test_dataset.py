@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyro_vae.data.dataset import Dataset, Split, bernoulli, three_way_split, thresholds
+from pyro_vae.data.dataset import Dataset, Split, bernoulli, three_way_split, three_ways, thresholds
 from pyro_vae.errors import BadInput
 
 
@@ -207,3 +207,18 @@ def test_bernoulli_is_exact_to_a_65536th():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "random_", lambda self, *limits: self.copy_(every))
             assert bernoulli(thresholds(torch.full((65536,), p, dtype=torch.float64))).mean() == share
+
+
+def test_splits_are_stratified_as_a_loop_over_the_classes_would():
+    y = torch.tensor([5, 5, 0, 2, 2, 2, 9, 0, 5, 2] * 13)[torch.randperm(130)]
+    n = len(y)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(4)).tolist()
+    members = {label: [i for i in order if y[i] == label] for label in set(y.tolist())}
+    rank = {i: (k + 0.5) / len(of) for of in members.values() for k, i in enumerate(of)}
+    expected = sorted(order, key=rank.__getitem__)  # stable
+    assert torch.cat(three_ways(n, y, 0.2, 0.1, seed=4)).tolist() == expected
+
+
+def test_as_many_classes_as_datapoints_are_quickly_stratified():
+    train, val, test = three_ways(200_000, torch.arange(200_000), 0.1, 0.1, seed=0)  # a loop would take an hour
+    assert (len(train), len(val), len(test)) == (160_000, 20_000, 20_000)

@@ -239,3 +239,37 @@ def test_bad_folders_and_options(folder, tmp_path):
     ]:
         with pytest.raises(BadInput, match=message):
             image_folder(root if root is None else str(root), **options)
+
+
+@pytest.mark.parametrize("kind", ["I;16", "F"])
+def test_images_of_more_than_8_bits_are_refused(kind, tmp_path):
+    """PIL would cut their values off at 255: white, or black."""
+    (tmp_path / "a").mkdir()
+    pixels = rng.uniform(0, 1, (10, 20, 20))
+    for i, x in enumerate(pixels):
+        x = (65535 * x).astype(np.uint16) if kind == "I;16" else x.astype(np.float32)
+        Image.fromarray(x).save(tmp_path / "a" / f"{i}.{'png' if kind == 'I;16' else 'tiff'}")
+    with pytest.raises(BadInput, match=f"pixels of mode {kind}, of more than 8 bits"):
+        image_folder(str(tmp_path), size=8, channels=1, num_workers=0)
+
+
+def test_photographs_are_turned_as_their_camera_says(tmp_path):
+    (tmp_path / "a").mkdir()
+    x = np.zeros((20, 20), np.uint8)
+    x[:10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    for i in range(10):
+        Image.fromarray(x).save(tmp_path / "a" / f"{i}.jpg", exif=exif)
+    shown = image_folder(str(tmp_path), size=20, channels=1, num_workers=0).test.x
+    assert shown[:, :, :9].max() < 0.05
+    assert shown[:, :, 11:].min() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_bytes_of_0_and_1_are_noticed_where_those_of_0_come_first(kind, tmp_path):
+    x = np.zeros((300, 5), np.uint8)
+    x[150:] = 1
+    np.save(tmp_path / "x.npy", x) if kind == "npy" else np.savez(tmp_path / "x.npz", x=x)
+    with pytest.raises(BadInput, match="bytes of 0 and 1"):
+        array(str(tmp_path / f"x.{kind}"))

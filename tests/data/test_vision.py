@@ -105,6 +105,12 @@ def test_num_val_out_of_range(tmp_path, no_network):
     for num_val in (30, -1, 1.5, True):
         with pytest.raises(BadInput, match=f"data.num_val={num_val}"):
             data.mnist(root=str(tmp_path), num_val=num_val, verify=False)
+    for num_train in (26, 0, 1.5):
+        with pytest.raises(BadInput, match=f"data.num_train={num_train}"):
+            data.mnist(root=str(tmp_path), num_val=5, verify=False, num_train=num_train)
+    few, all_ = (data.mnist(root=str(tmp_path), num_val=5, verify=False, num_train=n) for n in (4, None))
+    assert torch.equal(few.train.x, all_.train.x[:4])
+    assert torch.equal(few.val.x, all_.val.x)
 
 
 def test_all_may_be_trained_on(tmp_path, no_network):
