@@ -101,6 +101,8 @@ def shortened(line, run):
         data = ["data.root=data", "data.verify=false", f"data.num_val={0 if 'iwae_table1' in line else 5}"]
     else:
         data = [] if re.search(r"\bdata[=.]", line) else DATA
+    if "as_coded" in line:
+        data.append("data.num_train=20")
     network = [] if "network=conv" in line else NETWORK
     return name, [*kept, *data, *network, *QUICK, *(["num_trials=2"] if name == "search" else [])]
 
