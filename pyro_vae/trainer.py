@@ -408,7 +408,7 @@ def torch_device(name: str) -> torch.device:
         name = f"cuda:{launched.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(str(name))
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # which `meta` does not hold
     except (RuntimeError, AssertionError) as error:
         raise BadInput(
             f"device={name} is not available here: take cpu or auto, and a process for each GPU at most"

@@ -121,6 +121,8 @@ def test_load_refuses_weights_that_do_not_fit(small_run):
 
 
 def test_load_names_a_device_that_is_not_there(small_run):
+    with pytest.raises(BadInput, match="device=meta is not available here"):
+        pyro_vae.load(small_run, device="meta")
     with pytest.raises(BadInput, match="device=gpu is not available here"):
         pyro_vae.load(small_run, device="gpu")
 
