@@ -36,7 +36,7 @@ def test_glorot_starts_within_its_bounds_at_the_mean_of_the_data(guide):
     vae.initialize(x)
     torch.testing.assert_close(vae.decode(torch.zeros(3)), x.mean(0).clamp(0.001, 0.999))  # tanh(0) = 0
     layers = [m for part in (vae.encoder, vae.decoder, vae.posterior) for m in part.modules()]
-    layers = [m for m in layers if type(m).__name__ in ("Linear", "Output")]
+    layers = [m for m in layers if type(m).__name__ in ("Linear", "Heads", "Output")]
     assert len(layers) == 2 + 3 + 1
     for layer in layers:
         bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
