@@ -120,6 +120,7 @@ class JointOptim(PyroOptim):
         self.watches_validation = False
         self._waiting: dict[str, Any] | None = None
         given = {"optimizer": optimizer, "scheduler": scheduler}
+        _check_schedule(scheduler)
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
             trial = optimizer([torch.zeros(1)])
             lr = trial.param_groups[0]["lr"]
@@ -128,8 +129,6 @@ class JointOptim(PyroOptim):
             schedule = None if scheduler is None else scheduler(trial)
             trial.step()
             self.watches_validation = isinstance(schedule, ReduceLROnPlateau)
-            if scheduler is not None:
-                _check_schedule(scheduler)
             if isinstance(schedule, ReduceLROnPlateau):
                 for loss in (0.0, 1.0):  # it compares
                     schedule.step(loss)

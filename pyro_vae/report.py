@@ -75,12 +75,13 @@ def evaluate(
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
-    _make_way(path, {**summary, **about})
+    content = {**summary, **about}
+    _make_way(path, content)
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
     write_atomically(path.with_suffix(".npz"), buffer.getvalue())
-    _write_json(path, {**summary, **about})
+    _write_json(path, content)
     limits = (split.x.min().item(), split.x.max().item())
     if summary["estimator"] != "bdmc":  # whose data are simulated
         plots.histogram(arrays["log_px"], _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
