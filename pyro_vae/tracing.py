@@ -28,6 +28,9 @@ from pyro_vae.errors import one_line
 COMPILE_SECONDS = 15.0
 """What compiling a graph takes, about; less where it has been done before."""
 
+MAX_SIGNATURES = 64
+"""How many get a graph: a number that changes from call to call would fill memory and time with them."""
+
 
 class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
@@ -41,7 +44,7 @@ class Compiled:
 
     What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
     its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
-    one warning that names the reason.
+    one warning that names the reason; so does what comes after `MAX_SIGNATURES` of them.
 
     Args:
         fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
@@ -74,8 +77,14 @@ class Compiled:
         try:
             graph = self._graphs.get(key, _UNSEEN)
         except TypeError as error:  # what has no hash may change unseen
-            self._warn(error)
+            self._warn(_where(error))
             return self.fn(*args, **kwargs)
+        if graph is _UNSEEN and self.takes_new and len(self._graphs) >= MAX_SIGNATURES:
+            self.takes_new = False
+            self._warn(
+                f"{MAX_SIGNATURES} signatures of the arguments, any other runs as it is: give numbers that change "
+                "as tensors, and batches one shape"
+            )
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
@@ -91,7 +100,7 @@ class Compiled:
         try:
             return graph(leaves)
         except _NotCompiled as error:
-            self._warn(error.__cause__)
+            self._warn(_where(error.__cause__))
             self._graphs[key] = None  # nor tried again
             return self.fn(*args, **kwargs)
 
@@ -104,8 +113,8 @@ class Compiled:
             run()
         self.takes_new = False
 
-    def _warn(self, reason: BaseException | None) -> None:
-        text = f"not compiled: {_where(reason)}"
+    def _warn(self, reason: str) -> None:
+        text = f"not compiled: {reason}"
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(text, stacklevel=3)

@@ -135,6 +135,20 @@ def test_takes_no_new_signatures_if_told_so(as_traced):
     assert fast.num_graphs == 1
 
 
+def test_numbers_that_change_do_not_fill_the_memory(as_traced, monkeypatch):
+    monkeypatch.setattr("pyro_vae.tracing.MAX_SIGNATURES", 3)
+    fast, x = Compiled(lambda x, weight: weight * x), torch.ones(2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for weight in range(6):
+            for _ in range(3):
+                assert fast(x, float(weight)).sum() == 2 * weight
+    assert fast.num_graphs == 3
+    assert ["3 signatures" in str(warning.message) for warning in caught] == [True]
+    fast(x, 2.0)
+    assert (fast.num_graphs, len(fast._graphs)) == (3, 3)
+
+
 def test_waits_until_compiling_is_paid_for(as_traced, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # each call takes a second
