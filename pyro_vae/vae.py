@@ -23,6 +23,8 @@ from pyro_vae.networks import glorot_
 from pyro_vae.noise import seeded
 
 CONDITIONINGS = ("none", "prior", "concat")
+MAX_CLASSES = 100_000
+"""Each class is an input of the networks, or has a mean of its own: more are numbers that stand for something else."""
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
 """One label of all datapoints, one for each of N, or none."""
 
@@ -156,6 +158,11 @@ class VAE(nn.Module):
             raise BadInput(
                 f"{'conditioning=concat' if concat else 'prior=class_conditional'} needs labels, which these data do "
                 "not have: name them (data.label_key for an array), or take conditioning=none"
+            )
+        if (conditional or concat) and num_classes and num_classes > MAX_CLASSES:
+            raise BadInput(
+                f"labels up to {num_classes - 1} would be {num_classes} classes: number those there are from 0 on, "
+                "as np.unique(y, return_inverse=True)[1] does"
             )
         context_dim = num_classes if concat and num_classes else 0
         p_x = likelihood(data_shape)

@@ -124,6 +124,7 @@ def test_labels_where_there_are_none(small_vae):
         ({"conditioning": "banana"}, "conditioning=banana is unknown: choose one of none, prior, concat"),
         ({"conditioning": "concat", "num_classes": None}, "conditioning=concat needs labels"),
         ({"prior": ClassConditional, "num_classes": None}, "prior=class_conditional needs labels"),
+        ({"conditioning": "concat", "num_classes": 10_000_001}, "labels up to 10000000 would be 10000001 classes"),
         ({"conditioning": "concat", "prior": Vamp}, "prior=vamp needs a guide of x alone"),
         ({"prior": Vamp, "guide": SemiAmortized}, "prior=vamp needs a guide of x alone"),
     ],
