@@ -2,10 +2,10 @@
 
 python notebooks/results.py RUN …
 
-Rows of other runs stay as they are; one of the same command is replaced. Of each run it reads .hydra/overrides.yaml
-(the command), metrics.csv (epochs, seconds), results.json (where its estimator is not importance with K = 5000,
-evaluations/importance-5000.json) and, where they are, evaluations/refined-*.json, gaps.json and surgery.json, which
-these commands make:
+Rows of other runs stay as they are; one of the same command is replaced; the paper's table comes first, in its order.
+Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds), results.json (where its
+estimator is not importance with K = 5000, evaluations/importance-5000.json) and, where they are,
+evaluations/refined-*.json, gaps.json and surgery.json, which these commands make:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
 python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
@@ -135,12 +135,18 @@ def _doubts(evidence: dict[str, Any]) -> str:
     return f", {100 * evidence['unreliable']:.1f} % unreliable"
 
 
+def _place(line: str) -> int:
+    experiment = line.partition("+experiment=")[2].split("`")[0].split()[0]
+    return [*PUBLISHED, experiment].index(experiment)
+
+
 def main() -> None:
     """Write the page."""
     known = [line for line in PAGE.read_text().splitlines() if line.startswith("| `train")]
     new = ["| " + " | ".join(row(run)) + " |" for run in map(Path, sys.argv[1:])]
     rows = {line.split(" | ")[0]: line for line in [*known, *new]}
-    table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *rows.values()]
+    in_order = sorted(rows.values(), key=_place)
+    table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *in_order]
     PAGE.write_text("\n".join([HEADER, *table, FIGURES]) + "\n")
 
 

@@ -51,7 +51,9 @@ def training(rows: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in ("train/elbo", "val/elbo"):
-        left.plot(epochs, [row[name] for row in rows], label=name, marker="." if len(rows) < 3 else None)
+        elbo = np.array([row[name] for row in rows])
+        if name == "train/elbo" or not np.isnan(elbo).all():  # no curve in the legend that is not drawn
+            left.plot(epochs, elbo, label=name, marker="." if len(rows) < 3 else None)
     # validation, training without it; the first epochs would flatten all that follows
     shown = np.array([row["train/elbo" if np.isnan(row["val/elbo"]) else "val/elbo"] for row in rows] or [0.0])
     left.set_ylim(bottom=np.quantile(shown, 0.1) - 0.5 * np.ptp(shown[len(shown) // 10 :]) - 1)

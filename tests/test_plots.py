@@ -53,6 +53,14 @@ def test_training(rows, tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize(("validated", "curves"), [(True, ["train/elbo", "val/elbo"]), (False, ["train/elbo"])])
+def test_the_legend_names_the_curves_that_are_drawn(validated, curves, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.training([row if validated else {**row, "val/elbo": np.nan} for row in ROWS], tmp_path / "training.png")
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == curves
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_figures_of_an_evaluation(shape, tmp_path):
     rng = np.random.default_rng(0)
