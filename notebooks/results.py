@@ -57,8 +57,8 @@ compare, the first 1,000 digits are easier than the others, as their ELBO says. 
 estimates that are flagged, and likely too low; where there is none, it was not recorded. *Gaps*: what the guide's
 family cannot express, and what the encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active
 units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01); what was published
-after the stroke. (The scale of the lower of two layers is learned: there, dimensions that say next to nothing of x can lie
-above 0.01.)
+after the stroke. (The scale of the lower of two layers is learned: there, dimensions that say next to nothing of x
+can lie above 0.01.)
 """
 
 FIGURES = """
