@@ -14,6 +14,7 @@ python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,9 @@ def _doubts(evidence: dict[str, Any]) -> str:
 
 
 def _place(line: str) -> int:
-    experiment = line.partition("+experiment=")[2].split("`")[0].split()[0]
-    return [*PUBLISHED, experiment].index(experiment)
+    """Of the experiment in the paper's table; of all others, after it."""
+    places = (i for i, experiment in enumerate(PUBLISHED) if re.search(rf"\+experiment={experiment}[ `]", line))
+    return next(places, len(PUBLISHED))
 
 
 def main() -> None:
@@ -146,8 +148,8 @@ def main() -> None:
     known = [line for line in PAGE.read_text().splitlines() if line.startswith("| `train")]
     new = ["| " + " | ".join(row(run)) + " |" for run in map(Path, sys.argv[1:])]
     rows = {line.split(" | ")[0]: line for line in [*known, *new]}
-    in_order = sorted(rows.values(), key=_place)
-    table = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *in_order]
+    rules = "|" + " --- |" * len(COLUMNS)
+    table = ["| " + " | ".join(COLUMNS) + " |", rules, *sorted(rows.values(), key=_place)]
     PAGE.write_text("\n".join([HEADER, *table, FIGURES]) + "\n")
 
 
