@@ -19,13 +19,15 @@ from __future__ import annotations
 import io
 import logging
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pyro_vae import archive
+from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
+from pyro_vae.plain import require_plain
 
 log = logging.getLogger(__name__)
 
@@ -124,26 +126,43 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint")
     try:
-        _verify(path)
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint, outline = archive.read(path, device)
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
         raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
+    if type(checkpoint) is not dict or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
+    if malformed := _malformed(outline):
+        raise BadInput(f"{path} was not written by pyro_vae: {malformed}")
+    require_plain(checkpoint["config"], path)
     return checkpoint
 
 
-def _verify(path: Path) -> None:
-    """Compare checksums, which torch writes but does not read; refuse archives that would unpack to more than they are.
+def _malformed(outline: dict[str, Any]) -> str | None:
+    """Which of the `KEYS` does not hold what it should; None: all do. What training says of itself, `State` checks."""
 
-    Raises:
-        ValueError: if the file is not what has been written.
-    """
-    with zipfile.ZipFile(path) as archive:
-        packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-        wrong = packed[0] if packed else archive.testzip()
-    if wrong is not None:
-        raise ValueError(f"the checksum of {wrong} does not hold")
+    def are_counts(values: Any) -> bool:
+        return type(values) is list and len(values) < 10 and all(type(n) is int and 0 < n < 2**31 for n in values)
+
+    def are_states(values: Any) -> bool:
+        return type(values) is list and all(
+            type(state) is dict and isinstance(state.get("cpu"), Shape) and type(state.get("cuda")) is list
+            for state in values
+        )
+
+    def are_tensors(values: Any) -> bool:
+        return type(values) is dict and all(isinstance(shape, Shape) for shape in values.values())
+
+    right = {
+        "config": type(outline["config"]) is dict,
+        "data_shape": are_counts(outline["data_shape"]) and len(outline["data_shape"]) > 0,
+        "num_classes": outline.get("num_classes") is None or are_counts([outline["num_classes"]]),
+        "vae": are_tensors(outline["vae"]),
+        "optim": type(outline["optim"]) is dict,
+        "rng": are_states(outline["rng"]),
+        "state": type(outline["state"]) is dict,
+        "data": "data" not in outline or type(outline["data"]) is dict,
+    }
+    return next((f"its {name} is not what a checkpoint has there" for name, good in right.items() if not good), None)
 
 
 def _brief(error: Exception) -> str:
@@ -157,7 +176,14 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore `get_rng_state()`'s value."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    """Restore `get_rng_state()`'s value.
+
+    Raises:
+        BadInput: if a file has another.
+    """
+    try:
+        torch.set_rng_state(state["cpu"].cpu())
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise BadInput(f"the saved state of the random generators cannot be used: {one_line(error)}") from error

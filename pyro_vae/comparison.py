@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from pyro_vae import plots
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.config import option
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.summary import number
+from pyro_vae.plain import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +41,24 @@ def runs_of(folder: Path) -> list[Path]:
 
 def labels(runs: list[Path]) -> dict[Path, str]:
     """The options by which runs differ, but for the seed."""
-    options = {run: [str(option) for option in OmegaConf.load(run / ".hydra" / "overrides.yaml")] for run in runs}
+    options = {run: _overrides(run / ".hydra" / "overrides.yaml") for run in runs}
     common = set.intersection(*map(set, options.values()))
     return {
         run: " ".join(o for o in own if o not in common and o.partition("=")[0] != "seed") or "all"
         for run, own in options.items()
     }
+
+
+def _overrides(path: Path) -> list[str]:
+    """The options that a run was started with.
+
+    Raises:
+        BadInput: if the file does not list them.
+    """
+    options = read_yaml(path)
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise BadInput(f"{path} was not written by pyro_vae: it must list the options of a run")
+    return options
 
 
 def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -53,33 +53,6 @@ def option(key: str, value: object) -> str:
     return f"{key}={value}" if plain else shlex.quote("{}='{}'".format(key, str(value).replace("'", "\\'")))
 
 
-def check_targets(config: Any, path: Path, trust: Collection[str] = ()) -> None:
-    """Refuse a configuration out of a file that would have `instantiate` call what conf/ does not name.
-
-    Args:
-        config: plain containers.
-        path: the file, for the message.
-        trust: names of other classes that it may call, `my_package.MyGuide` say.
-
-    Raises:
-        BadInput: at the first other `_target_`, however deep, or an interpolation.
-    """
-    trust = [trust] if isinstance(trust, str) else trust
-    known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in CONFIG_DIR.glob("*/*.yaml")}
-    nodes = [config]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            target = node.get("_target_")
-            if target is not None and target not in known and target not in trust and not _is_optim(target):
-                raise BadInput(f"{path} would call {target}, none of pyro_vae's options: trust=[{target}] allows it")
-            nodes += node.values()
-        elif isinstance(node, list):
-            nodes += node
-        elif isinstance(node, str) and "${" in node:  # saved ones are resolved; a resolver could make a _target_
-            raise BadInput(f"{path} holds the interpolation {node}: its configuration was not written by pyro_vae")
-
-
 def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
     """Refuse a key that an option of conf/ has not, nor had when it was saved. A class of your own may have any.
 
@@ -100,20 +73,16 @@ def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
         raise BadInput(_no_key(key, choices))
 
 
-def _is_optim(target: object) -> bool:
-    return re.fullmatch(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*", str(target)) is not None
-
-
 def explain(error: BaseException) -> str | None:
     """One line that says what to mend, if `error` stems from the user's input; None if it is a failure of ours."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, BadInput):
             return str(cause)
     if isinstance(error, InstantiationException):
         key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
         kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError, OSError)
-        causes = [e for e in _causes(error) if isinstance(e, kinds)]
-        return f"{key}: {one_line(causes[-1])}" if causes else None
+        blamed = [e for e in causes(error) if isinstance(e, kinds)]
+        return f"{key}: {one_line(blamed[-1])}" if blamed else None
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read ({one_line(error)}): write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
@@ -131,7 +100,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """`error` and what caused it, outermost first."""
     current: BaseException | None = error
     while current is not None:

@@ -18,7 +18,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
-from pyro_vae.config import check_targets
 from pyro_vae.errors import BadInput, one_of
 
 log = logging.getLogger(__name__)
@@ -70,11 +69,12 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
     from pyro_vae import experiment, report
     from pyro_vae.data import fingerprint
+    from pyro_vae.targets import OF_THE_DATA, check_sections
     from pyro_vae.trainer import torch_device
 
     estimator, device = instantiate(config.estimator), torch_device(config.device)
     vae, saved = experiment.restore(run_dir, "best", device, config.trust)
-    check_targets({"data": saved["config"]["data"]}, run_dir, config.trust)
+    check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])
     for key, place in config.data.items():
         if place is None:
@@ -82,7 +82,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         if key not in of_run.data:
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
-    data = experiment.build_data(of_run)
+    data = experiment.build_data(of_run, may_download=False)
     identity = fingerprint(data)
     experiment.require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)

@@ -24,17 +24,21 @@ from tqdm import tqdm
 from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
-from pyro_vae.config import check_key, check_targets, compose, explain
+from pyro_vae.config import causes, check_key, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
+from pyro_vae.data.vision import without_downloads
 from pyro_vae.em import ExactEM
-from pyro_vae.errors import BadInput, NoEvidence, one_line
+from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of
 from pyro_vae.eval_mode import eval_mode
+from pyro_vae.fence import Fence
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.marginal import Estimator
 from pyro_vae.marginal.weights import usual_grad_mode
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import fork_rng
 from pyro_vae.optim import JointOptim
+from pyro_vae.plain import read_yaml, with_references
+from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 
@@ -65,13 +69,14 @@ def make_paths_absolute(config: DictConfig) -> None:
             config.data[key] = str(Path(str(config.data[key])).absolute())
 
 
-def build_data(config: DictConfig) -> Dataset:
-    """The data set of a configuration.
+def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
+    """The data set of a configuration, downloaded if it is not there and may be: not for one that is out of a file.
 
     Raises:
         BadInput: if it is not there or cannot be used.
     """
-    data: Dataset = instantiate(config.data)
+    with nullcontext() if may_download else without_downloads():
+        data: Dataset = instantiate(config.data)
     return data
 
 
@@ -100,19 +105,40 @@ def load(
 def restore(
     run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
 ) -> tuple[VAE, dict[str, Any]]:
-    """`load`, with the checkpoint it comes from."""
+    """`load`, with the checkpoint it comes from; a caller that goes on to its data checks that section."""
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.folder.is_dir():
-        raise BadInput(f"{run_dir} is no run directory: it has no checkpoints/")
-    path = checkpoints.folder / f"{which}.pt"
+        raise BadInput(f"{run_dir} is not a run directory: it has no checkpoints/")
+    path = checkpoints.folder / f"{one_of('which', which, ('best', 'last'))}.pt"
     saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
-    # what is called here; a caller that goes on to the data or the optimizer checks those
-    check_targets(
-        {axis: saved["config"].get(axis) for axis in ("prior", "likelihood", "guide", "network")}, path, trust
-    )
-    vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes")).to(device)
+    check_sections(saved["config"], OF_THE_MODEL, path, trust)
+    with fork_rng(), _as_saved(saved, path, trust):
+        vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes"))
+    vae = vae.to(device)
     _load_weights(vae, saved, path)
     return vae.eval(), saved
+
+
+@contextmanager
+def _as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str]) -> Iterator[None]:
+    """Within, build the VAE of a checkpoint, which may not take much more memory than its weights.
+
+    Classes of `trust` may take what they like. Without a checkpoint nothing is limited.
+
+    Raises:
+        BadInput: if it cannot be built.
+    """
+    if saved is None:
+        yield
+        return
+    sizes = [weights.numel() for weights in saved["vae"].values()]
+    fence = nullcontext() if trust else Fence(8 * sum(sizes) + 2**24, 100 * len(sizes) + 100_000)
+    try:
+        with fence:
+            yield
+    except Exception as error:
+        reason = one_line([*causes(error)][-1])
+        raise BadInput(f"{path}: its configuration and its weights do not make a VAE ({reason})") from error
 
 
 def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, Any], run_dir: Path) -> None:
@@ -139,6 +165,17 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
 
 
 def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
+    """Give `vae` the weights of a checkpoint.
+
+    Raises:
+        BadInput: if they are of other names, shapes or types, or not all of them are finite.
+    """
+    own = vae.state_dict()
+    for name, value in saved["vae"].items():
+        if name in own and value.dtype != own[name].dtype:
+            raise BadInput(f"{path}: its weight {name} is of type {value.dtype}, not {own[name].dtype}")
+        if not value.isfinite().all():
+            raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
     try:
         vae.load_state_dict(saved["vae"])
     except RuntimeError as error:
@@ -173,7 +210,11 @@ def train(
     device = torch_device(trainer.device)
     data.to(device)
     num_classes = data.num_classes
-    vae = build_vae(config, data.data_shape, num_classes).to(device)
+    checkpoints = Checkpoints(run_dir)
+    saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
+    with _as_saved(saved, checkpoints.last, config.get("trust") or ()):
+        vae = build_vae(config, data.data_shape, num_classes)
+    vae = vae.to(device)
     vae.initialize(data.train.sample().x)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
@@ -189,9 +230,8 @@ def train(
         distributed.from_rank_0(value)
     if distributed.rank() > 0:  # noise of its own
         set_seed(config.seed, distributed.rank())
-    checkpoints, state, identity = Checkpoints(run_dir), State(), fingerprint(data)
-    if resume and checkpoints.exist():
-        saved = checkpoints.load_last(device)
+    state, identity = State(), fingerprint(data)
+    if saved is not None:
         require_same_data(data, identity, saved, run_dir)
         _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
@@ -199,7 +239,7 @@ def train(
             checkpoint.set_rng_state(saved["rng"][distributed.rank()])
         else:
             log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
-        state = State(**saved["state"])
+        state = State.of(saved["state"], checkpoints.last)
         if state.epoch:
             try:
                 checkpoint.load(checkpoints.best)
@@ -263,9 +303,9 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         content = checkpoints.load_last()["config"]
     else:
         path = run_dir / ".hydra" / "config.yaml"
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        log.info("note: %s was cut off before its first checkpoint: it starts anew", run_dir)
-    check_targets(content, path, config.get("trust", ()))
+        content = with_references(read_yaml(path))
+        log.info("note: %s was cut off before its first checkpoint: it starts from scratch", run_dir)
+    check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, config.get("trust") or ())
     saved = OmegaConf.create(content)
     make_paths_absolute(saved)
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys

@@ -159,11 +159,7 @@ class JointOptim(PyroOptim):
         if self.make_scheduler is not None:
             self.scheduler = self.make_scheduler(self.optimizer)
         if self._waiting is not None:
-            if self._waiting["names"] != self.names:
-                raise BadInput("the optimizer's saved state belongs to other parameters")
-            self.optimizer.load_state_dict(self._waiting["optimizer"])
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(self._waiting["scheduler"])
+            _restore(self.optimizer, self.scheduler, self._waiting, self.names)
             self._waiting = None
 
     def end_epoch(self, val_elbo: float) -> None:
@@ -184,6 +180,53 @@ class JointOptim(PyroOptim):
         """Continue from `get_state()`'s value; takes effect at the next step."""
         self._waiting = state_dict or None
         self.optimizer = self.scheduler = None
+
+
+def _restore(optimizer: Optimizer, scheduler: LRScheduler | None, saved: dict[str, Any], names: list[str]) -> None:
+    """Give an optimizer of the parameters `names`, and its schedule, their saved state, which a file may hold.
+
+    torch takes any numbers and any tensors, and dies of them in a later step.
+
+    Raises:
+        BadInput: if it is the state of other parameters, or of another kind of optimizer or schedule.
+    """
+    try:
+        if saved["names"] != names:
+            raise ValueError("it belongs to other parameters")
+        state = saved["optimizer"]
+        for fresh, group in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True):
+            _require_alike(fresh, group)
+        parameters = optimizer.param_groups[0]["params"]
+        for index, values in state["state"].items():
+            shapes = {tuple(parameters[index].shape), ()}
+            if any(isinstance(value, Tensor) and tuple(value.shape) not in shapes for value in values.values()):
+                raise ValueError("its tensors have other shapes than the parameters")
+        optimizer.load_state_dict(state)
+        if scheduler is not None:
+            _require_alike(scheduler.state_dict(), saved["scheduler"])
+            if any(callable(getattr(scheduler, name, None)) for name in saved["scheduler"]):
+                raise ValueError("it would replace a method")
+            scheduler.load_state_dict(saved["scheduler"])
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise BadInput(f"the optimizer's saved state cannot be used: {one_line(error)}") from error
+
+
+def _require_alike(fresh: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Check that saved values are of the kinds that a fresh state has, and that none is NaN.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    number = (int, float)
+    for name, value in saved.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name} is NaN")
+        own = fresh.get(name)
+        both_numbers = type(value) in number and type(own) in number
+        if own is not None and value is not None and type(value) is not type(own) and not both_numbers:
+            raise ValueError(f"{name} is a {type(value).__name__}, not a {type(own).__name__}")
+        if isinstance(own, (list, tuple)) and len(own) != len(value):
+            raise ValueError(f"{name} has {len(value)} entries, not {len(own)}")
 
 
 def _check_schedule(scheduler: Any) -> None:

@@ -45,7 +45,7 @@ def task(config: DictConfig) -> None:
                 "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
                 "pyro_vae.evaluate estimator=bdmc"
             )
-        data = experiment.build_data(config)
+        data = experiment.build_data(config, may_download=not resume)
         data.split("test")
         with distributed.process_group():
             vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)

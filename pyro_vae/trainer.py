@@ -7,8 +7,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -61,6 +62,20 @@ class State:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool | None = None
+
+    @classmethod
+    def of(cls, saved: dict[str, Any], path: Path) -> State:
+        """The state in a checkpoint, whose file messages call `path`.
+
+        Raises:
+            BadInput: if a value is missing, or is not what `asdict(state)` has there.
+        """
+        kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
+        kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
+        for name, value in saved.items():
+            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**63):
+                raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={str(value)[:80]}")
+        return cls(**saved)
 
     def end_epoch(
         self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float

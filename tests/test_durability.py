@@ -198,9 +198,10 @@ def spread(folder: Path) -> list[str]:
 
 
 def test_the_previous_checkpoint_is_kept(tmp_path):
-    checkpoints, content = Checkpoints(tmp_path), dict.fromkeys(checkpoint.KEYS)
+    checkpoints = Checkpoints(tmp_path)
+    content = {"config": {}, "data_shape": [3], "vae": {}, "optim": {}, "rng": []}
     for epoch in range(3):
-        checkpoints.save(content | {"state": epoch}, is_best=epoch == 1)
+        checkpoints.save(content | {"state": {"epoch": epoch}}, is_best=epoch == 1)
     assert spread(checkpoints.folder) == ["best.pt", "last.pt", "previous.pt"]
-    found = {name: checkpoint.load(checkpoints.folder / name)["state"] for name in spread(checkpoints.folder)}
+    found = {name: checkpoint.load(checkpoints.folder / name)["state"]["epoch"] for name in spread(checkpoints.folder)}
     assert found == {"best.pt": 1, "last.pt": 2, "previous.pt": 1}

@@ -8,6 +8,7 @@ import torch
 
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.split import Split
+from pyro_vae.errors import BadInput
 
 NUM_ROWS = 100
 """Of each held-out set so many datapoints are looked at: other rows, or another order of them, change the first."""
@@ -22,7 +23,20 @@ def fingerprint(data: Dataset) -> dict[str, Any]:
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """What a `fingerprint` says that has changed; None: nothing."""
+    """What a `fingerprint` says that has changed; None: nothing.
+
+    Raises:
+        BadInput: if `before`, which comes out of a file, is not a fingerprint.
+    """
+    try:
+        return _difference(before, now)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise BadInput(
+            f"the checkpoint was not written by pyro_vae: its data are not a fingerprint ({error})"
+        ) from error
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name, size in before["sizes"].items():
         if now["sizes"][name] != size:
             return f"{size} datapoints in split={name}, {now['sizes'][name]} now"

@@ -6,8 +6,9 @@ import hashlib
 import socket
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ def torchvision() -> Any:
     return torchvision
 
 
+_may_download = ContextVar("may_download", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Within, data sets are read from disk or not at all: a configuration out of a file does not fetch anything."""
+    token = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)
+
+
 @contextmanager
 def _patience(seconds: float) -> Any:
     """Bound every connection attempt: torchvision's download sets no time limit of its own."""
@@ -50,8 +64,12 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
     """
     try:
         return make(False)
-    except RuntimeError:  # torchvision's "Dataset not found"
-        pass
+    except RuntimeError as error:  # torchvision's "Dataset not found"
+        if not _may_download.get():
+            raise BadInput(
+                f"data={name}: {folder.resolve()} should hold {files}: name their folder by data.root=DIR, or download "
+                f"them by python -m pyro_vae.train data={name}"
+            ) from error
     try:
         with _patience(5):
             return make(True)

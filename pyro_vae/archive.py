@@ -1,0 +1,212 @@
+"""Reading the zip archives that `torch.save` writes, when a stranger may have written them.
+
+`torch.load(weights_only=True)` runs no code from the file, but it allocates what the file asks for, and trusts that
+each record is as large as the file says. So the archive is first read by Python's `zipfile`, which compares checksums;
+its pickle is interpreted without making anything of it but plain containers and `Shape`s; and `torch.load` gets a new
+archive of the records that were checked.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from pyro_vae.data.arrays import physical_memory
+
+MAX_PICKLE_BYTES = 2**20
+"""Of the pickle, which holds all but the tensors' numbers."""
+
+ITEM_SIZES = {
+    "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
+    "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a saved tensor will be: its sizes and the kind of its storage, `FloatStorage` for example."""
+
+    sizes: tuple[int, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    kind: str
+    length: int
+
+
+@dataclass(frozen=True)
+class _Global:
+    name: str
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
+    """The content of a file of `torch.save`, and the same with a `Shape` in the place of each tensor.
+
+    Raises:
+        ValueError: if the file is not such an archive, is damaged, or holds what this library does not save.
+    """
+    with path.open("rb") as file:
+        records = _records(file)
+    folder, _, _ = next(iter(records)).partition("/")
+    outline = Outline(records, folder).content
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    copy.seek(0)
+    return torch.load(copy, map_location=device, weights_only=True), outline
+
+
+def _records(file: BinaryIO) -> dict[str, bytes]:
+    """The entries of the archive, whose checksums hold."""
+    size = file.seek(0, io.SEEK_END)
+    if 4 * size > physical_memory():
+        raise ValueError(f"{size} bytes are too many for this machine's memory")
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        names = {entry.filename for entry in entries}
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if not entries or packed or len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
+            raise ValueError("the archive unpacks to something else than torch.save writes")
+        return {entry.filename: archive.read(entry) for entry in entries}
+
+
+class Outline:
+    """What a pickle of `torch.save` would become, found by interpreting the few instructions that it needs.
+
+    Nothing is called: not what the pickle names, nor the hash of a value.
+
+    Args:
+        records: entries of the archive by name.
+        folder: that all their names begin with.
+
+    Attributes:
+        content: plain containers, numbers, strings and `Shape`s.
+
+    Raises:
+        ValueError: at any other instruction or name, or if a tensor needs more than its record holds.
+    """
+
+    def __init__(self, records: dict[str, bytes], folder: str) -> None:
+        self.records, self.folder = records, folder
+        pickle = records.get(f"{folder}/data.pkl", b"")
+        if not 0 < len(pickle) <= MAX_PICKLE_BYTES:
+            raise ValueError(f"its pickle has {len(pickle)} bytes, which must lie between 1 and {MAX_PICKLE_BYTES}")
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        for instruction, argument, _ in pickletools.genops(pickle):
+            self._run(instruction.name, argument)
+        (self.content,) = self.stack
+
+    def _run(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        match name:
+            case "PROTO" | "STOP":
+                pass
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+                stack.append(argument)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(name == "NEWTRUE")
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "MARK":
+                self.marks.append(len(stack))
+            case "TUPLE":
+                stack.append(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                values = self._pop(int(name[-1]))
+                stack.append(tuple(values))
+            case "APPEND" | "APPENDS":
+                values = self._pop(1) if name == "APPEND" else self._since_mark()
+                _exactly(list, stack[-1]).extend(values)
+            case "SETITEM" | "SETITEMS":
+                values = self._pop(2) if name == "SETITEM" else self._since_mark()
+                target = _exactly(dict, stack[-1])
+                for key, value in zip(values[::2], values[1::2], strict=True):
+                    target[key if type(key) is int else _exactly(str, key)] = value
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "GLOBAL":
+                stack.append(_Global(argument))
+            case "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            case "REDUCE":
+                function, arguments = self._pop(2)
+                stack.append(_called(_exactly(_Global, function).name, _exactly(tuple, arguments)))
+            case "BUILD":
+                target, state = self._pop(2)
+                if type(target) is not dict or type(state) is not dict or set(state) != {"_metadata"}:
+                    raise ValueError("it changes an object other than a state_dict")
+                stack.append(target)
+            case _:
+                raise ValueError(f"its pickle holds the instruction {name}")
+
+    def _pop(self, n: int) -> list[Any]:
+        if len(self.stack) < n:
+            raise ValueError("its pickle takes values that are not there")
+        values = self.stack[-n:]
+        del self.stack[-n:]
+        return values
+
+    def _since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        return self._pop(len(self.stack) - start) if len(self.stack) > start else []
+
+    def _storage(self, identifier: Any) -> _Storage:
+        """The storage ('storage', kind, key, device, length), whose record must hold that many numbers."""
+        _, kind, key, _, length = _exactly(tuple, identifier)
+        module, _, name = _exactly(_Global, kind).name.partition(" ")
+        size = ITEM_SIZES.get(name) if module == "torch" else None
+        record = self.records.get(f"{self.folder}/data/{_exactly(str, key)}")
+        if size is None or record is None or type(length) is not int or len(record) != length * size:
+            raise ValueError(f"the numbers of a tensor are missing, or are not {length} of a {name}")
+        return _Storage(name, length)
+
+
+def _called(name: str, arguments: tuple[Any, ...]) -> Any:
+    """What a function returns, of those that `torch.save` names for what this library saves."""
+    if name in ("collections OrderedDict", "collections Counter"):
+        (items,) = arguments or ({},)
+        return dict(_exactly(dict, items))
+    if name != "torch._utils _rebuild_tensor_v2":
+        raise ValueError(f"it would call {name.replace(' ', '.')}")
+    storage, offset, sizes, strides = arguments[:4]
+    _exactly(_Storage, storage)
+    numbers = [offset, *_exactly(tuple, sizes), *_exactly(tuple, strides)]
+    if any(type(n) is not int or not 0 <= n < 2**40 for n in numbers) or len(sizes) != len(strides) or len(sizes) > 16:
+        raise ValueError("a tensor has impossible sizes")
+    used = 1
+    for n in sizes:
+        used *= n
+    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True)) + 1 if used else 0
+    if used > storage.length or last > storage.length:
+        raise ValueError(f"a tensor of sizes {list(sizes)} needs more than its {storage.length} numbers")
+    return Shape(sizes, storage.kind)
+
+
+def _exactly(kind: type, value: Any) -> Any:
+    """`value`, if it is of that very type.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if type(value) is not kind:
+        raise ValueError(f"its pickle puts a {type(value).__name__} where a {kind.__name__.strip('_')} belongs")
+    return value
