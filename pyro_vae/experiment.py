@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,14 @@ from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_key, check_targets, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.em import ExactEM
-from pyro_vae.errors import BadInput, NoEvidence, one_line
+from pyro_vae.errors import BadInput, NoEvidence, one_line, shown, whole
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.marginal import Estimator
-from pyro_vae.marginal.weights import usual_grad_mode
 from pyro_vae.metrics import Metrics
-from pyro_vae.noise import fork_rng
+from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
+from pyro_vae.session import by_default
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 
@@ -75,6 +75,8 @@ def build_data(config: DictConfig) -> Dataset:
     return data
 
 
+@by_default()
+@callers_generators()
 def load(
     run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu", trust: Collection[str] = ()
 ) -> VAE:
@@ -235,6 +237,7 @@ def train(
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
+    vae.zero_grad()  # the last step's gradients are of no use any more
     return vae.eval(), state
 
 
@@ -344,23 +347,18 @@ def set_seed(seed: object, rank: int = 0) -> None:
     Raises:
         BadInput: if it is none.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise BadInput(f"seed={seed} must be a whole number from 0 to 2**32 - 1")
-    pyro.set_rng_seed(seed + rank)
+    pyro.set_rng_seed(whole("seed", seed) + rank)
 
 
-@contextmanager
-def _usual_torch() -> Iterator[None]:
-    """Within, torch is as it is by default, whatever the caller's session has made of it."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def _option(key: str, value: object) -> str:
     try:
-        with usual_grad_mode():
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+        return f"{key}={value}"
+    except ValueError as error:  # Python writes no integers of more than 4,300 digits
+        raise BadInput(f"{key}={shown(value)} is too large") from error
 
 
+@by_default()
+@callers_generators()
 def fit(
     x: np.ndarray | Tensor,
     *,
@@ -418,22 +416,23 @@ def fit(
     config = compose(
         [
             "data=array",
-            f"data.binarize={binarize}",
-            f"data.val_fraction={val_fraction}",
+            _option("data.binarize", binarize),
+            _option("data.val_fraction", val_fraction),
             "data.test_fraction=0",
-            f"likelihood={likelihood}",
-            f"guide={guide}",
-            f"network={network}",
-            f"latent_dim={latent_dim}",
-            f"trainer.max_epochs={max_epochs}",
-            *([] if "trainer=exact_em" in overrides else [f"trainer.batch_size={batch_size}"]),  # it has no batches
-            f"optimizer.lr={lr}",
-            f"seed={seed}",
+            _option("likelihood", likelihood),
+            _option("guide", guide),
+            _option("network", network),
+            _option("latent_dim", latent_dim),
+            _option("trainer.max_epochs", max_epochs),
+            # exact EM has no batches
+            *([] if "trainer=exact_em" in overrides else [_option("trainer.batch_size", batch_size)]),
+            _option("optimizer.lr", lr),
+            _option("seed", seed),
             *overrides,
         ]
     )
     settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
-    with TemporaryDirectory() as temporary, _usual_torch():
+    with TemporaryDirectory() as temporary:
         data = from_array(x, y=y, **settings)
         try:
             return train(config, data, Path(run_dir or temporary))[0]
