@@ -48,7 +48,7 @@ def gaps(
     Raises:
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
-    with for_programs():
+    with for_programs(x):
         x = x.clone() if x.is_inference() else x
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
@@ -117,7 +117,7 @@ def surgery(
         variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
     """
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
-    with for_programs(), torch.no_grad():
+    with for_programs(x), torch.no_grad():
         latents = Latents.of(model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)

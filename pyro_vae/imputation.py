@@ -62,7 +62,7 @@ def impute(
     positive_int("num_samples", num_samples)
     positive_int("num_steps", num_steps)
     parts = []
-    with for_programs(), torch.no_grad():
+    with for_programs(x), torch.no_grad():
         Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         for rows in slices(n, x, observed, y):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -50,15 +50,15 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def for_programs() -> Iterator[None]:
-    """`undisturbed`, for programs of the caller's, which keep the caller's default dtype and device.
+def for_programs(x: torch.Tensor) -> Iterator[None]:
+    """`undisturbed`, for programs of the caller's, run on data x.
 
-    They find Pyro's parameters as they are; those they register are gone afterwards. Left there, parameters of one VAE
-    would keep another, whose networks have the same names, from being trained. Validation, which looks at every value,
-    is off.
+    New tensors have the caller's default dtype, and lie on the caller's default device if x does, else on the CPU.
+    Programs find Pyro's parameters as they are; those they register are gone afterwards: left there, parameters of one
+    VAE would keep another, whose networks have the same names, from being trained. Pyro's validation is off.
     """
     store = pyro.get_param_store()
-    with undisturbed(), pyro.validation_enabled(False), store.scope(store.get_state()):
+    with undisturbed(), _no_default_device(x.device), pyro.validation_enabled(False), store.scope(store.get_state()):
         yield
 
 
@@ -71,11 +71,9 @@ def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
     Args:
         dtype: of new tensors.
     """
-    with undisturbed(), _default_dtype(dtype), ExitStack() as stack:
-        if torch.empty(0).device.type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        stack.enter_context(pyro.settings.context(module_local_params=False))
-        stack.enter_context(pyro.get_param_store().scope())
+    store = pyro.get_param_store()
+    settings = pyro.settings.context(module_local_params=False)  # with them `pyro.module` registers nothing
+    with undisturbed(), _default_dtype(dtype), _no_default_device(), settings, store.scope():
         yield
 
 
@@ -98,6 +96,14 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _no_default_device(unless: torch.device | None = None) -> AbstractContextManager[Any]:
+    """Within, new tensors lie on the CPU, unless the default device is of the same type as `unless`."""
+    device = torch.empty(0).device
+    if device.type == "cpu" or (unless is not None and device.type == unless.type):
+        return nullcontext()
+    return torch.device("cpu")
 
 
 @contextmanager

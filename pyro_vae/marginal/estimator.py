@@ -51,7 +51,7 @@ class Estimator(ABC):
         """
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
-        with for_programs():
+        with for_programs(x):
             x = x.clone() if x.is_inference() else x  # which gradients do not take
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
