@@ -1,9 +1,10 @@
-"""A function of many rows, some at a time."""
+"""A method of many rows, some at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,32 +17,38 @@ from pyro_vae.noise import fork_rng
 LARGEST = 2**28
 """Bytes of the largest tensor at a time, where that is all there is to say."""
 
+_measured: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
 
-def by_rows(module: nn.Module, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+
+def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
     """`run(*tensors)`, of so many of their rows at a time that no tensor in it is larger than `LARGEST`.
 
     Args:
-        module: what `run` runs.
-        run: function of tensors `[n, ...]`, or None where there is none, that returns a tensor `[n, ...]`.
+        run: method of a module: tensors `[n, ...]`, some of them None, -> `[n, ...]`.
         *tensors: each `[N, ...]`, or None.
     """
     N = max(len(tensor) for tensor in tensors if tensor is not None)
-    rows = N if N <= 2 else max(1, LARGEST // max(1, _bytes_per_row(module, run, *tensors)))
-    parts = [
-        run(*(None if tensor is None else tensor[i : i + rows] for tensor in tensors))
-        for i in range(0, max(1, N), max(1, rows))
-    ]
+    rows = max(1, N if N <= 2 else LARGEST // _bytes_per_row(run, *tensors))
+    parts = [run(*_rows(slice(i, i + rows), tensors)) for i in range(0, max(1, N), rows)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _bytes_per_row(module: nn.Module, run: Callable[..., Tensor], *tensors: Tensor | None) -> int:
-    """What a second row adds to the largest tensor; no noise is used up."""
-    sizes = []
-    for n in (1, 2):
-        with fork_rng(*tensors), eval_mode(module), _Sizes() as noted:
-            run(*(None if tensor is None else tensor[:n] for tensor in tensors))
-        sizes.append(noted.bytes)
-    return max(two - one for one, two in zip(*sizes, strict=False))
+def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
+    """What a second row adds to the largest tensor: measured at the first call with a method, using up no noise."""
+    module: nn.Module = run.__self__
+    known, key = _measured.setdefault(module, {}), (run.__func__, next(module.parameters()).dtype)
+    if key not in known:
+        sizes = []
+        for n in (1, 2):
+            with fork_rng(*tensors), eval_mode(module), _Sizes() as noted:
+                run(*_rows(slice(n), tensors))
+            sizes.append(noted.bytes)
+        known[key] = max([1, *(two - one for one, two in zip(*sizes, strict=False))])
+    return known[key]
+
+
+def _rows(rows: slice, tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    return [None if tensor is None else tensor[rows] for tensor in tensors]
 
 
 class _Sizes(TorchDispatchMode):

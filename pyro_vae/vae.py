@@ -274,16 +274,7 @@ class VAE(nn.Module):
         call. The whole distribution is `vae.q_z(x)`.
         """
         x = self._data(x)
-        return by_rows(self, self._embedding, x, self._labels(y, len(x), self.concat))
-
-    def _embedding(self, x: Tensor, y: Tensor | None) -> Tensor:
-        q = self.q_z(x, y)
-        try:
-            mean: Tensor = q.mean
-        except NotImplementedError:
-            with seeded(0, x):
-                mean = q.sample((100,)).mean(0)
-        return mean
+        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
 
     @for_users
     def decode(self, z: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
@@ -295,8 +286,7 @@ class VAE(nn.Module):
         leading = z.shape[:-1]
         labels = self._labels(y, leading[-1] if leading else 1, self.concat)
         labels = None if labels is None else labels.expand(leading or [1]).flatten()
-        mean = by_rows(self, lambda z, y: self.p_x(z, y).mean, z.reshape(-1, z.shape[-1]), labels)
-        return mean.reshape(leading + self.data_shape)
+        return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
     @for_users
     def reconstruct(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
@@ -315,26 +305,14 @@ class VAE(nn.Module):
         Raises:
             BadInput: if n is no positive whole number, or y is missing, superfluous or no label.
         """
-
-        def draw(z: Tensor, y: Tensor | None) -> Tensor:
-            p_x = self.p_x(z, y)
-            x: Tensor = p_x.mean if mean else p_x.sample()
-            return x
-
-        return by_rows(self, draw, self.sample_z(n, y=y), self._labels(y, n, self.concat))
+        z = self.sample_z(n, y=y)
+        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
         """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
-
-        def draw(blank: Tensor, y: Tensor | None) -> Tensor:
-            z: Tensor = self.p_z(y).expand([len(blank)]).sample()
-            for layer in reversed(self._layers):
-                z = layer.below(z).sample()
-            return z
-
         labels = self._labels(y, positive_int("n", n), self.num_classes is not None)
-        return by_rows(self, draw, torch.empty(n, 0), labels)
+        return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
     @for_users
     def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
@@ -417,6 +395,30 @@ class VAE(nn.Module):
         return impute(
             self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
         )
+
+    # What they do with some of the rows
+
+    def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
+        q = self.q_z(x, y)
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            with seeded(0, x):
+                mean = q.sample((100,)).mean(0)
+        return mean
+
+    def _mean(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).mean
+
+    def _draw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).sample()
+
+    def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
+        """As many as `blank` has rows."""
+        z: Tensor = self.p_z(y).expand([len(blank)]).sample()
+        for layer in reversed(self._layers):
+            z = layer.below(z).sample()
+        return z
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """y as labels `[n]`, if they are needed."""
