@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, one_line, positive, positive_ints, whole, within
+from pyro_vae.errors import BadInput, one_line, positive, positive_ints, shown, whole, within
 from pyro_vae.interrupt import half_imported, import_whole
 
 OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
@@ -143,7 +143,7 @@ class JointOptim(PyroOptim):
                 raise half_imported(error) from error
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(
-                f"{name}.{key}={value}" for name, pairs in settings.items() for key, value in pairs.items()
+                f"{name}.{key}={shown(value)}" for name, pairs in settings.items() for key, value in pairs.items()
             )
             raise BadInput(f"{one_line(error)}: mend one of {listed}") from error
 

@@ -72,8 +72,7 @@ def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
         dtype: of new tensors.
     """
     store = pyro.get_param_store()
-    settings = pyro.settings.context(module_local_params=False)  # with them `pyro.module` registers nothing
-    with undisturbed(), _default_dtype(dtype), _no_default_device(), settings, store.scope():
+    with undisturbed(), _default_dtype(dtype), _no_default_device(), store.scope():
         yield
 
 
