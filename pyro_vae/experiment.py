@@ -378,6 +378,9 @@ def fit(
 ) -> VAE:
     """Fit a VAE to an array: what `python -m pyro_vae.train data=array` does, from a notebook.
 
+    The result does not depend on the session: default dtype and device, autocast and Pyro's effect handlers around the
+    call have no effect, and random generators are left in the state they were in. Threads wait for each other.
+
     Args:
         x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
         y: labels `[N]` from 0 on, for `overrides=["conditioning=prior"]` or `concat`.

@@ -138,8 +138,9 @@ class JointOptim(PyroOptim):
                     schedule.step(loss)
             elif schedule is not None:
                 schedule.step()
-        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-            if isinstance(getattr(error, "obj", None), ModuleType):  # an attribute of a module, not of an argument
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, ImportError) as error:
+            # what a module lacks is no argument's fault
+            if isinstance(error, ImportError) or isinstance(getattr(error, "obj", None), ModuleType):
                 raise half_imported(error) from error
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(

@@ -264,7 +264,7 @@ class VAE(nn.Module):
 
     # For users ----------------------------------------------------------------------------------------
 
-    # Each runs as many rows at a time as fit into memory, and whatever the caller's session is.
+    # They take as many rows at a time as fit into memory, and do not depend on the caller's session.
 
     @for_users
     def encode(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:

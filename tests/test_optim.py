@@ -1,6 +1,7 @@
 import sys
 from copy import deepcopy
 from functools import partial
+from importlib import import_module
 
 import pyro
 import pytest
@@ -117,6 +118,8 @@ def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
 
     with pytest.raises(FailedRun, match="restart Python"):
         JointOptim(half_imported)
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(lambda params: import_module("torch._dynamo.what_was_not_imported_any_more"))
     with pytest.raises(BadInput, match="mend one of optimizer.params"):  # an argument's attribute
         JointOptim(partial(lambda p, params: params.lr, params=1))
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)
