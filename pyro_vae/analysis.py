@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -15,7 +14,8 @@ from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program, own_param_store, slices, trace, usual_grad_mode
+from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.session import for_programs
 
 
 def gaps(
@@ -48,7 +48,7 @@ def gaps(
     Raises:
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
-    with usual_grad_mode(), pyro.validation_enabled(False), own_param_store():
+    with for_programs(x):
         x = x.clone() if x.is_inference() else x
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
@@ -117,7 +117,7 @@ def surgery(
         variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
     """
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
-    with torch.no_grad(), pyro.validation_enabled(False), own_param_store():
+    with for_programs(x), torch.no_grad():
         latents = Latents.of(model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)

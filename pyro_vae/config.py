@@ -41,8 +41,8 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return hydra_compose(config_name, list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(explain(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise BadInput(explain(error) or one_line(error)) from error
     finally:
         GlobalHydra.instance().hydra = active
 
@@ -95,6 +95,8 @@ def explain(error: BaseException) -> str | None:
         return _unknown_key(error)
     if isinstance(error, OSError):
         return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
+    if "integer string conversion" in str(error):  # Hydra leaves that limit to Python
+        return "an option holds an integer of thousands of digits: give a smaller number"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or "Config group override" in str(error):
         return one_line(error)
     return None

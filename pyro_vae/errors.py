@@ -6,6 +6,11 @@ import math
 from collections.abc import Sequence
 from numbers import Integral
 
+MAX_INT = 2**32 - 1
+"""Of numbers of steps, samples or rows, and of seeds: larger ones are mistakes, and do not fit torch's integers."""
+MAX_WIDTH = 10**6
+"""Of layers, latents and mixtures: a matrix of this size squared takes terabytes."""
+
 
 class BadInput(ValueError):
     """The user's input cannot be used. The commands print its one line and exit with status 2."""
@@ -24,35 +29,47 @@ def one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
-def positive_int(name: str, value: object) -> int:
-    """`value`, if it is a whole number of at least 1.
+def shown(value: object) -> str:
+    """`value` in one line of at most 80 characters."""
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "(an integer of thousands of digits)"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
+    """`value`, if it is an integer from 1 to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    return whole(name, value, low=1)
+    return whole(name, value, 1, high)
 
 
-def positive_ints(name: str, values: object) -> list[int]:
-    """`values`, if they are a list of whole numbers of at least 1.
+def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]:
+    """`values`, if they are a list of integers from 1 to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and the value.
     """
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise BadInput(f"{name}={values} must be a list of whole numbers, as in {name}=[64,64]")
-    return [positive_int(name, value) for value in values]
+        raise BadInput(f"{name}={shown(values)} must be a list of whole numbers, as in {name}=[64,64]")
+    return [positive_int(name, value, high) for value in values]
 
 
-def whole(name: str, value: object, low: int = 0) -> int:
-    """`value`, if it is a whole number of at least `low`.
+def whole(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
+    """`value`, if it is an integer from `low` to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise BadInput(f"{name}={value} must be a whole number of at least {low}")
-    return int(value)
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < low:
+        raise BadInput(f"{name}={shown(value)} must be a whole number of at least {low}")
+    if number > high:
+        raise BadInput(f"{name}={shown(value)} must be at most {high}")
+    return number
 
 
 def positive(name: str, value: object) -> float:
@@ -61,9 +78,10 @@ def positive(name: str, value: object) -> float:
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
-        raise BadInput(f"{name}={value} must be a finite number above 0")
-    return float(value)
+    number = _finite(value)
+    if number is None or number <= 0:
+        raise BadInput(f"{name}={shown(value)} must be a finite number above 0")
+    return number
 
 
 def within(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
@@ -72,13 +90,25 @@ def within(name: str, value: object, low: float = -math.inf, high: float = math.
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise BadInput(f"{name}={value} must be a finite number")
-    if not low <= value <= high:
+    number = _finite(value)
+    if number is None:
+        raise BadInput(f"{name}={shown(value)} must be a finite number")
+    if not low <= number <= high:
         limits = {"least": low, "most": high}
         bounds = " and ".join(f"at {side} {limit:g}" for side, limit in limits.items() if math.isfinite(limit))
-        raise BadInput(f"{name}={value} must be {bounds}")
-    return float(value)
+        raise BadInput(f"{name}={shown(value)} must be {bounds}")
+    return number
+
+
+def _finite(value: object) -> float | None:
+    """`value` as a float, if it is a number that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer
+        return None
+    return number if math.isfinite(number) else None
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
@@ -88,7 +118,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
         BadInput: otherwise, listing the choices.
     """
     if value not in choices:
-        raise BadInput(f"{name}={value} is unknown: choose one of {', '.join(choices)}")
+        raise BadInput(f"{name}={shown(value)} is unknown: choose one of {', '.join(choices)}")
     return str(value)
 
 
@@ -99,7 +129,7 @@ def true_false(name: str, value: object) -> bool:
         BadInput: otherwise.
     """
     if not isinstance(value, bool):
-        raise BadInput(f"{name}={value} must be true or false")
+        raise BadInput(f"{name}={shown(value)} must be true or false")
     return value
 
 
@@ -110,5 +140,5 @@ def true_false_auto(name: str, value: object) -> bool | str:
         BadInput: otherwise.
     """
     if not isinstance(value, bool) and value != "auto":
-        raise BadInput(f"{name}={value} must be true, false or auto")
+        raise BadInput(f"{name}={shown(value)} must be true, false or auto")
     return value

@@ -28,16 +28,16 @@ from pyro_vae.config import causes, check_key, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.em import ExactEM
-from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of
+from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of, shown, whole
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.marginal import Estimator
-from pyro_vae.marginal.weights import usual_grad_mode
 from pyro_vae.metrics import Metrics
-from pyro_vae.noise import fork_rng
+from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.plain import read_yaml, with_references
+from pyro_vae.session import by_default
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
@@ -80,6 +80,8 @@ def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
     return data
 
 
+@by_default()
+@callers_generators()
 def load(
     run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu", trust: Collection[str] = ()
 ) -> VAE:
@@ -112,7 +114,7 @@ def restore(
     path = checkpoints.folder / f"{one_of('which', which, ('best', 'last'))}.pt"
     saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
     check_sections(saved["config"], OF_THE_MODEL, path, trust)
-    with fork_rng(), _as_saved(saved, path, trust):
+    with _as_saved(saved, path, trust):
         vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes"))
     vae = vae.to(device)
     _load_weights(vae, saved, path)
@@ -275,6 +277,7 @@ def train(
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
+    vae.zero_grad()  # the last step's gradients are of no use any more
     return vae.eval(), state
 
 
@@ -384,23 +387,18 @@ def set_seed(seed: object, rank: int = 0) -> None:
     Raises:
         BadInput: if it is none.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise BadInput(f"seed={seed} must be a whole number from 0 to 2**32 - 1")
-    pyro.set_rng_seed(seed + rank)
+    pyro.set_rng_seed(whole("seed", seed) + rank)
 
 
-@contextmanager
-def _usual_torch() -> Iterator[None]:
-    """Within, torch is as it is by default, whatever the caller's session has made of it."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def _option(key: str, value: object) -> str:
     try:
-        with usual_grad_mode():
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+        return f"{key}={value}"
+    except ValueError as error:  # Python writes no integers of more than 4,300 digits
+        raise BadInput(f"{key}={shown(value)} is too large") from error
 
 
+@by_default()
+@callers_generators()
 def fit(
     x: np.ndarray | Tensor,
     *,
@@ -419,6 +417,9 @@ def fit(
     run_dir: str | Path | None = None,
 ) -> VAE:
     """Fit a VAE to an array: what `python -m pyro_vae.train data=array` does, from a notebook.
+
+    The result does not depend on the session: default dtype and device, autocast and Pyro's effect handlers around the
+    call have no effect, and random generators are left in the state they were in. Threads wait for each other.
 
     Args:
         x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
@@ -458,22 +459,23 @@ def fit(
     config = compose(
         [
             "data=array",
-            f"data.binarize={binarize}",
-            f"data.val_fraction={val_fraction}",
+            _option("data.binarize", binarize),
+            _option("data.val_fraction", val_fraction),
             "data.test_fraction=0",
-            f"likelihood={likelihood}",
-            f"guide={guide}",
-            f"network={network}",
-            f"latent_dim={latent_dim}",
-            f"trainer.max_epochs={max_epochs}",
-            *([] if "trainer=exact_em" in overrides else [f"trainer.batch_size={batch_size}"]),  # it has no batches
-            f"optimizer.lr={lr}",
-            f"seed={seed}",
+            _option("likelihood", likelihood),
+            _option("guide", guide),
+            _option("network", network),
+            _option("latent_dim", latent_dim),
+            _option("trainer.max_epochs", max_epochs),
+            # exact EM has no batches
+            *([] if "trainer=exact_em" in overrides else [_option("trainer.batch_size", batch_size)]),
+            _option("optimizer.lr", lr),
+            _option("seed", seed),
             *overrides,
         ]
     )
     settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
-    with TemporaryDirectory() as temporary, _usual_torch():
+    with TemporaryDirectory() as temporary:
         data = from_array(x, y=y, **settings)
         try:
             return train(config, data, Path(run_dir or temporary))[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch import Tensor
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.memory import rows_in_memory
-from pyro_vae.marginal.weights import Program, log_prob, own_param_store, slices, trace
+from pyro_vae.marginal.weights import Program, log_prob, slices, trace
+from pyro_vae.session import for_programs
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def impute(
     positive_int("num_samples", num_samples)
     positive_int("num_steps", num_steps)
     parts = []
-    with torch.no_grad(), pyro.validation_enabled(False), own_param_store():
+    with for_programs(x), torch.no_grad():
         Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         for rows in slices(n, x, observed, y):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, one_of, positive_int, positive_ints
+from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, positive_ints
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU, "softplus": nn.Softplus,
@@ -157,7 +157,7 @@ class Conv:
         if not channels:
             raise BadInput("network.channels=[] has no layer: give the channels of one at least, as in [32,64]")
         self.channels = positive_ints("network.channels", channels)
-        self.hidden = positive_int("network.hidden", hidden)
+        self.hidden = positive_int("network.hidden", hidden, MAX_WIDTH)
         self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
         self.upper_hidden = upper_hidden
 

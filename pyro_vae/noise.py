@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +26,24 @@ def seeded(seed: int, *values: Any) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def callers_generators() -> Iterator[None]:
+    """Within, all generators may be seeded: afterwards Python's, NumPy's and torch's are in the state they were in."""
+    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    has_cuda = torch.cuda.is_initialized()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+        if not has_cuda:  # on GPUs that nobody had used they would have started from the CPU's seed
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 def _gpus(values: tuple[Any, ...]) -> list[torch.device]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 import pyro
@@ -14,7 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, one_line, positive, positive_ints, whole, within
+from pyro_vae.errors import BadInput, one_line, positive, positive_ints, shown, whole, within
+from pyro_vae.interrupt import half_imported, import_whole
 
 OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
 """Of `torch.optim.Adam`; a group that has them is torch's to step."""
@@ -98,6 +100,7 @@ class JointOptim(PyroOptim):
 
     Raises:
         BadInput: if torch refuses the optimizer's or schedule's arguments, or the clip_norm is not above 0.
+        FailedRun: if an interrupt has left torch half imported.
 
     Example:
         >>> from functools import partial
@@ -121,6 +124,7 @@ class JointOptim(PyroOptim):
         self._waiting: dict[str, Any] | None = None
         given = {"optimizer": optimizer, "scheduler": scheduler}
         _check_schedule(scheduler)
+        import_whole("torch._dynamo")  # which torch's first optimizer imports
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
             trial = optimizer([torch.zeros(1)])
             lr = trial.param_groups[0]["lr"]
@@ -134,10 +138,13 @@ class JointOptim(PyroOptim):
                     schedule.step(loss)
             elif schedule is not None:
                 schedule.step()
-        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, ImportError) as error:
+            # what a module lacks is no argument's fault
+            if isinstance(error, ImportError) or isinstance(getattr(error, "obj", None), ModuleType):
+                raise half_imported(error) from error
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(
-                f"{name}.{key}={value}" for name, pairs in settings.items() for key, value in pairs.items()
+                f"{name}.{key}={shown(value)}" for name, pairs in settings.items() for key, value in pairs.items()
             )
             raise BadInput(f"{one_line(error)}: mend one of {listed}") from error
 

@@ -15,12 +15,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae.chunks import by_rows
 from pyro_vae.data.arrays import as_numpy, bytes_of_0_and_1, unit_floats, whole_numbers
-from pyro_vae.errors import BadInput, one_of, positive_int
+from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
 from pyro_vae.networks import glorot_
 from pyro_vae.noise import seeded
+from pyro_vae.session import for_users
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000
@@ -148,7 +150,7 @@ class VAE(nn.Module):
         if not dims:
             raise BadInput("latent_dim=[] has no layer: give the dimension of one at least, as in [100,50]")
         for dim in dims:
-            positive_int("latent_dim", dim)
+            positive_int("latent_dim", dim, high=MAX_WIDTH)
         concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
         p_z = prior(dims[-1], data_shape=data_shape, num_classes=num_classes)
         conditional = getattr(p_z, "conditional", False)
@@ -262,7 +264,9 @@ class VAE(nn.Module):
 
     # For users ----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    # They take as many rows at a time as fit into memory, and do not depend on the caller's session.
+
+    @for_users
     def encode(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
 
@@ -270,32 +274,26 @@ class VAE(nn.Module):
         call. The whole distribution is `vae.q_z(x)`.
         """
         x = self._data(x)
-        q = self.q_z(x, self._labels(y, len(x), self.concat))
-        try:
-            mean: Tensor = q.mean
-        except NotImplementedError:
-            with seeded(0, x):
-                mean = q.sample((100,)).mean(0)
-        return mean
+        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
 
-    @torch.no_grad()
+    @for_users
     def decode(self, z: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
 
         The whole distribution is `vae.p_x(z)`.
         """
         z = self._z(z)
-        if z.ndim == 1:
-            return self.decode(z.unsqueeze(0), y=y).squeeze(0)
-        mean: Tensor = self.p_x(z, self._labels(y, z.shape[-2], self.concat)).mean
-        return mean
+        leading = z.shape[:-1]
+        labels = self._labels(y, leading[-1] if leading else 1, self.concat)
+        labels = None if labels is None else labels.expand(leading or [1]).flatten()
+        return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
-    @torch.no_grad()
+    @for_users
     def reconstruct(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
         return self.decode(self.encode(x, y=y), y=y)
 
-    @torch.no_grad()
+    @for_users
     def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
         """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead.
 
@@ -307,19 +305,16 @@ class VAE(nn.Module):
         Raises:
             BadInput: if n is no positive whole number, or y is missing, superfluous or no label.
         """
-        p_x = self.p_x(self.sample_z(n, y=y), self._labels(y, n, self.concat))
-        x: Tensor = p_x.mean if mean else p_x.sample()
-        return x
+        z = self.sample_z(n, y=y)
+        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
 
-    @torch.no_grad()
+    @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
         """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
         labels = self._labels(y, positive_int("n", n), self.num_classes is not None)
-        z: Tensor = self.p_z(labels).expand([n]).sample()
-        for layer in reversed(self._layers):
-            z = layer.below(z).sample()
-        return z
+        return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
+    @for_users
     def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
         """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
 
@@ -335,20 +330,19 @@ class VAE(nn.Module):
         x = self._data(x)
         labels = self._labels(y, len(x), self.num_classes is not None)
         if warning := self.likelihood.check(x):
-            warnings.warn(warning, stacklevel=2)
-        # an empty store: in Pyro's own may be the parameters of another VAE, which have the same names
-        with pyro.get_param_store().scope():
-            evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
+            warnings.warn(warning, stacklevel=3)
+        evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
         given = "" if labels is None else ", y"
         if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
             warnings.warn(
                 f"{share:.0%} of these log p(x) are unreliable (Pareto k > 0.7 or effective sample size < 10), likely "
                 "too low: raise num_samples, or, of continuous latents and a tensor x, take "
                 f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px",
-                stacklevel=2,
+                stacklevel=3,
             )
         return evidence.log_px
 
+    @for_users
     def impute(
         self,
         x: Tensor | np.ndarray,
@@ -396,12 +390,35 @@ class VAE(nn.Module):
         if not x[observed].isfinite().all():
             raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
         if observed.any() and (warning := self.likelihood.check(x[observed])):
-            warnings.warn(warning, stacklevel=2)
+            warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        with pyro.get_param_store().scope():
-            return impute(
-                self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
-            )
+        return impute(
+            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
+        )
+
+    # What they do with some of the rows
+
+    def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
+        q = self.q_z(x, y)
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            with seeded(0, x):
+                mean = q.sample((100,)).mean(0)
+        return mean
+
+    def _mean(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).mean
+
+    def _draw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).sample()
+
+    def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
+        """As many as `blank` has rows."""
+        z: Tensor = self.p_z(y).expand([len(blank)]).sample()
+        for layer in reversed(self._layers):
+            z = layer.below(z).sample()
+        return z
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """y as labels `[n]`, if they are needed."""
@@ -445,7 +462,7 @@ class VAE(nn.Module):
         if x.dtype in (torch.uint8, np.uint8):
             x = as_numpy(x)
             if warning := bytes_of_0_and_1(x, "x"):
-                warnings.warn(warning, stacklevel=3)
+                warnings.warn(warning, stacklevel=4)
             x = unit_floats(x)
         x = self._tensor(x)
         if not incomplete and not x.isfinite().all():

@@ -10,6 +10,7 @@ from conftest import every
 import pyro_vae
 from pyro_vae import checkpoint, metrics
 from pyro_vae.errors import BadInput
+from pyro_vae.marginal import AIS, Refined
 
 
 @pytest.fixture
@@ -89,6 +90,34 @@ def test_fit_refuses_bad_settings_in_one_line(x, settings, message):
     with pytest.raises(BadInput, match=message) as caught:
         pyro_vae.fit(x, **{**QUICK, **settings})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["latent_dim", "max_epochs", "batch_size", "seed"])
+def test_numbers_without_bound_are_refused(x, setting):
+    for number in (2**32, 10**30, 10**5000):
+        with pytest.raises(BadInput, match=f"{setting}=.* (must be at most|is too large)") as caught:
+            pyro_vae.fit(x, **{**QUICK, setting: number})
+        assert len(str(caught.value)) < 200
+
+
+def test_options_without_bound_are_refused(x, small_run):
+    for option in ("network.hidden", "trainer.patience", "optimizer.lr", "trainer.clip_norm"):
+        for digits in (4000, 5000):  # Python reads 4,300
+            number = "9" * digits
+            value = f"[{number}]" if option == "network.hidden" else number
+            with pytest.raises(BadInput) as caught:
+                pyro_vae.fit(x, **{**QUICK, "overrides": [f"{option}={value}"]})
+            assert len(str(caught.value)) < 500, option
+    vae = pyro_vae.load(small_run)
+    for call in (
+        lambda: vae.sample(10**30),
+        lambda: vae.log_prob(np.zeros((1, 12)), num_samples=10**30),
+        lambda: vae.impute(np.zeros((1, 12)), num_samples=10**30),
+        lambda: Refined([10, 10**30]),
+        lambda: AIS(num_temperatures=10**30),
+    ):
+        with pytest.raises(BadInput, match="=1000.* must be at most 4294967295"):
+            call()
 
 
 def test_fit_does_not_overwrite_a_run(x, tmp_path):

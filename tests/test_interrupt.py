@@ -1,10 +1,12 @@
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
-from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.errors import FailedRun
+from pyro_vae.interrupt import deferred_interrupt, import_whole
 
 
 def test_the_first_interrupt_waits_for_the_check_and_the_second_does_not():
@@ -23,6 +25,26 @@ def test_the_first_interrupt_waits_for_the_check_and_the_second_does_not():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("never")
     assert done == ["went on"]
+
+
+def test_an_interrupt_that_nothing_has_checked_is_raised_at_the_end():
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_import_is_not_cut_off(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    kill = "import os, signal\nfor _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "slow_to_import.py").write_text(f"{kill}last_line = True\n")
+    with pytest.raises(KeyboardInterrupt):
+        import_whole("slow_to_import")
+    assert sys.modules.pop("slow_to_import").last_line
+
+
+def test_a_module_that_is_half_imported_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    with pytest.raises(FailedRun, match=r"torch\._dynamo.*restart Python"):
+        import_whole("torch._dynamo")
 
 
 def test_outside_the_main_thread_it_changes_nothing():

@@ -1,5 +1,7 @@
+import sys
 from copy import deepcopy
 from functools import partial
+from importlib import import_module
 
 import pyro
 import pytest
@@ -10,7 +12,7 @@ from pyro.optim import PyroOptim
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
 
 from pyro_vae.config import compose
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.objectives import TraceMeanField_ELBO
 from pyro_vae.optim import FusedAdam, JointOptim
 
@@ -106,6 +108,23 @@ def test_state_goes_on_exactly(small_vae):
 def test_refuses_bad_settings_at_once(arguments):
     with pytest.raises(BadInput):
         JointOptim(*arguments)
+
+
+def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
+    """As after Ctrl-C within the first optimizer's import of torch._dynamo."""
+
+    def half_imported(params):
+        return torch._dynamo.what_was_not_imported_any_more
+
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(half_imported)
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(lambda params: import_module("torch._dynamo.what_was_not_imported_any_more"))
+    with pytest.raises(BadInput, match="mend one of optimizer.params"):  # an argument's attribute
+        JointOptim(partial(lambda p, params: params.lr, params=1))
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(ADAM)
 
 
 def test_refuses_the_state_of_other_parameters(small_vae):

@@ -9,6 +9,7 @@ import torch
 from conftest import make_ppca
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from pyro.optim import PyroOptim
+from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae import analysis, imputation
@@ -253,6 +254,57 @@ def test_masked_arrays_and_masks_of_lists(small_vae):
 def test_latents_that_are_no_numbers_are_refused(small_vae):
     with pytest.raises(BadInput, match="z holds values that are NaN or Inf"):
         small_vae.decode([0.0, float("nan")])
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """At most 16 rows of 12 numbers of a float32 at a time, and the batches that networks have seen."""
+    monkeypatch.setattr("pyro_vae.chunks.LARGEST", 16 * 12 * 4)
+    seen = []
+    note = torch.nn.modules.module.register_module_forward_hook
+    handle = note(lambda module, args, out: seen.append(len(out)) if isinstance(out, Tensor) else None)
+    yield seen
+    handle.remove()
+
+
+@pytest.mark.parametrize("conditioning", ["none", "concat"])
+def test_many_rows_are_worked_on_some_at_a_time(few_rows, conditioning, monkeypatch):
+    classes = None if conditioning == "none" else 3
+    vae = VAE.build([12], 2, MLP([8]), StandardNormal, Bernoulli, Diagonal, conditioning, classes).eval()
+    x, z = torch.rand(50, 12).round(), torch.randn(7, 10, 2)
+    y, y_z = (None, None) if classes is None else (torch.arange(50) % 3, torch.arange(10) % 3)
+    uses = {
+        "encode": lambda: vae.encode(x, y=y),
+        "reconstruct": lambda: vae.reconstruct(x, y=y),
+        "decode": lambda: vae.decode(z, y=y_z),
+        "sample_z": lambda: vae.sample_z(50, y=y),
+        "means": lambda: vae.sample(50, y=y, mean=True),
+        "sample": lambda: vae.sample(50, y=y),
+    }
+    results = {}
+    for name, use in uses.items():
+        few_rows.clear()
+        torch.manual_seed(0)
+        results[name] = use()
+        assert max(few_rows, default=16) <= 16
+    assert few_rows  # the decoder's, in the last of them
+    monkeypatch.setattr("pyro_vae.chunks.LARGEST", 2**28)
+    for name, use in uses.items():
+        torch.manual_seed(0)
+        at_once = use()
+        rows = 16 if name == "sample" else len(at_once)  # other noise from the second chunk on
+        torch.testing.assert_close(results[name][:rows], at_once[:rows])
+    assert vae.decode(torch.zeros(0, 2), y=None if classes is None else 1).shape == (0, 12)
+    assert vae.decode(torch.zeros(2), y=None if classes is None else 1).shape == (12,)
+
+
+def test_measuring_rows_uses_up_no_noise_and_leaves_batch_norm_alone(few_rows):
+    vae = VAE.build([12], 2, WithBatchNorm([16]), StandardNormal, Bernoulli, Diagonal)
+    before = torch.get_rng_state()
+    vae.encode(torch.rand(3, 12, generator=torch.Generator()).round())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert vae.encoder[-1].num_batches_tracked == 1
+    assert vae.training
 
 
 class WithBatchNorm(MLP):

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import ConditionalAffineAutoregressive
 from torch import Tensor, nn
 
-from pyro_vae.errors import positive_int
+from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.guides.flow import Flow, autoregressive_network
 from pyro_vae.guides.log_joint import LogJoint
 
@@ -43,7 +43,7 @@ class InverseAutoregressive(nn.Module):
             ConditionalAffineAutoregressive(
                 autoregressive_network(num_features, latent_dim, hidden, reverse=t % 2 == 1)
             )
-            for t in range(positive_int("guide.num_transforms", num_transforms))
+            for t in range(positive_int("guide.num_transforms", num_transforms, MAX_WIDTH))
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:

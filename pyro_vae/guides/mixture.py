@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pyro_vae.errors import positive_int
+from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.guides.log_joint import LogJoint
 
 
@@ -28,7 +28,7 @@ class Mixture(nn.Module):
 
     def __init__(self, num_features: int, latent_dim: int, num_components: int = 3) -> None:
         super().__init__()
-        C = positive_int("guide.num_components", num_components)
+        C = positive_int("guide.num_components", num_components, MAX_WIDTH)
         self.logits = nn.Linear(num_features, C)
         self.loc_log_scale = nn.Sequential(
             nn.Linear(num_features, C * 2 * latent_dim), nn.Unflatten(-1, (C, 2 * latent_dim))

@@ -13,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.grid import Grid
-from pyro_vae.errors import positive_int
+from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.likelihoods.checks import on_grid
 from pyro_vae.likelihoods.softplus import softplus_start
 
@@ -45,7 +45,7 @@ class DiscretizedLogistic(nn.Module):
     ) -> None:
         super().__init__()
         self.grid = Grid(num_levels)
-        self.num_components = positive_int("likelihood.num_components", num_components)
+        self.num_components = positive_int("likelihood.num_components", num_components, MAX_WIDTH)
         self.register_buffer("raw_offset", softplus_start("scale", init_scale, min_scale))
         self.min_scale = min_scale
         self.event_dim = len(data_shape)

@@ -87,7 +87,7 @@ class AIS(GradientEstimator):
 
     def betas(self, x: Tensor) -> Tensor:
         """0 = β_0 < … < β_T = 1, dense at both ends: a rescaled sigmoid, `[T + 1]`."""
-        s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, device=x.device))
+        s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, dtype=torch.float32, device=x.device))
         return (s - s[0]) / (s[-1] - s[0])
 
     def chunk(

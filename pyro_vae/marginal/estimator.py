@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, base_of, own_param_store, slices, trace, usual_grad_mode
+from pyro_vae.marginal.weights import Program, base_of, slices, trace
 from pyro_vae.noise import fork_rng
+from pyro_vae.session import for_programs
 
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
@@ -43,12 +43,15 @@ class Estimator(ABC):
     ) -> LogEvidence:
         """Estimates for x `[N, ...]` and, of a conditional model, labels y `[N]`, on the device of x.
 
+        Pyro's effect handlers around this call do not reach the programs: wrap them instead, as in
+        `poutine.scale(model, scale=0.5)`. Calls in several threads wait for each other.
+
         Raises:
             BadInput: as `check` does, and if x is empty.
         """
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
-        with usual_grad_mode(), pyro.validation_enabled(False), own_param_store():
+        with for_programs(x):
             x = x.clone() if x.is_inference() else x  # which gradients do not take
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_vae.chunks import LARGEST
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal.weights import Program, slices, trace
 from pyro_vae.noise import fork_rng
-
-LARGEST = 2**28
-"""Bytes of the largest tensor at a time, where that is all there is to say."""
 
 
 def chunk_option(value: int | str) -> int | str:

@@ -148,7 +148,7 @@ class Refined(GradientEstimator):
                 with torch.no_grad():
                     u, log_q = q.draw(size)
                     if guide_weight.any():
-                        from_guide = torch.rand(u.shape[:2], device=u.device) < guide_weight
+                        from_guide = torch.rand(u.shape[:2], dtype=torch.float32, device=u.device) < guide_weight
                         u = torch.where(from_guide.unsqueeze(-1), draw(latents, guide, x, y, num_samples=size), u)
                         log_q = torch.logaddexp(
                             (1 - guide_weight).log() + q.log_prob(u),

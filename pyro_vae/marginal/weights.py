@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -54,24 +54,6 @@ def base_of(fn: Any) -> Any:
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist
     return fn
-
-
-@contextmanager
-def own_param_store() -> Iterator[None]:
-    """Within, programs find Pyro's parameters as they are; those they register are gone afterwards.
-
-    Left there, parameters of one VAE would keep another, whose networks have the same names, from being trained.
-    """
-    store = pyro.get_param_store()
-    with store.scope(store.get_state()):
-        yield
-
-
-@contextmanager
-def usual_grad_mode() -> Iterator[None]:
-    """Within, gradients are recorded, as they are by default: a caller's `torch.no_grad()` is about his own."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.errors import BadInput, positive_int, positive_ints
+from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int, positive_ints
 
 
 class Flow(nn.Module):
@@ -39,7 +39,7 @@ class Flow(nn.Module):
             raise BadInput("prior=flow needs zuko: pip install -e '.[flows]'") from error
         self.flow = MAF(
             latent_dim,
-            transforms=positive_int("prior.num_transforms", num_transforms),
+            transforms=positive_int("prior.num_transforms", num_transforms, MAX_WIDTH),
             hidden_features=positive_ints("prior.hidden", hidden),
         )
         if latent_dim == 1:  # zuko draws these from N(0, 1): three times, the first loss is in the thousands

@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int
 
 
 class Vamp(nn.Module):
@@ -29,7 +29,7 @@ class Vamp(nn.Module):
         self, latent_dim: int, data_shape: Sequence[int] = (), num_pseudo_inputs: int = 100, **data: Any
     ) -> None:
         super().__init__()
-        C = positive_int("prior.num_pseudo_inputs", num_pseudo_inputs)
+        C = positive_int("prior.num_pseudo_inputs", num_pseudo_inputs, MAX_WIDTH)
         self.pseudo_inputs = nn.Parameter(torch.rand(C, *data_shape))
 
     @torch.no_grad()

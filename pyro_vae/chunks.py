@@ -1,0 +1,65 @@
+"""A method of many rows, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pyro_vae.eval_mode import eval_mode
+from pyro_vae.noise import fork_rng
+
+LARGEST = 2**28
+"""Bytes of the largest tensor at a time, where that is all there is to say."""
+
+_measured: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
+
+
+def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+    """`run(*tensors)`, of so many of their rows at a time that no tensor in it is larger than `LARGEST`.
+
+    Args:
+        run: method of a module: tensors `[n, ...]`, some of them None, -> `[n, ...]`.
+        *tensors: each `[N, ...]`, or None.
+    """
+    N = max(len(tensor) for tensor in tensors if tensor is not None)
+    rows = max(1, N if N <= 2 else LARGEST // _bytes_per_row(run, *tensors))
+    parts = [run(*_rows(slice(i, i + rows), tensors)) for i in range(0, max(1, N), rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
+    """What a second row adds to the largest tensor: measured at the first call with a method, using up no noise."""
+    module: nn.Module = run.__self__
+    known, key = _measured.setdefault(module, {}), (run.__func__, next(module.parameters()).dtype)
+    if key not in known:
+        sizes = []
+        for n in (1, 2):
+            with fork_rng(*tensors), eval_mode(module), _Sizes() as noted:
+                run(*_rows(slice(n), tensors))
+            sizes.append(noted.bytes)
+        known[key] = max([1, *(two - one for one, two in zip(*sizes, strict=False))])
+    return known[key]
+
+
+def _rows(rows: slice, tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    return [None if tensor is None else tensor[rows] for tensor in tensors]
+
+
+class _Sizes(TorchDispatchMode):
+    """Notes the size of each result of an operation."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """`func`, as it is."""
+        result = func(*args, **(kwargs or {}))
+        self.bytes += [value.nbytes for value in tree_leaves(result) if isinstance(value, Tensor)]
+        return result

@@ -1,0 +1,120 @@
+"""Torch and Pyro as they are by default, whatever the caller's session has made of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import pyro
+import torch
+from pyro.poutine import runtime
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+_lock = threading.RLock()
+"""Handlers, parameters, seeds and the default dtype belong to the process: one call at a time, the others wait."""
+
+
+def _renew_lock() -> None:
+    """A forked process has none of its parent's other threads, one of which may hold the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, Pyro programs compute what they do on their own, and no other thread runs any through this library.
+
+    The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach them: wrap the program in them, not the
+    call. Autocast and anomaly detection are off, and gradients are recorded.
+    """
+    with _lock, _no_handlers(), ExitStack() as stack:
+        for device in AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.is_anomaly_enabled():
+            stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+@contextmanager
+def for_programs(x: torch.Tensor) -> Iterator[None]:
+    """`undisturbed`, for programs of the caller's, run on data x.
+
+    New tensors have the caller's default dtype, and lie on the caller's default device if x does, else on the CPU.
+    Programs find Pyro's parameters as they are; those they register are gone afterwards: left there, parameters of one
+    VAE would keep another, whose networks have the same names, from being trained. Pyro's validation is off.
+    """
+    store = pyro.get_param_store()
+    with undisturbed(), _no_default_device(x.device), pyro.validation_enabled(False), store.scope(store.get_state()):
+        yield
+
+
+@contextmanager
+def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """`undisturbed`, for what this library builds and runs by itself: on the CPU unless told otherwise.
+
+    Pyro's parameter store is empty: in the caller's may be the parameters of another VAE, which have the same names.
+
+    Args:
+        dtype: of new tensors.
+    """
+    store = pyro.get_param_store()
+    with undisturbed(), _default_dtype(dtype), _no_default_device(), store.scope():
+        yield
+
+
+def for_users(method: Function) -> Function:
+    """Make a method of a module run `by_default`, new tensors being of its parameters' dtype; without gradients."""
+
+    @wraps(method)
+    def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with by_default(next(self.parameters()).dtype), torch.no_grad():
+            return method(self, *args, **kwargs)
+
+    return cast(Function, call)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _no_default_device(unless: torch.device | None = None) -> AbstractContextManager[Any]:
+    """Within, new tensors lie on the CPU, unless the default device is of the same type as `unless`."""
+    device = torch.empty(0).device
+    if device.type == "cpu" or (unless is not None and device.type == unless.type):
+        return nullcontext()
+    return torch.device("cpu")
+
+
+@contextmanager
+def _no_handlers() -> Iterator[None]:
+    """Put Pyro's effect handlers aside, and the dimensions that plates and enumeration among them have taken."""
+    handlers, plates, enumerated = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack, vars(runtime._ENUM_ALLOCATOR)
+    before = list(handlers), list(plates), dict(enumerated)
+    handlers.clear()
+    plates.clear()
+    try:
+        yield
+    finally:
+        handlers[:], plates[:] = before[:2]
+        enumerated.clear()
+        enumerated.update(before[2])
