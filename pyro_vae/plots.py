@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from pyro_vae.errors import datapoints
+
 DPI = 120
 
 Limits = tuple[float, float]
@@ -99,7 +101,7 @@ def histogram(log_px: np.ndarray, x: np.ndarray, path: Path, limits: Limits = (0
     figure = Figure(figsize=(8, 5.2) if is_image(x) else (8, 3.5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(3 if is_image(x) else 1, 1, **_rows(3 if is_image(x) else 1)))
     axes[0].hist(log_px, bins=min(50, max(5, len(log_px) // 5)))
-    axes[0].set(title=f"log p(x) of {len(log_px)} datapoints", xlabel="nats", ylabel="datapoints")
+    axes[0].set(title=f"log p(x) of {datapoints(len(log_px))}", xlabel="nats", ylabel="datapoints")
     if is_image(x):
         for ax, index, title in ((axes[1], order[:8], "least likely"), (axes[2], order[::-1][:8], "most likely")):
             ax.imshow(tile(x[index], 8, limits), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
