@@ -3,8 +3,11 @@ import math
 import re
 from dataclasses import replace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_vae.marginal import (
     AIS,
@@ -66,12 +69,15 @@ def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
     assert verdict({**summary, "unreliable": None}, NoEstimate()) is None
 
 
+STEPS = "estimator.num_elbo_steps"
+
+
 @pytest.mark.parametrize(
     ("estimator", "advice"),
     [
-        (Refined(20), "set estimator.num_samples=500, then estimator.num_elbo_steps=50, then estimator.num_elbo_steps=300, "),
-        (Refined(), "set estimator.num_elbo_steps=50, then estimator.num_elbo_steps=300, or compare with estimator=ais"),
-        (Refined(num_elbo_steps=50), "set estimator.num_elbo_steps=300, or compare with estimator=ais"),
+        (Refined(20), f"set estimator.num_samples=500, then {STEPS}=50, then {STEPS}=300, or compare"),
+        (Refined(), f"set {STEPS}=50, then {STEPS}=300, or compare with estimator=ais"),
+        (Refined(num_elbo_steps=50), f"set {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=300), "compare with estimator=ais"),
         (AIS(), "set estimator.num_temperatures=800"),
         (AIS(4, 10), "set estimator.num_samples=16, then set estimator.num_temperatures=40"),
@@ -89,13 +95,33 @@ def test_advice_is_never_what_is_already_set(estimator, advice):
         assert f"estimator.{name}={value}" not in re.split(r"[ ,]+", said)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "advice"), [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
-)
+DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
+
+
+@pytest.mark.parametrize(("estimator", "advice"), DISCRETE)
 def test_estimates_of_discrete_latents_are_not_sent_to_refined(estimator, advice):
     summary = {"unreliable": 0.3, "num_samples": estimator.num_samples, "pareto_k_threshold": None}
     assert advice in verdict(summary, estimator)
     assert "refined" not in verdict(summary, estimator)
+
+
+def test_refined_is_helped_by_what_is_advised_before_by_more_samples():
+    """Steep logits: the posterior is no ellipsoid around its mode, which leaves all K draws on one side."""
+    W = 3 * torch.randn(15, 10)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 10), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=z @ W.T).to_event(1), obs=x)
+
+    def flagged(**settings):
+        estimator = Refined(**settings, compile=False)
+        return estimator(model, poutine.block(model, hide=["x"]), x).unreliable.double().mean()
+
+    x = torch.bernoulli((torch.randn(30, 10) @ W.T).sigmoid())
+    assert flagged() > 0.5
+    assert flagged(num_elbo_steps=300) < 0.2
+    assert flagged(num_samples=2000) > 0.3
 
 
 def test_what_cannot_be_told_is_null_in_json():
@@ -145,9 +171,8 @@ def test_what_so_few_samples_cannot_tell_is_not_printed_as_fine(K):
 @pytest.mark.parametrize(("sigma", "known"), [(1.0, True), (3.5, False)])
 def test_a_standard_error_is_given_only_if_it_covers_the_truth(sigma, known):
     """Weights exp(σ ε − σ²/2): log of their mean is 0. With σ = 3.5 their mean is nats too low, ± 0.02."""
-    evidence = evidence_of(
-        sigma * torch.randn(500, 300, generator=torch.Generator().manual_seed(1)).double() - sigma**2 / 2
-    )
+    noise = torch.randn(500, 300, generator=torch.Generator().manual_seed(1)).double()
+    evidence = evidence_of(sigma * noise - sigma**2 / 2)
     summary = summarize(replace(evidence, curve=(evidence,)), "importance")
     se, text = summary["log_px_mc_se"], table(summary, "test")
     own_noise = evidence.se.square().sum().sqrt() / 300
@@ -200,5 +225,5 @@ def test_an_error_that_one_sample_cannot_tell_is_not_zero():
 
 def test_evidence_is_shown_in_a_line():
     k = torch.tensor([0.1, 0.9])
-    evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 7)
-    assert repr(evidence) == "LogEvidence(N=2, K=7, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"
+    evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 700)
+    assert repr(evidence) == "LogEvidence(N=2, K=700, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"
