@@ -119,14 +119,19 @@ def curve(num_samples: list[int], log_px: list[float], se: list[float], path: Pa
     _save(figure, path)
 
 
-def tails(tail: np.ndarray, pareto_k: np.ndarray, path: Path) -> None:
-    """Largest normalized log-weights `[M, N]` of the datapoints with the lowest, median and highest Pareto k."""
+def tails(tail: np.ndarray, pareto_k: np.ndarray, path: Path, k_threshold: float | None = None) -> None:
+    """Largest normalized log-weights `[M, N]` of the datapoints with the lowest, median and highest Pareto k, to a PNG.
+
+    The legend tells which k are above `k_threshold`. None: there are none, and it is the largest weight that counts.
+    """
     figure, ax = _figure("Largest importance weights: how much rests on a few draws", size=(6, 4))
-    order = np.argsort(np.nan_to_num(pareto_k, nan=0.0))
+    order = np.argsort(tail[0] if k_threshold is None else np.nan_to_num(pareto_k, nan=np.inf))
     for name, i in (("lowest", order[0]), ("median", order[len(order) // 2]), ("highest", order[-1])):
-        ax.plot(
-            np.arange(1, len(tail) + 1), np.exp(tail[:, i]), label=f"{name} Pareto k: {pareto_k[i]:.2f}", marker="."
-        )
+        label = f"{name} share of the largest weight"
+        if k_threshold is not None:
+            above = f", unreliable above {k_threshold:.2f}" if pareto_k[i] > k_threshold else ""
+            label = f"{name} Pareto k: {pareto_k[i]:.2f}{above}"
+        ax.plot(np.arange(1, len(tail) + 1), np.exp(tail[:, i]), label=label, marker=".")
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="share of the total weight")
     ax.legend()
     ax.grid(alpha=0.3)

@@ -100,7 +100,12 @@ def _draw_evidence(evidence: LogEvidence, summary: dict[str, Any], split: Split,
     if summary["estimator"] != "bdmc":  # whose data are simulated
         plots.histogram(log_px, _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
     if evidence.tail is not None and len(evidence.tail) > 1:
-        plots.tails(_array(evidence.tail), _array(evidence.pareto_k), path.with_name(f"{path.stem}-tails.png"))
+        plots.tails(
+            _array(evidence.tail),
+            _array(evidence.pareto_k),
+            path.with_name(f"{path.stem}-tails.png"),
+            evidence.k_threshold,
+        )
     if "curve" in summary:
         K, means, se = ([p[key] for p in summary["curve"]] for key in ("num_samples", "log_px", "log_px_mc_se"))
         plots.curve(K, means, se, path.with_name(f"{path.stem}-curve.png"))
