@@ -98,11 +98,14 @@ def table(rows: list[dict[str, Any]], title: str) -> str:
         f"  {row['unreliable']:10.3f}"
         for row in rows
     ]
-    return "\n".join([f"{title}: mean ± standard error over runs (nats per datapoint)", head, *lines])
+    several = " ± standard error over runs" if any(row["num_runs"] > 1 for row in rows) else ""
+    return "\n".join([f"{title}: mean{several} (nats per datapoint)", head, *lines])
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    return f"{number(row[name], '.3f'):>10} ± {number(row[f'{name}_se'], '.3f'):>5}"
+    """The mean and, of several runs, its standard error."""
+    se = row[f"{name}_se"]
+    return f"{number(row[name], '.3f'):>10}" + (" " * 8 if se is None else f" ± {se:5.3f}")
 
 
 def draw(rows: list[dict[str, Any]], summaries: Mapping[Path, dict[str, Any]], path: Path) -> None:

@@ -24,6 +24,11 @@ class FailedRun(RuntimeError):
     """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
 
 
+def datapoints(n: int) -> str:
+    """`n` datapoints, in words."""
+    return f"{n} datapoint{'' if n == 1 else 's'}"
+
+
 def one_line(error: BaseException) -> str:
     """The message of another library's error as one line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -5,6 +5,7 @@ python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR analysis=all
+python -m pyro_vae.evaluate run=DIR analysis=surgery estimator=none
 python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE: where the data have moved to
 python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): a table of its runs
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
@@ -18,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
-from pyro_vae.errors import BadInput, one_of
+from pyro_vae.errors import BadInput, one_of, true_false
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,18 @@ def task(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from pyro_vae import comparison, distributed, report  # imports torch
-    from pyro_vae.marginal import BDMC
+    from pyro_vae.marginal import BDMC, NoEstimate
 
+    true_false("plots", config.plots)
     folder = Path(str(config.run))
     runs = comparison.runs_of(folder)
-    simulates = isinstance(instantiate(config.estimator), BDMC)
+    estimator = instantiate(config.estimator)
+    if isinstance(estimator, NoEstimate) and (runs or config.analysis != "surgery"):
+        raise BadInput(
+            "estimator=none leaves log p(x) out, and nothing to do: take it with analysis=surgery for one run, or "
+            "another estimator"
+        )
+    simulates = isinstance(estimator, BDMC)
     if simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
             f"analysis={config.analysis} compares log p(x) with ELBOs of the same data, and estimator=bdmc simulates "
@@ -69,6 +77,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
     from pyro_vae import experiment, report
     from pyro_vae.data import fingerprint
+    from pyro_vae.marginal import NoEstimate
     from pyro_vae.targets import OF_THE_DATA, check_sections
     from pyro_vae.trainer import torch_device
 
@@ -87,7 +96,9 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     experiment.require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
     experiment.warn_of_misfit(vae, [split])
-    summary = report.evaluate(vae, data, split, estimator, config, run_dir)
+    summary: dict[str, Any] = {}
+    if not isinstance(estimator, NoEstimate):
+        summary = report.evaluate(vae, data, split, estimator, config, run_dir)
     if config.analysis is not None:
         report.analyse(vae, data.to(device), estimator, config, run_dir)
     return {

@@ -19,7 +19,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
@@ -37,6 +36,7 @@ from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.plain import read_yaml, with_references
+from pyro_vae.progress import progress
 from pyro_vae.session import by_default
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
 """Keys of conf/data/array.yaml that are about a file."""
+
+OF_REPORT = ("second_estimator", "plots")
+"""Keys, true or false, that are about what follows the training; a run of an earlier version does not have them."""
 
 
 def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
@@ -315,10 +318,10 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         key = override.partition("=")[0].lstrip("+")
         if key in ("resume", "trust"):
             continue
-        if key.partition(".")[0] not in ("trainer", "estimator"):
+        if key.partition(".")[0] not in ("trainer", "estimator", *OF_REPORT):
             raise BadInput(
-                f"{override}: a resumed run keeps its configuration, but for trainer.* and estimator.*; "
-                "leave it out, or start anew"
+                f"{override}: a resumed run keeps its configuration, but for trainer.*, estimator.*, "
+                f"{' and '.join(OF_REPORT)}; leave it out, or start anew"
             )
         epochs = saved.scheduler.get("T_max")
         if key == "trainer.max_epochs" and epochs not in (None, config.trainer.max_epochs):
@@ -327,6 +330,8 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
                 "way; start anew, with scheduler=constant if you want to go on later"
             )
         OmegaConf.update(saved, key, OmegaConf.select(config, key), merge=False)
+        if key in OF_REPORT:
+            continue
         group = key.partition(".")[0]
         check_key(key, saved[group].get("_target_"), content[group])
     return saved
@@ -375,10 +380,12 @@ def read_through(train: Stored, data: Dataset, vae: VAE) -> None:
     Raises:
         BadInput: if some is broken, or the data's binarization or the likelihood cannot take it.
     """
-    for x in tqdm(train.in_order(), "reading data", math.ceil(len(train) / train.num_at_once), disable=None):
-        data.require(x)
-        if data.binarize == "none" and not data.dequantize:  # else it is the sample's, as drawn or rounded, that counts
-            vae.likelihood.check(x)
+    with progress("reading data", len(train), "datapoint") as tick:
+        for x in train.in_order():
+            data.require(x)
+            if data.binarize == "none" and not data.dequantize:  # else the sample counts, as drawn or rounded
+                vae.likelihood.check(x)
+            tick(len(x))
 
 
 def set_seed(seed: object, rank: int = 0) -> None:

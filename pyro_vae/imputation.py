@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.errors import positive_int
+from pyro_vae.errors import datapoints, positive_int
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.weights import Program, log_prob, slices, trace
+from pyro_vae.progress import Shares, progress
 from pyro_vae.session import for_programs
 
 log = logging.getLogger(__name__)
@@ -65,15 +67,25 @@ def impute(
     with for_programs(x), torch.no_grad():
         Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
-        for rows in slices(n, x, observed, y):
-            chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]
-            draws = _chain(model, guide, *chains, num_steps=num_steps, mean=mean)  # type: ignore[arg-type]
-            parts.append(draws.unflatten(0, (num_samples, -1)))
+        with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
+            for rows in slices(n, x, observed, y):
+                shares = Shares(tick, len(rows[0]), num_steps)
+                chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]
+                draws = _chain(model, guide, *chains, num_steps=num_steps, mean=mean, on_step=shares)  # type: ignore[arg-type]
+                parts.append(draws.unflatten(0, (num_samples, -1)))
     return torch.cat(parts, 1)
 
 
 def _chain(
-    model: Program, guide: Program, x: Tensor, observed: Tensor, y: Tensor | None, *, num_steps: int, mean: bool
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    observed: Tensor,
+    y: Tensor | None,
+    *,
+    num_steps: int,
+    mean: bool,
+    on_step: Callable[[], None],
 ) -> Tensor:
     """The last states of independent chains, one for each row."""
 
@@ -101,6 +113,7 @@ def _chain(
         last = mean and step == num_steps - 1
         x_new, x_old = (p.nodes["x"]["fn"].mean if last else p.nodes["x"]["fn"].sample() for p in (of_new, of_old))
         x = torch.where(observed, x, _choose(accepted, x_new, x_old))
+        on_step()
     rate = num_accepted / (num_steps - num_steps // 2)
     if rate < 0.05:
         log.warning(

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from pyro_vae.errors import datapoints
+
 DPI = 120
 
 Limits = tuple[float, float]
@@ -99,7 +101,7 @@ def histogram(log_px: np.ndarray, x: np.ndarray, path: Path, limits: Limits = (0
     figure = Figure(figsize=(8, 5.2) if is_image(x) else (8, 3.5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(3 if is_image(x) else 1, 1, **_rows(3 if is_image(x) else 1)))
     axes[0].hist(log_px, bins=min(50, max(5, len(log_px) // 5)))
-    axes[0].set(title=f"log p(x) of {len(log_px)} datapoints", xlabel="nats", ylabel="datapoints")
+    axes[0].set(title=f"log p(x) of {datapoints(len(log_px))}", xlabel="nats", ylabel="datapoints")
     if is_image(x):
         for ax, index, title in ((axes[1], order[:8], "least likely"), (axes[2], order[::-1][:8], "most likely")):
             ax.imshow(tile(x[index], 8, limits), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
@@ -117,14 +119,19 @@ def curve(num_samples: list[int], log_px: list[float], se: list[float], path: Pa
     _save(figure, path)
 
 
-def tails(tail: np.ndarray, pareto_k: np.ndarray, path: Path) -> None:
-    """Largest normalized log-weights `[M, N]` of the datapoints with the lowest, median and highest Pareto k."""
+def tails(tail: np.ndarray, pareto_k: np.ndarray, path: Path, k_threshold: float | None = None) -> None:
+    """Largest normalized log-weights `[M, N]` of the datapoints with the lowest, median and highest Pareto k, to a PNG.
+
+    The legend tells which k are above `k_threshold`. None: there are none, and it is the largest weight that counts.
+    """
     figure, ax = _figure("Largest importance weights: how much rests on a few draws", size=(6, 4))
-    order = np.argsort(np.nan_to_num(pareto_k, nan=0.0))
+    order = np.argsort(tail[0] if k_threshold is None else np.nan_to_num(pareto_k, nan=np.inf))
     for name, i in (("lowest", order[0]), ("median", order[len(order) // 2]), ("highest", order[-1])):
-        ax.plot(
-            np.arange(1, len(tail) + 1), np.exp(tail[:, i]), label=f"{name} Pareto k: {pareto_k[i]:.2f}", marker="."
-        )
+        label = f"{name} share of the largest weight"
+        if k_threshold is not None:
+            above = f", unreliable above {k_threshold:.2f}" if pareto_k[i] > k_threshold else ""
+            label = f"{name} Pareto k: {pareto_k[i]:.2f}{above}"
+        ax.plot(np.arange(1, len(tail) + 1), np.exp(tail[:, i]), label=label, marker=".")
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="share of the total weight")
     ax.legend()
     ax.grid(alpha=0.3)

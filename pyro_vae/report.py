@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from pyro_vae import analysis, comparison, distributed, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
-from pyro_vae.errors import BadInput, NoEvidence
+from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.experiment import set_seed
-from pyro_vae.marginal import Importance, LogEvidence
+from pyro_vae.marginal import Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.marginal.weights import slices
+from pyro_vae.progress import progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
 
@@ -33,17 +33,21 @@ log = logging.getLogger(__name__)
 CUSTOMARY_K = 1000
 
 
-def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: State, run_dir: Path) -> None:
+def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, state: State, run_dir: Path) -> None:
     """log p(x) of the test set to the screen and results.json; figures to plots/.
 
-    Beside another estimator than importance sampling from the guide stands that, which papers report. An autoencoder's
-    results say why there is no log p(x).
+    Beside another estimator than importance sampling from the guide stands that, which papers report, unless
+    `config.second_estimator` is false. An autoencoder's results say why there is no log p(x).
     """
     results: dict[str, Any] = {}
+    estimators: dict[str, Estimator] = {"test": estimator}
+    if config.get("second_estimator", True) and type(estimator) not in (Importance, NoEstimate):
+        estimators["importance"] = Importance(CUSTOMARY_K)
     try:
-        results["test"] = _estimate(vae, data, data.test, estimator, config.seed)[1]
-        if type(estimator) is not Importance:  # not a kind of it, as ELBO
-            results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed)[1]
+        for name, each in estimators.items():
+            results[name] = _estimate(vae, data, data.test, each, config.seed)[1]
+            if distributed.rank() == 0:
+                log.info(table(results[name], "test"))
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
     if distributed.rank() > 0:
@@ -52,18 +56,17 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: S
     config_ = OmegaConf.to_container(config, resolve=True)
     of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
     _write_json(run_dir / "results.json", {**results, **of_training, "config": config_})
-    for name in ("test", "importance"):
-        if name in results and "refused" not in results[name]:
-            log.info(table(results[name], "test"))
     log.info(
         "reconstruction error of the test set: %.5f (mean squared, per dimension)", results["reconstruction_error"]
     )
-    _warn(results["test"].get("refused") or verdict(results["test"]))
-    draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
+    if config.get("plots", True):
+        with progress("drawing figures", 1):
+            draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
+    _warn(results["test"].get("refused") or verdict(results["test"], estimator))
 
 
 def evaluate(
-    vae: VAE, data: Dataset, split: Split, estimator: Any, config: DictConfig, run_dir: Path
+    vae: VAE, data: Dataset, split: Split, estimator: Estimator, config: DictConfig, run_dir: Path
 ) -> dict[str, Any]:
     """log p(x) of a split to the screen and to evaluations/NAME-K.json, per datapoint to NAME-K.npz, and figures.
 
@@ -82,18 +85,30 @@ def evaluate(
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
     write_atomically(path.with_suffix(".npz"), buffer.getvalue())
     _write_json(path, content)
-    limits = (split.x.min().item(), split.x.max().item())
-    if summary["estimator"] != "bdmc":  # whose data are simulated
-        plots.histogram(arrays["log_px"], _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
-    if evidence.tail is not None and len(evidence.tail) > 1:
-        plots.tails(_array(evidence.tail), arrays["pareto_k"], path.with_name(f"{path.stem}-tails.png"))
-    if "curve" in summary:
-        K, log_px, se = ([p[key] for p in summary["curve"]] for key in ("num_samples", "log_px", "log_px_mc_se"))
-        plots.curve(K, log_px, se, path.with_name(f"{path.stem}-curve.png"))
+    if config.plots:
+        with progress("drawing figures", 1):
+            _draw_evidence(evidence, summary, split, path)
     log.info(table(summary, config.split))
     log.info("written: %s", path)
-    _warn(verdict(summary))
+    _warn(verdict(summary, estimator))
     return summary
+
+
+def _draw_evidence(evidence: LogEvidence, summary: dict[str, Any], split: Split, path: Path) -> None:
+    """The figures beside evaluations/NAME-K.json."""
+    log_px, limits = _array(evidence.log_px), (split.x.min().item(), split.x.max().item())
+    if summary["estimator"] != "bdmc":  # whose data are simulated
+        plots.histogram(log_px, _array(split.x), path.with_name(f"{path.stem}-histogram.png"), limits)
+    if evidence.tail is not None and len(evidence.tail) > 1:
+        plots.tails(
+            _array(evidence.tail),
+            _array(evidence.pareto_k),
+            path.with_name(f"{path.stem}-tails.png"),
+            evidence.k_threshold,
+        )
+    if "curve" in summary:
+        K, means, se = ([p[key] for p in summary["curve"]] for key in ("num_samples", "log_px", "log_px_mc_se"))
+        plots.curve(K, means, se, path.with_name(f"{path.stem}-curve.png"))
 
 
 def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: Path) -> None:
@@ -108,8 +123,13 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     _write_json(path, {**about, "rows": rows})
     comparison.draw(rows, summaries, path.with_suffix(".png"))
     _warn(comparison.incomparable(summaries.values()))
-    log.info(comparison.table(rows, "{split}, {num_data} datapoints, {estimator}, K = {num_samples}".format(**about)))
+    log.info(comparison.table(rows, _title(about)))
     log.info("written: %s", path)
+
+
+def _title(about: dict[str, Any]) -> str:
+    number = datapoints(about["num_data"])
+    return f"{about['split']}, {number}, {about['estimator']}, K = {about['num_samples']}"
 
 
 def _make_way(path: Path, content: dict[str, Any]) -> None:
@@ -138,7 +158,7 @@ def _about(content: dict[str, Any]) -> dict[str, Any]:
     return {key: content[key] for key in ("split", "num_data", "seed", "settings") if key in content}
 
 
-def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir: Path) -> None:
+def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, run_dir: Path) -> None:
     """Gaps and ELBO surgery of `config.analysis`, to the screen and to evaluations/.
 
     They are those of `config.split` and of the training set beside it: how the encoder generalizes.
@@ -165,22 +185,25 @@ def analyse(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, run_dir
         }
         _log_table("ELBO surgery (nats per datapoint)", rows)
         _write_rows(folder / "surgery.json", rows, {"seed": config.seed})
+        if note := analysis.limit(rows[config.split]):
+            log.info(note)
         _warn(analysis.collapse(rows[config.split]))
 
 
-def _gaps(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, folder: Path) -> None:
+def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, folder: Path) -> None:
     rows = {}
     for name, split in _at_most(config.num_data or 100, data, config.split):
         values = analysis.gaps(vae.model, vae.guide, split.x, estimator, _labels(vae, split.y))
         rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
     _log_table("gaps (nats per datapoint)", rows)
     _write_rows(folder / "gaps.json", rows, {"seed": config.seed, "settings": OmegaConf.to_container(config.estimator)})
-    plots.gaps(rows, folder / "gaps.png")
+    if config.plots:
+        plots.gaps(rows, folder / "gaps.png")
     lowest = min(row["approximation_gap"] for row in rows.values())
     if lowest < -0.05:  # more than the noise of its two estimates
         _warn(
             f"warning: log p(x) is too low by {-lowest:.2f} nats or more, which an ELBO exceeds it by: "
-            "raise estimator.num_samples, or take estimator=ais"
+            f"{estimator.advice() or 'take estimator=refined'}"
         )
 
 
@@ -199,9 +222,9 @@ def _at_most(n: int, data: Dataset, split: str) -> list[tuple[str, Split]]:
 def _log_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
     """A column for each of `rows`."""
     lines = [title, " " * 21 + "".join(f"{name:>12}" for name in rows)]
-    for key in next(iter(rows.values())):
-        cells = (format(row[key], "12.3f" if isinstance(row[key], float) else "12d") for row in rows.values())
-        lines.append(f"  {key:<19}{''.join(cells)}")
+    for key, value in next(iter(rows.values())).items():
+        if not isinstance(value, bool):
+            lines.append(f"  {key:<19}{''.join(f'{analysis.shown(key, row):>12}' for row in rows.values())}")
     log.info("\n".join(lines))
 
 
@@ -210,19 +233,16 @@ def _warn(warning: str | None) -> None:
         log.warning(warning)
 
 
-def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
+def _estimate(
+    vae: VAE, data: Dataset, split: Split, estimator: Estimator, seed: int
+) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed, distributed.rank())
     own = split.share()
     if len(split) < distributed.world_size():
-        raise BadInput(f"{len(split)} datapoints leave some of {distributed.world_size()} processes none")
-    name = type(estimator).__name__.lower()
-    total = len(own) * estimator.num_samples
-    with tqdm(
-        total=total, desc=name, unit="draw", unit_scale=True, disable=True if distributed.rank() else None
-    ) as bar:
-        evidence = estimator(vae.model, vae.guide, own.x, own.y, progress=bar.update)
+        raise BadInput(f"{datapoints(len(split))} leave some of {distributed.world_size()} processes none")
+    evidence = estimator(vae.model, vae.guide, own.x, own.y)
     evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
-    summary = summarize(evidence, name)
+    summary = summarize(evidence, estimator.name)
     if vae.num_classes is not None:
         summary["given"] = "y"
     bits = bits_per_dim(summary["log_px"], vae, data, split.x)
@@ -246,8 +266,12 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: torch.Tensor)
 @torch.no_grad()
 def _reconstruction_error(vae: VAE, split: Split) -> float:
     """Mean squared difference of x and the mean of p(x | z) at its embedding, per dimension."""
-    parts = [vae.reconstruct(x, y=y).sub(x).square().sum().item() for x, y in _some_at_a_time(vae, split)]
-    return sum(parts) / split.x.numel()
+    total = 0.0
+    with progress("reconstructing the test set", len(split), "datapoint") as tick:
+        for x, y in _some_at_a_time(vae, split):
+            total += vae.reconstruct(x, y=y).sub(x).square().sum().item()
+            tick(len(x))
+    return total / split.x.numel()
 
 
 def _some_at_a_time(vae: VAE, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:

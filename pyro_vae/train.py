@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from pyro_vae import cli
 from pyro_vae.config import option
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, true_false
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ def task(config: DictConfig) -> None:
                 "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
                 "pyro_vae.evaluate estimator=bdmc"
             )
+        for key in experiment.OF_REPORT:
+            true_false(key, config.get(key, True))
         data = experiment.build_data(config, may_download=not resume)
         data.split("test")
         with distributed.process_group():

@@ -26,6 +26,7 @@ from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
 from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
+from pyro_vae.progress import shows_bars
 from pyro_vae.svi import PRECISIONS, SVI
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
@@ -210,7 +211,7 @@ class Trainer:
         svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision, finite)
         mean_elbo = MeanELBO(vae, objective.for_validation(self.val_num_samples))
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
-        bar = tqdm(total=num_steps, initial=state.step, disable=True if distributed.rank() else None)
+        bar = tqdm(total=num_steps, initial=state.step, desc="training", unit="step", disable=not shows_bars())
         # a fresh param store: what else this process trains under the same names stays apart
         with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better

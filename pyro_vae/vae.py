@@ -335,9 +335,9 @@ class VAE(nn.Module):
         given = "" if labels is None else ", y"
         if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
             warnings.warn(
-                f"{share:.0%} of these log p(x) are unreliable (Pareto k > 0.7 or effective sample size < 10), likely "
-                "too low: raise num_samples, or, of continuous latents and a tensor x, take "
-                f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px",
+                f"{share:.0%} of these log p(x) are unreliable ({evidence.criterion}), likely too low: take "
+                f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px, x a tensor; for discrete latents "
+                "raise num_samples",
                 stacklevel=3,
             )
         return evidence.log_px

@@ -82,6 +82,9 @@ def test_surgery_of_a_linear_model_is_the_closed_form(ppca):
     assert parts["kl"] == pytest.approx(parts["mutual_information"] + parts["marginal_kl"])
     assert (parts["active_units"], parts["latent_dim"], parts["num_data"]) == (2, 2, 2000)
     assert analysis.collapse(parts) is None
+    assert not parts["mutual_information_at_limit"]
+    assert analysis.limit(parts) is None
+    assert analysis.shown("mutual_information", parts) == f"{parts['mutual_information']:.3f}"
 
 
 MEANS = torch.tensor([[6.0, 0.0], [-3.0, 5.0], [-3.0, -5.0]])
@@ -125,6 +128,48 @@ def test_mutual_information_is_bounded_by_log_n(ppca):
     ppca.set_exact_guide(widen=0.01)
     parts = analysis.surgery(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((20,)))
     assert parts["mutual_information"] == pytest.approx(math.log(20), abs=0.05)
+    assert parts["mutual_information_at_limit"]
+    assert analysis.shown("mutual_information", parts) == f">= {parts['mutual_information']:.3f}"
+    assert analysis.shown("marginal_kl", parts) == f"<= {parts['marginal_kl']:.3f}"
+    assert analysis.shown("elbo", parts) == f"{parts['elbo']:.3f}"
+    assert "20 datapoints are too few" in analysis.limit(parts)
+    assert "at most log N (3.00 nats)" in analysis.limit(parts)
+    assert "I(x; z) >= " in analysis.collapse({**parts, "active_units": 1})
+
+
+@pytest.mark.parametrize(("N", "at_limit"), [(30, True), (3000, False)])
+def test_mutual_information_is_at_its_limit_where_it_misses_the_truth(N, at_limit):
+    """z = x + ε/10 of 2 dimensions: I(x; z) = log(1 + 100) = 4.6 nats, log 30 is 3.4, log 3000 8."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), math.sqrt(1.01)).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x, 0.1).to_event(1))
+
+    parts = analysis.surgery(model, guide, torch.randn(N, 2), num_samples=1)
+    assert parts["mutual_information_at_limit"] == at_limit
+    error = math.log(101) - parts["mutual_information"]
+    assert error > 0.5 if at_limit else abs(error) < 0.2
+
+
+def test_few_classes_reach_their_limit_within_a_label():
+    """A label of one datapoint has no others to be told from."""
+
+    def model(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    guide = pyro.poutine.block(model, hide=["x"])
+    y = torch.zeros(50, dtype=torch.long)
+    parts = analysis.surgery(model, guide, torch.randn(50, 1), y)
+    assert not parts["mutual_information_at_limit"]  # q(z | x) is the prior
+    y[0] = 1
+    assert analysis.surgery(model, guide, torch.randn(50, 1), y)["mutual_information_at_limit"]
 
 
 def test_collapse_is_warned_of(ppca):

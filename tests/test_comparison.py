@@ -56,7 +56,8 @@ def test_a_single_run_has_no_standard_error_and_equal_options_no_label(tmp_path)
     run = make_run(tmp_path, "0", ["data=array", "seed=4"])
     (row,) = comparison.compare({run: summary(-1.0)})
     assert (row["options"], row["log_px_se"]) == ("all", None)
-    assert "-1.000 ±     -" in comparison.table([row], "test")
+    assert "±" not in comparison.table([row], "test")
+    assert comparison.table([row], "test").endswith("-9.000              -1.000               0.000")
 
 
 def test_what_is_no_number_is_not_averaged(tmp_path):
@@ -66,7 +67,7 @@ def test_what_is_no_number_is_not_averaged(tmp_path):
     rows = comparison.compare(found)
     assert [(row["options"], row["log_px"]) for row in rows] == [("latent_dim=3", -8.0), ("latent_dim=2", None)]
     text = comparison.table(rows, "test")
-    assert "latent_dim=2     2      -9.000 ± 0.000           - ±     -       0.100" in text
+    assert "latent_dim=2     2      -9.000 ± 0.000           -               0.100" in text
     comparison.draw(rows, found, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1500
 

@@ -78,3 +78,19 @@ def test_figures_of_an_evaluation(shape, tmp_path):
 def test_latent(y, tmp_path):
     plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")
     assert (tmp_path / "latent.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("k", "threshold", "labels"),
+    [
+        ([0.9, 0.1, 0.5], 0.63, ["lowest Pareto k: 0.10", "highest Pareto k: 0.90, unreliable above 0.63"]),
+        ([np.nan] * 3, None, ["lowest share of the largest weight", "highest share of the largest weight"]),
+    ],
+)
+def test_tails_tell_which_pareto_k_is_too_high_and_none_that_is_unknown(k, threshold, labels, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    plots.tails(np.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.1]]), np.array(k), tmp_path / "a.png", threshold)
+    legend = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert [legend[0], legend[-1]] == labels
+    assert not any("nan" in text for text in legend)

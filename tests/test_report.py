@@ -114,3 +114,101 @@ def test_the_manifold_is_of_latents_that_the_prior_gives(options, over, tmp_path
     if over == "the values of z":
         np.testing.assert_allclose(drawn["x"], vae.decode(torch.eye(2).flip(0)), rtol=1e-6)
     assert (tmp_path / "latent.png").is_file()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*"))
+
+
+def test_a_run_without_estimate_figures_and_second_estimator(command, small_data, tmp_path):
+    short = [*SHORT[:3], "hydra.run.dir=run", "data=array", small_data]
+    outcome = command("train", *short, "estimator=none", "plots=false")
+    assert outcome.code == 0, outcome.err
+    test = results(tmp_path)["test"]
+    assert math.isfinite(test["elbo"])
+    assert {test[name] for name in ("log_px", "log_px_se", "ess_median", "unreliable")} == {None}
+    assert (test["estimator"], test["num_data"]) == ("none", 20)
+    assert "importance" not in results(tmp_path)
+    assert 0 < results(tmp_path)["reconstruction_error"] < 1
+    assert "log p(x)" not in outcome.out
+    assert not (tmp_path / "run" / "plots").exists()
+
+    outcome = command("train", "resume=run", "estimator=importance", "++estimator.num_samples=30", "plots=true")
+    assert outcome.code == 0, outcome.err
+    assert results(tmp_path)["test"]["num_samples"] == 30
+    assert "samples.png" in names(tmp_path / "run" / "plots")
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_the_second_estimate_may_be_left_out(command, small_data, tmp_path, second):
+    outcome = command(
+        "train", "data=array", small_data, *SHORT, f"second_estimator={str(second).lower()}", "plots=false"
+    )
+    assert outcome.code == 0, outcome.err
+    assert ("importance" in results(tmp_path)) == second
+    assert ("by importance, K = 1000" in outcome.out) == second
+
+
+@pytest.mark.parametrize("key", ["plots", "second_estimator"])
+def test_what_is_neither_true_nor_false_is_refused_before_training(command, small_data, tmp_path, key):
+    one_error_line(command("train", "data=array", small_data, *SHORT, f"{key}=3"), f"{key}=3", "true or false")
+    assert not (tmp_path / "run" / "checkpoints" / "best.pt").exists()
+
+
+def test_stages_after_the_last_epoch_are_told_in_order(command, small_data):
+    lines = command("train", "data=array", small_data, *SHORT).out.splitlines()
+    starts = [
+        "epoch    2",
+        "estimating log p(x) of 20 datapoints by refined, K = 20 ...",
+        "test, 20 datapoints, estimator refined",
+        "estimating log p(x) of 20 datapoints by importance, K = 1000 ...",
+        "test, 20 datapoints, estimator importance",
+        "reconstructing the test set ...",
+        "reconstruction error",
+        "drawing figures ...",
+    ]
+    told = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
+    assert told == sorted(told)
+
+
+def test_evaluate_without_estimate_or_figures(command, small_run):
+    one_error_line(command("evaluate", f"run={small_run}", "estimator=none"), "estimator=none", "analysis=surgery")
+    one_error_line(command("evaluate", f"run={small_run}", "estimator=none", "analysis=gaps"), "estimator=none")
+    outcome = command("evaluate", f"run={small_run}", "estimator=none", "analysis=surgery")
+    assert outcome.code == 0, outcome.err
+    assert names(small_run / "evaluations") == ["surgery.json"]
+    assert "log p(x)" not in outcome.out
+    outcome = command(
+        "evaluate", f"run={small_run}", "estimator.num_samples=20", "analysis=gaps", "num_data=5", "plots=false"
+    )
+    assert outcome.code == 0, outcome.err
+    assert not list((small_run / "evaluations").glob("*.png"))
+    one_error_line(command("evaluate", f"run={small_run}", "plots=maybe"), "plots=maybe", "true or false")
+
+
+def test_a_saturated_mutual_information_is_shown_as_a_bound(command, small_run, monkeypatch):
+    parts = {"elbo": -1.0, "mutual_information": 6.901, "marginal_kl": 0.5, "mutual_information_at_limit": True}
+    parts |= {"active_units": 2, "latent_dim": 2, "num_data": 1000}
+    monkeypatch.setattr("pyro_vae.analysis.surgery", lambda *args: parts)
+    outcome = command("evaluate", f"run={small_run}", "estimator=none", "analysis=surgery")
+    rows = {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line.startswith("  ")}
+    assert rows["mutual_information"] == [">=", "6.901", ">=", "6.901"]
+    assert rows["marginal_kl"] == ["<=", "0.500", "<=", "0.500"]
+    assert rows["elbo"] == ["-1.000", "-1.000"]
+    assert "note: 1000 datapoints are too few for I(x; z)" in outcome.out
+    assert (
+        json.loads((small_run / "evaluations" / "surgery.json").read_text())["test"]["mutual_information_at_limit"]
+        is True
+    )
+
+
+def test_bdmc_warns_and_advises_what_is_not_set(command, small_run):
+    short = ["estimator=bdmc", "estimator.num_samples=8", "estimator.num_temperatures=2", "num_data=10"]
+    outcome = command("evaluate", f"run={small_run}", *short)
+    assert outcome.code == 0, outcome.err
+    summary = json.loads((small_run / "evaluations" / "bdmc-8.json").read_text())
+    assert summary["unreliable"] == 1.0  # 8 samples are fewer than 10
+    assert outcome.out.splitlines()[-1].endswith("set estimator.num_samples=16, then set estimator.num_temperatures=8")
+    assert "  gap " in outcome.out
+    assert "upper bound" in outcome.out
+    assert summary["log_px_mc_se"] is None

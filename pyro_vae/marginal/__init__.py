@@ -13,12 +13,13 @@ from pyro_vae.marginal.estimator import Estimator
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.importance import Importance
+from pyro_vae.marginal.no_estimate import NoEstimate
 from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
 from pyro_vae.marginal.refined import Refined
 from pyro_vae.marginal.summary import summarize, table, verdict
 
 __all__ = [
-    "AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "Prior", "Refined",
+    "AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "NoEstimate", "Prior", "Refined",
     "summarize", "table", "verdict",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from pyro_vae.marginal.hmc import adapt_step_sizes, anneal, both_ends
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.progress import Shares
 from pyro_vae.tracing import compiled
 
 
@@ -62,6 +63,11 @@ class AIS(GradientEstimator):
             raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
         self.chunk_size = chunk_option(chunk_size)
         self.compile = true_false_auto("estimator.compile", compile)
+
+    def advice(self, discrete: bool = False) -> str:
+        """More temperatures: the variance of log w falls as 1/T (Neal 2001)."""
+        temperatures = f"set estimator.num_temperatures={4 * self.num_temperatures}"
+        return f"set estimator.num_samples=16, then {temperatures}" if self.num_samples < 16 else temperatures
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""
@@ -107,7 +113,7 @@ class AIS(GradientEstimator):
         """
         path = partial(ends, latents, start, model, x, y)
         betas, k = self.betas(x), min(4, self.num_samples)
-        ticks = _Ticks(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)
+        ticks = Shares(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)
 
         def draw(k: int) -> Tensor:
             with torch.no_grad():
@@ -122,16 +128,3 @@ class AIS(GradientEstimator):
             reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), self.num_leapfrog, ticks)
             extra["log_px_upper"] = -accumulate([reverse], [self.num_samples], Accumulator.log_mean).log_px
         return replace(evidence, extra=extra)
-
-
-class _Ticks:
-    """Tells `progress` of `total` in equal shares, one a call, rounded so that the sum is right."""
-
-    def __init__(self, progress: Progress, total: int, calls: int) -> None:
-        self.progress, self.total, self.calls, self.called, self.told = progress, total, max(1, calls), 0, 0
-
-    def __call__(self) -> None:
-        self.called += 1
-        now = min(self.total, self.total * self.called // self.calls)
-        self.progress(now - self.told)
-        self.told = now

@@ -13,6 +13,9 @@ class ELBO(Importance):
     Kingma & Welling (2014), eq. 2. Arguments and errors as for `Importance`.
     """
 
+    def advice(self, discrete: bool = False) -> None:
+        """None: a bound is what was asked for."""
+
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""
         return sums.mean_log()

@@ -10,15 +10,19 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, NoEvidence
+from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.weights import Program, base_of, slices, trace
 from pyro_vae.noise import fork_rng
+from pyro_vae.progress import progress as show_progress
 from pyro_vae.session import for_programs
 
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
+
+FEW = 100
+"""Samples below which more of them are the first remedy for unreliable estimates."""
 
 
 class Estimator(ABC):
@@ -39,12 +43,14 @@ class Estimator(ABC):
         guide: Program,
         x: Tensor,
         y: Tensor | None = None,
-        progress: Progress = lambda pairs: None,
+        progress: Progress | None = None,
     ) -> LogEvidence:
         """Estimates for x `[N, ...]` and, of a conditional model, labels y `[N]`, on the device of x.
 
         Pyro's effect handlers around this call do not reach the programs: wrap them instead, as in
         `poutine.scale(model, scale=0.5)`. Calls in several threads wait for each other.
+
+        `progress` is told of pairs (sample, datapoint) as they are done; None: a bar or the log shows them.
 
         Raises:
             BadInput: as `check` does, and if x is empty.
@@ -55,7 +61,27 @@ class Estimator(ABC):
             x = x.clone() if x.is_inference() else x  # which gradients do not take
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
-            return self.estimate(model, guide, x, y, progress)
+            if progress is not None:
+                return self.estimate(model, guide, x, y, progress)
+            with show_progress(self.task(len(x)), len(x) * self.num_samples, "draw") as tick:
+                return self.estimate(model, guide, x, y, tick)
+
+    @property
+    def name(self) -> str:
+        """Its name in conf/estimator and in tables."""
+        return type(self).__name__.lower()
+
+    def task(self, num_data: int) -> str:
+        """What is done, in words."""
+        return f"estimating log p(x) of {datapoints(num_data)} by {self.name}, K = {self.num_samples}"
+
+    def advice(self, discrete: bool = False) -> str | None:
+        """What to do where estimates are unreliable, given these settings; None: they are exact, or bounds.
+
+        Args:
+            discrete: whether the latents are.
+        """
+        return None
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Refuse what this estimator cannot say anything of, before any work is done.

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.pareto import pareto_k, tail_length
+from pyro_vae.marginal.pareto import pareto_k, tail_length, threshold
+
+MIN_ESS = 10
+"""Effective samples that an estimate needs to be relied on."""
+
+
+def criterion(k_threshold: float | None) -> str:
+    """What makes an estimate unreliable, in words; None: there is no Pareto k."""
+    ess = f"effective sample size < {MIN_ESS}"
+    return ess if k_threshold is None else f"Pareto k > {k_threshold:.2f} or {ess}"
 
 
 @dataclass(frozen=True)
@@ -22,14 +31,15 @@ class LogEvidence:
         log_px: estimate, `[N]`.
         se: standard error of `log_px` over the estimator's own noise (delta method), `[N]`; NaN for K = 1.
         ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
-        pareto_k: tail shape of the weights (PSIS), `[N]`; above 0.7 neither `log_px` nor `se` can be
-            relied on. NaN where there are too few samples to tell, or latents are discrete: few different weights
+        pareto_k: tail shape of the weights (PSIS), `[N]`; above `k_threshold` neither `log_px` nor `se` can be
+            relied on. NaN if K is below 21, too few samples to tell, or latents are discrete: few different weights
             have no tail.
         elbo: evidence lower bound of the guide, `[N]`.
         num_samples: K.
         curve: the same from the first K' < K of these samples, for each K' that was asked for.
         extra: what else the estimator tells of each datapoint, `[N]` by name.
         tail: logs of the largest normalized weights in descending order, `[M, N]`, if kept.
+        is_bound: whether `log_px` is a mean of log-weights, the ELBO, whose `se` does not depend on the weights' tail.
     """
 
     log_px: Tensor
@@ -41,11 +51,28 @@ class LogEvidence:
     curve: tuple[LogEvidence, ...] = ()
     extra: dict[str, Tensor] = field(default_factory=dict)
     tail: Tensor | None = None
+    is_bound: bool = False
+
+    @property
+    def k_threshold(self) -> float | None:
+        """The Pareto k above which an estimate is unreliable (`pareto.threshold`); None if no datapoint has a k."""
+        return None if self.pareto_k.isnan().all() else threshold(self.num_samples)
+
+    @property
+    def criterion(self) -> str:
+        """What makes one of these estimates unreliable, in words."""
+        return criterion(self.k_threshold)
 
     @property
     def unreliable(self) -> Tensor:
-        """Where not to rely on the estimate, `[N]`: Pareto k > 0.7, ESS < 10, or no finite number."""
-        return (self.pareto_k > 0.7) | (self.ess < 10) | ~self.log_px.isfinite()
+        """Where not to rely on the estimate, `[N]`: Pareto k > `k_threshold`, ESS < 10, or not a finite number.
+
+        Without a Pareto k it is the effective sample size alone that tells. Then look at all datapoints together: a
+        heavy tail that some of them have missed shows in others. A single one can pass by luck (with K = 16 weights
+        of k = 0.7 44 % do), and does so the more often too low, the higher the limit.
+        """
+        limit = threshold(self.num_samples)
+        return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()
 
     def __repr__(self) -> str:
         """In one line, what all datapoints together come to."""
@@ -75,7 +102,7 @@ class LogEvidence:
         extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
         tails = [part.tail for part in parts if part.tail is not None]
         tail = torch.cat(tails, dim=1) if len(tails) == len(parts) else None
-        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail)
+        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail, parts[0].is_bound)
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:
@@ -163,4 +190,4 @@ class Accumulator:
         assert self.first is not None
         variance = self.sum_squared_log / K - (evidence.elbo - self.first).square()
         se = (variance.clamp_min(0) / (K - 1)).sqrt() if K > 1 else torch.full_like(variance, math.nan)
-        return LogEvidence(evidence.elbo, se, evidence.ess, evidence.pareto_k, evidence.elbo, K)
+        return LogEvidence(evidence.elbo, se, evidence.ess, evidence.pareto_k, evidence.elbo, K, is_bound=True)

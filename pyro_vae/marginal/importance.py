@@ -11,6 +11,7 @@ from pyro_vae.marginal.density import is_discrete
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
+from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.weights import Program, log_weights, stream
 from pyro_vae.tracing import compiled
 
@@ -59,6 +60,14 @@ class Importance(Estimator):
         )
         evidence = LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
         return evidence.without_tail() if is_discrete(guide, x, y) else evidence
+
+    def advice(self, discrete: bool = False) -> str | None:
+        """A proposal for each datapoint, which is found by gradients; for discrete latents more samples."""
+        if discrete:
+            return f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
+        if self.num_samples < MIN_SAMPLES:  # too few for the Pareto k that discrete latents do not have
+            return "take estimator=refined (discrete latents: set estimator.num_samples=1000)"
+        return "take estimator=refined, which has a proposal for each datapoint"
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

@@ -14,9 +14,17 @@ from torch.distributions.transforms import AffineTransform
 from pyro_vae.guides.flow import Flow
 from pyro_vae.marginal.density import LogDensity
 
+NUM_PARTICLES = 8
+
 
 def fit_elbo(
-    log_joint: LogDensity, q: Any, num_steps: int, lr: float = 0.02, num_particles: int = 8, num_rounds: int = 1
+    log_joint: LogDensity,
+    q: Any,
+    num_steps: int,
+    lr: float = 0.02,
+    num_particles: int = NUM_PARTICLES,
+    num_rounds: int = 1,
+    on_step: Callable[[], Any] = lambda: None,
 ) -> Any:
     """A distribution of q's family that maximizes every datapoint's E_q[log p(x, u) − log q(u)].
 
@@ -35,17 +43,20 @@ def fit_elbo(
         num_particles: draws a step.
         num_rounds: each starts from what the one before has found, in units of that one's spread: from far away two of
             150 steps end much nearer than one of 300. A flow, whose units stay, takes all steps in one.
+        on_step: called after each step.
 
     Raises:
         NotImplementedError: if q's family has no parameters of its own.
     """
     rounds = 1 if isinstance(q, Flow) else num_rounds
     for _ in range(rounds):
-        q = _climb(log_joint, q, max(1, num_steps // rounds), lr, num_particles)
+        q = _climb(log_joint, q, max(1, num_steps // rounds), lr, num_particles, on_step)
     return q
 
 
-def _climb(log_joint: LogDensity, q: Any, num_steps: int, lr: float, num_particles: int) -> Any:
+def _climb(
+    log_joint: LogDensity, q: Any, num_steps: int, lr: float, num_particles: int, on_step: Callable[[], Any]
+) -> Any:
     with torch.no_grad():
         free, build = _opened(q)
     moves = [torch.zeros_like(parameter.start, requires_grad=True) for parameter in free]
@@ -66,6 +77,7 @@ def _climb(log_joint: LogDensity, q: Any, num_steps: int, lr: float, num_particl
             move.grad = gradient
         optimizer.step()
         schedule.step()
+        on_step()
     with torch.no_grad():
         return member(moves)
 

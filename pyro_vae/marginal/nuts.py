@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pyro.infer
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, datapoints, positive_int
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.progress import Shares
 
 
 class NUTS(GradientEstimator):
@@ -43,7 +46,7 @@ class NUTS(GradientEstimator):
         super().check(model, guide, x, y)
         if len(x) > self.max_data:
             raise BadInput(
-                f"estimator=nuts runs a chain for each of {len(x)} datapoints: take it in pyro_vae.evaluate with "
+                f"estimator=nuts runs a chain for each of {datapoints(len(x))}: take it in pyro_vae.evaluate with "
                 f"num_data={self.max_data} or fewer, or raise estimator.max_data"
             )
 
@@ -52,16 +55,27 @@ class NUTS(GradientEstimator):
                 f"estimator.num_draws={self.num_draws} draws have no covariance in {dim} dimensions: raise it"
             )
 
+    def advice(self, discrete: bool = False) -> str:
+        """A proposal with heavier tails."""
+        return "take estimator=refined, whose proposals have heavier tails than this Gaussian"
+
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
         parts = []
         for x_one, y_one in slices(1, x, y):
-            parts.append(self._one(model, guide, x_one, y_one))
-            progress(self.num_samples)
+            ticks = Shares(progress, self.num_samples, self.num_warmup + self.num_draws)
+            parts.append(self._one(model, guide, x_one, y_one, ticks))
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
-    def draws(self, model: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """NUTS draws of one datapoint's posterior, `[num_draws, D]`, unconstrained."""
+    @property
+    def num_warmup(self) -> int:
+        """Draws before those that count."""
+        return max(10, self.num_draws // 2)
+
+    def draws(
+        self, model: Program, x: Tensor, y: Tensor | None = None, on_draw: Callable[[], Any] = lambda: None
+    ) -> Tensor:
+        """NUTS draws of one datapoint's posterior, `[num_draws, D]`, unconstrained; `on_draw` is called after each."""
         latents = Latents.of(model, x, y)
         f = latents.log_density(model, x, y)
 
@@ -72,18 +86,21 @@ class NUTS(GradientEstimator):
         mcmc = pyro.infer.MCMC(
             kernel,
             num_samples=self.num_draws,
-            warmup_steps=max(10, self.num_draws // 2),
+            warmup_steps=self.num_warmup,
             initial_params={"u": x.new_zeros(latents.dim)},
             disable_progbar=True,
+            hook_fn=lambda *args: on_draw(),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             mcmc.run()
         return mcmc.get_samples()["u"].detach()
 
-    def _one(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> LogEvidence:
+    def _one(
+        self, model: Program, guide: Program, x: Tensor, y: Tensor | None, on_draw: Callable[[], Any]
+    ) -> LogEvidence:
         latents = Latents.of(model, x, y)
-        posterior = self.draws(model, x, y)
+        posterior = self.draws(model, x, y, on_draw)
         loc, covariance = posterior.mean(0), torch.atleast_2d(posterior.mT.cov())
         scale = covariance.diagonal().sqrt()
         # draws do not quite fill their own ellipsoid: widen it a little

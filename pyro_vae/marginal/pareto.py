@@ -18,6 +18,22 @@ def tail_length(num_samples: int) -> int:
     return math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
 
 
+FEWEST = 5
+"""Weights in the smallest tail to which a generalized Pareto distribution is fitted (Vehtari et al. 2024)."""
+
+MIN_SAMPLES = next(K for K in range(1, 1000) if tail_length(K) >= FEWEST)
+"""The smallest K that has a Pareto k."""
+
+
+def threshold(num_samples: int) -> float:
+    """The k̂ up to which an estimate from K weights can be relied on: min(1 − 1/log₁₀ K, 0.7).
+
+    Vehtari et al. (2024): beyond it the error of so few weights is too large, or, for any practical K, the
+    weights' mean converges too slowly. NaN for K < `MIN_SAMPLES`, where there is no k̂.
+    """
+    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples >= MIN_SAMPLES else math.nan
+
+
 def pareto_k(largest: Tensor, num_samples: int) -> Tensor:
     """k̂ of the `tail_length(K)` largest weights above the next one.
 
@@ -29,7 +45,7 @@ def pareto_k(largest: Tensor, num_samples: int) -> Tensor:
         `[n]`; NaN where the tail has fewer than 5 weights, −inf where all of them are equal but for rounding.
     """
     M = tail_length(num_samples)
-    if M < 5 or len(largest) < M + 1:
+    if M < FEWEST or len(largest) < M + 1:
         return largest.new_full(largest.shape[1:], math.nan)
     weights = (largest - largest[0]).exp()
     exceedances = (weights[:M] - weights[M]).flip(0)

@@ -26,6 +26,10 @@ class Prior(Importance):
     falls short by many nats. Arguments and errors as for `Importance`; `elbo` is the guide's.
     """
 
+    def advice(self, discrete: bool = False) -> str | None:
+        """The guide as a proposal, or one for each datapoint."""
+        return "take estimator=importance, whose proposal is the guide" if discrete else super().advice()
+
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
         evidence = super().estimate(model, prior_of(model), x, y, progress)

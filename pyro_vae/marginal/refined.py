@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,13 +15,18 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents, LogDensity, log_density_at
 from pyro_vae.marginal.elbo import guide_elbo
-from pyro_vae.marginal.estimator import GradientEstimator, Progress
+from pyro_vae.marginal.estimator import FEW, GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
-from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.marginal.local import NUM_PARTICLES, fit_elbo
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.weights import Program, slices
+from pyro_vae.progress import Shares
 from pyro_vae.tracing import compiled
+
+GRADIENT = 3
+"""What a gradient costs, in evaluations of the density, about."""
+COMPARE = "compare with estimator=ais, which does not rest on a fitted proposal"
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,12 @@ class Refined(GradientEstimator):
         self.guide_weight = guide_weight
         self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
 
+    def advice(self, discrete: bool = False) -> str:
+        """Better proposals: far beyond some hundred samples more of them hardly help where a proposal misses mass."""
+        steps = [f"estimator.num_elbo_steps={n}" for n in (50, 300) if n > self.num_elbo_steps]
+        remedies = ["estimator.num_samples=500"] * (self.num_samples < FEW) + steps
+        return f"set {', then '.join(remedies)}, or compare with estimator=ais" if remedies else COMPARE
+
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""
         latents = Latents.of(model, x, y)
@@ -129,7 +141,9 @@ class Refined(GradientEstimator):
         with torch.no_grad():
             start = latents.center(guide, x, y)
             variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
-        q = self.proposal(log_joint, start, variance)
+        fitted = GRADIENT * NUM_PARTICLES * len(x)  # a step's work, in draws
+        ticks = Shares(progress, len(x) * self.num_samples, self.num_elbo_steps * fitted + len(x) * self.num_samples)
+        q = self.proposal(log_joint, start, variance, on_step=lambda: ticks(fitted))
         if self.family == "auto":
             with torch.no_grad():
                 far_out, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
@@ -156,15 +170,17 @@ class Refined(GradientEstimator):
                         )
                     log_w = density(latents, model, x, y, u) - log_q
                 yield log_w.double()
-                progress(log_w.numel())
+                ticks(log_w.numel())
 
         return accumulate(blocks(), self.sizes, Accumulator.log_mean)
 
-    def proposal(self, log_joint: LogDensity, start: Tensor, variance: Tensor) -> Proposal:
+    def proposal(
+        self, log_joint: LogDensity, start: Tensor, variance: Tensor, on_step: Callable[[], Any] = lambda: None
+    ) -> Proposal:
         """The proposal fitted to log p(x, u) from u = `start` and a guess of its `variance`, both `[N, D]`, on."""
         loc, scale_tril = laplace(log_joint, start, variance)
         q = CholeskyNormal(loc, scale_tril=scale_tril)
         if self.num_elbo_steps:
-            q = fit_elbo(log_joint, q, self.num_elbo_steps)
+            q = fit_elbo(log_joint, q, self.num_elbo_steps, on_step=on_step)
         heavy = torch.full((len(start),), self.family == "student_t", device=start.device)
         return Proposal(q.loc, q.scale_tril, heavy, self.df)

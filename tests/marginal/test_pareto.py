@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vae.marginal.pareto import pareto_k, tail_length
+from pyro_vae.marginal.pareto import MIN_SAMPLES, pareto_k, tail_length, threshold
 
 
 def k_of(log_w):
@@ -33,6 +33,20 @@ def test_recovers_the_shape_of_pareto_weights():
         expected = (M * shape + 5) / (M + 10)
         se = (1 + shape) / math.sqrt(M) / math.sqrt(n)
         assert abs(estimates.mean() - expected) < 4.5 * se
+
+
+def test_the_threshold_is_that_of_vehtari_et_al():
+    """Their rule of thumb: k̂ < 0.7 needs more than 2,000 weights, k̂ < 0.5 a hundred."""
+    assert threshold(100) == pytest.approx(0.5)
+    assert threshold(500) == pytest.approx(0.6295, abs=1e-4)
+    assert threshold(2000) == pytest.approx(0.6971, abs=1e-4)
+    assert threshold(2200) == threshold(10**6) == 0.7
+    assert math.isnan(threshold(MIN_SAMPLES - 1))
+
+
+def test_the_fewest_samples_have_a_pareto_k():
+    assert k_of(torch.randn(MIN_SAMPLES - 1, 2).double()).isnan().all()
+    assert k_of(torch.randn(MIN_SAMPLES, 2).double()).isfinite().all()
 
 
 def test_is_invariant_to_the_scale_of_the_weights():

@@ -1,11 +1,28 @@
 import json
 import math
+import re
 from dataclasses import replace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
-from pyro_vae.marginal import LogEvidence
+from pyro_vae.marginal import (
+    AIS,
+    BDMC,
+    ELBO,
+    NUTS,
+    Exact,
+    Importance,
+    LogEvidence,
+    NoEstimate,
+    Prior,
+    Refined,
+)  # fmt: skip
+from pyro_vae.marginal.evidence import Accumulator, accumulate
+from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.summary import summarize, table, verdict
 
 
@@ -26,12 +43,13 @@ def test_means_and_standard_errors():
             "elbo": 1.0,
             "log_px": 3.0,
             "log_px_se": math.sqrt(7 / 3),
-            "log_px_mc_se": 1.3 / 3,
+            "log_px_mc_se": None,
             "estimator": "importance",
             "num_samples": 100,
             "ess_median": 7.0,
             "ess_min": 5.0,
             "pareto_k_max": 0.9,
+            "pareto_k_threshold": 0.5,
             "unreliable": 2 / 3,
             "num_data": 3,
             "acceptance": 0.5,
@@ -42,11 +60,68 @@ def test_means_and_standard_errors():
 
 
 def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
-    summary = {"unreliable": 0.02, "estimator": "importance"}
-    assert "2.0 %" in verdict(summary)
-    assert "estimator=refined" in verdict(summary)
-    assert verdict({**summary, "unreliable": 0.01}) is None
-    assert verdict({**summary, "estimator": "elbo"}) is None  # a bound, not an estimate
+    summary = {"unreliable": 0.02, "num_samples": 1000, "pareto_k_threshold": 0.67}
+    assert "2.0 %" in verdict(summary, Importance())
+    assert "estimator=refined" in verdict(summary, Importance())
+    assert verdict({**summary, "unreliable": 0.01}, Importance()) is None
+    assert verdict(summary, ELBO()) is None  # a bound, not an estimate
+    assert verdict(summary, Exact()) is None
+    assert verdict({**summary, "unreliable": None}, NoEstimate()) is None
+
+
+STEPS = "estimator.num_elbo_steps"
+
+
+@pytest.mark.parametrize(
+    ("estimator", "advice"),
+    [
+        (Refined(20), f"set estimator.num_samples=500, then {STEPS}=50, then {STEPS}=300, or compare"),
+        (Refined(), f"set {STEPS}=50, then {STEPS}=300, or compare with estimator=ais"),
+        (Refined(num_elbo_steps=50), f"set {STEPS}=300, or compare with estimator=ais"),
+        (Refined(num_elbo_steps=300), "compare with estimator=ais"),
+        (AIS(), "set estimator.num_temperatures=800"),
+        (AIS(4, 10), "set estimator.num_samples=16, then set estimator.num_temperatures=40"),
+        (BDMC(), "set estimator.num_temperatures=800"),
+        (NUTS(), "take estimator=refined"),
+        (Prior(), "take estimator=refined"),
+    ],
+)  # fmt: skip
+def test_advice_is_never_what_is_already_set(estimator, advice):
+    K = estimator.num_samples
+    summary = {"unreliable": 0.3, "num_samples": K, "pareto_k_threshold": None if K < MIN_SAMPLES else 0.6}
+    said = verdict(summary, estimator)
+    assert said.partition("too low: ")[2].startswith(advice), said
+    for name, value in vars(estimator).items():
+        assert f"estimator.{name}={value}" not in re.split(r"[ ,]+", said)
+
+
+DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
+
+
+@pytest.mark.parametrize(("estimator", "advice"), DISCRETE)
+def test_estimates_of_discrete_latents_are_not_sent_to_refined(estimator, advice):
+    summary = {"unreliable": 0.3, "num_samples": estimator.num_samples, "pareto_k_threshold": None}
+    assert advice in verdict(summary, estimator)
+    assert "refined" not in verdict(summary, estimator)
+
+
+def test_refined_is_helped_by_what_is_advised_before_by_more_samples():
+    """Steep logits: the posterior is no ellipsoid around its mode, which leaves all K draws on one side."""
+    W = 3 * torch.randn(15, 10)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 10), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=z @ W.T).to_event(1), obs=x)
+
+    def flagged(**settings):
+        estimator = Refined(**settings, compile=False)
+        return estimator(model, poutine.block(model, hide=["x"]), x).unreliable.double().mean()
+
+    x = torch.bernoulli((torch.randn(30, 10) @ W.T).sigmoid())
+    assert flagged() > 0.5
+    assert flagged(num_elbo_steps=300) < 0.2
+    assert flagged(num_samples=2000) > 0.3
 
 
 def test_what_cannot_be_told_is_null_in_json():
@@ -63,7 +138,80 @@ def test_what_is_no_number_is_unreliable():
     well = torch.full_like(log_px, 100.0)
     evidence = LogEvidence(log_px, 0 * well, well, 0 * well, log_px, 200)
     assert evidence.unreliable.tolist() == [False, True, True]
-    assert "66.7 %" in verdict(summarize(evidence, "importance"))
+    assert "66.7 %" in verdict(summarize(evidence, "importance"), Importance())
+
+
+def evidence_of(log_w):
+    """From all log-weights `[K, N]`."""
+    return accumulate([log_w], [len(log_w)], Accumulator.log_mean)
+
+
+def test_the_threshold_of_pareto_k_depends_on_k():
+    """Weights u^(−0.6) have k = 0.6: too heavy for 100 of them, not for 100,000."""
+    u = torch.rand(100_000, 40, generator=torch.Generator().manual_seed(0)).double()
+    many, few = evidence_of(-0.6 * u.log()), evidence_of(-0.6 * u[:200].log())
+    assert (many.k_threshold, few.k_threshold) == (0.7, pytest.approx(1 - 1 / math.log10(200)))
+    assert many.unreliable.double().mean() < 0.1  # sd of k̂ is 1.6 / √949
+    assert few.unreliable.double().mean() > 0.4
+    assert few.criterion == "Pareto k > 0.57 or effective sample size < 10"
+    assert "share of datapoints with Pareto k > 0.57 or effective" in table(summarize(few, "importance"), "test")
+
+
+@pytest.mark.parametrize("K", [16, 20])
+def test_what_so_few_samples_cannot_tell_is_not_printed_as_fine(K):
+    evidence = evidence_of(0.3 * torch.randn(K, 50).double())
+    assert evidence.k_threshold is None
+    text = table(summarize(evidence, "ais"), "test")
+    assert "Pareto k, largest (unknown: it takes 21 samples)" in text
+    assert "share of datapoints with effective sample size < 10" in text
+    assert "Pareto k >" not in text
+    assert not summarize(evidence, "ais")["unreliable"]
+
+
+@pytest.mark.parametrize(("sigma", "known"), [(1.0, True), (3.5, False)])
+def test_a_standard_error_is_given_only_if_it_covers_the_truth(sigma, known):
+    """Weights exp(σ ε − σ²/2): log of their mean is 0. With σ = 3.5 their mean is nats too low, ± 0.02."""
+    noise = torch.randn(500, 300, generator=torch.Generator().manual_seed(1)).double()
+    evidence = evidence_of(sigma * noise - sigma**2 / 2)
+    summary = summarize(replace(evidence, curve=(evidence,)), "importance")
+    se, text = summary["log_px_mc_se"], table(summary, "test")
+    own_noise = evidence.se.square().sum().sqrt() / 300
+    assert (abs(summary["log_px"]) < 4 * own_noise) == known
+    assert (se is not None) == known
+    assert (f"± {own_noise:.3f}" in text) == known
+    assert ("(unknown: more than 10% are unreliable)" in text) == (not known)
+    assert math.isfinite(summary["log_px_se"])
+
+
+def test_an_elbo_keeps_its_standard_error_whatever_the_weights():
+    log_w = 4 * torch.randn(500, 300).double() - 8
+    evidence = LogEvidence.cat([accumulate([log_w], [500], Accumulator.mean_log)])
+    summary = summarize(evidence, "elbo")
+    assert summary["unreliable"] > 0.9
+    assert summary["log_px_mc_se"] == pytest.approx(4 / math.sqrt(500 * 300), rel=0.05)
+
+
+def test_columns_have_meanings_and_one_datapoint_is_one():
+    one = torch.tensor([0.5]).double()
+    names = ("gap", "log_px_upper", "acceptance", "loc_error", "scale_ratio", "correlation")
+    evidence = LogEvidence(-one, one, 100 * one, one, -one, 500, extra=dict.fromkeys((*names, "mine"), one))
+    text = table({**summarize(evidence, "nuts"), "bits_per_dim": 1.0}, "test")
+    lines = {line.split()[0]: line for line in text.splitlines()}
+    assert text.startswith("test, 1 datapoint, ")
+    for name in (*names, "bits_per_dim"):
+        assert "mean over datapoints" not in lines[name]
+        assert len(lines[name].split()) > 4
+    assert lines["mine"].endswith("mean over datapoints")
+    assert "threshold" not in text
+
+
+def test_without_an_estimate_the_bound_alone_is_shown(small_vae):
+    x = torch.rand(30, 6).round().double()
+    summary = summarize(NoEstimate()(small_vae.model, small_vae.guide, x), "none")
+    assert summary["elbo"] == pytest.approx(ELBO(1000)(small_vae.model, small_vae.guide, x).elbo.mean().item(), abs=0.3)
+    assert {summary[name] for name in ("log_px", "log_px_se", "ess_median", "pareto_k_max", "unreliable")} == {None}
+    assert [line.split()[0] for line in table(summary, "test").splitlines()] == ["test,", "elbo"]
+    json.dumps(summary, allow_nan=False)
 
 
 def test_an_error_that_one_sample_cannot_tell_is_not_zero():
@@ -71,11 +219,11 @@ def test_an_error_that_one_sample_cannot_tell_is_not_zero():
         return LogEvidence(*(torch.full((3,), v).double() for v in (-1.0, se, 50.0, 0.0, -2.0)), K)
 
     lines = table(summarize(replace(of(100, 0.3), curve=(of(1, math.nan), of(10, 0.6))), "importance"), "test")
-    assert "from the first 1 samples, ± -\n" in lines
+    assert "from the first 1 sample\n" in lines
     assert "from the first 10 samples, ± 0.346" in lines + "\n"  # 0.6 / √3
 
 
 def test_evidence_is_shown_in_a_line():
     k = torch.tensor([0.1, 0.9])
-    evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 7)
-    assert repr(evidence) == "LogEvidence(N=2, K=7, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"
+    evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 700)
+    assert repr(evidence) == "LogEvidence(N=2, K=700, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"

@@ -1,0 +1,133 @@
+"""How far long tasks have come: bars on terminals and in notebooks, lines elsewhere."""
+
+import io
+import logging
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import make_ppca
+
+from pyro_vae import analysis, progress
+from pyro_vae.imputation import impute
+from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
+from pyro_vae.marginal.local import fit_elbo
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "pyro_vae.progress")
+    return caplog
+
+
+def test_lines_tell_the_start_and_the_share_done(lines):
+    with progress.progress("counting", 4) as tick:
+        for _ in range(4):
+            tick(1)
+    assert lines.messages[0] == "counting ..."
+    assert [line.partition(" done")[0] for line in lines.messages[1:]] == [
+        "counting: 25 %",
+        "counting: 50 %",
+        "counting: 75 %",
+    ]
+
+
+def test_lines_come_seldom(caplog):
+    caplog.set_level(logging.INFO, "pyro_vae.progress")
+    with progress.progress("counting", 1000) as tick:
+        for _ in range(1000):
+            tick(1)
+    assert caplog.messages == ["counting ..."]
+
+
+def test_a_terminal_shows_a_bar_and_no_lines(lines, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    with progress.progress("counting", 4) as tick:
+        time.sleep(0.15)  # tqdm draws no more often
+        tick(2)
+    assert "counting:  50%" in terminal.getvalue()
+    assert not lines.messages
+
+
+def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
+    class OutStream(io.StringIO):
+        """What ipykernel has in the place of stderr: `isatty` is False."""
+
+    monkeypatch.setitem(sys.modules, "ipykernel.iostream", SimpleNamespace(OutStream=OutStream))
+    assert not progress.shows_bars()  # that ipykernel is there does not make this a notebook
+    monkeypatch.setattr(sys, "stderr", OutStream())
+    assert progress.shows_bars()
+
+
+def test_only_the_first_process_speaks(lines, monkeypatch):
+    monkeypatch.setattr("pyro_vae.distributed.rank", lambda: 1)
+    with progress.progress("counting", 2) as tick:
+        tick(1)
+    assert not lines.messages
+
+
+ESTIMATORS = [
+    Importance(40, chunk_size=20), Prior(40, chunk_size=20), ELBO(40, chunk_size=20), Refined(40, chunk_size=20),
+    AIS(8, 4), BDMC(8, 4), NUTS(8, 8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: estimator.name)
+def test_every_estimator_says_what_it_does_and_how_far_it_is(estimator, lines):
+    ppca = make_ppca()
+    estimator(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((3,)))
+    assert lines.messages[0].endswith(
+        f"estimating log p(x) of 3 datapoints by {estimator.name}, K = {estimator.num_samples} ..."
+    )
+    assert len(lines.messages) > 2
+
+
+def test_one_datapoint_is_one(lines):
+    ppca = make_ppca()
+    Exact()(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((1,)))
+    assert lines.messages == ["estimating log p(x) of 1 datapoint by exact, K = 1 ..."]
+
+
+def test_a_bar_reaches_its_end_with_gradient_steps_and_draws(ppca):
+    told = []
+    Refined(30, num_elbo_steps=5)(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((4,)), progress=told.append)
+    assert sum(told) == 4 * 30
+    assert len(told) == 6
+    assert all(units > 0 for units in told)
+    told.clear()
+    NUTS(30, 10)(ppca.vae.model, ppca.vae.guide, ppca.evidence.sample((2,)), progress=told.append)
+    assert sum(told) == 2 * 30
+    assert len(told) == 2 * (10 + 10)
+
+
+def test_each_gradient_step_is_told(ppca):
+    steps = []
+    x = ppca.evidence.sample((3,))
+    fit_elbo(
+        lambda u: ppca.vae.log_joint(x, None, u), ppca.vae.q_z(x), 6, num_rounds=2, on_step=lambda: steps.append(1)
+    )
+    assert len(steps) == 6
+
+
+def test_analyses_and_imputation_say_how_far_they_are(ppca, lines):
+    x = ppca.evidence.sample((6,))
+    analysis.gaps(ppca.vae.model, ppca.vae.guide, x, Exact(), num_steps=4, num_samples=10)
+    analysis.surgery(ppca.vae.model, ppca.vae.guide, x, chunk_size=12)
+    impute(ppca.vae.model, ppca.vae.guide, x, torch.rand(6, 5) < 0.5, num_steps=5)
+    for task in (
+        "fitting the guide's family to each of 6 datapoints",
+        "ELBO surgery of 6 datapoints",
+        "imputing 6 datapoints",
+    ):
+        assert f"{task} ..." in lines.messages
+        assert any(line.startswith(f"{task}: ") for line in lines.messages)
