@@ -12,8 +12,11 @@ def positive_definite(precision: Tensor) -> Tensor:
     """`precision` `[N, D, D]`, where it is not positive definite with its eigenvalues' absolute values instead.
 
     That is the saddle-free Newton method's metric (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572);
-    eigenvalues below a hundredth of the median are raised to it.
+    eigenvalues below a hundredth of the median are raised to it. A curvature that is not finite, where a rate has
+    overflowed for example, becomes the identity: the weights of such a proposal show that it does not fit.
     """
+    finite = precision.isfinite().all(-1).all(-1)[:, None, None]
+    precision = torch.where(finite, precision, torch.eye(precision.shape[-1]).to(precision))
     _, info = torch.linalg.cholesky_ex(precision)
     bad = info > 0
     if not bad.any():

@@ -123,3 +123,19 @@ def test_scale_tril_is_the_cholesky_factor_of_the_inverse():
     A = torch.randn(3, 4, 4, dtype=torch.float64)
     precision = A @ A.mT + torch.eye(4, dtype=torch.float64)
     torch.testing.assert_close(scale_tril_of(precision), torch.linalg.cholesky(precision.inverse()))
+
+
+def test_a_curvature_that_is_not_finite_ends_in_a_flag_not_in_an_error():
+    """The rate exp(500 z) overflows where z is drawn from the prior."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Poisson((500 * z).exp(), validate_args=False).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(torch.full((len(x), 1), 3.0), 1.0).to_event(1))
+
+    evidence = Refined(num_samples=50)(model, guide, torch.tensor([[1.0], [2.0]]))
+    assert evidence.unreliable.all()
