@@ -14,6 +14,7 @@ from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.memory import rows_in_memory
+from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, own_param_store, slices, trace, usual_grad_mode
 
@@ -49,7 +50,7 @@ def gaps(
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
     with usual_grad_mode(), pyro.validation_enabled(False), own_param_store():
-        x = x.clone() if x.is_inference() else x
+        x, y = ordinary(x), ordinary(y)
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")

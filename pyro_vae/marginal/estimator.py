@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.weights import Program, base_of, own_param_store, slices, trace, usual_grad_mode
 from pyro_vae.noise import fork_rng
 
@@ -49,7 +50,7 @@ class Estimator(ABC):
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
         with usual_grad_mode(), pyro.validation_enabled(False), own_param_store():
-            x = x.clone() if x.is_inference() else x  # which gradients do not take
+            x, y = ordinary(x), ordinary(y)
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             return self.estimate(model, guide, x, y, progress)
