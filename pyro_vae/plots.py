@@ -16,8 +16,8 @@ DPI = 120
 MAX_PIXELS = 2000
 """Of a picture's side: more than a figure shows."""
 
-MAX_POINTS = 2000
-"""Of a line; as many dimensions of longer vectors are drawn, evenly spaced."""
+MAX_POINTS, MAX_ON_A_LINE = 50_000, 500
+"""Of all lines, and of one. Of longer vectors dimensions are left out, then every other vector, or more."""
 
 Limits = tuple[float, float]
 """The values that are drawn black and white."""
@@ -219,9 +219,10 @@ def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
         ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
         ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
-    D, alpha = x.shape[1], min(1.0, 8 / len(x))
-    dimensions = np.linspace(0, D - 1, min(D, MAX_POINTS)).astype(int)
-    x = x[:, dimensions]
+    D = x.shape[1]
+    dimensions = np.linspace(0, D - 1, min(D, MAX_ON_A_LINE)).astype(int)
+    x = x[:: math.ceil(len(x) * len(dimensions) / MAX_POINTS), dimensions]
+    alpha = min(1.0, 8 / len(x))
     # one artist for all: hundreds of lines of `plot` take a second
     ax.add_collection(LineCollection([np.column_stack([dimensions, v]) for v in x], color=color, alpha=alpha))
     points = np.broadcast_to(dimensions, x.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,17 +38,19 @@ def as_array(x: Any, name: str) -> Array:
         return x
     kind = type(x).__name__
     if isinstance(x, TensorDataset):
-        raise BadInput(f"{name} is a {kind}: give its tensor, {name}.tensors[0]")
+        raise BadInput(f"{name} has type {kind}: give its tensor, {name}.tensors[0]")
     if isinstance(x, (Dataset, DataLoader)):
-        raise BadInput(f"{name} is a {kind}: give one tensor [N, ...], as torch.stack([item[0] for item in dataset])")
+        raise BadInput(
+            f"{name} has type {kind}: give one tensor [N, ...], as torch.stack([item[0] for item in dataset])"
+        )
     if isinstance(x, (list, tuple)):
         return _of_lists(x, name)
     if isinstance(x, (bool, int, float, complex)) or hasattr(type(x), "__array__"):
         try:
             return np.asarray(x)
         except Exception as error:  # it is the object's own code
-            raise BadInput(f"{name} is a {kind} that converts to no array ({one_line(error)})") from error
-    raise BadInput(f"{name} is a {kind}: give a tensor, a NumPy array, or lists of numbers")
+            raise BadInput(f"{name} has type {kind}, which converts to no array ({one_line(error)})") from error
+    raise BadInput(f"{name} has type {kind}: give a tensor, a NumPy array, or lists of numbers")
 
 
 def as_floats(
@@ -143,16 +146,16 @@ def _dense(x: Tensor, name: str) -> Tensor:
 
 def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
     """The array of lists of lists … of scalars, all of one length at each depth."""
+    shape, first = [], x
+    while isinstance(first, (list, tuple)) and len(shape) <= MAX_DEPTH:
+        shape.append(len(first))
+        first = first[0] if first else None
+    if len(shape) > MAX_DEPTH or math.prod(shape) > MAX_IN_LISTS:
+        raise BadInput(f"{name} is a list too deep or too long to be read: give an array")
     level: list[Any] = list(x)
-    shape = [len(level)]
-    while level and isinstance(level[0], (list, tuple)):
-        lengths = {len(row) if isinstance(row, (list, tuple)) else None for row in level}
-        length = lengths.pop()
-        if lengths or length is None:
+    for length in shape[1:]:
+        if not all(isinstance(row, (list, tuple)) and len(row) == length for row in level):
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
-        if len(shape) == MAX_DEPTH or len(level) * length > MAX_IN_LISTS:
-            raise BadInput(f"{name} is a list too deep or too long to be read: give an array")
-        shape.append(length)
         level = [value for row in level for value in row]
     for value in level:
         if isinstance(value, Tensor):
@@ -161,10 +164,7 @@ def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
         if not isinstance(value, SCALARS):
             raise BadInput(f"{name} is a list of type {type(value).__name__}: give one array, as np.stack({name})")
-    try:
-        return np.asarray(level).reshape(shape)
-    except Exception as error:  # types that have none in common
-        raise BadInput(f"{name} is a list that converts to no array ({one_line(error)})") from error
+    return np.asarray(level).reshape(shape)
 
 
 def _tensor(x: Array, dtype: torch.dtype) -> Tensor:
