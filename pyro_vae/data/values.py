@@ -146,7 +146,8 @@ def _dense(x: Tensor, name: str) -> Tensor:
 
 def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
     """The array of lists of lists … of scalars, all of one length at each depth."""
-    shape, first = [], x
+    shape: list[int] = []
+    first: Any = x
     while isinstance(first, (list, tuple)) and len(shape) <= MAX_DEPTH:
         shape.append(len(first))
         first = first[0] if first else None
@@ -157,13 +158,13 @@ def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
         if not all(isinstance(row, (list, tuple)) and len(row) == length for row in level):
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
         level = [value for row in level for value in row]
-    for value in level:
-        if isinstance(value, Tensor):
+    for kind in {type(value) for value in level}:
+        if issubclass(kind, Tensor):
             raise BadInput(f"{name} is a list of tensors: give one tensor, torch.stack({name})")
-        if isinstance(value, (list, tuple)):
+        if issubclass(kind, (list, tuple)):
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
-        if not isinstance(value, SCALARS):
-            raise BadInput(f"{name} is a list of type {type(value).__name__}: give one array, as np.stack({name})")
+        if not issubclass(kind, SCALARS):
+            raise BadInput(f"{name} is a list of type {kind.__name__}: give one array, as np.stack({name})")
     return np.asarray(level).reshape(shape)
 
 
