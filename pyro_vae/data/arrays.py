@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, three_way_split, three_ways
-from pyro_vae.data.files import shown
+from pyro_vae.data.files import require_memory, shown
 from pyro_vae.data.mapped import Mapped, not_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.split import stored
@@ -84,11 +85,14 @@ def from_array(
     labels = None if y is None else _labels(y, len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     if isinstance(values, np.memmap):
-        rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
-        # from all over it: those of a class may come first
-        refuse_bits(values[np.linspace(0, len(values) - 1, rows).astype(int)], name)
         parts = three_ways(len(values), labels, *sizes)
-        return Dataset(*stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels), **kwargs)
+        splits = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
+        num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
+        # from all over it: those of a class may come first
+        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
+        return Dataset(*splits, **kwargs)
+    num_values = math.prod(values.shape)
+    require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
     floats = as_floats(values, name, device="cpu")
     if line := not_finite(floats.numpy(), name):
         raise BadInput(line)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, three_ways
+from pyro_vae.data.files import shown
 from pyro_vae.data.images import in_classes, opened
 from pyro_vae.data.split import stored
 from pyro_vae.data.vision import torchvision
@@ -32,7 +33,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __init__(self, root: str, size: int, channels: int) -> None:
         vision = torchvision()
         if not Path(root).is_dir():
-            raise BadInput(f"data.root={root}: no such folder")
+            raise BadInput(f"data.root={shown(root)}: no such folder")
         self.size = size
         self.paths, self.labels = in_classes(root)
         transforms = vision.transforms
@@ -101,7 +102,7 @@ def image_folder(
         whole("data.num_workers", num_workers)
     positive_int("data.size", size)
     one_of("data.channels", str(channels), ("1", "3"))
-    images = Images(root, size, channels)
+    images = Images(str(root), size, channels)
     y = torch.tensor(images.labels)
     parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
     workers = min(4, _num_cores()) if num_workers == "auto" else int(num_workers)

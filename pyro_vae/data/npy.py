@@ -50,7 +50,9 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
             file.seek(0)
             _require_short_header(file)
         if key is not None:
-            raise BadInput(f"data.{option}={key}: {path} holds one array without a name; leave data.{option} out")
+            raise BadInput(
+                f"data.{option}={key}: {shown(path)} holds one array without a name; leave data.{option} out"
+            )
         with np.errstate(over="ignore"):  # sizes that nothing can have: numpy says so
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
@@ -82,16 +84,18 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
         if key is None and len(others) == 1:
             key = others[0]
         if key is None:
-            which = f": give data.key=NAME, one of {_listed(others)}" if others else f" beside {labels}"
-            raise BadInput(f"{path} holds {len(others)} arrays{which}")
+            which = (
+                f": give data.key=NAME, one of {_listed(others)}" if others else f" beside {labels}" if labels else ""
+            )
+            raise BadInput(f"{shown(path)} holds {len(others)} arrays{which}")
         info_of_key = entries.get(key, entries.get(key.removesuffix(".npy")))
         if info_of_key is None:
-            raise BadInput(f"data.{option}={key} is no entry of {path}: choose one of {_listed(list(entries))}")
+            raise BadInput(f"data.{option}={key} is no entry of {shown(path)}: choose one of {_listed(list(entries))}")
         if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError("packed as NumPy packs nothing")
         # zipfile unpacks no more of an entry than this
         require_memory(
-            info_of_key.file_size, f"data.path={path}: {key} unpacks to", "write a .npy file, which is mapped"
+            info_of_key.file_size, f"data.path={shown(path)}: {key} unpacks to", "write a .npy file, which is mapped"
         )
         with archive.open(info_of_key) as entry:
             _require_short_header(entry)

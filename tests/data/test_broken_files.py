@@ -131,6 +131,16 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, mo
         array(str(path))
 
 
+def test_bytes_take_four_times_their_size_as_floats_and_again_in_splits(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1000, 1000), np.uint8))
+    monkeypatch.setattr(files, "physical_memory", lambda: 9_000_000)
+    assert len(array(str(tmp_path / "x.npz")).train) == 800
+    monkeypatch.setattr(files, "physical_memory", lambda: 7_000_000)
+    monkeypatch.setattr(torch, "from_numpy", None)  # nor is it converted
+    with pytest.raises(BadInput, match=r"takes, as floats, 0\.0 GiB: too much"):
+        array(str(tmp_path / "x.npz"))
+
+
 def test_names_that_lead_out_of_the_folder_are_names(tmp_path):
     """Entries are read, none is unpacked to the disk."""
     (tmp_path / "folder").mkdir()

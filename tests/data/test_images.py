@@ -159,6 +159,14 @@ def test_a_thin_image_is_named_where_it_is_read(folder):
         image_folder(str(folder), size=64, num_workers=0)
 
 
+def test_names_that_look_like_numbers(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    os.rename(folder, "5")
+    assert values(read(5)) == ALL
+    with pytest.raises(BadInput, match="data.root=6: no such folder"):
+        image_folder(6)
+
+
 def test_names_with_line_breaks_make_one_line(folder):
     os.mkfifo(folder / "a" / "x\n\x1b[2J.png")
     with pytest.raises(BadInput) as error:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import pyro_vae
 from pyro_vae.data import from_array
 from pyro_vae.data.values import as_floats
 from pyro_vae.errors import BadInput
@@ -120,6 +121,13 @@ def test_every_door_refuses_the_same_in_one_line(kind, small_vae):
         lines.add(str(error.value))
     assert len(lines) == 1
     assert "\n" not in lines.pop()
+
+
+@pytest.mark.parametrize("kind", ["endless", "endless dataset", "tensor dataset", "ragged", "sparse"])
+def test_fit_refuses_what_is_not_an_array(kind):
+    x, message = NOT_ARRAYS[kind]
+    with pytest.raises(BadInput, match=message):
+        pyro_vae.fit(x)
 
 
 def as_memmap(x, path):
