@@ -74,9 +74,7 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name in entries:
-                raise BadInput(
-                    f"{shown(path)} holds two entries that are called {shown(name)}: write it anew, by np.savez"
-                )
+                raise BadInput(f"{shown(path)} holds two entries called {shown(name)}: write it again with np.savez")
             entries[name] = info
         if any(name.endswith("/data.pkl") for name in entries):
             raise BadInput(f"data.path={shown(path)} is a file of torch.save: {FROM_TORCH}")
@@ -92,7 +90,7 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
         if info_of_key is None:
             raise BadInput(f"data.{option}={key} is no entry of {shown(path)}: choose one of {_listed(list(entries))}")
         if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("packed as NumPy packs nothing")
+            raise ValueError("compressed by a method that NumPy does not use")
         # zipfile unpacks no more of an entry than this
         require_memory(
             info_of_key.file_size, f"data.path={shown(path)}: {key} unpacks to", "write a .npy file, which is mapped"

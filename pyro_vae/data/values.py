@@ -41,7 +41,7 @@ def as_array(x: Any, name: str) -> Array:
         raise BadInput(f"{name} has type {kind}: give its tensor, {name}.tensors[0]")
     if isinstance(x, (Dataset, DataLoader)):
         raise BadInput(
-            f"{name} has type {kind}: give one tensor [N, ...], as torch.stack([item[0] for item in dataset])"
+            f"{name} has type {kind}: give one tensor [N, ...], as torch.stack([x for x, _ in dataset]) makes"
         )
     if isinstance(x, (list, tuple)):
         return _of_lists(x, name)
