@@ -14,6 +14,7 @@ from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.memory import rows_in_memory
+from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program, slices, trace
 from pyro_vae.progress import Shares, Tick, progress
@@ -57,7 +58,7 @@ def gaps(
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
     with for_programs(x):
-        x = x.clone() if x.is_inference() else x
+        x, y = ordinary(x), ordinary(y)
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")

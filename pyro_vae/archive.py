@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pyro_vae.data.arrays import physical_memory
+from pyro_vae.data.files import physical_memory
 
 MAX_PICKLE_BYTES = 2**20
 """Of the pickle, which holds all but the tensors' numbers."""

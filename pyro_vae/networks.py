@@ -216,7 +216,7 @@ class Conv:
                 "take network=mlp or reshape them"
             )
         channels, height, width = (1, *data_shape)[-3:]
-        if width in (1, 3, 4) and min(channels, height) > 4:
+        if _channels_last(channels, height, width):
             raise BadInput(
                 f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}, channels "
                 "last: give x.transpose(0, 3, 1, 2)"
@@ -225,6 +225,15 @@ class Conv:
         for _ in self.channels:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         return channels, sizes
+
+
+def _channels_last(first: int, second: int, last: int) -> bool:
+    """Whether a shape is that of an image `[H, W, C]`, and hardly that of `[C, H, W]`, as `[16, 100, 1]` may be.
+
+    Height and width of images are about the same, or large both.
+    """
+    short, long = sorted((first, second))
+    return last in (1, 3, 4) and short > 4 and (long < 2 * short or (last > 1 and short >= 64))
 
 
 class _PerImage(nn.Module):

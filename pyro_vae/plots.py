@@ -15,6 +15,12 @@ from pyro_vae.errors import datapoints
 
 DPI = 120
 
+MAX_PIXELS = 2000
+"""Of a picture's side: more than a figure shows."""
+
+MAX_POINTS, MAX_ON_A_LINE = 50_000, 500
+"""Of all lines, and of one. Of longer vectors dimensions are left out, then every other vector, or more."""
+
 Limits = tuple[float, float]
 """The values that are drawn black and white."""
 
@@ -157,9 +163,15 @@ def _rows(n: int) -> dict[str, Any]:
 
 
 def is_image(x: np.ndarray) -> bool:
-    """Whether datapoints of x `[n, *data_shape]` are images `[H, W]`, `[1, H, W]` or `[3, H, W]`."""
+    """Whether datapoints of x `[n, *data_shape]` are images `[H, W]`, `[1, H, W]` or `[3, H, W]`.
+
+    A few long rows or columns are time series: they are drawn as lines.
+    """
     shape = x.shape[1:]
-    return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) > 1
+    if len(shape) != 2 and (len(shape) != 3 or shape[0] not in (1, 3)):
+        return False
+    short, long = sorted(shape[-2:])
+    return short > 1 and (short >= 8 or long <= 4 * short)
 
 
 def comparison(points: dict[str, list[float]], means: list[float], errors: list[float], path: Path) -> None:
@@ -190,12 +202,17 @@ def search(numbers: list[int], values: list[float], path: Path) -> None:
 
 
 def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray:
-    """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`."""
+    """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`.
+
+    Of large images every other pixel is left out, or more, until the picture has at most `MAX_PIXELS` a side.
+    """
     if x.ndim == 3:
         x = x[:, None]
-    n, C, H, W = x.shape
+    rows = math.ceil(len(x) / columns)
+    step = math.ceil(max(rows * x.shape[2], columns * x.shape[3]) / MAX_PIXELS)
+    x = x[:, :, ::step, ::step]
+    C, H, W = x.shape[1:]
     low, high = limits
-    rows = math.ceil(n / columns)
     canvas = np.full((rows, columns, C, H + 1, W + 1), 0.5, dtype=np.float32)
     for i, image in enumerate(x):
         canvas[i // columns, i % columns, :, :H, :W] = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
@@ -209,7 +226,10 @@ def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
         ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
         ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
-    dimensions, alpha = np.arange(x.shape[1]), min(1.0, 8 / len(x))
+    D = x.shape[1]
+    dimensions = np.linspace(0, D - 1, min(D, MAX_ON_A_LINE)).astype(int)
+    x = x[:: math.ceil(len(x) * len(dimensions) / MAX_POINTS), dimensions]
+    alpha = min(1.0, 8 / len(x))
     # one artist for all: hundreds of lines of `plot` take a second
     ax.add_collection(LineCollection([np.column_stack([dimensions, v]) for v in x], color=color, alpha=alpha))
     points = np.broadcast_to(dimensions, x.shape)
@@ -230,7 +250,7 @@ def _picture(image: np.ndarray, title: str) -> Figure:
     """A figure that holds the picture alone, its pixels enlarged evenly."""
     height, width = image.shape[:2]
     inches = 7.0
-    figure = Figure(figsize=(inches, inches * height / width + 0.4), layout="constrained")
+    figure = Figure(figsize=(inches, inches * min(2.0, height / width) + 0.4), layout="constrained")
     ax = figure.subplots()
     ax.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     ax.set_title(title)

@@ -11,9 +11,12 @@ on it at once.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,10 @@ from pyro_vae.errors import BadInput, FailedRun, positive_int
 log = logging.getLogger(__name__)
 
 RANGE = {"low", "high", "log", "step"}
+STUDY = "pyro_vae"
+"""Its name in the file."""
+OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
+"""Tables in files of Optuna, some of them where another process is making them just now."""
 OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
 """Keys that are about the search."""
 
@@ -111,7 +118,7 @@ def task(config: DictConfig) -> None:
     done = _finished(study)
     if not done:
         raise reason or FailedRun("every trial has failed")
-    best = study.best_trial
+    best = max(done, key=lambda trial: trial.value)
     plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
     overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
@@ -124,21 +131,50 @@ def _choice(value: Any) -> Any:
 
 
 def _study(path: Path) -> Any:
-    """The stored study."""
+    """The stored study; a new one where there is no file yet.
+
+    Raises:
+        BadInput: if the file holds something else, which stays as it is, or a study that does not maximize one value.
+    """
     import optuna
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from pyro_vae.data.files import require_regular  # imports torch
+
+    another = "give another study=FILE.db"
+    if path.exists():
+        require_regular(path, f"study={path}")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{path}"
     try:
-        return optuna.create_study(
-            storage=f"sqlite:///{path}", study_name="pyro_vae", direction="maximize", load_if_exists=True
-        )
+        if (tables := _tables(path)) and not tables & OPTUNAS:
+            raise BadInput(f"study={path} is a database of another program: {another}")
+        names = optuna.get_all_study_names(storage)
+        if names and STUDY not in names:
+            raise BadInput(f"study={path} holds other studies, {', '.join(names)[:100]}: {another}")
+        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        directions = [direction.name.lower() for direction in study.directions]
+        if directions != ["maximize"]:
+            raise BadInput(f"study={path} does not maximize one value (directions: {', '.join(directions)}): {another}")
+        _finished(study)  # reads all trials
+    except BadInput:
+        raise
     except Exception as error:  # SQLAlchemy's, of many kinds
-        raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__})") from error
+        raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__}): {another}") from error
+    return study
+
+
+def _tables(path: Path) -> set[str]:
+    """Names of the tables in an SQLite file, read without a change to it."""
+    if not path.exists():
+        return set()
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        return {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _finished(study: Any) -> list[Any]:
-    """Its trials that have a value."""
-    return [trial for trial in study.trials if trial.value is not None]
+    """Its trials that have a finite value."""
+    return [trial for trial in study.trials if trial.value is not None and math.isfinite(trial.value)]
 
 
 def _require_same_runs(study: Any, config: DictConfig) -> None:
@@ -149,6 +185,8 @@ def _require_same_runs(study: Any, config: DictConfig) -> None:
     """
     of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
     before = study.user_attrs.get("train", of_runs)
+    if not isinstance(before, list) or not all(isinstance(option, str) for option in before):
+        raise BadInput(f"study={config.study} does not say of which runs it is: give another study=FILE.db")
     if before != of_runs and _finished(study):
         raise BadInput(
             f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.chunks import by_rows
-from pyro_vae.data.arrays import as_numpy, bytes_of_0_and_1, unit_floats, whole_numbers
+from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
@@ -377,10 +377,10 @@ class VAE(nn.Module):
         if mask is None:
             observed = ~x.isnan()
         else:
-            mask = mask if isinstance(mask, Tensor) else np.asarray(mask, order="C")
-            observed = torch.as_tensor(mask, device=x.device)
-            if observed.dtype != torch.bool:
-                raise BadInput(f"mask has dtype {observed.dtype}: it must be boolean, True where x is observed")
+            known = np.array(to_numpy(as_array(mask, "mask")), order="C")
+            if known.dtype != np.bool_:
+                raise BadInput(f"mask has dtype {known.dtype}: it must be boolean, True where x is observed")
+            observed = torch.from_numpy(known).to(x.device)
             try:
                 observed = observed.broadcast_to(x.shape)
             except RuntimeError as error:
@@ -432,39 +432,30 @@ class VAE(nn.Module):
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, {what}")
         try:
-            labels = whole_numbers(as_numpy(y))
-        except ValueError:  # lists of several lengths
+            labels = integers(to_numpy(as_array(y, "y")))
+        except BadInput:  # not even an array
             labels = np.full((), -1)
         if labels.shape not in ((), (n,)) or labels.min() < 0 or labels.max() >= self.num_classes:
             raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
         return torch.as_tensor(labels, device=next(self.parameters()).device).expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:
-        z = self._tensor(z)
+        like = next(self.parameters())
+        z = as_latents(z, "z", like.dtype, like.device)
         if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
             raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
         if not z.isfinite().all():
             raise BadInput("z holds values that are NaN or Inf")
         return z
 
-    def _tensor(self, array: Tensor | np.ndarray) -> Tensor:
-        like = next(self.parameters())
-        if isinstance(array, np.ndarray):  # torch takes no other byte order and no steps backwards
-            array = np.asarray(array, np.float64 if like.dtype == torch.float64 else np.float32, order="C")
-        return torch.as_tensor(array, dtype=like.dtype, device=like.device)
-
     def _data(self, x: Tensor | np.ndarray, incomplete: bool = False) -> Tensor:
-        x = x if isinstance(x, Tensor) else as_numpy(x)
+        like = next(self.parameters())
+        x = as_array(x, "x")
         if tuple(x.shape[1:]) != tuple(self.data_shape):
             raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
-        if x.dtype in (torch.uint8, np.uint8):
-            x = as_numpy(x)
-            if warning := bytes_of_0_and_1(x, "x"):
-                warnings.warn(warning, stacklevel=4)
-            x = unit_floats(x)
-        x = self._tensor(x)
+        x = as_floats(x, "x", like.dtype, like.device)
         if not incomplete and not x.isfinite().all():
             raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
         return x

@@ -9,6 +9,7 @@ import torch
 from conftest import every
 
 import pyro_vae
+from pyro_vae.analysis import gaps
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, SemiAmortized
 from pyro_vae.likelihoods import Bernoulli, Gaussian
@@ -193,3 +194,25 @@ def test_labels_are_what_they_are_to_data_sets(y):
     vae = VAE.build([4], 2, MLP([8]), StandardNormal, Gaussian, Diagonal, conditioning="concat", num_classes=2)
     x = torch.rand(3, 4)
     assert torch.equal(vae.encode(x, y=y), vae.encode(x, y=torch.tensor([1, 0, 1])))
+
+
+@pytest.mark.parametrize("use", ["refined", "ais", "gaps", "log_prob"])
+def test_data_and_labels_may_be_made_in_inference_mode(use):
+    """As a data loader within `torch.inference_mode()` makes them: gradients take neither."""
+    vae = build("concat", ClassConditional)
+    x, y = torch.rand(5, 6).double().round(), torch.arange(5) % 3
+    with torch.inference_mode():
+        x_made, y_made = x.clone(), y.clone()
+    run = {
+        "refined": lambda x, y: Refined(5)(vae.model, vae.guide, x, y).log_px,
+        "ais": lambda x, y: AIS(2, 3)(vae.model, vae.guide, x, y).log_px,
+        "gaps": lambda x, y: gaps(vae.model, vae.guide, x, Importance(5), y, num_steps=2, num_samples=2)["elbo_best"],
+        "log_prob": lambda x, y: vae.log_prob(x, num_samples=5, y=y),
+    }[use]
+    torch.manual_seed(0)
+    expected = run(x, y)
+    for mode in (torch.enable_grad(), torch.inference_mode()):
+        torch.manual_seed(0)
+        with mode:
+            found = run(x_made, y_made)
+        torch.testing.assert_close(found.clone(), expected)

@@ -95,7 +95,10 @@ def test_what_is_wrong_is_said(ppca, rows):
     vae = ppca.vae
     for x, mask, settings, message in [
         (rows, torch.ones(3, 4, dtype=torch.bool), {}, r"mask has shape \[3, 4\]: it must broadcast to \[3, 5\]"),
-        (rows, torch.ones(3, 5), {}, "mask has dtype torch.float32: it must be boolean"),
+        (rows, torch.ones(3, 5), {}, "mask has dtype float32: it must be boolean"),
+        (rows, torch.ones(3, 5).bool().to_sparse(), {}, r"mask is a sparse tensor .*mask.to_dense\(\)"),
+        (rows, [[True] * 5, [True]], {}, "mask is a ragged list"),
+        (rows, np.full((3, 5), "a"), {}, "mask has dtype <U1"),
         (rows / 0, OBSERVED, {}, "x holds values that are NaN or Inf, but not missing"),
         (rows[:, :4], None, {}, r"x has shape \[3, 4\]"),
         (rows, OBSERVED, {"num_samples": 0}, "num_samples=0"),

@@ -70,11 +70,34 @@ def test_refuses_bad_settings(make, message):
         make()
 
 
-def test_images_with_their_channels_last_are_refused():
-    with pytest.raises(BadInput, match=r"\[12, 16, 3\], channels last: give x.transpose\(0, 3, 1, 2\)"):
-        Conv([4]).encoder([12, 16, 3])
-    for shape in ([3, 12, 16], [3, 12, 4], [2, 4, 4], [8, 8]):
+@pytest.mark.parametrize(
+    "shape",
+    [[12, 16, 3], [28, 28, 1], [32, 32, 3], [64, 48, 4], [480, 640, 3], [720, 1280, 3], [100, 300, 3], [300, 100, 4]],
+)
+def test_images_with_their_channels_last_are_refused(shape):
+    with pytest.raises(BadInput, match=r"channels last: give x.transpose\(0, 3, 1, 2\)"):
         Conv([4]).encoder(shape)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [3, 12, 16],
+        [3, 12, 4],
+        [2, 4, 4],
+        [8, 8],
+        [16, 100, 1],
+        [8, 28, 4],
+        [64, 200, 1],
+        [1, 28, 28],
+        [4, 9, 3],
+        [5, 3],
+    ],
+)
+def test_shapes_that_may_have_their_channels_first_are_taken(shape):
+    network = Conv([4], hidden=3)
+    assert network.encoder(shape)(torch.rand(2, *shape)).shape == (2, 3)
+    assert network.decoder(3, [1, *shape])(torch.rand(2, 3)).shape == (2, 1, *shape)
 
 
 def test_glorot_alike_is_the_start_of_the_authors_code():

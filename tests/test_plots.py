@@ -29,6 +29,13 @@ def test_tile_puts_images_in_rows_with_lines_between():
         ((2,), False),
         ((4, 9, 7), False),
         ((1, 5), False),
+        ((3, 4), True),
+        ((2, 2), True),
+        ((80, 1000), True),
+        ((1500, 2), False),
+        ((2, 1500), False),
+        ((24, 4), False),
+        ((1, 100, 3), False),
     ],
 )
 def test_is_image(shape, image):
@@ -45,6 +52,39 @@ def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
     for name in ("samples", "reconstructions", "manifold"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 1  # something is drawn
+
+
+@pytest.mark.parametrize("shape", [(1500, 2), (1500, 8), (3, 9, 5000), (1, 500, 500), (10**5,)])
+def test_large_data_make_no_large_figures(shape, tmp_path, monkeypatch):
+    x = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
+    x = np.concatenate([x] * 16)
+    monkeypatch.setattr(plots, "DPI", 30)
+    plots.samples(x, tmp_path / "samples.png")
+    plots.reconstructions(x[:10], x[:10], tmp_path / "reconstructions.png")
+    plots.histogram(np.arange(64.0), x, tmp_path / "histogram.png")
+    for name in ("samples", "reconstructions", "histogram"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert max(picture.size) < 16 * plots.DPI
+            assert np.asarray(picture.convert("L")).std() > 1
+
+
+@pytest.mark.parametrize(("n", "D", "lines", "points"), [(500, 3000, 100, 500), (64, 784, 64, 500), (500, 12, 500, 12)])
+def test_long_vectors_are_drawn_by_some_of_their_values(n, D, lines, points, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    x = np.arange(n * D, dtype=float).reshape(n, D)
+    plots.samples(x, tmp_path / "samples.png")
+    drawn = np.array(figures[0].axes[0].collections[0].get_segments())
+    assert drawn.shape == (lines, points, 2)
+    assert drawn[0, [0, -1], 0].tolist() == [0, D - 1]
+    assert np.isin(drawn[..., 1], x).all()
+
+
+def test_tile_leaves_out_pixels_of_large_images():
+    x = np.arange(4000.0).reshape(1, 1, 4000).repeat(8, 1) / 4000
+    picture = plots.tile(np.concatenate([x, x]), columns=2)
+    assert picture.shape == (2, 2 * 1000 + 1)
+    np.testing.assert_allclose(picture[:, :1000], x[0, ::4, ::4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])

@@ -1,5 +1,7 @@
+import os
 import shlex
 import sqlite3
+from contextlib import closing
 
 import pytest
 from conftest import SMALL
@@ -125,6 +127,79 @@ def test_a_file_that_is_no_study_is_refused_and_kept(command, small, tmp_path):
     assert (tmp_path / "mine.db").read_bytes() == b"hello" * 1000
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(tmp_path / "mine.db").execute("SELECT * FROM trials")
+
+
+def at(path, **kwargs):
+    return optuna.create_study(storage=f"sqlite:///{path}", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("directions", "message"),
+    [
+        (["minimize"], "does not maximize one value (directions: minimize)"),
+        (["maximize", "maximize"], "does not maximize one value (directions: maximize, maximize)"),
+        (["maximize", "minimize"], "directions: maximize, minimize"),
+    ],
+)
+def test_studies_of_other_directions_are_refused(directions, message, command, small, tmp_path):
+    at(tmp_path / "mine.db", study_name="pyro_vae", directions=directions)
+    one_error_line(command("search", *small, *SPACE), "mine.db", message, "another study=FILE.db")
+
+
+def test_a_study_of_another_program_is_refused_and_kept(command, small, tmp_path):
+    for name in ("mine", "other"):
+        at(tmp_path / "mine.db", study_name=name, direction="maximize")
+    before = (tmp_path / "mine.db").read_bytes()
+    one_error_line(command("search", *small, *SPACE), "mine.db holds other studies, mine, other", "another study")
+    assert (tmp_path / "mine.db").read_bytes() == before
+
+
+def test_a_database_of_another_program_is_refused_and_kept(command, small, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
+        database.execute("CREATE TABLE money (amount REAL)")
+        database.commit()
+    before = (tmp_path / "mine.db").read_bytes()
+    one_error_line(command("search", *small, *SPACE), "mine.db is a database of another program", "another study")
+    assert (tmp_path / "mine.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("table", ["studies", "trials", "version_info"])
+def test_a_study_with_another_schema_is_refused(table, command, small, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
+        database.execute(f"CREATE TABLE {table} (amount REAL)")
+        database.commit()
+    one_error_line(command("search", *small, *SPACE), "mine.db is no study that can be opened", "another study")
+
+
+def test_trials_that_cannot_be_read_are_refused(command, small, tmp_path):
+    study = at(tmp_path / "mine.db", study_name="pyro_vae", direction="maximize")
+    study.add_trial(optuna.create_trial(value=1.0))
+    with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
+        database.execute("UPDATE trials SET state = 'BANANA'")
+        database.commit()
+    one_error_line(command("search", *small, *SPACE), "mine.db is no study that can be opened")
+
+
+@pytest.mark.parametrize("train", [3, ["a", 3], {"a": 1}, "text"])
+def test_a_study_that_does_not_say_what_it_compares_is_refused(train, command, small, tmp_path):
+    study = at(tmp_path / "mine.db", study_name="pyro_vae", direction="maximize")
+    study.add_trial(optuna.create_trial(value=1.0))
+    study.set_user_attr("train", train)
+    one_error_line(command("search", *small, *SPACE), "mine.db does not say of which runs it is")
+
+
+def test_trials_without_a_finite_value_are_not_the_best(command, small, tmp_path):
+    study = at(tmp_path / "mine.db", study_name="pyro_vae", direction="maximize")
+    study.add_trial(optuna.create_trial(value=float("inf")))
+    outcome = command("search", *small, "+space.latent_dim=[2]", "num_trials=1")
+    assert outcome.code == 0, outcome.err
+    assert "best of 1: trial 1" in outcome.out
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_study_that_is_not_a_file_is_not_waited_for(kind, command, small, tmp_path):
+    os.mkfifo(tmp_path / "mine.db") if kind == "pipe" else (tmp_path / "mine.db").mkdir()
+    one_error_line(command("search", *small, *SPACE), "mine.db is not a regular file")
 
 
 def test_leaves():

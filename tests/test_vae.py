@@ -129,7 +129,7 @@ def test_bytes_are_read_as_data_sets_read_them(small_vae):
     for array in (x, torch.tensor(x)):
         torch.testing.assert_close(small_vae.encode(array), small_vae.encode(x / 255))
     torch.testing.assert_close(small_vae.encode(x > 99), small_vae.encode((x > 99).astype(float)))
-    with pytest.warns(UserWarning, match="x holds bytes of 0 and 1"):
+    with pytest.raises(BadInput, match="x holds bytes of 0 and 1"):
         small_vae.encode((x > 99).astype(np.uint8))
 
 
@@ -249,6 +249,20 @@ def test_masked_arrays_and_masks_of_lists(small_vae):
     assert (filled[:, observed] == 1).all()
     assert filled[:, ~observed].std() > 0
     assert (vae.impute(x.data, mask=(~x.mask).tolist(), num_samples=3)[:, observed] == 1).all()
+
+
+def test_latents_are_any_real_numbers(small_vae):
+    expected = small_vae.decode([[0.0, 1.0]])
+    for z in ([[0, 1]], [[False, True]], np.uint8([[0, 1]]), torch.tensor([[0, 1]]), np.array([[0, 1]], ">i2")):
+        assert torch.equal(small_vae.decode(z), expected)
+    for z, message in [
+        (torch.zeros(2).to(torch.complex64), "z has dtype torch.complex64: give real numbers"),
+        (["a", "b"], "z has dtype <U1"),
+        ([[0.0, 1.0], [2.0]], "z is a ragged list"),
+        (torch.eye(2).to_sparse(), "z is a sparse tensor"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            small_vae.decode(z)
 
 
 def test_latents_that_are_no_numbers_are_refused(small_vae):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, three_ways
+from pyro_vae.data.files import shown
+from pyro_vae.data.images import in_classes, opened
 from pyro_vae.data.split import stored
 from pyro_vae.data.vision import torchvision
-from pyro_vae.errors import BadInput, one_line, one_of, positive_int, whole
+from pyro_vae.errors import BadInput, one_of, positive_int, whole
 
 
 class Images(torch.utils.data.Dataset[Tensor]):
-    """Images of `torchvision.datasets.ImageFolder`, cut to squares.
+    """Images ROOT/CLASS/NAME.png, cut to squares.
 
     Args:
         root: has a folder of images for each class.
@@ -32,11 +33,9 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __init__(self, root: str, size: int, channels: int) -> None:
         vision = torchvision()
         if not Path(root).is_dir():
-            raise BadInput(f"data.root={root}: no such folder")
-        try:
-            self.folder = vision.datasets.ImageFolder(root, loader=_as_shown)
-        except FileNotFoundError as error:
-            raise BadInput(f"data.root={root} should hold images as CLASS/NAME.png: {one_line(error)}") from error
+            raise BadInput(f"data.root={shown(root)}: no such folder")
+        self.size = size
+        self.paths, self.labels = in_classes(root)
         transforms = vision.transforms
         self.transform = transforms.Compose(
             [
@@ -48,32 +47,24 @@ class Images(torch.utils.data.Dataset[Tensor]):
         )
 
     def __len__(self) -> int:
-        return len(self.folder)
+        return len(self.paths)
 
     def __getitems__(self, index: Sequence[int]) -> Tensor | str:
         """Bytes `[B, channels, size, size]`, or a line about an image that cannot be read."""
-        from PIL import Image
+        try:
+            return torch.stack([self._read(self.paths[i]) for i in index])
+        except BadInput as error:
+            return str(error)
 
-        images = []
-        for i in index:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", Image.DecompressionBombWarning)
-                    images.append(self.transform(self.folder[i][0]))
-            except Exception as error:  # PIL raises a dozen kinds on a broken file
-                path = self.folder.samples[i][0]
-                return f"{path} is no readable image ({one_line(error)}): mend it, or take it out of the folder"
-        return torch.stack(images)
+    def _read(self, path: str) -> Tensor:
+        """The image as viewers show it: turned as its camera says, in colours of 8 bits."""
+        from PIL import ImageOps
 
-
-def _as_shown(path: str) -> Any:
-    """The image as viewers show it: turned as its camera says, in colours of 8 bits."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        if image.mode == "F" or image.mode.startswith("I"):  # which PIL would cut off at 255
-            raise ValueError(f"pixels of mode {image.mode}, of more than 8 bits: convert them, or take data=array")
-        return ImageOps.exif_transpose(image).convert("RGB")
+        with opened(path, self.size) as image:
+            if image.mode == "F" or image.mode.startswith("I"):  # which PIL would cut off at 255
+                raise ValueError(f"pixels of mode {image.mode}, of more than 8 bits: convert them, or take data=array")
+            x: Tensor = self.transform(ImageOps.exif_transpose(image).convert("RGB"))
+            return x
 
 
 def image_folder(
@@ -111,8 +102,8 @@ def image_folder(
         whole("data.num_workers", num_workers)
     positive_int("data.size", size)
     one_of("data.channels", str(channels), ("1", "3"))
-    images = Images(root, size, channels)
-    y = torch.tensor(images.folder.targets)
+    images = Images(str(root), size, channels)
+    y = torch.tensor(images.labels)
     parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
     workers = min(4, _num_cores()) if num_workers == "auto" else int(num_workers)
     return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)

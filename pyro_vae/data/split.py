@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_vae.data.files import require_memory
 from pyro_vae.distributed import share
 from pyro_vae.errors import BadInput, positive_int
 
@@ -178,7 +179,13 @@ class Stored:
 def stored(
     rows: Any, data_shape: torch.Size, parts: Sequence[Tensor], y: Tensor | None, num_workers: int = 0
 ) -> tuple[Stored, Split, Split]:
-    """Training data on disk, validation and test data in memory: `rows` and y `[N]` at the indices `parts`."""
+    """Training data on disk, validation and test data in memory: `rows` and y `[N]` at the indices `parts`.
+
+    Raises:
+        BadInput: if a file cannot be read, or memory does not hold what is held out.
+    """
+    held_out = 4 * math.prod(data_shape) * sum(map(len, parts[1:]))
+    require_memory(held_out, "validation and test data take", "set data.max_held_out to fewer", copies=2)
     train, val, test = (
         Stored(rows, index, None if y is None else y[index], data_shape, num_workers=num_workers) for index in parts
     )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, one_line, whole
 
@@ -219,11 +220,13 @@ def _characters(folder: Path) -> Split:
     """
     from PIL import Image
 
-    paths = sorted(folder.glob("*/*/*.png"))
+    found = sorted(folder.glob("*/*/*.png"))
+    paths = [Path(path) for path in distinct([str(path) for path in found])]
+    warn_of_links(len(found) - len(paths), folder)
     label = {character: i for i, character in enumerate(sorted({path.parent for path in paths}))}
     x = []
     for path in paths:
-        with Image.open(path) as image:
+        with opened(path, size=28) as image:
             small = image.convert("L").resize((28, 28), Image.Resampling.BOX)
         x.append(torch.from_numpy(1 - np.asarray(small, dtype=np.float32) / 255))
     return Split(torch.stack(x).unsqueeze(1), torch.tensor([label[path.parent] for path in paths]))

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.weights import Program, base_of, slices, trace
 from pyro_vae.noise import fork_rng
 from pyro_vae.progress import progress as show_progress
@@ -58,7 +59,7 @@ class Estimator(ABC):
         if not len(x):
             raise BadInput("x is empty: give one datapoint at least")
         with for_programs(x):
-            x = x.clone() if x.is_inference() else x  # which gradients do not take
+            x, y = ordinary(x), ordinary(y)
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             if progress is not None:

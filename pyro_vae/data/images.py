@@ -1,0 +1,123 @@
+"""Image files that may be a stranger's: which are read, and none of them twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from pyro_vae.data.files import identity, require_regular, shown
+from pyro_vae.errors import BadInput, one_line
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What is read, by content, whatever the names say. Of others PIL starts programs: Ghostscript for EPS."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of names, in capitals as well; those of torchvision's `ImageFolder`."""
+
+MAX_SCALED = 2**26
+"""Pixels of an image when its shorter side has been scaled."""
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
+    """The image in a file, as PIL opens it, whose shorter side is going to be `size` pixels.
+
+    Raises:
+        BadInput: naming the file, if it is not a readable image, or is too large; whatever is done within fails so.
+    """
+    from PIL import Image
+
+    name = shown(path)
+    require_regular(path, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                short, long = sorted(image.size)
+                if size * size * long > MAX_SCALED * short:
+                    raise ValueError(f"{image.width}x{image.height} pixels, too thin to be scaled to {size} a side")
+                yield image
+    except Exception as error:  # PIL raises a dozen kinds on a broken file
+        raise BadInput(
+            f"{name} is no readable image ({one_line(error)}): mend it, or take it out of the folder"
+        ) from error
+
+
+def in_classes(root: str) -> tuple[list[str], list[int]]:
+    """Paths of the images below ROOT/CLASS/, and their classes by number, both in the order of the names.
+
+    Links are followed, and each image counts once: else it might be trained on and tested with.
+
+    Raises:
+        BadInput: if there is no class, no image in one, or a file is not regular.
+    """
+    should = f"data.root={shown(root)} should hold images as CLASS/NAME.png"
+    try:
+        classes = sorted(entry.name for entry in os.scandir(root) if os.path.isdir(entry.path))
+        found, num_folders = _below([os.path.join(root, name) for name in classes], root)
+    except OSError as error:
+        raise BadInput(f"{should}: {one_line(error)}") from error
+    if not classes:
+        raise BadInput(f"{should}: it holds no folder")
+    label = {os.path.join(folder, name): label for label, folder, name in found}
+    paths = distinct(list(label))
+    warn_of_links(num_folders + len(label) - len(paths), root)
+    labels = [label[path] for path in paths]
+    if empty := [shown(name) for name in (classes[i] for i in sorted({*range(len(classes))} - {*labels}))]:
+        raise BadInput(
+            f"{should}: {', '.join(empty[:5])} holds none of {', '.join(SUFFIXES)}, or links to others' alone"
+        )
+    return paths, labels
+
+
+def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], int]:
+    """Class, folder and name of the images below each class's folder, sorted; how many links lead to a folder again.
+
+    A folder is read once, under a name without links if it has one: links in circles come to an end.
+    """
+    seen, found, num_again = {identity(os.stat(root))}, [], 0
+    waiting = [(os.path.islink(folder), label, folder) for label, folder in enumerate(classes)]
+    heapify(waiting)
+    while waiting:
+        _, label, folder = heappop(waiting)  # links last
+        this = identity(os.stat(folder))
+        if this in seen:
+            num_again += 1
+            continue
+        seen.add(this)
+        for entry in os.scandir(folder):
+            if os.path.isdir(entry.path):
+                heappush(waiting, (entry.is_symlink(), label, entry.path))
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append((label, folder, entry.name))
+    return sorted(found), num_again
+
+
+def distinct(paths: Sequence[str]) -> list[str]:
+    """One path to each file, not that of a link if there is another; in their order.
+
+    Raises:
+        BadInput: if one is not a regular file.
+    """
+    first: dict[tuple[int, int], str] = {}
+    for path in sorted(paths, key=os.path.islink):
+        first.setdefault(identity(require_regular(path, shown(path))), path)
+    kept = set(first.values())
+    return [path for path in paths if path in kept]
+
+
+def warn_of_links(num_links: int, root: str | os.PathLike[str]) -> None:
+    """Say that images have been found more than once."""
+    if num_links:
+        log.warning(
+            "warning: %d links below %s lead to images that are there already: each image counts once",
+            num_links,
+            shown(root),
+        )

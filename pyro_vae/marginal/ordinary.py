@@ -1,0 +1,17 @@
+"""Tensors made in `torch.inference_mode`, where gradients are needed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
+
+
+def ordinary(tensor: MaybeTensor) -> MaybeTensor:
+    """A copy of a tensor made in `torch.inference_mode`, which gradients do not take; every other tensor as it is.
+
+    To be called outside that mode, where copies are ordinary tensors.
+    """
+    return tensor if tensor is None or not tensor.is_inference() else tensor.clone()
