@@ -89,9 +89,9 @@ class CompiledTrace_ELBO(_CompiledELBO, pyro.infer.Trace_ELBO):
     - A number among the arguments that changes makes a new graph for each value.
     - A number, an array, or a branch that depends on a global or on an attribute stays as it was traced, and so does
       noise from `random` or NumPy. The ELBO compares the program with its graph in the 3rd, 12th, 102nd, 1002nd, ...
-      call. If it finds a difference, it warns, names the line, and goes on without compiling. A change that comes later
-      goes unnoticed until the next of these calls. Tensors that are updated in place are always seen; tensors that are
-      replaced are not.
+      call. If it finds a difference, it warns, names the line, and goes on without compiling. A later change goes
+      unnoticed until the next of these calls, and losses until then use the old value. Tensors that are updated in
+      place are always seen; tensors that are replaced are not.
     - Code without effect on the loss (prints, counters) runs only while tracing and comparing.
     - Distributions check their parameters and values in the first call only.
 

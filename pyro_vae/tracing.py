@@ -44,10 +44,10 @@ class Compiled:
         after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
             spent as compiling costs never takes twice as long as who knew how many calls would come.
         keep: whether results are still needed after the next call: a CUDA graph writes over them, so they are copied.
-        watch: whether to look for what changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
-            `fn` runs as it is, and its operations are compared with those traced. If they differ, or if `fn` draws from
-            Python's or NumPy's global generators, it runs as it is from then on, after one warning that names the line.
-            Results up to that call may have used the old values.
+        watch: whether to look for changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
+            `fn` runs as it is, and its operations are compared with those traced. If they differ, the next call is
+            traced again. If that differs, too, or if `fn` draws from Python's or NumPy's global generators, it runs as
+            it is from then on, after a warning that names the line. Results up to that call may have used old values.
 
     Attributes:
         takes_new: whether signatures not met so far get a graph; else they run as they are.
