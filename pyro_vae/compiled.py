@@ -27,8 +27,8 @@ class _CompiledELBO(pyro.infer.ELBO):
 
     def __init__(self, *args: Any, backend: str = "inductor", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._loss_and_gradients = Compiled(with_gradients(self._surrogate), backend)
-        self._loss = Compiled(torch.no_grad()(self._surrogate), backend)
+        self._loss_and_gradients = Compiled(with_gradients(self._surrogate), backend, watch=True)
+        self._loss = Compiled(torch.no_grad()(self._surrogate), backend, watch=True)
 
     _surrogate: Callable[..., Any] = surrogate_loss
 
@@ -81,14 +81,27 @@ class _Differentiable(torch.autograd.Function):
 
 
 class CompiledTrace_ELBO(_CompiledELBO, pyro.infer.Trace_ELBO):
-    """`pyro.infer.Trace_ELBO`, compiled; for any model and guide of static structure.
+    """`pyro.infer.Trace_ELBO`, compiled; for any model and guide of static structure, Pyro's autoguides among them.
 
-    Args and limits are those of `pyro.infer.ELBO` and of `tracing.Compiled`: give tensors that change as arguments
-    (a weight of the KL, for example, for `poutine.scale`): numbers that change make a graph each.
+    **Pass what changes between calls as a tensor argument** of the model and guide: a weight of the KL for
+    `poutine.scale`, for example. A graph holds only tensors. Of everything else it keeps the value it was traced with:
+
+    - A number among the arguments that changes makes a new graph for each value.
+    - A number, an array, or a branch that depends on a global or on an attribute stays as it was traced, and so does
+      noise from `random` or NumPy. The ELBO compares the program with its graph in the 3rd, 12th, 102nd, 1002nd, ...
+      call. If it finds a difference, it warns, names the line, and goes on without compiling. A later change goes
+      unnoticed until the next of these calls, and losses until then use the old value. Tensors that are updated in
+      place are always seen; tensors that are replaced are not.
+    - Code without effect on the loss (prints, counters) runs only while tracing and comparing.
+    - Distributions check their parameters and values in the first call only.
+
+    A program that cannot be compiled runs as it is, with the same losses, after a warning that names the line.
+
+    Args and limits are those of `pyro.infer.ELBO` and of `tracing.Compiled`.
 
     Example:
         >>> svi = SVI(model, guide, optim, CompiledTrace_ELBO())  # doctest: +SKIP
-        >>> svi.step(x)                                            # doctest: +SKIP
+        >>> svi.step(x, torch.tensor(kl_weight))                   # doctest: +SKIP
     """
 
 

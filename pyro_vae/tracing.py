@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-import pyro
 import torch
-from pyro import poutine
-from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
-from pyro_vae.checkpoint import get_rng_state, set_rng_state
-from pyro_vae.errors import one_line
+from pyro_vae.graph import Graph, NotCompiled, reason
 
 COMPILE_SECONDS = 15.0
 """What compiling a graph takes, about; less where it has been done before."""
@@ -43,8 +33,10 @@ class Compiled:
     what is updated in place, as by an optimizer, counts.
 
     What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
-    its arguments, nor on random numbers that are not torch's. What cannot be traced or compiled runs as it is, after
-    one warning that names the reason; so does what comes after `MAX_SIGNATURES` of them.
+    its arguments, nor on random numbers that are not torch's: a graph never changes, and such numbers would stay what
+    they were when it was traced. Distributions check their arguments and values in the first call only. What cannot be
+    traced or compiled runs as it is, after one warning that names the line of the program and the reason; so does what
+    comes after `MAX_SIGNATURES` of them.
 
     Args:
         fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
@@ -52,20 +44,30 @@ class Compiled:
         after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
             spent as compiling costs never takes twice as long as who knew how many calls would come.
         keep: whether results are still needed after the next call: a CUDA graph writes over them, so they are copied.
+        watch: whether to look for changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
+            `fn` runs as it is, and its operations are compared with those traced. If they differ, the next call is
+            traced again. If that differs, too, or if `fn` draws from Python's or NumPy's global generators, it runs as
+            it is from then on, after a warning that names the line. Results up to that call may have used old values.
 
     Attributes:
         takes_new: whether signatures not met so far get a graph; else they run as they are.
     """
 
     def __init__(
-        self, fn: Callable[..., Any], backend: str = "inductor", after: float = 0.0, keep: bool = True
+        self,
+        fn: Callable[..., Any],
+        backend: str = "inductor",
+        after: float = 0.0,
+        keep: bool = True,
+        watch: bool = False,
     ) -> None:
         self.fn = fn
         self.backend = backend
         self.after = after
         self.keep = keep
+        self.watch = watch
         self.takes_new = True
-        self._graphs: dict[Hashable, _Graph | None] = {}
+        self._graphs: dict[Hashable, Graph | None] = {}
         self._modules: WeakSet[nn.Module] = WeakSet()
         self._warned: set[str] = set()
 
@@ -77,7 +79,7 @@ class Compiled:
         try:
             graph = self._graphs.get(key, _UNSEEN)
         except TypeError as error:  # what has no hash may change unseen
-            self._warn(_where(error))
+            self._warn(reason(error))
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN and self.takes_new and len(self._graphs) >= MAX_SIGNATURES:
             self.takes_new = False
@@ -88,7 +90,7 @@ class Compiled:
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
-            graph = self._graphs[key] = _Graph(self.fn, leaves, structure, self.backend, self.keep)
+            graph = self._graphs[key] = Graph(self.fn, leaves, structure, self.backend, self.keep, self.watch)
         if graph.spent is None or graph.spent < self.after:
             started = time.perf_counter()
             with _noting(self._modules):
@@ -98,11 +100,16 @@ class Compiled:
             self._graphs[signature, self._modes()] = graph  # of modules just met, too
             return result
         try:
-            return graph(leaves)
-        except _NotCompiled as error:
-            self._warn(_where(error.__cause__))
+            result = graph(leaves)
+        except NotCompiled as error:
+            self._warn(str(error))
             self._graphs[key] = None  # nor tried again
             return self.fn(*args, **kwargs)
+        if graph.frozen:
+            self._warn(graph.frozen)
+            self._graphs = dict.fromkeys(self._graphs)  # what has changed may be part of any of them
+            self.takes_new = False
+        return result
 
     def _modes(self) -> Hashable:
         return frozenset(id(module) for module in self._modules if not module.training)
@@ -132,17 +139,7 @@ def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
     return Compiled(fn, after=0.0 if setting is True else COMPILE_SECONDS)
 
 
-class _NotCompiled(Exception):
-    """What its cause is has kept a function from being compiled."""
-
-
-def _where(reason: BaseException | None) -> str:
-    """What went wrong, and in which line of the program rather than of torch."""
-    frames = traceback.extract_tb(reason.__traceback__ if reason else None)
-    elsewhere = (os.path.dirname(torch.__file__), os.path.dirname(pyro.__file__), __file__)
-    program = [frame for frame in frames if not frame.filename.startswith(elsewhere)]
-    line = f"{program[-1].filename}:{program[-1].lineno}: " if program else ""
-    return f"{line}{type(reason).__name__}: {one_line(reason or RuntimeError())}"
+_UNSEEN: Any = object()
 
 
 def _signature(value: Any) -> Hashable:
@@ -160,156 +157,6 @@ def _noting(modules: WeakSet[nn.Module]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _kind(tensor: Tensor) -> Hashable:
-    return tensor.requires_grad, tensor.dtype, tensor.device
-
-
-class _Graph:
-    """The graph of one signature: traced by its first call, compiled by its second.
-
-    Args:
-        fn: what to trace.
-        leaves: its arguments: tensors are inputs of the graph, all else is part of it.
-        structure: of the arguments.
-        backend: see `Compiled`.
-        keep: whether to copy results that a CUDA graph would write over.
-    """
-
-    def __init__(
-        self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str, keep: bool
-    ) -> None:
-        self.fn = fn
-        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self.arguments = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        self.structure = structure
-        self.backend = backend
-        self.keep = keep
-        self.on_gpu = False
-        self.spent: float | None = None
-        self.params: dict[str, Tensor] = {}
-        self.run: Callable[..., list[Tensor]] | None = None
-        self.has_run = False
-
-    def is_stale(self) -> bool:
-        """Whether parameters are others than those that have been traced, or have been frozen, cast or moved since."""
-        now = dict(pyro.get_param_store().named_parameters())
-        changed = self.run is not None and any(
-            _kind(tensor) != before for tensor, before in zip(self.found, self.kinds, strict=True)
-        )
-        return changed or any(now.get(name) is not value for name, value in self.params.items())
-
-    def __call__(self, leaves: Sequence[Any]) -> Any:
-        tensors = [leaves[i] for i in self.arguments]
-        try:
-            if self.run is None:
-                return self._trace(tensors)
-            if am_i_wrapped():  # by SVI, say, which asks what parameters there are
-                for name in self.params:
-                    pyro.param(name)
-            if self.on_gpu:
-                torch.compiler.cudagraph_mark_step_begin()
-            with torch.no_grad():
-                if not self.has_run:
-                    self.run = self._compile(tensors)
-                results = self.run(*tensors)
-                computed = [result.clone() for result in results] if self.on_gpu and self.keep else results
-        except Exception as error:
-            if self.has_run:
-                raise
-            raise _NotCompiled from error
-        self.has_run = True
-        return self._result(computed, tensors)
-
-    def _trace(self, tensors: list[Tensor]) -> Any:
-        """The result of this call, and the graph for all later ones."""
-        results = []
-
-        def fn(*tensors: Tensor) -> list[Tensor]:
-            leaves = list(self.constants)
-            for i, tensor in zip(self.arguments, tensors, strict=True):
-                leaves[i] = tensor
-            args, kwargs = tree_unflatten(leaves, self.structure)
-            with _WithoutValues():
-                results.append(self.fn(*args, **kwargs))
-            return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
-
-        # aliases, since tensors are known by identity here, and two of the arguments may be one
-        aliases = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
-        noise = get_rng_state()
-        try:
-            with pyro.validation_enabled(False), poutine.trace(param_only=True) as params:
-                graph = make_fx(fn)(*aliases)
-        except Exception:
-            set_rng_state(noise)  # the attempt has used up some
-            raise
-        sites: dict[str, Any] = dict(params.trace.nodes)
-        store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not
-        self.params = {name: store[name] for name in sites if name in store}
-        values, self.result = tree_flatten(results[0])
-        index = {id(alias): _Argument(i) for i, alias in enumerate(aliases)}
-        self.known = [_COMPUTED if _is_computed(value) else index.get(id(value), value) for value in values]
-        self.run = graph
-        self.found = [*graph.parameters(), *graph.buffers()]
-        self.kinds = [_kind(tensor) for tensor in self.found]
-        self.on_gpu = any(tensor.is_cuda for tensor in (*tensors, *self.found))
-        return self._result([value for value in values if _is_computed(value)], tensors)
-
-    def _compile(self, tensors: list[Any]) -> Callable[..., Any]:
-        """What the backend makes of the graph: without Dynamo, whose guards ask again what the signature tells."""
-        assert isinstance(self.run, GraphModule)
-        if self.backend == "inductor":
-            options = {"fallback_random": True, "triton.cudagraphs": self.on_gpu}
-            with warnings.catch_warnings():  # of torch, about itself
-                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-                run: Callable[..., Any] = torch._inductor.compile(self.run, tensors, options)
-        else:
-            run = torch._dynamo.lookup_backend(self.backend)(self.run, tensors)
-        return run
-
-    def _result(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
-        left = iter(computed)
-        values = (next(left) if value is _COMPUTED else value for value in self.known)
-        return tree_unflatten(
-            [arguments[value.index] if isinstance(value, _Argument) else value for value in values], self.result
-        )
-
-
-_UNSEEN: Any = object()
-_COMPUTED: Any = object()
-
-
-@dataclass(frozen=True)
-class _Argument:
-    """A result that is one of the arguments."""
-
-    index: int
-
-
-def _is_computed(value: Any) -> bool:
-    """Whether it is a result; parameters among the results are what they are."""
-    return isinstance(value, Tensor) and not value.requires_grad
-
-
-class _WithoutValues(TorchFunctionMode):
-    """While tracing, what looks at values does without.
-
-    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` compares.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.item:
-            return args[0].detach()
-        if func is nn.functional.one_hot:
-            return _one_hot(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
-    if num_classes < 1:
-        raise ValueError("one_hot without num_classes depends on the values of its argument: give it")
-    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
 
 
 def with_gradients(

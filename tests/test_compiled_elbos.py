@@ -106,6 +106,30 @@ def auto(make_guide):
     return model, make_guide(model), (torch.randn(6),)
 
 
+class BNN(PyroModule):
+    """A Bayesian neural network as in Pyro's tutorials."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = PyroModule[nn.Linear](1, 3)
+        self.hidden.weight = PyroSample(dist.Normal(0.0, 1.0).expand([3, 1]).to_event(2))
+        self.hidden.bias = PyroSample(dist.Normal(0.0, 5.0).expand([3]).to_event(1))
+        self.out = PyroModule[nn.Linear](3, 1)
+        self.out.weight = PyroSample(lambda module: dist.Normal(0.0, torch.ones(1, 3)).to_event(2))
+
+    def forward(self, x, y=None):
+        loc = pyro.deterministic("loc", self.out(self.hidden(x).tanh())[..., 0])
+        sigma = pyro.sample("sigma", dist.Gamma(0.5, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(loc, sigma), obs=y)
+        return loc
+
+
+def bnn(make_guide):
+    model, x = BNN(), torch.linspace(-1, 1, 5)[:, None]
+    return model, make_guide(model), (x, x[:, 0] ** 3 + 0.1)
+
+
 def local_normals():
     def model(x):
         w = pyro.param("w", torch.tensor([0.3, -1.0]))
@@ -265,7 +289,7 @@ def steps(program, elbo, change=lambda args, step: args, num_steps=4):
     return losses, optim.gradients, parameters, torch.get_rng_state()
 
 
-def check_steps(program, elbo=Trace_ELBO, num_graphs=1, backend="eager", change=lambda args, step: args, num_steps=4):
+def check_steps(program, elbo=Trace_ELBO, num_graphs=1, backend="eager", change=lambda args, step: args, num_steps=5):
     compiled = COMPILED[elbo.func if isinstance(elbo, partial) else elbo]
     compiled = compiled(backend=backend, **(elbo.keywords if isinstance(elbo, partial) else {}))
     expected = steps(program, elbo(), change, num_steps)
@@ -293,6 +317,14 @@ PROGRAMS = {
 } | {
     name: partial(auto, getattr(autoguide, name))
     for name in ("AutoNormal", "AutoMultivariateNormal", "AutoLowRankMultivariateNormal")
+}
+AUTOGUIDES = {
+    "AutoNormal": autoguide.AutoNormal,
+    "AutoDelta": autoguide.AutoDelta,
+    "AutoDiagonalNormal": autoguide.AutoDiagonalNormal,
+    "AutoMultivariateNormal": autoguide.AutoMultivariateNormal,
+    "AutoLowRankMultivariateNormal": partial(autoguide.AutoLowRankMultivariateNormal, rank=2),
+    "AutoIAFNormal": partial(autoguide.AutoIAFNormal, hidden_dim=[12]),
 }
 
 
@@ -324,6 +356,27 @@ def test_steps_of_several_particles(name, elbo, vectorize):
 
 
 @pytest.mark.usefixtures("as_traced")
+@pytest.mark.parametrize("name", AUTOGUIDES)
+def test_steps_of_bayesian_neural_networks(name):
+    check_steps(partial(bnn, AUTOGUIDES[name]), Trace_ELBO)
+
+
+@pytest.mark.usefixtures("as_traced")
+@pytest.mark.parametrize("name", every(6, AUTOGUIDES))
+def test_steps_of_bayesian_neural_networks_mean_field(name):
+    check_steps(partial(bnn, AUTOGUIDES[name]), TraceMeanField_ELBO)
+
+
+@pytest.mark.usefixtures("as_traced")
+@pytest.mark.parametrize(("name", "elbo"), every(4, [
+    ("AutoNormal", Trace_ELBO), ("AutoNormal", TraceMeanField_ELBO),
+    ("AutoMultivariateNormal", Trace_ELBO), ("AutoIAFNormal", Trace_ELBO),
+], several=True))  # fmt: skip
+def test_steps_of_bayesian_neural_networks_and_several_particles(name, elbo):
+    check_steps(partial(bnn, AUTOGUIDES[name]), partial(elbo, num_particles=2))
+
+
+@pytest.mark.usefixtures("as_traced")
 def test_steps_are_those_of_iwae():
     check_steps(modules, partial(IWAE, num_particles=4))
 
@@ -346,10 +399,28 @@ def test_a_weight_that_is_a_tensor_changes_without_a_new_graph(elbo):
     check_steps(program, elbo, change=lambda args, i: (args[0], torch.tensor(0.1 + 0.2 * i)), num_steps=6)
 
 
+def test_a_weight_that_is_a_global_number_is_refused_with_the_line():
+    """And all steps are Pyro's: as it is, traced, compared twice, as it is."""
+
+    def program():
+        model, guide, args = modules()
+        now = {"weight": 0.0}
+
+        def scaled(x):
+            now["weight"] += 0.1
+            with poutine.scale(scale=now["weight"]):
+                model(x)
+
+        return scaled, guide, args
+
+    with pytest.warns(UserWarning, match=rf"not compiled: {__file__}:\d+: aten.mul.Tensor gets 0.4, and got 0.2"):
+        check_steps(program, num_graphs=0)
+
+
 @pytest.mark.usefixtures("as_traced")
 def test_each_shape_has_a_graph_of_its_own():
-    sizes = [5, 5, 5, 2, 2, 2, 5, 2, 5]  # 2: a last, short batch
-    check_steps(modules, TraceMeanField_ELBO, 2, change=lambda args, i: (args[0][: sizes[i]],), num_steps=9)
+    sizes = [5, 5, 5, 2, 2, 2, 5, 2, 5, 2]  # 2: a last, short batch
+    check_steps(modules, TraceMeanField_ELBO, 2, change=lambda args, i: (args[0][: sizes[i]],), num_steps=10)
 
 
 @pytest.mark.usefixtures("as_traced")
@@ -389,7 +460,7 @@ def test_dropout_and_running_statistics_of_batch_norm():
 
     check_steps(program, TraceMeanField_ELBO, backend="aot_eager", change=lambda args, i: (args[0] * (i + 1),))
     expected, compiled = norms
-    assert compiled.num_batches_tracked == 4
+    assert compiled.num_batches_tracked == 5
     assert (compiled.running_var - 1).abs().max() > 0.1
     close(dict(compiled.named_buffers()), dict(expected.named_buffers()))
 
@@ -656,7 +727,7 @@ def test_data_that_lie_otherwise_in_memory():
 
         return model, lambda x: None, (torch.randn(4, 2, 3), torch.randn(4, 3, 2).mT)
 
-    check_steps(program, change=lambda args, i: args[i // 3 : i // 3 + 1], num_steps=6, num_graphs=2)
+    check_steps(program, change=lambda args, i: args[i // 4 : i // 4 + 1], num_steps=8, num_graphs=2)
 
 
 @pytest.mark.usefixtures("as_traced")
@@ -672,6 +743,12 @@ def test_the_report_of_the_last_particles():
 # Inductor
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["AutoNormal", "AutoMultivariateNormal"])
+def test_bayesian_neural_networks_of_users(name):
+    check_steps(partial(bnn, AUTOGUIDES[name]), backend="inductor")
+
+
 @pytest.mark.parametrize(("elbo", "expected"), [
     (CompiledTraceMeanField_ELBO(), TraceMeanField_ELBO()),
     pytest.param(CompiledIWAE(5), IWAE(5), marks=pytest.mark.slow),
@@ -681,7 +758,7 @@ def test_what_users_get(elbo, expected):
     torch.set_default_dtype(torch.float32)
     vae = VAE.build([6], 2, MLP([]), StandardNormal, Bernoulli, Diagonal)
     x, parameters = (torch.arange(30).reshape(5, 6) % 3 == 0).float(), list(vae.parameters())
-    for call in range(4):
+    for call in range(6):
         found = []
         for one in (expected, elbo):
             pyro.set_rng_seed(call)

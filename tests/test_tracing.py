@@ -6,10 +6,13 @@ it matters; for inductor see `test_compiled_elbos.py`.
 
 import copy
 import inspect
+import os
+import random
 import warnings
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -18,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pyro_vae.compiled import CompiledTrace_ELBO
 from pyro_vae.config import CONFIG_DIR
@@ -274,16 +278,6 @@ def branches(sign=1.0):
     return model, lambda x: None
 
 
-def validates():
-    """Whose distribution looks at its arguments."""
-
-    def model(x):
-        w = pyro.param("w", torch.tensor(0.7))
-        pyro.sample("x", dist.Normal(w, 1.0, validate_args=True).expand([2]).to_event(1), obs=x)
-
-    return model, lambda x: None
-
-
 def reads():
     """Whose model makes a number of a tensor."""
 
@@ -291,6 +285,17 @@ def reads():
         w = pyro.param("w", torch.tensor(0.7))
         loc = w * float(x.mean())
         pyro.sample("x", dist.Normal(loc, 1.0).expand([2]).to_event(1), obs=x)
+
+    return model, lambda x: None
+
+
+def late_look():
+    """The density is computed when the model has ended."""
+
+    def model(x):
+        w = pyro.param("w", torch.tensor(0.7))
+        pyro.sample("x", dist.Stable(1.0 + w.sigmoid() / 2, 0.0, coords="S").expand([2]).to_event(1), obs=x)
+        pyro.deterministic("last", w)
 
     return model, lambda x: None
 
@@ -325,18 +330,56 @@ def check_fallback(program, backend="eager"):
     return ours[0]
 
 
-@pytest.mark.parametrize(
-    ("program", "reason"), [(branches, "data-dependent"), (validates, "data-dependent"), (reads, "data-dependent")]
-)
-def test_what_cannot_be_traced_runs_as_it_is_after_one_warning(program, reason):
-    assert reason in check_fallback(program)
-
-
-@pytest.mark.parametrize(("program", "line"), [(branches, "sign * x"), (validates, "validate_args"), (reads, "float(")])
-def test_the_warning_names_the_line_of_the_program(program, line):
+def place_of(program, text):
+    """`file:line` of the line with this text."""
     lines, start = inspect.getsourcelines(program)
-    number = start + next(i for i, text in enumerate(lines) if line in text)
-    assert f"{__file__}:{number}" in check_fallback(program)
+    return f"{__file__}:{start + next(i for i, line in enumerate(lines) if text in line)}"
+
+
+@pytest.mark.parametrize(("program", "text"), [(branches, "sign * x"), (reads, "float("), (late_look, "pyro.sample")])
+def test_what_cannot_be_traced_runs_as_it_is_after_one_warning_that_names_the_line(program, text):
+    message = check_fallback(program)
+    assert "data-dependent" in message
+    assert message.startswith(f"not compiled: {place_of(program, text)}: ")
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ("pyro.sample('v', pyro.distributions.VonMises(0.0, 1.0))", "site 'v'"),
+    ("pyro.nn.PyroModule.__call__(Looks())", "Looks"),
+])  # fmt: skip
+def test_a_program_that_is_wholly_pyros_is_named_by_its_site_or_module(as_traced, text, place):
+    source = f"""
+class Looks(pyro.nn.PyroModule):
+    def forward(self):
+        return 1 if torch.ones(1) > 0 else 2
+
+def fn(x):
+    {text}
+    return x
+"""
+    program = {"pyro": pyro, "torch": torch}
+    exec(compile(source, f"{os.path.dirname(pyro.__file__)}/program.py", "exec"), program)
+    fast = Compiled(program["fn"])
+    fast(torch.ones(2))
+    with pytest.warns(UserWarning, match=f"not compiled: {place}: the value of a tensor"):
+        fast(torch.ones(2))
+
+
+def test_distributions_are_not_checked_while_tracing_only(as_traced):
+    before = torch.distributions.Distribution.__init__, torch.distributions.Distribution._validate_sample
+    prior = dist.Normal(torch.zeros(2), 1.0, validate_args=True).expand([3, 2]).to_event(2)  # as in a `PyroSample`
+    fast = Compiled(lambda x: prior.log_prob(x) + dist.Normal(x.sum(), 1.0, validate_args=True).log_prob(x).sum())
+    with no_fallback():
+        for _ in range(4):
+            x = torch.randn(3, 2)
+            close(fast(x), fast.fn(x))
+    assert fast.num_graphs == 1
+    failing = Compiled(lambda x: dist.Normal(x, 1.0, validate_args=True).log_prob(x if x > 0 else -x))
+    with pytest.warns(UserWarning, match="not compiled"):
+        failing(torch.ones(())), failing(torch.ones(()))
+    assert before == (torch.distributions.Distribution.__init__, torch.distributions.Distribution._validate_sample)
+    with pytest.raises(ValueError, match="loc"):
+        dist.Normal(torch.tensor(torch.nan), 1.0, validate_args=True)
 
 
 def test_noise_of_what_cannot_be_traced():
@@ -627,3 +670,133 @@ def test_modes_are_known_after_the_first_call():
     for _ in range(3):
         assert (fast(torch.ones(3)) == 1).all()
     assert counted.calls == 2  # as it is, and traced
+
+
+# What changes outside the arguments
+
+
+def test_the_program_is_compared_with_its_graph_now_and_then(as_traced):
+    fn, outside = Counted(lambda x, outside: torch.randn_like(x) * outside + 2.0), torch.ones(2)
+    fast = Compiled(partial(fn, outside=outside), watch=True)
+    calls = []
+    with no_fallback():
+        for call in range(12):
+            outside.add_(1.0)  # in place
+            pyro.set_rng_seed(call)
+            result = fast(torch.ones(2))
+            calls.append(fn.calls)
+            pyro.set_rng_seed(call)
+            close(result, fn.fn(torch.ones(2), outside))
+    assert calls == [1, 2, 3, *[3] * 8, 4]  # as it is, traced, compared, nine times the graph, compared
+
+
+def test_a_program_may_ask_whether_it_is_traced(as_traced):
+    fn = Counted(lambda x: torch.sin(x) if get_proxy_mode() is None else torch.cos(x - torch.pi / 2))
+    fast, x, calls = Compiled(fn, watch=True), torch.ones(2), []
+    with no_fallback():
+        for _ in range(13):
+            close(fast(x), x.sin())
+            calls.append(fn.calls)
+    assert calls == [1, 2, 3, 4, *[4] * 7, 5, 5]  # as it is, traced, compared, compared traced, ..., compared traced
+    assert fast.num_graphs == 1
+
+
+def changing(kind):
+    """A function whose results change at the call it is told, and what to do before each call."""
+    now = {"number": 1.0, "tensor": torch.ones(2), "parameter": nn.Parameter(torch.ones(2))}
+
+    def change():
+        now["number"] += 1.0
+        now["tensor"] = now["tensor"] + 1.0
+        now["parameter"] = nn.Parameter(now["parameter"].detach().clone())  # of the same value
+
+    kinds = {
+        "number": lambda x: x * now["number"],
+        "new tensor": lambda x: x + torch.tensor([now["number"], 0.0]),
+        "array": lambda x: x + torch.from_numpy(np.full(2, now["number"])),
+        "replaced tensor": lambda x: x - now["tensor"],
+        "replaced parameter": lambda x: (x - now["parameter"]).detach(),
+        "branch": lambda x: x.exp() if now["number"] < 3 else x.sin(),
+        "more": lambda x: sum(x for _ in range(int(now["number"]))),
+    }
+    return kinds[kind], change
+
+
+KINDS = ("number", "new tensor", "array", "replaced tensor", "replaced parameter", "branch", "more")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_changes_outside_the_arguments_is_not_compiled(as_traced, kind):
+    fn, change = changing(kind)
+    fast, x = Compiled(fn, watch=True), torch.ones(2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(6):
+            close(fast(x), fn(x))
+            change()
+    (message,) = (str(warning.message) for warning in caught)
+    place = place_of(changing, f'"{kind}": lambda')
+    assert message.startswith(f"not compiled: {place}: ")
+    assert "a compiled graph would not change" in message
+    assert fast.num_graphs == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_change_is_noticed_later(as_traced, kind):
+    fn, change = changing(kind)
+    fast, x = Compiled(fn, watch=True), torch.ones(2)
+    with no_fallback():
+        for _ in range(11):
+            fast(x)
+        fast(torch.ones(1))  # of another signature
+    assert fast.num_graphs == 1
+    change(), change()
+    close(fast(x), fn(x))
+    with pytest.warns(UserWarning, match="not compiled"):
+        close(fast(x), fn(x))
+    for _ in range(4):
+        close(fast(x), fn(x))
+        close(fast(torch.ones(1)), fn(torch.ones(1)))
+    assert fast.num_graphs == 0
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_only_who_watches_sees_changes(as_traced, watch):
+    fn, change = changing("number")
+    fast = Compiled(fn, watch=watch)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            result = fast(torch.ones(2))
+            change()
+    assert len(caught) == watch
+    assert result[0] == (4.0 if watch else 2.0)
+
+
+def noisy(library):
+    return {
+        "random": lambda x: x * random.random(),
+        "numpy.random": lambda x: x + torch.from_numpy(np.random.randn(2)),
+    }[library]
+
+
+@pytest.mark.parametrize("library", ["random", "numpy.random"])
+def test_random_numbers_of_others_are_not_compiled_and_drawn_once_a_call(as_traced, library):
+    fn = noisy(library)
+    fast, x, found = Compiled(fn, watch=True), torch.ones(2), []
+    for run in (fn, fast):
+        pyro.set_rng_seed(0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found.append([run(x) for _ in range(5)])
+    close(*found)
+    (message,) = (str(warning.message) for warning in caught)
+    place = place_of(noisy, f'"{library}": lambda')
+    assert message.startswith(f"not compiled: {place}: random numbers have been drawn from {library},")
+
+
+def test_random_numbers_that_are_drawn_last(as_traced):
+    fast = Compiled(lambda x: (x + 1, random.random())[0], watch=True)
+    fast(torch.ones(1))
+    with pytest.warns(UserWarning, match="drawn from random"):
+        fast(torch.ones(1))
