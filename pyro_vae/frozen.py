@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,13 +112,16 @@ class _Calls(TorchFunctionMode):
 
 def other_noise() -> dict[str, Any]:
     """The state of the global generators that are not torch's."""
-    return {"random": random.getstate(), "numpy.random": pickle.dumps(np.random.get_state(legacy=False))}
+    state: Any = np.random.get_state()
+    kind, key, *rest = state
+    return {"random": random.getstate(), "numpy.random": (kind, key.tobytes(), *rest)}
 
 
 def restore_other_noise(state: dict[str, Any]) -> None:
     """Restore the value of `other_noise()`."""
     random.setstate(state["random"])
-    np.random.set_state(pickle.loads(state["numpy.random"]))
+    kind, key, *rest = state["numpy.random"]
+    np.random.set_state((kind, np.frombuffer(key, np.uint32), *rest))
 
 
 def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | None:
