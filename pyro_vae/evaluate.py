@@ -18,8 +18,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
-from pyro_vae.config import check_targets
+from pyro_vae.config import check_settings, check_targets
 from pyro_vae.errors import BadInput, one_of
+from pyro_vae.files import given
+from pyro_vae.run_directory import refuse_links
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,9 @@ def task(config: DictConfig) -> None:
     from pyro_vae import comparison, distributed, report  # imports torch
     from pyro_vae.marginal import BDMC
 
-    folder = Path(str(config.run))
+    check_settings(config)
+    folder = given(str(config.run))
+    refuse_links(folder)
     runs = comparison.runs_of(folder)
     simulates = isinstance(instantiate(config.estimator), BDMC)
     if simulates and config.analysis in ("gaps", "all"):
@@ -72,6 +76,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     from pyro_vae.data import fingerprint
     from pyro_vae.trainer import torch_device
 
+    refuse_links(run_dir)
     estimator, device = instantiate(config.estimator), torch_device(config.device)
     vae, saved = experiment.restore(run_dir, "best", device, config.trust)
     check_targets({"data": saved["config"]["data"]}, run_dir, config.trust)
@@ -102,7 +107,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = cli.one_of_several(sys.argv[1:])
+    sys.argv[1:] = cli.one_of_several(cli.at_home(sys.argv[1:]))
     cli.run(task, "evaluate", __doc__ or "")
 
 
