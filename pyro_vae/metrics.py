@@ -73,15 +73,18 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     path = run_dir / NAME
     try:
         text = files.read(path, limit=2**26).decode(errors="replace").replace("\0", "")
-        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        lines = list(table)
+        if not set(COLUMNS) <= set(table.fieldnames or ()):
+            raise BadInput(f"{path} is damaged: its columns must be {', '.join(COLUMNS)}")
     except (BadInput, csv.Error) as error:
         log.warning("warning: the epochs so far are left out of figures: %s", error)
         return []
     if lines and None in lines[-1].values():
         lines.pop()  # a last row that a power cut left unfinished
     rows = [row for row in map(_numbers, lines) if row is not None]
-    if len(rows) < len(lines) or not text:
-        log.warning("warning: %s is damaged: of its rows %d are left out of figures", path, len(lines) - len(rows))
+    if len(rows) < len(lines):
+        log.warning("warning: %s is damaged: %d of its rows are left out of figures", path, len(lines) - len(rows))
     return rows
 
 

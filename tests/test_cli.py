@@ -21,6 +21,23 @@ def test_resume_becomes_hydras_run_directory():
     ]  # fmt: skip
 
 
+def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = [
+        "resume=~",
+        "+data.path='~/x.npy'",
+        "hydra.sweep.dir=~/s",
+        "study=~/a~b",
+        "seed=~1",
+        "~guide",
+        "run=a/~",
+    ]
+    assert cli.at_home(arguments) == [
+        "resume=/home/me", "+data.path='/home/me/x.npy'", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
+        "seed=~1", "~guide", "run=a/~",
+    ]  # fmt: skip
+
+
 def test_check_run_directory(tmp_path):
     check_run_directory(tmp_path, resume=False)
     with pytest.raises(BadInput, match="no run"):
@@ -59,7 +76,7 @@ def test_hydras_own_flags_work(command):
 
 
 def test_what_is_to_be_pasted_is_quoted_for_the_shell_and_for_hydra(tmp_path):
-    for name in ("plain-1.0_x", "a b=ö", "it's"):
+    for name in ("plain-1.0_x", "a b=ö", "it's", "a~b"):
         pasted = shlex.split(f"train {option('resume', tmp_path / name)} seed=1")
         assert len(pasted) == 3
         override = OverridesParser.create().parse_override(pasted[1].replace("resume=", "hydra.run.dir="))
