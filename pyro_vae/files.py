@@ -98,8 +98,9 @@ class Folder:
         try:
             if within is None:
                 path.mkdir(parents=True, exist_ok=True)
-            elif path.name not in within.names():
-                os.mkdir(name, dir_fd=descriptor)
+            else:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
             if _BY_DESCRIPTOR:
                 self._descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NOFOLLOW, dir_fd=descriptor)
             else:

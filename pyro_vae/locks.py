@@ -52,6 +52,7 @@ class Claim:
             descriptor = folder.open(NAME, os.O_RDWR)
         if _lock(descriptor, shared) and _is_still(descriptor, self.run_dir / NAME):
             self._descriptor = descriptor
+            _open.add(descriptor)
             return True
         os.close(descriptor)
         return False
@@ -66,9 +67,21 @@ class Claim:
             if self.is_alone():
                 with suppress(OSError):
                     (self.run_dir / NAME).unlink()
+            _open.discard(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
+
+_open: set[int] = set()
+
+
+def _leave_to_parent() -> None:
+    while _open:
+        os.close(_open.pop())
+
+
+if hasattr(os, "register_at_fork"):  # processes that read data would hold the locks of a parent that was killed
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 of_command: list[Claim] = []
 """What a command has claimed before its task began."""

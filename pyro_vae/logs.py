@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from pyro_vae.errors import BadInput
 from pyro_vae.files import Folder, given
 
 
@@ -17,13 +18,16 @@ class RunLog(logging.StreamHandler[TextIO]):
         filename: the file.
 
     Raises:
-        BadInput: if a link, a pipe or a device stands in its place.
+        BadInput: if it cannot be written, or a link, a pipe or a device stands in its place.
     """
 
     def __init__(self, filename: str) -> None:
         path = Path(filename)
-        with Folder(given(path.parent)) as folder:
-            super().__init__(folder.append(path.name))
+        try:
+            with Folder(given(path.parent)) as folder:
+                super().__init__(folder.append(path.name))
+        except OSError as error:  # which Hydra would wrap into an error that names no file
+            raise BadInput(f"{path}: {error.strerror}") from error
 
     def flush(self) -> None:
         """Write what is buffered."""

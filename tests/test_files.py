@@ -33,6 +33,16 @@ def victim(tmp_path):
     assert (folder / "file").read_text() == "precious"
 
 
+@pytest.fixture(params=["by descriptor", "by name"])
+def system(request, monkeypatch):
+    """As POSIX has it, and as Windows."""
+    if request.param == "by name":
+        monkeypatch.setattr(files, "_BY_DESCRIPTOR", False)
+        monkeypatch.setattr(files, "_NOFOLLOW", 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("system")
 def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path, victim):
     (tmp_path / "last.pt").symlink_to(victim / "file")
     (tmp_path / "last.pt.tmp").symlink_to(victim / "file")  # as temporary files were named once
@@ -45,6 +55,7 @@ def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path, victim):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.usefixtures("system")
 def test_a_link_in_place_of_a_folder_is_refused(tmp_path, victim):
     run = tmp_path / "run"
     run.mkdir()
@@ -67,6 +78,7 @@ def test_a_folder_once_opened_stays_the_same(tmp_path, victim):
     assert (tmp_path / "moved" / "samples.png").read_bytes() == b"picture"
 
 
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe"])
 def test_what_is_appended_to_is_a_file_of_the_run(kind, tmp_path, victim):
     path = tmp_path / "run" / "train.log"
@@ -77,7 +89,7 @@ def test_what_is_appended_to_is_a_file_of_the_run(kind, tmp_path, victim):
         os.link(victim / "file", path)
     else:
         path.symlink_to(victim / "file" if kind == "link" else tmp_path / "nowhere")
-    with pytest.raises((BadInput, OSError), match=r"train\.log"):  # an OSError is one line as well
+    with pytest.raises(BadInput, match=r"train\.log"):
         RunLog(str(path))
     assert not (tmp_path / "nowhere").exists()
 
@@ -146,6 +158,7 @@ def test_an_evaluation_of_a_stranger_moves_nothing_out(about, tmp_path, victim):
     report._make_way(folder / "importance-5.json", {"split": "test", "num_data": 9})
 
 
+@pytest.mark.usefixtures("system")
 def test_an_evaluation_is_not_moved_through_a_link(tmp_path, victim):
     folder = tmp_path / "run" / "evaluations"
     folder.mkdir(parents=True)
@@ -213,15 +226,16 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from pyro_vae.locks import Claim; "
-        f"claim = Claim(Path({str(tmp_path)!r}), ''); print('has it', flush=True); time.sleep(60)"
+        "import os, time; from pathlib import Path; from pyro_vae.locks import Claim; "
+        f"claim = Claim(Path({str(tmp_path)!r}), ''); "
+        "is_child = os.fork() == 0; is_child or print('has it', flush=True); time.sleep(5 if is_child else 60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "has it\n"
     with pytest.raises(BadInput, match="going on there"):
         locks.Claim(tmp_path, "")
     child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.wait()  # but not for its child, as a process that reads data
     locks.Claim(tmp_path, "").release()
 
 
