@@ -180,6 +180,7 @@ def train(
 def _train(
     config: DictConfig, data: Dataset, run_dir: Path, resume: bool, estimator: Estimator | None
 ) -> tuple[VAE, State]:
+    """`train`, in a directory where no other process writes."""
     set_seed(config.seed)
     trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
@@ -222,7 +223,7 @@ def _train(
 
     def save(is_best: bool = False) -> None:
         content = {
-            "config": settings(config),
+            "config": saved_settings(config),
             "data_shape": list(data.data_shape),
             "num_classes": num_classes,
             "data": identity,
@@ -305,7 +306,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     return saved
 
 
-def settings(config: DictConfig) -> dict[str, Any]:
+def saved_settings(config: DictConfig) -> dict[str, Any]:
     """What is saved of a configuration, as plain containers: all but whom `resume=` trusts."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
@@ -321,7 +322,7 @@ def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.exist():
         return False
-    if checkpoints.load_last()["config"] != settings(config):
+    if checkpoints.load_last()["config"] != saved_settings(config):
         raise BadInput(f"{run_dir} already holds a run of other options: another hydra.run.dir=DIR starts anew")
     return True
 

@@ -20,7 +20,7 @@ from pyro_vae import analysis, comparison, distributed, files, metrics, plots
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, NoEvidence, one_of, whole
-from pyro_vae.experiment import set_seed, settings
+from pyro_vae.experiment import saved_settings, set_seed
 from pyro_vae.files import Folder
 from pyro_vae.marginal import Importance, LogEvidence
 from pyro_vae.marginal.memory import rows_in_memory
@@ -51,7 +51,7 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: S
         return
     results["reconstruction_error"] = _reconstruction_error(vae, data.test)
     of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
-    _write_json(run_dir / "results.json", {**results, **of_training, "config": settings(config)})
+    _write_json(run_dir / "results.json", {**results, **of_training, "config": saved_settings(config)})
     for name in ("test", "importance"):
         if name in results and "refused" not in results[name]:
             log.info(table(results[name], "test"))
