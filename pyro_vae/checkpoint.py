@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +26,13 @@ import torch
 from pyro_vae import archive
 from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
+from pyro_vae.files import Folder
 from pyro_vae.plain import require_plain
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 KEYS = frozenset({"config", "data_shape", "vae", "optim", "rng", "state"})
-
-
-def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
-    """Write `content` so that `path` holds all of it or what it held before, even if the machine stops.
-
-    What it held before gets the name `keep`, if given; cut off between the two, there is no `path`.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.is_file():
-            path.replace(keep)
-        temporary.replace(path)
-        _sync_names(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # as of write and fsync
-            error.filename = str(path)
-        raise
-
-
-def _sync_names(folder: Path) -> None:
-    """Renamed files keep their new names, should the machine stop."""
-    if os.name != "posix":  # elsewhere folders cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Checkpoints:
@@ -91,13 +58,13 @@ class Checkpoints:
             checkpoint: `KEYS`, whose values are tensors, numbers, strings and containers of them.
             is_best: whether to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()  # torch.save to a full disk raises no OSError; writing bytes does
         torch.save({"format": FORMAT, **checkpoint}, buffer)
-        if is_best:  # first: cut off after it, a resumed run does the epoch again and writes both
-            write_atomically(self.best, buffer.getvalue())
-        aside = self.last.with_suffix(".damaged") if self.damaged else self.previous
-        write_atomically(self.last, buffer.getvalue(), keep=aside)
+        with Folder(self.folder) as folder:
+            if is_best:  # first: cut off after it, a resumed run does the epoch again and writes both
+                folder.write(self.best.name, buffer.getvalue())
+            aside = self.last.with_suffix(".damaged") if self.damaged else self.previous
+            folder.write(self.last.name, buffer.getvalue(), keep=aside.name)
         self.damaged = False
 
     def load_last(self, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import launched
-from pyro_vae.config import CONFIG_DIR, compose, explain, option
+from pyro_vae import launched, logs, run_directory, terminal
+from pyro_vae.config import CONFIG_DIR, compose, explain
 from pyro_vae.errors import BadInput, FailedRun, one_line
+from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+NO_MEMORY = r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory"
+PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
+HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 
 
 def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> None:
@@ -34,15 +34,18 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     failed: list[Exception] = []
 
     def job(config: DictConfig) -> None:
+        terminal.lose_no_line()  # of this process: jobs may have their own
         try:
             task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                logs.to_logs_only(f"error: {_message(error) or one_line(error)}")
                 error.__dict__["of_sweep"] = True  # comes along from another process
                 raise  # Hydra goes on with the other jobs, then names those that failed
             failed.append(error)
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    terminal.lose_no_line()
     logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
     try:
@@ -53,15 +56,47 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         if failed:  # of a single run: past Hydra, which would add a line of its own
             raise failed[0]
     except KeyboardInterrupt as interrupt:
-        fail(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
+        end(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
     except Exception as error:
-        message = str(error) if isinstance(error, FailedRun) else explain(error)
+        message = _message(error)
         if wants_traceback or message is None:
             traceback.print_exc()
-        bad_input = message is not None and not isinstance(error, FailedRun) and not hasattr(error, "of_sweep")
-        fail(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
+        failed_run = message is None or isinstance(error, FailedRun) or _out_of_memory(error) is not None
+        bad_input = not failed_run and not hasattr(error, "of_sweep")
+        end(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
     finally:
-        _release()
+        logs.close()
+        run_directory.release()
+
+
+def end(line: str, status: int) -> None:
+    """Exit with a last line, which is in the run's log as well. Bad input leaves no empty directory."""
+    logs.to_logs_only(line)
+    if status == EXIT_BAD_INPUT:
+        run_directory.remove_if_empty()
+    terminal.fail(line, status)
+
+
+def _message(error: Exception) -> str | None:
+    """One line about an error, or None: it is a bug of ours."""
+    return str(error) if isinstance(error, FailedRun) else _out_of_memory(error) or explain(error)
+
+
+def _out_of_memory(error: BaseException | None) -> str | None:
+    """One line, if memory was not enough, whichever library says so."""
+    while error is not None and not isinstance(error, BadInput):
+        if (
+            isinstance(error, MemoryError)
+            or type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported here
+            or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+            or (isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error)))
+        ):
+            return (
+                f"out of memory ({one_line(error)[:160]}): try a smaller trainer.batch_size, network, latent_dim or "
+                "estimator.num_samples"
+            )
+        error = error.__cause__
+    return None
 
 
 def help_text(config_name: str, usage: str) -> str:
@@ -84,11 +119,9 @@ def help_text(config_name: str, usage: str) -> str:
     )
 
 
-def fail(line: str, status: int) -> None:
-    """Print `line` on stderr and exit."""
-    sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
-    sys.exit(status)
+def at_home(argv: list[str]) -> list[str]:
+    """Command-line arguments with `~` in paths as the home directory, which shells leave and Hydra cannot read."""
+    return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
 
 
 def resumed(argv: list[str]) -> list[str]:
@@ -98,6 +131,7 @@ def resumed(argv: list[str]) -> list[str]:
         if key.lstrip("+") == "resume" and directory not in ("", "null"):
             # ++: of the run's own trainer and estimator, which may have other keys than the default ones
             own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
+            own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # as it had to be given before
             # the directory's .hydra/ stays: it records how the run was started
             return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
     return argv
@@ -111,75 +145,3 @@ def one_of_several(argv: list[str]) -> list[str]:
 
     os.environ["PYRO_VAE_TIME"] = agreed_time("%Y-%m-%d_%H-%M-%S")
     return argv if launched.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
-
-
-def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir") -> None:
-    """Refuse to overwrite a run, or to go on with none.
-
-    Raises:
-        BadInput: in either case.
-    """
-    saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
-    # Hydra writes overrides.yaml after config.yaml: with it, that is whole
-    if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
-        raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
-    if not resume and saved:
-        raise BadInput(
-            f"{run_dir} already holds a run: {option('resume', run_dir)} goes on with it, another {place}=DIR starts "
-            "anew"
-        )
-
-
-def claim(run_dir: Path) -> None:
-    """Keep other processes from starting a run there, until this one ends having saved nothing."""
-    folder = run_dir / "checkpoints"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        fail(
-            f"error: another run has just started in {run_dir}, or was cut off there: give another hydra.run.dir=DIR, "
-            f"or go on with {option('resume', run_dir)}",
-            EXIT_BAD_INPUT,
-        )
-    except OSError:  # Hydra, which makes the directory next, says why it cannot
-        return
-    _claimed.append(folder)
-
-
-_claimed: list[Path] = []
-
-
-def _release() -> None:
-    while _claimed:
-        with suppress(OSError):  # what has been saved there stays
-            _claimed.pop().rmdir()
-
-
-class GuardRunDirectory(Callback):
-    """`check_run_directory` and `claim` before Hydra writes its files there."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the run directory."""
-        run_dir, resume = Path(config.hydra.run.dir), config.resume is not None
-        self._check([run_dir], resume)
-        if not resume and self._looks():
-            claim(run_dir)
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the directories of a sweep."""
-        jobs = [d for d in Path(config.hydra.sweep.dir).glob("*") if d.is_dir()]
-        self._check(jobs, resume=False, place="hydra.sweep.dir")
-
-    def _looks(self) -> bool:
-        """Whether a run that is there is another than this one."""
-        return not launched.restarted() and launched.rank() == 0
-
-    def _check(self, run_dirs: list[Path], resume: bool, place: str = "hydra.run.dir") -> None:
-        if not self._looks():
-            return
-        try:
-            for run_dir in run_dirs:
-                check_run_directory(run_dir, resume, place)
-        except BadInput as error:
-            # Hydra turns a callback's exceptions into warnings, but not this
-            fail(f"error: {error}", EXIT_BAD_INPUT)

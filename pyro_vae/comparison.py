@@ -28,6 +28,9 @@ def runs_of(folder: Path) -> list[Path]:
         BadInput: if it is a sweep of which no run is finished.
     """
     jobs = sorted((d for d in folder.glob("*") if (d / ".hydra").is_dir()), key=lambda d: (len(d.name), d.name))
+    for link in filter(Path.is_symlink, jobs):
+        log.warning("warning: %s is a symbolic link and left out: an evaluation would be written elsewhere", link)
+    jobs = [job for job in jobs if not job.is_symlink()]
     done = [job for job in jobs if Checkpoints(job).best.is_file() and (job / "results.json").is_file()]
     if jobs and not done:
         raise BadInput(f"run={folder}: none of its {len(jobs)} runs is finished")

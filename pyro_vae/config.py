@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.errors import BadInput, one_line, true_false
 
 _HERE = Path(__file__).resolve().parent
 # in a wheel conf/ lies inside the package, in a checkout beside it
@@ -49,8 +50,37 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 def option(key: str, value: object) -> str:
     """KEY=VALUE as it can be pasted after a command, whatever the value holds."""
-    plain = re.fullmatch(r"[\w./:+@%~-]+", str(value), re.ASCII)
+    plain = re.fullmatch(r"[\w./:+@%-]+", str(value), re.ASCII)
     return f"{key}={value}" if plain else shlex.quote("{}='{}'".format(key, str(value).replace("'", "\\'")))
+
+
+def check_settings(config: DictConfig) -> None:
+    """Refuse NaN and infinities, and settings of torch's classes that conf/ has as true or false and are neither.
+
+    Raises:
+        BadInput: at the first, naming its key.
+    """
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    for key, value in _leaves(content):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{key}={value} must be a finite number")
+    for group in ("optimizer", "scheduler"):
+        chosen = content.get(group, {})
+        for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
+            default: Any = OmegaConf.to_container(OmegaConf.load(file))
+            for name in chosen if default["_target_"] == chosen.get("_target_") else ():
+                if isinstance(default.get(name), bool) and chosen[name] is not None:
+                    true_false(f"{group}.{name}", chosen[name])
+
+
+def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value in plain containers, and its key."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if inside is None:
+        yield key, content
+    else:
+        for name, value in inside:
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
 
 
 def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:

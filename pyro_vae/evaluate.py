@@ -19,7 +19,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
+from pyro_vae.config import check_settings
 from pyro_vae.errors import BadInput, one_of, true_false
+from pyro_vae.files import given
+from pyro_vae.run_directory import refuse_links
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,9 @@ def task(config: DictConfig) -> None:
     from pyro_vae.marginal import BDMC, NoEstimate
 
     true_false("plots", config.plots)
-    folder = Path(str(config.run))
+    check_settings(config)
+    folder = given(str(config.run))
+    refuse_links(folder)
     runs = comparison.runs_of(folder)
     estimator = instantiate(config.estimator)
     if isinstance(estimator, NoEstimate) and (runs or config.analysis != "surgery"):
@@ -81,6 +86,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     from pyro_vae.targets import OF_THE_DATA, check_sections
     from pyro_vae.trainer import torch_device
 
+    refuse_links(run_dir)
     estimator, device = instantiate(config.estimator), torch_device(config.device)
     vae, saved = experiment.restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
@@ -113,7 +119,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = cli.one_of_several(sys.argv[1:])
+    sys.argv[1:] = cli.one_of_several(cli.at_home(sys.argv[1:]))
     cli.run(task, "evaluate", __doc__ or "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -22,21 +23,23 @@ from torch import Tensor
 
 from pyro_vae import checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
-from pyro_vae.cli import check_run_directory
-from pyro_vae.config import causes, check_key, compose, explain
+from pyro_vae.config import causes, check_key, check_settings, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of, shown, whole
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
+from pyro_vae.files import Folder, given
 from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.plain import read_yaml, with_references
 from pyro_vae.progress import progress
+from pyro_vae.run_directory import check_run_directory, patience
 from pyro_vae.session import by_default
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
@@ -69,7 +72,7 @@ def make_paths_absolute(config: DictConfig) -> None:
     """So that the run can be evaluated and resumed from any folder."""
     for key in ("path", "root"):
         if config.data.get(key) is not None:
-            config.data[key] = str(Path(str(config.data[key])).absolute())
+            config.data[key] = str(Path(os.path.expanduser(str(config.data[key]))).absolute())
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
@@ -104,7 +107,7 @@ def load(
         >>> vae.sample(16).shape                                          # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    return restore(Path(run_dir), which, torch_device(str(device)), trust)[0]
+    return restore(given(run_dir), which, torch_device(str(device)), trust)[0]
 
 
 def restore(
@@ -208,8 +211,18 @@ def train(
         BadInput: if the configuration cannot be used, or `run_dir` holds a run already, or one of other data.
         FailedRun: if the loss is NaN or infinite.
     """
-    if distributed.rank() == 0:
+    check_settings(config)
+    if distributed.rank() > 0:
+        return _train(config, data, run_dir, resume, estimator)
+    with alone_in(run_dir, "wait for it to end, or give another directory", patience()):
         check_run_directory(run_dir, resume)
+        return _train(config, data, run_dir, resume, estimator)
+
+
+def _train(
+    config: DictConfig, data: Dataset, run_dir: Path, resume: bool, estimator: Estimator | None
+) -> tuple[VAE, State]:
+    """`train`, in a directory where no other process writes."""
     set_seed(config.seed)
     trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
@@ -255,7 +268,7 @@ def train(
 
     def save(is_best: bool = False) -> None:
         content = {
-            "config": OmegaConf.to_container(config, resolve=True),
+            "config": saved_settings(config),
             "data_shape": list(data.data_shape),
             "num_classes": num_classes,
             "data": identity,
@@ -267,6 +280,10 @@ def train(
         if distributed.rank() == 0:
             checkpoints.save(content, is_best)
 
+    if distributed.rank() == 0:
+        for path in (run_dir, checkpoints.folder):
+            with Folder(path) as folder:
+                folder.remove_temporaries()
     if not checkpoints.exist():
         save()  # so that an interrupted first epoch can be resumed as well
     writing = Metrics(run_dir, state.epoch) if distributed.rank() == 0 else nullcontext()
@@ -298,7 +315,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     """The configuration in `run_dir`'s last checkpoint, with the trainer's and estimator's keys overridden.
 
     Of a run that was cut off before its first checkpoint it is the one that Hydra has written; it starts anew.
-    A run with classes of your own needs `+trust=[my_package.MyGuide]`, as in `load`.
+    A run with classes of your own needs `trust=[my_package.MyGuide]`, as in `load`.
 
     Raises:
         BadInput: if `overrides` name another key: the model and its data are what they are.
@@ -337,6 +354,13 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     return saved
 
 
+def saved_settings(config: DictConfig) -> dict[str, Any]:
+    """What is saved of a configuration, as plain containers: all but whom `resume=` trusts."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items() if key != "trust"}
+
+
 def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     """Whether `run_dir` holds a run, which then is one of this very configuration.
 
@@ -346,7 +370,7 @@ def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.exist():
         return False
-    if checkpoints.load_last()["config"] != OmegaConf.to_container(config, resolve=True):
+    if checkpoints.load_last()["config"] != saved_settings(config):
         raise BadInput(f"{run_dir} already holds a run of other options: another hydra.run.dir=DIR starts anew")
     return True
 
@@ -460,7 +484,8 @@ def fit(
     """
     if isinstance(overrides, str):
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
-    if run_dir is not None and Checkpoints(Path(run_dir)).exist():
+    run_dir = None if run_dir is None else given(run_dir)
+    if run_dir is not None and Checkpoints(run_dir).exist():
         raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
     latent_dim = list(latent_dim) if isinstance(latent_dim, Sequence) else latent_dim
     config = compose(
@@ -485,6 +510,6 @@ def fit(
     with TemporaryDirectory() as temporary:
         data = from_array(x, y=y, **settings)
         try:
-            return train(config, data, Path(run_dir or temporary))[0]
+            return train(config, data, run_dir or Path(temporary))[0]
         except InstantiationException as error:
             raise BadInput(explain(error) or one_line(error)) from error

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import math
 import os
+import secrets
 from pathlib import Path
 from types import TracebackType
 
-from pyro_vae.checkpoint import write_atomically
+from pyro_vae import files
+from pyro_vae.errors import BadInput
+from pyro_vae.files import Folder
 
+log = logging.getLogger(__name__)
+
+NAME = "metrics.csv"
 COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
+LARGEST = 1e100
+"""No number of a run is larger; figures overflow near the largest float."""
 
 
 class Metrics:
@@ -24,15 +34,17 @@ class Metrics:
     def __init__(self, run_dir: Path, epoch: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = run_dir / "metrics.csv"
         rows = [row for row in read(run_dir) if row["epoch"] <= epoch] if epoch else []
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows({**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows)
-        write_atomically(path, text.getvalue().encode())
-        self.file = path.open("a", newline="")
-        self.events = SummaryWriter(str(run_dir), purge_step=epoch + 1)
+        with Folder(run_dir) as folder:
+            folder.write(NAME, text.getvalue().encode())
+            self.file = folder.append(NAME)
+        # a name that nobody could have put a link to another file under
+        suffix = f".{secrets.token_hex(8)}"
+        self.events = SummaryWriter(str(run_dir), purge_step=epoch + 1, filename_suffix=suffix)
 
     def write(self, row: dict[str, float]) -> None:
         """Append a row with `COLUMNS` as keys; it is on disk when this returns."""
@@ -54,8 +66,34 @@ class Metrics:
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of `run_dir/metrics.csv` as numbers."""
-    with (run_dir / "metrics.csv").open(newline="") as file:
-        # a last row that a power cut left unfinished has fewer columns
-        whole = [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
-    return [{name: float(row[name]) for name in COLUMNS} for row in whole]
+    """The rows of `run_dir/metrics.csv` as numbers; those that are damaged are left out with a warning.
+
+    A run needs them for its figure only: one that is missing or damaged as a whole has no rows.
+    """
+    path = run_dir / NAME
+    try:
+        text = files.read(path, limit=2**26).decode(errors="replace").replace("\0", "")
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        lines = list(table)
+        if not set(COLUMNS) <= set(table.fieldnames or ()):
+            raise BadInput(f"{path} is damaged: its columns must be {', '.join(COLUMNS)}")
+    except (BadInput, csv.Error) as error:
+        log.warning("warning: the epochs so far are left out of figures: %s", error)
+        return []
+    if lines and None in lines[-1].values():
+        lines.pop()  # a last row that a power cut left unfinished
+    rows = [row for row in map(_numbers, lines) if row is not None]
+    if len(rows) < len(lines):
+        log.warning("warning: %s is damaged: %d of its rows are left out of figures", path, len(lines) - len(rows))
+    return rows
+
+
+def _numbers(line: dict[str, str]) -> dict[str, float] | None:
+    """A row as a run writes it, or None if this is not one. NaN is a validation ELBO without validation data."""
+    try:
+        row = {name: float(line[name]) for name in COLUMNS}
+    except (KeyError, TypeError, ValueError):
+        return None
+    whole = row["epoch"].is_integer() and row["step"].is_integer()
+    known = (value for name, value in row.items() if not (name == "val/elbo" and math.isnan(value)))
+    return row if whole and all(abs(value) < LARGEST for value in known) else None

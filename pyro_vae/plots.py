@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from pyro_vae import files
 from pyro_vae.errors import datapoints
 
 DPI = 120
@@ -259,4 +261,6 @@ def _picture(image: np.ndarray, title: str) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DPI)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI)
+    files.write(path, png.getvalue())

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import analysis, comparison, distributed, metrics, plots
-from pyro_vae.checkpoint import write_atomically
+from pyro_vae import analysis, comparison, distributed, files, metrics, plots
 from pyro_vae.data import Dataset, Split
-from pyro_vae.errors import BadInput, NoEvidence, datapoints
-from pyro_vae.experiment import set_seed
+from pyro_vae.data.dataset import SPLITS
+from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_of, whole
+from pyro_vae.experiment import saved_settings, set_seed
+from pyro_vae.files import Folder
 from pyro_vae.marginal import Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
@@ -53,9 +54,8 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     if distributed.rank() > 0:
         return
     results["reconstruction_error"] = _reconstruction_error(vae, data.test)
-    config_ = OmegaConf.to_container(config, resolve=True)
     of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
-    _write_json(run_dir / "results.json", {**results, **of_training, "config": config_})
+    _write_json(run_dir / "results.json", {**results, **of_training, "config": saved_settings(config)})
     log.info(
         "reconstruction error of the test set: %.5f (mean squared, per dimension)", results["reconstruction_error"]
     )
@@ -83,7 +83,7 @@ def evaluate(
     arrays = {name: _array(getattr(evidence, name)) for name in ("log_px", "se", "ess", "pareto_k", "unreliable")}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{name: _array(value) for name, value in evidence.extra.items()})  # type: ignore[arg-type]
-    write_atomically(path.with_suffix(".npz"), buffer.getvalue())
+    files.write(path.with_suffix(".npz"), buffer.getvalue())
     _write_json(path, content)
     if config.plots:
         with progress("drawing figures", 1):
@@ -134,20 +134,31 @@ def _title(about: dict[str, Any]) -> str:
 
 def _make_way(path: Path, content: dict[str, Any]) -> None:
     """Move what is there, if it is of other datapoints or settings, with its arrays and figures to a folder SPLIT-N."""
-    path.parent.mkdir(exist_ok=True)
+    before, now = _read_about(path), _about(content)
+    if before is None or all(before.get(key, value) == value for key, value in now.items()):
+        return
+    name = f"{before['split']}-{before['num_data']}"
+    with Folder(path.parent) as evaluations:
+        for i in count(1):
+            with Folder(path.parent / (name if i == 1 else f"{name}-{i}"), within=evaluations) as aside:
+                if path.name in aside.names():
+                    continue
+                for file in evaluations.names():
+                    if file.startswith((f"{path.stem}.", f"{path.stem}-")):
+                        evaluations.move(file, aside)
+                log.info("kept: %s", aside.path / path.name)
+                return
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """`_about` of an evaluation's file, or None: it is not there, or not ours. Folders get their names from this."""
     try:
-        before, now = _about(json.loads(path.read_text())), _about(content)
-        name = f"{before['split']}-{before['num_data']}"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # nothing, or nothing of ours
-        return
-    if all(before.get(key, value) == value for key, value in now.items()):
-        return
-    folders = (path.parent / (name if i == 1 else f"{name}-{i}") for i in count(1))
-    folder = next(folder for folder in folders if not (folder / path.name).exists())
-    folder.mkdir(exist_ok=True)
-    for file in path.parent.glob(f"{path.stem}[.-]*"):
-        file.replace(folder / file.name)
-    log.info("kept: %s", folder / path.name)
+        about = _about(json.loads(files.read(path, limit=2**24)))
+        one_of("split", about["split"], SPLITS)
+        is_ours = whole("num_data", about["num_data"]) < 2**40
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return about if is_ours else None
 
 
 def _about(content: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +180,6 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
         return
     what = config.analysis
     folder = run_dir / "evaluations"
-    folder.mkdir(exist_ok=True)
     set_seed(config.seed)
     if what in ("gaps", "all"):
         try:
@@ -286,13 +296,21 @@ def _labels(vae: VAE, y: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    files.write(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(content: Any) -> Any:
+    """The same with None in place of NaN and infinities, which JSON does not have."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @torch.no_grad()
 def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     """The figures of a run."""
-    folder.mkdir(exist_ok=True)
     limits = (test.x.min().item(), test.x.max().item())
     shown = test.first(min(10, len(test)))
     image = plots.is_image(_array(shown.x))
@@ -304,7 +322,10 @@ def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> N
     plots.samples(_array(drawn), folder / "samples.png", limits, columns)
     reconstruction = vae.reconstruct(shown.x, y=_labels(vae, shown.y))
     plots.reconstructions(_array(shown.x), _array(reconstruction), folder / "reconstructions.png", limits)
-    plots.training(rows, folder / "training.png")
+    if rows:
+        plots.training(rows, folder / "training.png")
+    else:
+        _warn(f"warning: metrics.csv has no rows: {folder / 'training.png'} is left out")
     if vae.latent_dim[0] == 2:
         z = torch.cat([vae.encode(x, y=y) for x, y in _some_at_a_time(vae, test)])
         plots.latent(_array(z), None if test.y is None else _array(test.y), folder / "latent.png")

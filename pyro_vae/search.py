@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from pyro_vae import cli
 from pyro_vae.config import compose
 from pyro_vae.errors import BadInput, FailedRun, positive_int
+from pyro_vae.files import given
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +96,9 @@ def task(config: DictConfig) -> None:
     from pyro_vae import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(Path(str(config.study)).absolute())
+    study = _study(given(str(config.study)).absolute())
     _require_same_runs(study, config)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = given(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     reason: Exception | None = None
     for _ in range(config.num_trials):
@@ -220,7 +221,7 @@ def of_the_search(argv: list[str]) -> list[str]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = of_the_search(sys.argv[1:])
+    sys.argv[1:] = of_the_search(cli.at_home(sys.argv[1:]))
     cli.run(task, "search", __doc__ or "")
 
 

@@ -9,7 +9,6 @@ torchrun --nproc_per_node=2 -m pyro_vae.train +experiment=bernoulli
 
 import logging
 import sys
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from pyro_vae import cli
 from pyro_vae.config import option
 from pyro_vae.errors import BadInput, true_false
+from pyro_vae.files import given
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.marginal import BDMC
 
     hydra = HydraConfig.get()
-    run_dir = Path(str(hydra.runtime.output_dir if config.resume is None else config.resume))
+    run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
     if config.resume is not None:
         config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
         resume = True
@@ -59,7 +59,7 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = cli.one_of_several(cli.resumed(sys.argv[1:]))
+    sys.argv[1:] = cli.one_of_several(cli.resumed(cli.at_home(sys.argv[1:])))
     cli.run(task, "train", __doc__ or "")
 
 

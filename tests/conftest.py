@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyro_vae.guides import FullCovariance
+from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
@@ -32,6 +32,10 @@ def every(n: int, values: Iterable[Any], several: bool = False) -> list[Any]:
         v if i % n == 0 else pytest.param(*(v if several else (v,)), marks=pytest.mark.slow)
         for i, v in enumerate(values)
     ]
+
+
+class Mine(Diagonal):
+    """A guide that is not in conf/."""
 
 
 @pytest.fixture(autouse=True)

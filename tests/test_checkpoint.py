@@ -33,7 +33,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch, failing):
     def no_space(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (type(tmp_path), "replace")), no_space)
+    monkeypatch.setattr(os, failing, no_space)
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(FULL | {"state": {"epoch": 2}})
     assert checkpoint.load(checkpoints.last)["state"]["epoch"] == 1

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pyro_vae import cli
 from pyro_vae.config import CONFIG_DIR, option
 from pyro_vae.errors import BadInput, one_line
+from pyro_vae.run_directory import check_run_directory
 
 
 def test_resume_becomes_hydras_run_directory():
@@ -20,30 +21,33 @@ def test_resume_becomes_hydras_run_directory():
     ]  # fmt: skip
 
 
+def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = [
+        "resume=~",
+        "+data.path='~/x.npy'",
+        "hydra.sweep.dir=~/s",
+        "study=~/a~b",
+        "seed=~1",
+        "~guide",
+        "run=a/~",
+    ]
+    assert cli.at_home(arguments) == [
+        "resume=/home/me", "+data.path='/home/me/x.npy'", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
+        "seed=~1", "~guide", "run=a/~",
+    ]  # fmt: skip
+
+
 def test_check_run_directory(tmp_path):
-    cli.check_run_directory(tmp_path, resume=False)
+    check_run_directory(tmp_path, resume=False)
     with pytest.raises(BadInput, match="no run"):
-        cli.check_run_directory(tmp_path, resume=True)
+        check_run_directory(tmp_path, resume=True)
     (tmp_path / "checkpoints").mkdir()  # a run that could not save anything may be started again
-    cli.check_run_directory(tmp_path, resume=False)
+    check_run_directory(tmp_path, resume=False)
     (tmp_path / "checkpoints" / "last.pt").touch()
-    cli.check_run_directory(tmp_path, resume=True)
+    check_run_directory(tmp_path, resume=True)
     with pytest.raises(BadInput, match="already holds"):
-        cli.check_run_directory(tmp_path, resume=False)
-
-
-def test_two_runs_cannot_start_in_one_directory(tmp_path, capsys):
-    """As those that a script starts within a second would, in the directory of that second."""
-    cli.claim(tmp_path / "run")
-    with pytest.raises(SystemExit) as stop:
-        cli.claim(tmp_path / "run")
-    assert stop.value.code == 2
-    assert f"another run has just started in {tmp_path / 'run'}" in capsys.readouterr().err
-    cli._release()  # has saved nothing
-    cli.claim(tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "last.pt").touch()
-    cli._release()
-    assert (tmp_path / "run" / "checkpoints" / "last.pt").is_file()
+        check_run_directory(tmp_path, resume=False)
 
 
 def test_the_directory_of_a_sweep_is_one_for_all_processes(monkeypatch):
@@ -72,7 +76,7 @@ def test_hydras_own_flags_work(command):
 
 
 def test_what_is_to_be_pasted_is_quoted_for_the_shell_and_for_hydra(tmp_path):
-    for name in ("plain-1.0_x", "a b=ö", "it's"):
+    for name in ("plain-1.0_x", "a b=ö", "it's", "a~b"):
         pasted = shlex.split(f"train {option('resume', tmp_path / name)} seed=1")
         assert len(pasted) == 3
         override = OverridesParser.create().parse_override(pasted[1].replace("resume=", "hydra.run.dir="))

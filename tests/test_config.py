@@ -58,7 +58,7 @@ def test_conditioning_by_the_prior_chooses_the_prior():
 
 def test_top_level_keys_are_few():
     groups = {p.name for p in CONFIG_DIR.iterdir() if p.is_dir()}
-    assert set(compose([])) - groups == {"seed", "latent_dim", "resume", "second_estimator", "plots"}
+    assert set(compose([])) - groups == {"seed", "latent_dim", "resume", "second_estimator", "plots", "trust"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`python -m pyro_vae.evaluate`."""
 
+import io
 import json
 from functools import partial
 
@@ -247,3 +248,23 @@ def test_analyses_of_other_datapoints_are_kept(command, small_run):
     assert [d.name for d in folder.iterdir() if d.is_dir()] == ["test-12"]
     assert analyse("split=val", "num_data=10", "estimator.num_samples=30").code == 0
     assert [p.name for p in (folder / "val-10").iterdir() if p.suffix == ".json"] == ["gaps.json"]  # of no estimator
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_our_characters_gets_every_line(command, small_run, monkeypatch, encoding):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", screen)
+    options = ["estimator=importance", "estimator.num_samples=[10,20]"]
+    assert command("evaluate", f"run={small_run}", "analysis=surgery", *options).code == 0
+    screen.flush()
+    shown = screen.buffer.getvalue().decode(encoding)
+    for name in ("log_px", "elbo", "marginal_kl", "written: "):
+        assert name in shown
+    assert ("+-" if encoding == "ascii" else "±") in shown
+
+
+def test_characters_that_a_terminal_lacks():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", errors="pyro_vae.plain")
+    stream.write("1 ± 2 × σ, caf\udce9…")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"1 +- 2 x \\u03c3, caf\xe9..."

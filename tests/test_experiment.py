@@ -156,7 +156,7 @@ def test_load_names_a_device_that_is_not_there(small_run):
         pyro_vae.load(small_run, device="gpu")
 
 
-TARGETS = ["os.mkdir", "pyro_vae.checkpoint.os.mkdir", "pyro_vae.checkpoint.write_atomically"]
+TARGETS = ["os.mkdir", "pyro_vae.files.os.mkdir", "pyro_vae.files.write"]
 PLACES = [("network", "activation"), ("guide",), ("data",)]
 
 

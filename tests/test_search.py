@@ -202,6 +202,15 @@ def test_a_study_that_is_not_a_file_is_not_waited_for(kind, command, small, tmp_
     one_error_line(command("search", *small, *SPACE), "mine.db is not a regular file")
 
 
+def test_a_refused_search_leaves_no_directory_and_a_study_may_be_at_home(command, small_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    runs = ["study=~/mine.db", *(s for s in SMALL if not s.startswith("latent_dim")), small_data]
+    one_error_line(command("search", *runs, "+space.latent_dim=[1]", "num_trials=0"), "num_trials=0")
+    one_error_line(command("search", *runs, "+space.latent_dim=[0]", "num_trials=1"), "latent_dim=0")
+    assert (tmp_path / "home" / "mine.db").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["binary.npy", "home"]
+
+
 def test_leaves():
     assert dict(search.leaves({"a": {"b": [1], "c": {"low": 0, "high": 1}}})) == {
         "a.b": [1],

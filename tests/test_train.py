@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL, every
 
 import pyro_vae
-from pyro_vae import checkpoint, metrics
+from pyro_vae import checkpoint, metrics, report
 from pyro_vae.trainer import Trainer
 
 CONTRACT = [
@@ -435,3 +435,86 @@ def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(command, finished
     (cut / "checkpoints" / "previous.pt").unlink()
     (cut / ".hydra" / "overrides.yaml").unlink()  # config.yaml may be cut off as well
     one_error_line(command("train", f"resume={cut}"), "is no run")
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("epoch,step\n1,many\n")])
+def test_a_run_goes_on_without_its_metrics(command, small_run, change):
+    change(small_run / "metrics.csv")
+    outcome = command("train", f"resume={small_run}", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("left out of figures") == 1
+    assert [row["epoch"] for row in metrics.read(small_run)] == [3]
+    (small_run / "metrics.csv").unlink()
+    (small_run / "plots" / "training.png").unlink()
+    outcome = command("train", f"resume={small_run}")  # no epoch is left, and nothing to draw
+    assert outcome.code == 0, outcome.err
+    assert "training.png is left out" in outcome.out
+
+
+def test_what_is_no_number_is_refused_before_the_work(command, small_data, tmp_path):
+    train = lambda *options: command("train", *SMALL, small_data, *options)  # noqa: E731
+    one_error_line(train("optimizer=sgd", "optimizer.nesterov=nan"), "optimizer.nesterov=nan", "finite")
+    one_error_line(train("optimizer=sgd", "optimizer.nesterov=3"), "optimizer.nesterov=3", "true or false")
+    one_error_line(train("optimizer.betas=[0.9,inf]"), "optimizer.betas.1=inf")
+    one_error_line(train("likelihood=gaussian", "likelihood.init_scale=-inf"), "likelihood.init_scale=-inf")
+    one_error_line(command("evaluate", "run=.", "estimator.num_samples=inf"), "estimator.num_samples=inf")
+    with pytest.raises(pyro_vae.errors.BadInput, match="optimizer.weight_decay=nan"):
+        pyro_vae.fit(np.zeros((20, 3)), overrides=["optimizer.weight_decay=nan"])
+
+
+def test_results_that_are_no_numbers_are_null(tmp_path):
+    report._write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1, (2.5, float("-inf"))], "c": {"d": None}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1, [2.5, None]], "c": {"d": None}}
+
+
+def test_the_last_line_of_a_failed_run_is_in_its_log(command, small_data, tmp_path):
+    arguments = ["likelihood=gaussian", "optimizer=sgd", "optimizer.lr=1e30", f"hydra.run.dir={tmp_path / 'run'}"]
+    outcome = command("train", *SMALL, small_data, *arguments)
+    assert outcome.code == 1
+    assert outcome.err.strip() in (tmp_path / "run" / "train.log").read_text()
+    assert "error" not in outcome.out
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("CUDA error: out of memory"), OSError(12, "no")])
+def test_without_memory_a_run_ends_in_one_line(command, small_data, tmp_path, monkeypatch, error):
+    def greedy(*args):
+        if error is not None:
+            raise error
+        torch.empty(10**15)
+
+    monkeypatch.setattr(Trainer, "train_epoch", greedy)
+    outcome = command("train", *SMALL, small_data, f"hydra.run.dir={tmp_path / 'run'}")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: out of memory (")
+    assert len(outcome.err.splitlines()) == 1
+    assert outcome.err in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_paths_at_home(command, small_run, small_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["data.path=~/binary.npy", "hydra.run.dir='~/my run'"]
+    outcome = command("train", *SMALL, *arguments, "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert weights(tmp_path / "my run")["config"]["data"]["path"] == str(tmp_path / "binary.npy")
+    short = ["estimator=elbo", "estimator.num_samples=2"]
+    outcome = command("evaluate", "run=~/run", "data.path=~/binary.npy", *short)
+    assert outcome.code == 0, outcome.err
+    outcome = command("train", "resume=~/run", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    assert pyro_vae.load("~/run").sample(1).shape == (1, 12)
+    with pytest.raises(pyro_vae.errors.BadInput, match="already holds a run"):
+        pyro_vae.fit(np.zeros((20, 3)), run_dir="~/run")
+
+
+def test_resume_takes_trust_as_evaluate_does(command, small_run):
+    assert "trust" not in weights(small_run)["config"]
+    for name in ("last", "previous", "best"):
+        path = small_run / "checkpoints" / f"{name}.pt"
+        content = torch.load(path)
+        content["config"]["guide"]["_target_"] = "conftest.Mine"
+        torch.save(content, path)
+    one_error_line(command("train", f"resume={small_run}"), "conftest.Mine", "trust=[conftest.Mine]")
+    for trust in ("trust=[conftest.Mine]", "+trust=[conftest.Mine]"):
+        outcome = command("train", f"resume={small_run}", trust, "trainer.max_epochs=3")
+        assert outcome.code == 0, outcome.err
+    assert "trust" not in weights(small_run)["config"]

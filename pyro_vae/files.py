@@ -1,0 +1,207 @@
+"""Files of a run: written whole or not at all, in its directory and nowhere else.
+
+A run directory may come from a stranger, who may have put symbolic links where a run writes. So a folder is opened
+once, without following a link; a file is made in it under a random name and then renamed. Only the directory that the
+user names may be a link: `given` follows it. Where the system lacks these calls (Windows), links are looked for first.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from pyro_vae.errors import BadInput
+
+_BY_DESCRIPTOR = os.open in os.supports_dir_fd
+_NOFOLLOW, _NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def given(path: str | Path) -> Path:
+    """A path as the user gave it: `~` is their home, and a symbolic link is followed, here but not below.
+
+    Raises:
+        BadInput: if the link leads nowhere.
+    """
+    path = Path(os.path.expanduser(path))
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"{path} is a symbolic link that leads nowhere: give a directory") from error
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a symbolic link where a file or a folder of a run should be.
+
+    Raises:
+        BadInput: if `path` is one.
+    """
+    if path.is_symlink():
+        raise BadInput(f"{path} is a symbolic link, and a run writes into its own directory only: remove the link")
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The content of a file that may come from a stranger.
+
+    Args:
+        path: the file.
+        limit: the most bytes to read.
+
+    Raises:
+        BadInput: if it is missing, larger, or not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)  # a pipe must not block
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise BadInput(f"{path} is not a regular file")
+        if about.st_size > limit:
+            raise BadInput(f"{path} has {about.st_size} bytes, more than the {limit} that such a file may have")
+        return file.read(limit)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file atomically into a folder that is made if need be, but not a symbolic link.
+
+    Raises:
+        BadInput: if the folder is a link.
+    """
+    with Folder(path.parent) as folder:
+        folder.write(path.name, content)
+
+
+class Folder:
+    """A folder that is made if need be and opened once: what is written through it goes there. A context manager.
+
+    Args:
+        path: the folder.
+        within: the folder that it lies in, if that has been opened as well.
+
+    Raises:
+        BadInput: if it is a symbolic link.
+    """
+
+    def __init__(self, path: Path, within: Folder | None = None) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+        name, descriptor = (str(path), None) if within is None else (within._place(path.name), within._descriptor)
+        try:
+            if within is None:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
+            if _BY_DESCRIPTOR:
+                self._descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NOFOLLOW, dir_fd=descriptor)
+            else:
+                refuse_link(path)
+        except OSError:
+            refuse_link(path)
+            raise
+
+    def _place(self, name: str) -> str:
+        """What to call a file of the folder in a call that takes the descriptor."""
+        return name if self._descriptor is not None else str(self.path / name)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def names(self) -> list[str]:
+        """What is in the folder, sorted."""
+        return sorted(os.listdir(self.path if self._descriptor is None else self._descriptor))
+
+    def holds(self, name: str) -> bool:
+        """Whether a regular file of that name is there."""
+        try:
+            about = os.stat(self._place(name), dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return stat.S_ISREG(about.st_mode)
+
+    def write(self, name: str, content: bytes, keep: str | None = None) -> None:
+        """Write `content` so that the file holds all of it or what it held before, even if the machine stops.
+
+        What it held before gets the name `keep`, if given; cut off between the two, there is no file `name`.
+        """
+        temporary = f".{name}.{secrets.token_hex(8)}.tmp"
+        try:
+            with open(self._open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and self.holds(name):
+                self.move(name, self, keep)
+            self.move(temporary, self, name)
+            if self._descriptor is not None:  # renamed files keep their new names, should the machine stop
+                os.fsync(self._descriptor)
+        except BaseException as error:
+            self.remove(temporary)
+            if isinstance(error, OSError):
+                error.filename = str(self.path / name)  # not the temporary one
+            raise
+
+    def append(self, name: str) -> TextIO:
+        """Open a text file to append to, in UTF-8; it is made if need be.
+
+        Raises:
+            BadInput: if it is a symbolic link, a hard link to a file elsewhere, or a pipe or device.
+        """
+        descriptor = self.open(name, os.O_WRONLY | os.O_APPEND)
+        return open(descriptor, "a", encoding="utf-8", errors="backslashreplace", newline="")
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a regular file, made if need be, and return its descriptor.
+
+        Raises:
+            BadInput: if it is a symbolic link, a hard link to a file elsewhere, or a pipe or device.
+        """
+        path = self.path / name
+        try:
+            descriptor = self._open(name, flags | os.O_CREAT | _NONBLOCK)  # a pipe must not block
+        except OSError as error:
+            refuse_link(path)
+            error.filename = str(path)
+            raise
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            os.close(descriptor)
+            what = "a hard link" if stat.S_ISREG(about.st_mode) else "not a regular file"
+            raise BadInput(f"{path} is {what}, and a run writes into its own directory only: remove it")
+        return descriptor
+
+    def move(self, name: str, to: Folder, new_name: str | None = None) -> None:
+        """Move a file to another opened folder, or to another name, in place of what has it."""
+        source, target = self._place(name), to._place(new_name or name)
+        os.replace(source, target, src_dir_fd=self._descriptor, dst_dir_fd=to._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(OSError):
+            os.unlink(self._place(name), dir_fd=self._descriptor)
+
+    def remove_temporaries(self) -> None:
+        """Remove what a killed process left half written. No other may be writing here."""
+        for name in self.names():
+            if name.startswith(".") and name.endswith(".tmp"):
+                self.remove(name)
+
+    def _open(self, name: str, flags: int) -> int:
+        if self._descriptor is None:
+            refuse_link(self.path / name)
+        return os.open(self._place(name), flags | _NOFOLLOW | _BINARY, 0o666, dir_fd=self._descriptor)

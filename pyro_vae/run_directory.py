@@ -1,0 +1,130 @@
+"""Whose a run directory is: a run is not overwritten, and two commands do not write into one. Imports no torch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae import launched, locks, logs
+from pyro_vae.config import explain, option
+from pyro_vae.errors import BadInput
+from pyro_vae.files import given, refuse_link
+from pyro_vae.terminal import EXIT_BAD_INPUT, fail
+
+WRITTEN = (
+    ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml", "train.log",
+    "checkpoints", "plots", "evaluations",
+)  # fmt: skip
+"""What a symbolic link in a run directory would lead a command to write elsewhere."""
+
+_made: list[Path] = []
+"""Directories that this command has made, the run's first."""
+
+
+def refuse_links(run_dir: Path) -> None:
+    """Refuse a run directory in which symbolic links lead elsewhere: before the work, as writing would.
+
+    Raises:
+        BadInput: at the first.
+    """
+    for name in WRITTEN:
+        refuse_link(run_dir / name)
+
+
+def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir") -> None:
+    """Refuse to overwrite a run, to go on with none, or to write elsewhere.
+
+    Raises:
+        BadInput: in any case.
+    """
+    saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
+    # Hydra writes overrides.yaml after config.yaml: with it, that is whole
+    if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
+        raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
+    if not resume and saved:
+        raise BadInput(
+            f"{run_dir} already holds a run: {option('resume', run_dir)} goes on with it, another {place}=DIR starts "
+            "anew"
+        )
+    refuse_links(run_dir)
+
+
+def patience() -> float:
+    """Seconds to wait for another process in the directory: after a restart it is the one before, which is ending."""
+    return 120.0 if launched.restarted() else 0.0
+
+
+def claim(run_dir: Path, place: str = "hydra.run.dir", shared: bool = False) -> None:
+    """Keep other commands from writing there until this one ends.
+
+    Raises:
+        BadInput: if another does.
+    """
+    missing = list(takewhile(lambda folder: not folder.exists(), (run_dir, *run_dir.parents)))
+    advice = f"wait for it to end, or give another {place}=DIR"
+    locks.of_command.append(locks.Claim(run_dir, advice, patience(), shared))
+    _made[:] = missing
+
+
+def release() -> None:
+    """Let others in."""
+    _made.clear()
+    while locks.of_command:
+        locks.of_command.pop().release()
+
+
+def remove_if_empty() -> None:
+    """Remove the directory that a refused command has made, if only its configuration and its log are in it."""
+    if not _made or not all(claim.is_alone() for claim in locks.of_command):
+        return
+    run_dir = _made[0]
+    logs.close()
+    ours = {run_dir / locks.NAME, run_dir / "multirun.yaml", *run_dir.glob("*.log"), *run_dir.glob(".hydra/*.yaml")}
+    found = {path for path in run_dir.rglob("*") if not path.is_dir()}
+    if found <= ours:
+        for path in found:
+            path.unlink()
+        for folder in (run_dir / ".hydra", *_made):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
+
+
+class GuardRunDirectory(Callback):
+    """Looks at the run directory and claims it before Hydra writes there.
+
+    Args:
+        shared: whether several commands may write there at once, as those that work on one study do.
+    """
+
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before it makes the run directory."""
+        self._guard(config.hydra.run.dir, OmegaConf.select(config, "resume") is not None, "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before it makes the directories of a sweep."""
+        self._guard(config.hydra.sweep.dir, False, "hydra.sweep.dir")
+
+    def _guard(self, directory: str, resume: bool, place: str) -> None:
+        if launched.rank() > 0:
+            return
+        try:
+            run_dir = given(directory)
+            claim(run_dir, place, self.shared)
+            if not launched.restarted():  # else a run that is there is this one
+                jobs = sorted(run_dir.glob("*")) if place == "hydra.sweep.dir" else [run_dir]
+                for job in jobs:
+                    if place == "hydra.sweep.dir" and job.name.isdigit():
+                        refuse_link(job)
+                    check_run_directory(job, resume, place)
+        except (BadInput, OSError) as error:
+            remove_if_empty()
+            # Hydra turns a callback's exceptions into warnings, but not this
+            fail(f"error: {explain(error)}", EXIT_BAD_INPUT)
