@@ -41,7 +41,7 @@ from pyro_vae.plain import read_yaml, with_references
 from pyro_vae.progress import progress
 from pyro_vae.run_directory import check_run_directory, patience
 from pyro_vae.session import by_default
-from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
+from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 
@@ -128,7 +128,7 @@ def restore(
 
 
 @contextmanager
-def _as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str]) -> Iterator[None]:
+def _as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] | None) -> Iterator[None]:
     """Within, build the VAE of a checkpoint, which may not take much more memory than its weights.
 
     Classes of `trust` may take what they like. Without a checkpoint nothing is limited.
@@ -230,7 +230,7 @@ def _train(
     num_classes = data.num_classes
     checkpoints = Checkpoints(run_dir)
     saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
-    with _as_saved(saved, checkpoints.last, config.get("trust") or ()):
+    with _as_saved(saved, checkpoints.last, config.get("trust")):
         vae = build_vae(config, data.data_shape, num_classes)
     vae = vae.to(device)
     vae.initialize(data.train.sample().x)
@@ -314,7 +314,7 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
 def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
     """The configuration in `run_dir`'s last checkpoint, with the trainer's and estimator's keys overridden.
 
-    Of a run that was cut off before its first checkpoint it is the one that Hydra has written; it starts anew.
+    Of a run that was cut off before its first checkpoint it is the one that Hydra has written; it starts from scratch.
     A run with classes of your own needs `trust=[my_package.MyGuide]`, as in `load`.
 
     Raises:
@@ -328,8 +328,13 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         path = run_dir / ".hydra" / "config.yaml"
         content = with_references(read_yaml(path))
         log.info("note: %s was cut off before its first checkpoint: it starts from scratch", run_dir)
-    check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, config.get("trust") or ())
-    saved = OmegaConf.create(content)
+    check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, config.get("trust"))
+    saved = OmegaConf.create(
+        {
+            **content,
+            "trust": as_names(config.get("trust")),
+        }
+    )
     make_paths_absolute(saved)
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")

@@ -21,7 +21,7 @@ OF_TRAINING = ("objective", "optimizer", "scheduler", "trainer", "estimator")
 OF_THE_DATA = ("data",)
 
 
-def check_sections(config: Any, sections: Collection[str], path: Path, trust: Collection[str] = ()) -> None:
+def check_sections(config: Any, sections: Collection[str], path: Path, trust: Collection[str] | None = ()) -> None:
     """Reject a configuration out of a file that would have `instantiate` call what it should not.
 
     Each section may call the options of its own group in conf/ (an optimizer or scheduler, any of torch's), with the
@@ -37,7 +37,7 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
     Raises:
         BadInput: at anything else.
     """
-    trusted = [trust] if isinstance(trust, str) else list(trust or ())
+    trusted = as_names(trust)
     require_plain(config, path)
 
     def require(target: Any, group: str) -> None:
@@ -76,6 +76,11 @@ def _targets(value: Any) -> list[Any]:
         elif isinstance(node, list):
             waiting += node
     return found
+
+
+def as_names(trust: Collection[str] | None) -> list[str]:
+    """The option `trust`, of which users give one name, several or none."""
+    return [trust] if isinstance(trust, str) else list(trust or ())
 
 
 @cache

@@ -188,8 +188,8 @@ def test_bad_options(command, small_run, arguments, parts):
 def test_directories_that_are_no_run(command, tmp_path):
     (tmp_path / "empty").mkdir()
     one_error_line(command("evaluate"), "run=DIR")
-    one_error_line(command("evaluate", "run=nowhere"), "nowhere", "no run directory")
-    one_error_line(command("evaluate", "run=empty"), "empty", "no run directory")
+    one_error_line(command("evaluate", "run=nowhere"), "nowhere", "not a run directory")
+    one_error_line(command("evaluate", "run=empty"), "empty", "not a run directory")
     assert not list((tmp_path / "empty").iterdir())
 
 
@@ -254,7 +254,7 @@ def test_analyses_of_other_datapoints_are_kept(command, small_run):
 def test_a_terminal_without_our_characters_gets_every_line(command, small_run, monkeypatch, encoding):
     screen = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr("sys.stdout", screen)
-    options = ["estimator=importance", "estimator.num_samples=[10,20]"]
+    options = ["estimator=importance", "estimator.num_samples=[100,200]"]
     assert command("evaluate", f"run={small_run}", "analysis=surgery", *options).code == 0
     screen.flush()
     shown = screen.buffer.getvalue().decode(encoding)

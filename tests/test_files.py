@@ -228,7 +228,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     code = (
         "import os, time; from pathlib import Path; from pyro_vae.locks import Claim; "
         f"claim = Claim(Path({str(tmp_path)!r}), ''); "
-        "is_child = os.fork() == 0; is_child or print('has it', flush=True); time.sleep(5 if is_child else 60)"
+        "is_child = os.fork() == 0; is_child and print('has it', flush=True); time.sleep(5 if is_child else 60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "has it\n"
