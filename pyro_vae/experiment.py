@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_vae import checkpoint, distributed
+from pyro_vae import baseline, checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.cli import check_run_directory
 from pyro_vae.config import check_key, check_targets, compose, explain
@@ -157,7 +157,8 @@ def train(
         data: the data; moved to the trainer's device.
         run_dir: gets checkpoints/, metrics.csv and TensorBoard events.
         resume: go on from `run_dir`'s last checkpoint.
-        estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model.
+        estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model. None: the
+            validation ELBO is compared with the baseline.
 
     Returns:
         The VAE of the epoch with the best validation ELBO, without a validation set the last, and how far it came.
@@ -174,7 +175,6 @@ def train(
     data.to(device)
     num_classes = data.num_classes
     vae = build_vae(config, data.data_shape, num_classes).to(device)
-    vae.initialize(data.train.sample().x)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
@@ -183,6 +183,7 @@ def train(
         read_through(data.train, data, vae)
     warn_of_misfit(vae, data.samples())
     warn_of_empty_classes(vae, data.train.y)
+    vae.initialize(data.train.sample().x)
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
@@ -235,6 +236,8 @@ def train(
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
+    if estimator is None and (warning := baseline.elbo_below(vae.eval(), data)):
+        log.warning(warning)
     return vae.eval(), state
 
 

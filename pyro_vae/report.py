@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from tqdm import tqdm
 
-from pyro_vae import analysis, comparison, distributed, metrics, plots
+from pyro_vae import analysis, baseline, comparison, distributed, metrics, plots
 from pyro_vae.checkpoint import write_atomically
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.experiment import set_seed
-from pyro_vae.marginal import Importance, LogEvidence
+from pyro_vae.marginal import BDMC, Importance, LogEvidence
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.marginal.weights import slices
@@ -40,10 +41,12 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: S
     results say why there is no log p(x).
     """
     results: dict[str, Any] = {}
+    marginals, warning = baseline.independent_marginals(vae, data), None
     try:
-        results["test"] = _estimate(vae, data, data.test, estimator, config.seed)[1]
+        evidence, results["test"] = _estimate(vae, data, data.test, estimator, config.seed, marginals)
+        warning = baseline.below(evidence)
         if type(estimator) is not Importance:  # not a kind of it, as ELBO
-            results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed)[1]
+            results["importance"] = _estimate(vae, data, data.test, Importance(CUSTOMARY_K), config.seed, marginals)[1]
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
     if distributed.rank() > 0:
@@ -59,6 +62,7 @@ def report(vae: VAE, data: Dataset, estimator: Any, config: DictConfig, state: S
         "reconstruction error of the test set: %.5f (mean squared, per dimension)", results["reconstruction_error"]
     )
     _warn(results["test"].get("refused") or verdict(results["test"]))
+    _warn(warning)
     draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
 
 
@@ -70,7 +74,9 @@ def evaluate(
     Returns:
         What is in the JSON.
     """
-    evidence, summary = _estimate(vae, data, split, estimator, config.seed)
+    simulates = isinstance(estimator, BDMC)  # its data, which have no baseline
+    marginals = None if simulates else baseline.independent_marginals(vae, data)
+    evidence, summary = _estimate(vae, data, split, estimator, config.seed, marginals)
     if distributed.rank() > 0:
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
@@ -93,6 +99,7 @@ def evaluate(
     log.info(table(summary, config.split))
     log.info("written: %s", path)
     _warn(verdict(summary))
+    _warn(baseline.below(evidence))
     return summary
 
 
@@ -210,7 +217,9 @@ def _warn(warning: str | None) -> None:
         log.warning(warning)
 
 
-def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) -> tuple[LogEvidence, dict[str, Any]]:
+def _estimate(
+    vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int, marginals: TorchDistributionMixin | None
+) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed, distributed.rank())
     own = split.share()
     if len(split) < distributed.world_size():
@@ -221,6 +230,7 @@ def _estimate(vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int) 
         total=total, desc=name, unit="draw", unit_scale=True, disable=True if distributed.rank() else None
     ) as bar:
         evidence = estimator(vae.model, vae.guide, own.x, own.y, progress=bar.update)
+    evidence = baseline.beside(evidence, marginals, own.x)
     evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
     summary = summarize(evidence, name)
     if vae.num_classes is not None:

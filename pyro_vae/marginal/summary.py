@@ -18,7 +18,10 @@ MEANING = {
     "pareto_k_max": "Pareto k, largest",
     "unreliable": "share of datapoints with Pareto k > 0.7 or effective sample size < 10",
 }
-OTHER = {"bits_per_dim": "log p(x) in bits per dimension"}
+OTHER = {
+    "baseline": "log p(x) of independent marginals fitted to the training set",
+    "bits_per_dim": "log p(x) in bits per dimension",
+}
 REFINED = "estimator=refined has a proposal for each datapoint (discrete latents: raise estimator.num_samples)"
 BETTER = {
     "importance": REFINED,
