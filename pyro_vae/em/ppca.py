@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_vae.em.linear import decoder_layer
 from pyro_vae.guides import FullCovariance
-from pyro_vae.likelihoods.softplus import inverse_softplus
 from pyro_vae.standardize import Standardize
 from pyro_vae.vae import VAE
 
@@ -73,4 +72,4 @@ def _set_model(vae: VAE, W: Tensor, b: Tensor, sigma: Tensor) -> None:
     linear, likelihood = decoder_layer(vae), vae.likelihood
     linear.weight.copy_(W / likelihood.unit)
     linear.bias.copy_(likelihood.inverse(b.reshape(vae.data_shape), sigma).flatten())
-    likelihood.raw_scale.copy_(inverse_softplus((sigma - likelihood.low) / likelihood.unit))
+    likelihood.set_scale(sigma)

@@ -19,14 +19,20 @@ class Start:
 
     Numbers are in the data's own units. None takes the start from the data, and a hundredth of the start for the bound.
 
+    Args:
+        name: NAME.
+        init: a positive number, or None.
+        low: a positive number, or None.
+        bounded: whether the start must exceed the bound: a fixed parameter has none.
+
     Raises:
         BadInput: if one of them is not a positive number, or init does not exceed min.
     """
 
-    def __init__(self, name: str, init: object, low: object) -> None:
+    def __init__(self, name: str, init: object, low: object, bounded: bool = True) -> None:
         self.init = None if init is None else positive(f"likelihood.init_{name}", init)
         self.low = None if low is None else positive(f"likelihood.min_{name}", low)
-        if self.init is not None and self.low is not None and self.init <= self.low:
+        if bounded and self.init is not None and self.low is not None and self.init <= self.low:
             raise BadInput(f"likelihood.init_{name}={init} must exceed likelihood.min_{name}={low}")
 
     def bound(self, of_data: Tensor) -> Tensor:

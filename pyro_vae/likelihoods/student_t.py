@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import BadInput, positive
-from pyro_vae.likelihoods.checks import density_of
 from pyro_vae.likelihoods.in_double import StudentTInDouble
-from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import moments, root_mean_square
+from pyro_vae.likelihoods.scaled import Scaled
 from pyro_vae.likelihoods.softplus import Start
 
 FITTED_TO = 2**22
@@ -22,7 +20,7 @@ NUM_STEPS = 50
 """Of the fit, which gains two digits a step at the default of ν = 5."""
 
 
-class StudentT(Likelihood):
+class StudentT(Scaled):
     """p(x | z) = Π_d t_ν(x_d; μ_d(z), σ) with one learned σ, a density for continuous data with outliers.
 
     Lange, Little & Taylor (1989), Robust statistical modeling using the t distribution,
@@ -37,10 +35,7 @@ class StudentT(Likelihood):
             of the starting value.
     """
 
-    discrete = False
-    unbounded = True
-    unit: Tensor
-    low: Tensor
+    name = "student_t"
 
     def __init__(
         self,
@@ -49,36 +44,23 @@ class StudentT(Likelihood):
         init_scale: float | None = None,
         min_scale: float | None = None,
     ) -> None:
-        super().__init__(data_shape)
         self.df = positive("likelihood.df", df)
         if self.df <= 2:
             raise BadInput(f"likelihood.df={df} must exceed 2, so that there is a variance")
         if self.df > 1e8:  # log Γ(ν/2) runs out of digits
             raise BadInput(f"likelihood.df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
-        self.start = Start("scale", init_scale, min_scale)
-        self.raw_scale = nn.Parameter(self.start.raw(torch.ones(()), torch.ones(())))
-        self.register_start()
+        super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale))
+        self.add_learned_scale()
 
-    def start_without_data(self) -> dict[str, Tensor]:
-        """Location 0 and scale 1 for the data's."""
-        return self._start(torch.zeros(self.param_shape[1:]), torch.ones(()))
-
-    def _start(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
-        return {"offset": (loc / unit).unsqueeze(0), "unit": unit, "low": self.start.bound(unit)}
-
-    @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """μ and σ at those of t distributions fitted to x `[N, *data_shape]`."""
         loc, scale, _ = self._fit(x)
-        unit = root_mean_square(scale)
-        for name, value in self._start(loc, unit).items():
-            self.get_buffer(name).copy_(value)
-        self.raw_scale.copy_(self.start.raw(unit, unit))
+        self.start_at(loc, root_mean_square(scale))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Locations -> p(x | z)."""
-        scale = self.low + self.unit * F.softplus(self.raw_scale)
-        return StudentTInDouble(self.df, self.unit * u.squeeze(-1 - self.event_dim), scale).to_event(self.event_dim)
+        loc = self.unit * u.squeeze(-1 - self.event_dim)
+        return StudentTInDouble(self.df, loc, self.scale).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
         """The t distribution of each dimension's location and scale, bounded as σ is."""
@@ -110,7 +92,3 @@ class StudentT(Likelihood):
         constant = data.sd == 0
         unit = torch.where(constant, root_mean_square(scale.where(~constant, 0.0)), scale)
         return loc, scale.where(~constant, 0.0), unit
-
-    def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, so that a density says little about it, else None."""
-        return density_of("student_t", x)
