@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from pyro_vae import checkpoint, distributed
+from pyro_vae import baseline, checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.config import causes, check_key, check_settings, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
@@ -202,7 +202,8 @@ def train(
         data: the data; moved to the trainer's device.
         run_dir: gets checkpoints/, metrics.csv and TensorBoard events.
         resume: go on from `run_dir`'s last checkpoint.
-        estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model.
+        estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model. None: the
+            validation ELBO is compared with the baseline.
 
     Returns:
         The VAE of the epoch with the best validation ELBO, without a validation set the last, and how far it came.
@@ -233,7 +234,6 @@ def _train(
     with _as_saved(saved, checkpoints.last, config.get("trust")):
         vae = build_vae(config, data.data_shape, num_classes)
     vae = vae.to(device)
-    vae.initialize(data.train.sample().x)
     objective = instantiate(config.objective)
     # _convert_: their settings get into checkpoints, which hold plain containers only
     optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
@@ -242,6 +242,7 @@ def _train(
         read_through(data.train, data, vae)
     warn_of_misfit(vae, data.samples())
     warn_of_empty_classes(vae, data.train.y)
+    vae.initialize(data.train.sample().x)
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
@@ -298,6 +299,8 @@ def _train(
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
     vae.zero_grad()  # the last step's gradients are of no use any more
+    if estimator is None and (warning := baseline.elbo_below(vae.eval(), data)):
+        log.warning(warning)
     return vae.eval(), state
 
 

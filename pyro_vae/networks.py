@@ -9,7 +9,7 @@ With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,42 +33,25 @@ class Heads(nn.Linear):
         super().__init__(in_features, 2 * out_features)
 
 
-class Output(nn.Linear):
-    """The last layer of a decoder, whose bias starts where p(x | z) has the data's mean if the weights add nothing."""
+def glorot_(vae: nn.Module, alike: bool = False) -> None:
+    """Start linear layers as Burda, Grosse & Salakhutdinov (2016) did, https://arxiv.org/abs/1509.00519.
 
-    of_mean: Callable[[Tensor], Tensor] | None = None
-    """The likelihood's parameters for a mean `[*data_shape]`; None: it does not say."""
-
-    @torch.no_grad()
-    def initialize_from(self, x: Tensor) -> None:
-        """Start from data `[N, *data_shape]`."""
-        if self.of_mean is not None:
-            self.bias.copy_(self.of_mean(x.mean(0)).flatten())
-
-
-def glorot_(vae: nn.Module, likelihood: nn.Module, alike: bool = False) -> None:
-    """Start linear layers anew as Burda, Grosse & Salakhutdinov (2016) did, https://arxiv.org/abs/1509.00519.
-
-    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0, the last one the data's mean:
-    while a decoder still learns the mean image, latents that nobody needs yet collapse to the prior for good. Layers
-    that start at zero for a reason stay there.
+    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0. Layers that start at zero for a
+    reason stay there.
 
     Args:
         vae: whose layers.
-        likelihood: tells the bias.
         alike: as their code has it, https://github.com/yburda/iwae (nnet.py): each layer draws from a generator of the
             same seed, and layers of one shape start alike, so means and log scales.
     """
     for layer in vae.modules():
-        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Heads, Output) and layer.weight.any():
+        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Heads) and layer.weight.any():
             if alike:
                 for weight in layer.weight.data.chunk(2 if isinstance(layer, Heads) else 1):
                     weight.copy_(_of_one_seed(*weight.shape))
             else:
                 nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        if isinstance(layer, Output):
-            layer.of_mean = getattr(likelihood, "of_mean", None)
 
 
 def _of_one_seed(n_out: int, n_in: int) -> Tensor:
@@ -128,7 +111,7 @@ class MLP:
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
         widths = [latent_dim + context_dim, *reversed(self.hidden)]
-        last = (nn.Linear if self.init == "torch" else Output)(widths[-1], math.prod(param_shape))
+        last = nn.Linear(widths[-1], math.prod(param_shape))
         network = nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
         return _WithContext(nn.Identity(), network) if context_dim else network
 

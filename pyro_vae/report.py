@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 
-from pyro_vae import analysis, comparison, distributed, files, metrics, plots
+from pyro_vae import analysis, baseline, comparison, distributed, files, metrics, plots
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_of, whole
 from pyro_vae.experiment import saved_settings, set_seed
 from pyro_vae.files import Folder
-from pyro_vae.marginal import Estimator, Importance, LogEvidence, NoEstimate
+from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.marginal.weights import slices
@@ -41,12 +42,14 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     `config.second_estimator` is false. An autoencoder's results say why there is no log p(x).
     """
     results: dict[str, Any] = {}
+    marginals, warning = baseline.independent_marginals(vae, data), None
     estimators: dict[str, Estimator] = {"test": estimator}
     if config.get("second_estimator", True) and type(estimator) not in (Importance, NoEstimate):
         estimators["importance"] = Importance(CUSTOMARY_K)
     try:
         for name, each in estimators.items():
-            results[name] = _estimate(vae, data, data.test, each, config.seed)[1]
+            evidence, results[name] = _estimate(vae, data, data.test, each, config.seed, marginals)
+            warning = baseline.below(evidence) if name == "test" else warning
             if distributed.rank() == 0:
                 log.info(table(results[name], "test"))
     except NoEvidence as reason:
@@ -63,6 +66,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
         with progress("drawing figures", 1):
             draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
     _warn(results["test"].get("refused") or verdict(results["test"], estimator))
+    _warn(warning)
 
 
 def evaluate(
@@ -73,7 +77,9 @@ def evaluate(
     Returns:
         What is in the JSON.
     """
-    evidence, summary = _estimate(vae, data, split, estimator, config.seed)
+    simulates = isinstance(estimator, BDMC)  # its data, which have no baseline
+    marginals = None if simulates else baseline.independent_marginals(vae, data)
+    evidence, summary = _estimate(vae, data, split, estimator, config.seed, marginals)
     if distributed.rank() > 0:
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
@@ -91,6 +97,7 @@ def evaluate(
     log.info(table(summary, config.split))
     log.info("written: %s", path)
     _warn(verdict(summary, estimator))
+    _warn(baseline.below(evidence))
     return summary
 
 
@@ -244,13 +251,14 @@ def _warn(warning: str | None) -> None:
 
 
 def _estimate(
-    vae: VAE, data: Dataset, split: Split, estimator: Estimator, seed: int
+    vae: VAE, data: Dataset, split: Split, estimator: Estimator, seed: int, marginals: TorchDistributionMixin | None
 ) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed, distributed.rank())
     own = split.share()
     if len(split) < distributed.world_size():
         raise BadInput(f"{datapoints(len(split))} leave some of {distributed.world_size()} processes none")
     evidence = estimator(vae.model, vae.guide, own.x, own.y)
+    evidence = baseline.beside(evidence, marginals, own.x)
     evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
     summary = summarize(evidence, estimator.name)
     if vae.num_classes is not None:

@@ -20,9 +20,11 @@ from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_n
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks import glorot_
 from pyro_vae.noise import seeded
 from pyro_vae.session import for_users
+from pyro_vae.standardize import Standardize
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000
@@ -70,7 +72,8 @@ class VAE(nn.Module):
         prior: module, `prior(y, posterior)` -> p(z | y); its families are in `priors/`.
         decoder: module, z `[..., latent_dim]` -> h.
         likelihood: module, `likelihood(h)` -> p(x | z); its families are in `likelihoods/`.
-        encoder: module, x `[N, *data_shape]` -> features.
+        encoder: module, x `[N, *data_shape]` -> features; it is given x standardized, where the likelihood is
+            `unbounded`.
         posterior: module, `posterior(features, log_joint)` -> q(z | x); its families are in `guides/`.
         layers: stochastic layers above the first, from the bottom up.
         num_classes: of the labels y that the model is conditioned on; None: it is not.
@@ -111,6 +114,8 @@ class VAE(nn.Module):
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
+        unbounded = isinstance(likelihood, Likelihood) and likelihood.unbounded
+        self.standardize = Standardize(data_shape) if unbounded else nn.Identity()
         self.encoder = encoder
         self.posterior = posterior
         self.layers = nn.ModuleList(layers)
@@ -177,7 +182,7 @@ class VAE(nn.Module):
         vae = cls(data_shape, dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
         init = getattr(network, "init", "torch")
         if init != "torch":
-            glorot_(vae, p_x, alike=init == "glorot_alike")
+            glorot_(vae, alike=init == "glorot_alike")
         vae._check_supports()
         return vae
 
@@ -213,7 +218,7 @@ class VAE(nn.Module):
 
     def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
         """q(z | x, y) of the first layer for x `[N, *data_shape]`, y `[N]`."""
-        features = self.encoder(x, *self._context(y))
+        features = self.encoder(self.standardize(x), *self._context(y))
         return self.posterior(features, None if self.layers else partial(self.log_joint, x, y))
 
     def log_joint(self, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
@@ -242,6 +247,8 @@ class VAE(nn.Module):
             start = getattr(module, "initialize_from", None)
             if start is not None:
                 start(x)
+        if isinstance(self.standardize, Standardize):
+            self.standardize.set(*self.likelihood.location_and_spread(x))
 
     def _check_supports(self) -> None:
         """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""

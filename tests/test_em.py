@@ -13,7 +13,7 @@ from test_train import one_error_line
 
 import pyro_vae
 from pyro_vae.data import from_array
-from pyro_vae.em import ExactEM, mixture, ppca
+from pyro_vae.em import ExactEM, mixture
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
@@ -83,7 +83,7 @@ def test_ppca_reaches_the_closed_form_maximum():
     sigma2 = eigenvalues[d:].mean()
     maximum = -0.5 * (D * math.log(2 * math.pi) + eigenvalues[:d].log().sum() + (D - d) * sigma2.log() + D)
     assert rows[-1]["train/elbo"] == pytest.approx(maximum.item(), abs=1e-5)
-    assert ppca._sigma(vae).item() == pytest.approx(sigma2.sqrt().item(), rel=1e-3)
+    assert vae.likelihood.scale.item() == pytest.approx(sigma2.sqrt().item(), rel=1e-3)
     assert Exact()(vae.model, vae.guide, x.float()).log_px.mean().item() == pytest.approx(maximum.item(), abs=1e-3)
 
 
@@ -107,6 +107,18 @@ def test_mixture_is_scikit_learns_from_the_same_start():
     with pytest.warns(match="did not converge"):
         oracle.fit(x.numpy())
     assert log_px == pytest.approx(oracle.score(x.numpy()), abs=1e-6)
+
+
+@pytest.mark.parametrize(("make", "data"), [(linear_vae, linear_data), (mixture_vae, clustered_data)])
+def test_it_is_the_same_in_the_units_of_the_data(make, data):
+    x, rows = data(), []
+    for start in (lambda vae: None, lambda vae: vae.initialize(x)):
+        vae = make()
+        start(vae)
+        torch.manual_seed(0)
+        rows.append([row["train/elbo"] for row in fit(vae, x, max_epochs=5)[1]])
+    assert rows[1] == pytest.approx(rows[0], abs=1e-5)
+    assert Importance(20)(vae.model, vae.guide, x).se.max() < 1e-3  # the guide, too, is in these units
 
 
 def test_a_step_is_of_all_data_however_many():

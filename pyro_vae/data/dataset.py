@@ -119,9 +119,13 @@ class Dataset:
         first = split.first(num_data)
         return self._fixed(first) if name == "train" else first
 
+    def sample(self) -> Split:
+        """As much of the training data as can be held in memory, fixed."""
+        return self._fixed(self.train.sample())
+
     def samples(self) -> list[Split]:
         """As much of each split as can be held in memory, fixed."""
-        return [self._fixed(self.train.sample()), *filter(len, self.held_out.values())]
+        return [self.sample(), *filter(len, self.held_out.values())]
 
     def _fixed(self, train: Split) -> Split:
         """Training data, drawn once where each batch draws them anew."""

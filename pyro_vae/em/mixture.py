@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.em.linear import decoder_layer, inverse_softplus
+from pyro_vae.em.linear import decoder_layer
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.weights import slices
 from pyro_vae.priors import Categorical
@@ -35,9 +35,9 @@ def step(vae: VAE, x: Tensor) -> None:
 
 
 def _set_mixture(vae: VAE, weights: Tensor, means: Tensor, scales: Tensor) -> None:
-    linear, likelihood, prior = decoder_layer(vae), vae.likelihood, vae.prior
+    linear, prior = decoder_layer(vae), vae.prior
     assert isinstance(prior, Categorical)
     prior.logits.copy_(weights.clamp_min(1e-300).log())
-    raw = inverse_softplus(scales - likelihood.min_scale) - likelihood.raw_offset
-    linear.weight.copy_(torch.cat([means, raw], dim=1).mT)
+    h = vae.likelihood.inverse(*(moment.reshape(-1, *vae.data_shape) for moment in (means, scales)))
+    linear.weight.copy_(h.flatten(1).mT)
     linear.bias.zero_()

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_vae.em.linear import decoder_layer, inverse_softplus
+from pyro_vae.em.linear import decoder_layer
 from pyro_vae.guides import FullCovariance
+from pyro_vae.standardize import Standardize
 from pyro_vae.vae import VAE
 
 
@@ -16,37 +17,38 @@ def start(vae: VAE, x: Tensor) -> None:
     """b at its maximum-likelihood value, the mean of x `[N, *data_shape]`; W random, σ² the mean variance."""
     linear = decoder_layer(vae)
     x = x.flatten(1)
-    linear.bias.copy_(x.mean(0))
     scale = x.var(0).mean().sqrt()
-    linear.weight.copy_(scale * torch.randn_like(linear.weight) / math.sqrt(linear.in_features))
-    _set_sigma(vae, scale)
+    W = scale * torch.randn_like(linear.weight) / math.sqrt(linear.in_features)
+    _set_model(vae, W, x.mean(0), scale)
     e_step(vae)
 
 
 def step(vae: VAE, x: Tensor) -> None:
     """One iteration of EM (Tipping & Bishop 1999, eqs. 27 and 28)."""
-    linear = decoder_layer(vae)
-    W, centred = linear.weight, x.flatten(1) - linear.bias
+    W, b, sigma = _model(vae)
+    centred = x.flatten(1) - b
     N, D = centred.shape
-    gain, covariance = _posterior(W, _sigma(vae))
+    gain, covariance = _posterior(W, sigma)
     mean = centred @ gain.mT  # E[z_n], [N, d]
     second = N * covariance + mean.mT @ mean  # Σ_n E[z_n z_nᵀ]
     W_new = torch.linalg.solve(second, mean.mT @ centred).mT
     square = centred.square().sum() - 2 * (mean * (centred @ W_new)).sum() + (second * (W_new.mT @ W_new)).sum()
-    linear.weight.copy_(W_new)
-    _set_sigma(vae, (square / (N * D)).sqrt())
+    _set_model(vae, W_new, b, (square / (N * D)).sqrt())
     e_step(vae)
 
 
 def e_step(vae: VAE) -> None:
     """The E-step: q(z | x) = N(M⁻¹ Wᵀ (x − b), σ² M⁻¹), M = Wᵀ W + σ² I (Tipping & Bishop 1999, eq. 25)."""
-    linear, q = decoder_layer(vae), vae.posterior
+    q = vae.posterior
     assert isinstance(q, FullCovariance)
-    gain, covariance = _posterior(linear.weight, _sigma(vae))
-    L, d = torch.linalg.cholesky(covariance), linear.in_features
+    W, b, sigma = _model(vae)
+    gain, covariance = _posterior(W, sigma)
+    L, d = torch.linalg.cholesky(covariance), W.shape[1]
+    assert isinstance(vae.standardize, Standardize)  # whose x is all that the guide sees
+    location, scale = vae.standardize.location.flatten(), vae.standardize.scale.flatten()
     q.loc_log_scale.weight.zero_()
-    q.loc_log_scale.weight[:d] = gain
-    q.loc_log_scale.bias.copy_(torch.cat([-gain @ linear.bias, L.diagonal().log()]))
+    q.loc_log_scale.weight[:d] = gain * scale
+    q.loc_log_scale.bias.copy_(torch.cat([gain @ (location - b), L.diagonal().log()]))
     if q.off_diagonal is not None:
         rows, columns = torch.tril_indices(d, d, offset=-1)
         q.off_diagonal.weight.zero_()
@@ -59,11 +61,15 @@ def _posterior(W: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve(M, W.mT), sigma.square() * torch.linalg.inv(M)
 
 
-def _sigma(vae: VAE) -> Tensor:
-    """σ of a Gaussian likelihood that has one."""
-    sigma: Tensor = vae.p_x(decoder_layer(vae).weight.new_zeros(vae.latent_dim)).stddev.mean()
-    return sigma
+def _model(vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
+    """W `[D, d]`, b `[D]` and σ, in the units of the data."""
+    linear, likelihood = decoder_layer(vae), vae.likelihood
+    p_x = vae.p_x(linear.weight.new_zeros(vae.latent_dim))
+    return likelihood.unit * linear.weight, p_x.mean.flatten(), p_x.stddev.mean()
 
 
-def _set_sigma(vae: VAE, sigma: Tensor) -> None:
-    vae.likelihood.raw_scale.copy_(inverse_softplus(sigma - vae.likelihood.min_scale))
+def _set_model(vae: VAE, W: Tensor, b: Tensor, sigma: Tensor) -> None:
+    linear, likelihood = decoder_layer(vae), vae.likelihood
+    linear.weight.copy_(W / likelihood.unit)
+    linear.bias.copy_(likelihood.inverse(b.reshape(vae.data_shape), sigma).flatten())
+    likelihood.set_scale(sigma)

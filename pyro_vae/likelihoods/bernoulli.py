@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pyro_vae.likelihoods.checks import in_unit_interval, is_binary
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import moments
 
 
 class BernoulliLogProb(torch.autograd.Function):
@@ -76,8 +78,8 @@ class IndependentBernoulli(dist.Independent):
         return log_prob
 
 
-class Bernoulli(nn.Module):
-    """p(x | z) = Π_d Bernoulli(x_d; sigmoid(h_d)), for data in {0, 1}.
+class Bernoulli(Likelihood):
+    """p(x | z) = Π_d Bernoulli(x_d; sigmoid(h_d + offset_d)), for data in {0, 1}.
 
     Args:
         data_shape: shape of one datapoint.
@@ -86,19 +88,24 @@ class Bernoulli(nn.Module):
     discrete = True
 
     def __init__(self, data_shape: Sequence[int]) -> None:
-        super().__init__()
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([1, *data_shape])
+        super().__init__(data_shape)
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Logits `[..., 1, *data_shape]` -> p(x | z), batch_shape `[...]`, event_shape `data_shape`."""
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Logits at the mean of x `[N, *data_shape]`, kept from 0 and 1 by a thousandth."""
+        self.offset.copy_(moments(x).mean.clamp(0.001, 0.999).logit().unsqueeze(0))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Logits -> p(x | z)."""
         # validate_args=False: grey values in [0, 1] may be trained on, after check() has warned
-        logits = h.squeeze(-1 - self.event_dim)
+        logits = u.squeeze(-1 - self.event_dim)
         return IndependentBernoulli(dist.Bernoulli(logits=logits, validate_args=False), self.event_dim)
 
-    def of_mean(self, mean: Tensor) -> Tensor:
-        """Logits `[1, *data_shape]` of p(x | z) with that mean `[*data_shape]`, kept from 0 and 1 by a thousandth."""
-        return mean.clamp(0.001, 0.999).logit().unsqueeze(0)
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The Bernoulli of each dimension's mean, half a datapoint of either value added."""
+        N = len(x)
+        return self.at(((N * moments(x).mean + 0.5) / (N + 1)).logit().unsqueeze(0))
 
     def check(self, x: Tensor) -> str | None:
         """A warning if log p(x) of `x` is not a likelihood, else None.

@@ -7,39 +7,72 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods.in_double import BetaInDouble
-from pyro_vae.likelihoods.softplus import softplus_start
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.softplus import Start
 
 
-class Beta(nn.Module):
+class Beta(Likelihood):
     """p(x | z) = Π_d Beta(x_d; α_d(z), β_d(z)), a density for continuous data in the open interval (0, 1).
 
-    At h = 0 both concentrations are `init_concentration`; 1 is the uniform density.
+    α and β are measured in units of the data's own mean of the two, or 1 if that is larger.
 
     Args:
         data_shape: shape of one datapoint.
-        init_concentration: α and β at h = 0.
+        init_concentration: α and β at h = 0; None: those that give the mean and the variance of the data, without data
+            1, the uniform density.
         min_concentration: lower bound of both: towards 0 the density's poles at 0 and 1 take all of its mass.
     """
 
     discrete = False
-    raw_offset: Tensor
+    unit: Tensor
 
     def __init__(
-        self, data_shape: Sequence[int], init_concentration: float = 1.0, min_concentration: float = 0.01
+        self,
+        data_shape: Sequence[int],
+        init_concentration: float | None = None,
+        min_concentration: float = 0.01,
     ) -> None:
-        super().__init__()
-        self.register_buffer("raw_offset", softplus_start("concentration", init_concentration, min_concentration))
+        super().__init__(data_shape, 2)
+        self.start = Start("concentration", init_concentration, min_concentration)
         self.min_concentration = min_concentration
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([2, *data_shape])
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Parameters `[..., 2, *data_shape]`, of α and of β -> p(x | z), event_shape `data_shape`."""
-        alpha, beta = (self.min_concentration + F.softplus(h + self.raw_offset)).unbind(-1 - self.event_dim)
+    def start_without_data(self) -> dict[str, Tensor]:
+        """Both concentrations are 1."""
+        unit = torch.ones(self.param_shape[1:])
+        return {"offset": self.start.raw(torch.ones(self.param_shape), unit), "unit": unit}
+
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Concentrations at those of x `[N, *data_shape]`."""
+        concentration = self._concentration(x)
+        unit = self.start.value(concentration).mean(0).clamp(min=1)
+        self.unit.copy_(unit)
+        self.offset.copy_(self.start.raw(concentration, unit))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Parameters of α and of β -> p(x | z)."""
+        alpha, beta = u.unbind(-1 - self.event_dim)
+        low = self.min_concentration
+        return self._of(low + self.unit * F.softplus(alpha), low + self.unit * F.softplus(beta))
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The Beta of each dimension's mean and variance, its concentrations bounded."""
+        return self._of(*self._concentration(x))
+
+    def _concentration(self, x: Tensor) -> Tensor:
+        """α and β of the mean and variance of x, float64, `[2, *data_shape]`."""
+        data = moments(x)
+        mean = data.mean.clamp(1e-6, 1 - 1e-6)
+        both = (mean * (1 - mean) / data.sd.square().clamp(min=1e-12) - 1).clamp(max=1e6)
+        return (torch.stack([mean, 1 - mean]) * both).clamp(min=self.min_concentration)
+
+    def _of(self, alpha: Tensor, beta: Tensor) -> TorchDistributionMixin:
         return BetaInDouble(alpha, beta).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def check(self, x: Tensor) -> str | None:

@@ -9,14 +9,16 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.data.grid import Grid
 from pyro_vae.likelihoods.checks import on_grid
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import level_counts
 
 
-class Categorical(nn.Module):
-    """p(x | z) = Π_d softmax(h_d)[k_d], for discrete data on the grid x_d = k_d / (num_levels − 1).
+class Categorical(Likelihood):
+    """p(x | z) = Π_d softmax(h_d + offset_d)[k_d], for discrete data on the grid x_d = k_d / (num_levels − 1).
 
     van den Oord, Kalchbrenner & Kavukcuoglu (2016), Pixel recurrent neural networks,
     https://arxiv.org/abs/1601.06759, §2.3.
@@ -29,15 +31,27 @@ class Categorical(nn.Module):
     discrete = True
 
     def __init__(self, data_shape: Sequence[int], num_levels: int = 256) -> None:
-        super().__init__()
+        super().__init__(data_shape, Grid(num_levels).num_levels)
         self.grid = Grid(num_levels)
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([num_levels, *data_shape])
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Logits `[..., num_levels, *data_shape]` -> p(x | z), event_shape `data_shape`."""
-        levels: Any = _Levels(h.movedim(-1 - self.event_dim, -1))
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Logits at the frequencies in x `[N, *data_shape]`."""
+        self.offset.copy_(self._log_frequencies(x))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Logits -> p(x | z)."""
+        levels: Any = _Levels(u.movedim(-1 - self.event_dim, -1))
         return levels.to_event(self.event_dim)
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The frequencies of each dimension, one datapoint added that is spread evenly over the levels."""
+        return self.at(self._log_frequencies(x))
+
+    def _log_frequencies(self, x: Tensor) -> Tensor:
+        """Float64, `[num_levels, *data_shape]`."""
+        return ((level_counts(x, self.grid) + 1 / self.grid.num_levels) / (len(x) + 1)).log()
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary and the grid is not, else None.

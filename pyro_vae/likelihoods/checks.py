@@ -48,11 +48,10 @@ def on_grid(name: str, x: Tensor, grid: Grid) -> str | None:
 
 
 def density_of(name: str, x: Tensor) -> str | None:
-    """Warn where `x` is binary, so that a density says little about it, or far out of the range that networks reach."""
-    if (largest := x.abs().max().item()) > 1000:
-        return (
-            f"likelihood={name} on data as large as {largest:.3g}, which a network that starts near 0 hardly reaches: "
-            "subtract the columns' means and divide by their standard deviations"
+    """Refuse values whose squares overflow; warn where `x` is binary, so that a density says little about it."""
+    if (largest := x.abs().max().item()) > 1e18:
+        raise BadInput(
+            f"likelihood={name} squares the data, which are as large as {largest:.3g}: divide them by {largest:.0e}"
         )
     if not is_binary(x):
         return None

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.likelihoods.checks import density_of, in_unit_interval
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import moments
 
 
-class ContinuousBernoulli(nn.Module):
-    """p(x | z) = Π_d CB(x_d; sigmoid(h_d)) ∝ Π_d exp(h_d x_d), a density for continuous data in [0, 1].
+class ContinuousBernoulli(Likelihood):
+    """p(x | z) = Π_d CB(x_d; sigmoid(h_d + offset_d)) ∝ Π_d exp((h_d + offset_d) x_d), for continuous data in [0, 1].
 
     Loaiza-Ganem & Cunningham (2019), The continuous Bernoulli: fixing a pervasive error in variational autoencoders,
     https://arxiv.org/abs/1907.06845.
@@ -26,14 +28,32 @@ class ContinuousBernoulli(nn.Module):
     discrete = False
 
     def __init__(self, data_shape: Sequence[int]) -> None:
-        super().__init__()
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([1, *data_shape])
+        super().__init__(data_shape)
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Natural parameters `[..., 1, *data_shape]` -> p(x | z), event_shape `data_shape`."""
-        density: Any = _LogitContinuousBernoulli(logits=h.squeeze(-1 - self.event_dim))
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Natural parameters at the mean of x `[N, *data_shape]`, not beyond ±20: from there on it takes long back."""
+        self.offset.copy_(self._natural(x).clamp(-20, 20))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Natural parameters -> p(x | z)."""
+        density: Any = _LogitContinuousBernoulli(logits=u.squeeze(-1 - self.event_dim))
         return density.to_event(self.event_dim)
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The continuous Bernoulli of each dimension's mean, kept from 0 and 1 by a thousandth."""
+        return self.at(self._natural(x))
+
+    def _natural(self, x: Tensor) -> Tensor:
+        """Natural parameters of the mean of x, between ±1000, by bisection: float64, `[1, *data_shape]`."""
+        mean = moments(x).mean.clamp(0.001, 0.999)
+        low, high = torch.full_like(mean, -1000.0), torch.full_like(mean, 1000.0)
+        for _ in range(60):  # to the last digit of float64
+            middle = (low + high) / 2
+            below = _LogitContinuousBernoulli(logits=middle).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return ((low + high) / 2).unsqueeze(0)
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, so that a density says little about it, else None.

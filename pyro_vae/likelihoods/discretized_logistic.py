@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,15 +11,20 @@ import torch
 import torch.nn.functional as F
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.data.grid import Grid
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.likelihoods.checks import on_grid
-from pyro_vae.likelihoods.softplus import softplus_start
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import level_counts, moments
+from pyro_vae.likelihoods.softplus import Start
+
+NUM_STEPS = 50
+"""Of the fit to the levels of each pixel."""
 
 
-class DiscretizedLogistic(nn.Module):
+class DiscretizedLogistic(Likelihood):
     """A logistic density, or a mixture of them, integrated over bins around the grid x_d = k_d / (num_levels − 1).
 
     For discrete data on that grid. The first and last bin reach to −∞ and ∞: Salimans, Karpathy, Chen & Kingma (2017),
@@ -28,40 +34,83 @@ class DiscretizedLogistic(nn.Module):
         data_shape: shape of one datapoint.
         num_levels: of grey.
         num_components: of the mixture, for each pixel.
-        init_scale: the logistics' scale at h = 0, where the data have range 1.
+        init_scale: the logistics' scale at h = 0, where the data have range 1; None: that which gives the data's
+            variance, without data 0.1.
         min_scale: its lower bound; PixelCNN++ has e^−7 on a range of 2.
     """
 
     discrete = True
-    raw_offset: Tensor
 
     def __init__(
         self,
         data_shape: Sequence[int],
         num_levels: int = 256,
         num_components: int = 1,
-        init_scale: float = 0.1,
+        init_scale: float | None = None,
         min_scale: float = 0.0005,
     ) -> None:
-        super().__init__()
-        self.grid = Grid(num_levels)
         self.num_components = positive_int("likelihood.num_components", num_components, MAX_WIDTH)
-        self.register_buffer("raw_offset", softplus_start("scale", init_scale, min_scale))
+        super().__init__(data_shape, 2 if num_components == 1 else 3 * num_components)
+        self.grid = Grid(num_levels)
+        self.start = Start("scale", init_scale, min_scale)
         self.min_scale = min_scale
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([2 if num_components == 1 else 3 * num_components, *data_shape])
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Parameters `[..., 2 or 3 num_components, *data_shape]` -> p(x | z), event_shape `data_shape`.
+    def start_without_data(self) -> dict[str, Tensor]:
+        """Locations and logits are 0, scales 0.1 for the data's."""
+        D = self.param_shape[1:]
+        scale = torch.full(D, 0.1)
+        return {"offset": self._offset(torch.zeros(self.num_components, *D), scale)}
 
-        They are locations, scales before their softplus, and logits of the components.
-        """
-        h = h.movedim(-1 - self.event_dim, -1)
-        loc, raw, *logits = h.split(self.num_components, dim=-1)
-        components = _LogisticLevels(loc, self.min_scale + F.softplus(raw + self.raw_offset), self.grid.num_levels)
+    def _offset(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """For components of these locations `[num_components, *data_shape]` and this scale `[*data_shape]`."""
+        raw = self.start.raw(scale, torch.ones(())).expand_as(loc)
+        return torch.cat([loc, raw, torch.zeros_like(loc)])[: self.param_shape[0]]
+
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """The mean and the standard deviation of x `[N, *data_shape]`."""
+        self.offset.copy_(self._of_data(x))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
+        u = u.movedim(-1 - self.event_dim, -1)
+        loc, raw, *logits = u.split(self.num_components, dim=-1)
+        components = _LogisticLevels(loc, self.min_scale + F.softplus(raw), self.grid.num_levels)
         # one logistic is its own mixture, with weight 1
         mixture = dist.Categorical(logits=logits[0] if logits else torch.zeros_like(loc))
         return dist.MixtureSameFamily(mixture, components).to_event(self.event_dim)
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The distribution of each dimension that makes its levels most likely, as far as L-BFGS finds it."""
+        counts = level_counts(x, self.grid)
+        used = counts.flatten(1).any(1)
+        levels = torch.arange(len(counts)).to(counts)[used] / (len(counts) - 1)
+        u = self._of_data(x).requires_grad_()
+        optimizer = torch.optim.LBFGS([u], max_iter=NUM_STEPS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            each: Any = self.at(u)
+            value = -(counts[used] * each.base_dist.log_prob(levels.reshape(-1, *[1] * self.event_dim))).sum() / len(x)
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        return self.at(u.detach())
+
+    def _of_data(self, x: Tensor) -> Tensor:
+        """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
+
+        Half of the variance lies between the components, where there are several; float64, `[*param_shape]`.
+        """
+        data, M = moments(x), self.num_components
+        between = 0.5 * (1 - 1 / M**2)
+        place = (2 * torch.arange(M).to(data.mean) + 1 - M) / M  # even steps in (−1, 1), of variance (1 − 1/M²) / 3
+        loc = data.mean + math.sqrt(1.5) * data.sd * place.reshape(-1, *[1] * self.event_dim)
+        scale = data.sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi
+        return self._offset(loc, scale)
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary and the grid is not, else None.

@@ -8,61 +8,78 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.errors import one_of, positive
-from pyro_vae.likelihoods.checks import density_of
-from pyro_vae.likelihoods.softplus import softplus_start
+from pyro_vae.errors import one_of
+from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.scaled import Scaled
+from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 
-class Gaussian(nn.Module):
+class Gaussian(Scaled):
     """p(x | z) = N(x; μ(z), σ²), a density for continuous data.
+
+    μ and σ are measured in the data's standard deviation from the data's mean, so that a·x + b is learned as well as x.
+    `per_pixel` takes the standard deviation of each dimension, `fixed` and `learned` that of all data, the root of
+    the mean variance.
 
     Args:
         data_shape: shape of one datapoint.
         scale: `fixed` (σ = `init_scale`), `learned` (one number) or `per_pixel` (σ(z) from the decoder).
-        init_scale: σ, or its starting value.
-        min_scale: lower bound of a learned σ: without one the density of constant pixels has no maximum.
+        init_scale: σ, or its starting value; None: the data's standard deviation, without data 1.
+        min_scale: lower bound of a learned σ, without which the density of constant pixels has no maximum; None: a
+            hundredth of the starting value.
     """
 
-    discrete = False
+    name = "gaussian"
     fixed_scale: Tensor
-    raw_offset: Tensor
 
     def __init__(
         self,
         data_shape: Sequence[int],
         scale: str = "learned",
-        init_scale: float = 0.1,
-        min_scale: float = 0.01,
+        init_scale: float | None = None,
+        min_scale: float | None = None,
     ) -> None:
-        super().__init__()
         self.kind = one_of("likelihood.scale", scale, ("fixed", "learned", "per_pixel"))
-        init_scale = positive("likelihood.init_scale", init_scale)
-        self.min_scale = positive("likelihood.min_scale", min_scale)
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([2 if scale == "per_pixel" else 1, *data_shape])
-        if scale == "fixed":
-            self.register_buffer("fixed_scale", torch.tensor(init_scale))
-            return
-        raw = softplus_start("scale", init_scale, min_scale)
+        start = Start("scale", init_scale, min_scale, bounded=scale != "fixed")
+        per_pixel = scale == "per_pixel"
+        super().__init__(data_shape, 2 if per_pixel else 1, data_shape if per_pixel else (), start)
         if scale == "learned":
-            self.raw_scale = nn.Parameter(raw)
-        else:
-            self.register_buffer("raw_offset", raw)
+            self.add_learned_scale()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Parameters `[..., 1 or 2, *data_shape]` -> p(x | z), event_shape `data_shape`."""
-        loc, *raw = h.unbind(-1 - self.event_dim)
-        scale: Tensor
+    def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
+        """A fixed σ is among them."""
+        fixed = {"fixed_scale": self.start.value(unit)} if self.kind == "fixed" else {}
+        return {**super().buffers_for(loc, unit), **fixed}
+
+    def initialize_from(self, x: Tensor) -> None:
+        """μ at the mean and σ at the standard deviation of x `[N, *data_shape]`."""
+        data = moments(x)
+        self.start_at(data.mean, data.unit if self.kind == "per_pixel" else data.whole)
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Locations, and scales before their softplus if they are per pixel -> p(x | z)."""
+        loc, *raw = u.unbind(-1 - self.event_dim)
         if self.kind == "fixed":
             scale = self.fixed_scale
         elif self.kind == "learned":
-            scale = self.min_scale + F.softplus(self.raw_scale)
+            scale = self.scale
         else:
-            scale = self.min_scale + F.softplus(raw[0] + self.raw_offset)
-        return dist.Normal(loc, scale).to_event(self.event_dim)
+            scale = self.low + self.unit * F.softplus(raw[0])
+        return dist.Normal(self.unit * loc, scale).to_event(self.event_dim)
 
-    def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, so that a density says little about it, else None."""
-        return density_of("gaussian", x)
+    def inverse(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """The h `[..., *param_shape]` at which p(x | z) has that mean, and that σ if it is per pixel."""
+        u = [loc / self.unit, *([inverse_softplus((scale - self.low) / self.unit)] if self.kind == "per_pixel" else [])]
+        return torch.stack(u, -1 - self.event_dim) - self.offset
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The normal distribution of each dimension's mean and standard deviation, bounded as σ is."""
+        data = moments(x)
+        return dist.Normal(data.mean, data.sd.maximum(self.start.bound(data.unit))).to_event(self.event_dim)
+
+    def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the scale of each dimension."""
+        data = moments(x)
+        return data.mean, data.unit

@@ -11,37 +11,55 @@ from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import are_counts
 from pyro_vae.likelihoods.in_double import NegativeBinomialInDouble
-from pyro_vae.likelihoods.poisson import MIN_RATE
-from pyro_vae.likelihoods.softplus import softplus_start
+from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.poisson import Counts, mean_count
+from pyro_vae.likelihoods.softplus import Start
 
 
-class NegativeBinomial(nn.Module):
-    """p(x | z) = Π_d NB(x_d; mean m_d = softplus(h_d), variance m_d + α_d m_d²), for overdispersed counts 0, 1, 2, ….
+class NegativeBinomial(Counts):
+    """p(x | z) = Π_d NB(x_d; mean m_d(z), variance m_d + α_d m_d²), for overdispersed counts 0, 1, 2, ….
 
-    The dispersion α_d is learned for each data dimension and does not depend on z; the Poisson is the limit α = 0.
-    As in scVI: Lopez, Regier, Cole, Jordan & Yosef (2018), Deep generative modeling for single-cell transcriptomics,
-    https://doi.org/10.1038/s41592-018-0229-2.
+    The mean is as of `Poisson`. The dispersion α_d is learned for each data dimension and does not depend on z; the
+    Poisson is the limit α = 0. As in scVI: Lopez, Regier, Cole, Jordan & Yosef (2018), Deep generative modeling for
+    single-cell transcriptomics, https://doi.org/10.1038/s41592-018-0229-2.
 
     Args:
         data_shape: shape of one datapoint.
-        init_dispersion: starting value of α.
+        init_dispersion: starting value of α; None: of each dimension that which gives the data's variance, without
+            data 0.5.
         min_dispersion: its lower bound: next to 0 it is the Poisson.
     """
 
-    discrete = True
-
-    def __init__(self, data_shape: Sequence[int], init_dispersion: float = 0.5, min_dispersion: float = 0.001) -> None:
-        super().__init__()
-        start = softplus_start("dispersion", init_dispersion, min_dispersion)
-        self.raw_dispersion = nn.Parameter(start.repeat(*data_shape))
+    def __init__(
+        self, data_shape: Sequence[int], init_dispersion: float | None = None, min_dispersion: float = 0.001
+    ) -> None:
+        super().__init__(data_shape)
+        self.start = Start("dispersion", init_dispersion, min_dispersion)
         self.min_dispersion = min_dispersion
-        self.event_dim = len(data_shape)
-        self.param_shape = torch.Size([1, *data_shape])
+        self.raw_dispersion = nn.Parameter(self.start.raw(torch.full(tuple(data_shape), 0.5), torch.ones(())))
+        self.register_start()
 
-    def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Means before their softplus `[..., 1, *data_shape]` -> p(x | z), event_shape `data_shape`."""
-        mean = MIN_RATE + F.softplus(h.squeeze(-1 - self.event_dim))
-        alpha = self.min_dispersion + F.softplus(self.raw_dispersion)
+    @torch.no_grad()
+    def initialize_from(self, x: Tensor) -> None:
+        """Means and dispersions at those of x `[N, *data_shape]`."""
+        super().initialize_from(x)
+        self.raw_dispersion.copy_(self.start.raw(self._dispersion(x)[1], torch.ones(())))
+
+    def at(self, u: Tensor) -> TorchDistributionMixin:
+        """Means before their softplus -> p(x | z)."""
+        return self._of(self.mean(u), self.min_dispersion + F.softplus(self.raw_dispersion))
+
+    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+        """The negative binomial of each dimension's mean and variance, its dispersion bounded."""
+        return self._of(*self._dispersion(x))
+
+    def _dispersion(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means, and the dispersions that give the variances, float64, `[*data_shape]`."""
+        data = moments(x)
+        mean = mean_count(data, len(x))
+        return mean, ((data.sd.square() - mean) / mean.square()).clamp(min=self.min_dispersion)
+
+    def _of(self, mean: Tensor, alpha: Tensor) -> TorchDistributionMixin:
         return NegativeBinomialInDouble(1 / alpha, logits=(mean * alpha).log()).to_event(self.event_dim)
 
     def check(self, x: Tensor) -> str | None:

@@ -1,8 +1,6 @@
-"""Positive parameters from real numbers: lower bound + softplus(u)."""
+"""Positive parameters from real numbers: lower bound + unit · softplus(u)."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -10,14 +8,44 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, positive
 
 
-def softplus_start(name: str, init: object, low: object) -> Tensor:
-    """The u at which low + softplus(u) = init, for the options init_NAME and min_NAME of a likelihood.
+def inverse_softplus(y: Tensor) -> Tensor:
+    """x with log(1 + eˣ) = y; a y below its range becomes the smallest there is."""
+    y = y.clamp_min(1e-9)
+    return y + torch.log(-torch.expm1(-y))
+
+
+class Start:
+    """The options init_NAME and min_NAME of a likelihood's positive parameter.
+
+    Numbers are in the data's own units. None takes the start from the data, and a hundredth of the start for the bound.
+
+    Args:
+        name: NAME.
+        init: a positive number, or None.
+        low: a positive number, or None.
+        bounded: whether the start must exceed the bound: a fixed parameter has none.
 
     Raises:
-        BadInput: if one of them is no positive number, or init does not exceed low.
+        BadInput: if one of them is not a positive number, or init does not exceed min.
     """
-    start, bound = positive(f"likelihood.init_{name}", init), positive(f"likelihood.min_{name}", low)
-    excess = start - bound
-    if excess <= 0:
-        raise BadInput(f"likelihood.init_{name}={init} must exceed likelihood.min_{name}={low}")
-    return torch.tensor(excess + math.log(-math.expm1(-excess)))
+
+    def __init__(self, name: str, init: object, low: object, bounded: bool = True) -> None:
+        self.init = None if init is None else positive(f"likelihood.init_{name}", init)
+        self.low = None if low is None else positive(f"likelihood.min_{name}", low)
+        if bounded and self.init is not None and self.low is not None and self.init <= self.low:
+            raise BadInput(f"likelihood.init_{name}={init} must exceed likelihood.min_{name}={low}")
+
+    def bound(self, of_data: Tensor) -> Tensor:
+        """The lower bound for data whose own value is `of_data`, and of its shape."""
+        return torch.full_like(of_data, self.low) if self.low is not None else 0.01 * self._init(of_data)
+
+    def value(self, of_data: Tensor) -> Tensor:
+        """The start for data whose own value is `of_data`, and of its shape: above the bound."""
+        return self._init(of_data).maximum(2 * self.bound(of_data)) if self.init is None else self._init(of_data)
+
+    def raw(self, of_data: Tensor, unit: Tensor) -> Tensor:
+        """The u at which bound + unit · softplus(u) is the start."""
+        return inverse_softplus((self.value(of_data) - self.bound(of_data)) / unit)
+
+    def _init(self, of_data: Tensor) -> Tensor:
+        return of_data if self.init is None else torch.full_like(of_data, self.init)

@@ -22,6 +22,7 @@ MEANING = {
     "unreliable": "share of datapoints with {criterion}",
 }
 EXTRA = {
+    "baseline": "log p(x) of independent marginals fitted to the training set",
     "bits_per_dim": "log p(x) in bits per dimension",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",

@@ -1,0 +1,74 @@
+"""Location and spread of training data, in double precision and a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.data.grid import Grid
+
+PART = 2**20
+"""Numbers that are converted to double precision at once."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of each dimension of the data, float64, `[*data_shape]`.
+
+    Attributes:
+        mean: its mean.
+        sd: its standard deviation; exactly 0 where all values are the same.
+        reach: its largest distance from the mean.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    reach: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """One standard deviation of all data, the root of the mean variance: `[]`, positive."""
+        return root_mean_square(self.sd)
+
+    @property
+    def unit(self) -> Tensor:
+        """A scale of each dimension, `[*data_shape]`, positive: no datapoint is more than ten of them off the mean.
+
+        The standard deviation, unless a few values are far off, as in pixels that are rarely set; where all values are
+        the same, that of all data.
+        """
+        return torch.where(self.sd > 0, self.sd.maximum(self.reach / 10), self.whole)
+
+
+def moments(x: Tensor) -> Moments:
+    """The moments of x `[N, *data_shape]`."""
+    low, high = x.amin(0).double(), x.amax(0).double()  # from `low` on: equal values have no rounding errors
+    mean = low + sum((part - low).sum(0) for part in parts(x)) / len(x)
+    variance = sum((part - mean).square().sum(0) for part in parts(x)) / len(x)
+    sd = torch.as_tensor(variance).sqrt().where(high > low, 0.0)
+    return Moments(mean, sd, (high - mean).maximum(mean - low))
+
+
+def parts(x: Tensor) -> Iterator[Tensor]:
+    """x `[N, *data_shape]` in double precision, some datapoints at a time."""
+    for part in x.split(max(1, PART // max(1, x[0].numel()))):
+        yield part.double()
+
+
+def level_counts(x: Tensor, grid: Grid) -> Tensor:
+    """How often each level of the grid occurs in x `[N, *data_shape]`: float64, `[num_levels, *data_shape]`."""
+    L, D = grid.num_levels, x[0].numel()
+    counts = torch.zeros(L * D, dtype=torch.float64, device=x.device)
+    for part in parts(x):
+        k = grid.index(part).clamp(0, L - 1).flatten(1)
+        counts += torch.bincount((k * D + torch.arange(D, device=x.device)).flatten(), minlength=L * D)
+    return counts.reshape(L, *x.shape[1:])
+
+
+def root_mean_square(scales: Tensor) -> Tensor:
+    """√(mean of the squares): `[]`; 1 where all are 0."""
+    whole = scales.square().mean().sqrt()
+    return torch.where(whole > 0, whole, 1.0)

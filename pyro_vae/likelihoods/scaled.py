@@ -1,0 +1,86 @@
+"""Densities of continuous data, in the data's own units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_vae.likelihoods.checks import density_of
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.softplus import Start, inverse_softplus
+
+GAIN = 5.0
+"""One number for all of the data has steps as safe as small: without a gain it is what takes longest to learn."""
+
+
+class Scaled(Likelihood):
+    """Locations unit · (h + offset), scales low + unit · softplus(u): a·x + b is learned as well as x.
+
+    Args:
+        data_shape: shape of one datapoint.
+        num_params: 1, or 2 if the scales are the decoder's.
+        unit_shape: one unit, `[]`, or one for each dimension.
+        start: of the scale.
+    """
+
+    discrete = False
+    unbounded = True
+    name: ClassVar[str]
+    unit: Tensor
+    """The data's scale."""
+    low: Tensor
+    """Lower bound of a learned scale."""
+    gain: Tensor
+    """Of `raw_scale`: the larger, the faster a learned scale moves."""
+
+    def __init__(self, data_shape: Sequence[int], num_params: int, unit_shape: Sequence[int], start: Start) -> None:
+        super().__init__(data_shape, num_params)
+        self.unit_shape, self.start = torch.Size(unit_shape), start
+        self.register_start()
+
+    def add_learned_scale(self) -> None:
+        """Give it one scale that is learned, `[]`."""
+        self.raw_scale = nn.Parameter(self.start.raw(self.unit, self.unit))
+
+    def start_without_data(self) -> dict[str, Tensor]:
+        """Location 0 and scale 1 for the data's."""
+        return {
+            **self.buffers_for(torch.zeros(self.param_shape[1:]), torch.ones(self.unit_shape)),
+            "gain": torch.ones(()),
+        }
+
+    def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
+        """Those for data of this location `[*data_shape]` and scale `[*unit_shape]`."""
+        offset = [loc / unit, self.start.raw(unit, unit).expand_as(loc)][: self.param_shape[0]]
+        return {"offset": torch.stack(offset), "unit": unit, "low": self.start.bound(unit)}
+
+    @torch.no_grad()
+    def start_at(self, loc: Tensor, unit: Tensor) -> None:
+        """Start from data of this location `[*data_shape]` and scale `[*unit_shape]`."""
+        for name, value in self.buffers_for(loc, unit).items():
+            self.get_buffer(name).copy_(value)
+        self.gain.fill_(GAIN)
+        if hasattr(self, "raw_scale"):
+            self.set_scale(self.start.value(unit))
+
+    @property
+    def scale(self) -> Tensor:
+        """The learned scale, `[]`."""
+        return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
+
+    @torch.no_grad()
+    def set_scale(self, scale: Tensor) -> None:
+        """Set the learned scale; below its bound it is the bound."""
+        self.raw_scale.copy_(inverse_softplus((scale - self.low.to(scale)) / self.unit) / self.gain)
+
+    def check(self, x: Tensor) -> str | None:
+        """A warning if `x` is binary, so that a density says little about it, else None.
+
+        Raises:
+            BadInput: if its squares overflow.
+        """
+        return density_of(self.name, x)

@@ -1,0 +1,153 @@
+"""Data in any units are learnt; log p(x) stands beside that of independent marginals, with a warning below it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import pyro_vae
+from pyro_vae import baseline
+from pyro_vae.data import from_array
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.marginal import LogEvidence
+
+WORSE = "the model is worse than independent marginals"
+
+
+def normal(N=500, D=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(N, D))
+
+
+def cancer():
+    from sklearn.datasets import load_breast_cancer
+
+    x = load_breast_cancer().data
+    x = x[np.random.default_rng(0).permutation(len(x))]
+    return x[:450], x[450:]
+
+
+@pytest.mark.parametrize("scale", ["learned", "fixed", "per_pixel"])
+@pytest.mark.parametrize(("a", "b"), [(1, 0), (1e-3, 0), (1, 500)])
+def test_standard_normals_are_learnt_in_any_units(scale, a, b):
+    """500 × N(0, I₈); its entropy is 11.35 nats."""
+    x, new = a * normal() + b, a * normal(seed=1) + b
+    vae = pyro_vae.fit(x, likelihood="gaussian", max_epochs=10, overrides=[f"likelihood.scale={scale}"])
+    log_px = vae.log_prob(new, 100) + 8 * math.log(a)
+    assert log_px.mean().item() == pytest.approx(stats.norm.logpdf(normal(seed=1)).sum(1).mean(), abs=0.2)
+
+
+@pytest.mark.parametrize("standardized", [True, False])
+def test_breast_cancer_is_better_than_independent_normals(standardized, caplog):
+    train, test = cancer()
+    loc, scale = train.mean(0), train.std(0)
+    independent = stats.norm(loc, scale).logpdf(test).sum(1).mean()
+    overrides = [] if standardized else ["likelihood.scale=per_pixel"]
+    if standardized:
+        train, test = (train - loc) / scale, (test - loc) / scale
+        independent += np.log(scale).sum()
+    vae = pyro_vae.fit(train, likelihood="gaussian", max_epochs=60, overrides=overrides)
+    assert vae.log_prob(test, 100).mean() > independent + 10
+    assert WORSE not in caplog.text
+
+
+def test_counts_of_700_are_reconstructed():
+    x = np.random.default_rng(0).poisson(720, size=(300, 4))
+    for likelihood in ("poisson", "negative_binomial"):
+        vae = pyro_vae.fit(x.astype(float), likelihood=likelihood, max_epochs=5)
+        assert vae.reconstruct(x.astype(float)).mean().item() == pytest.approx(720, rel=0.01)
+
+
+def test_fit_warns_where_the_elbo_is_below_the_baseline(caplog):
+    x = normal(300) * np.logspace(-2, 2, 8)  # one scale for columns of very different ones
+    pyro_vae.fit(x, likelihood="gaussian", max_epochs=2)
+    (line,) = [r.getMessage() for r in caplog.records if WORSE in r.getMessage()]
+    assert "its ELBO, a lower bound of log p(x), is -" in line
+    assert "likelihood.scale=per_pixel" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("guide", ["diagonal", "point"])
+def test_fit_says_nothing_where_it_is_not_or_where_there_is_no_elbo(guide, caplog):
+    z = normal(300, 1)
+    x = z @ np.ones((1, 6)) + 0.1 * normal(300, 6, seed=1)
+    beta = [] if guide == "diagonal" else ["objective=beta_vae", "objective.beta=0"]
+    pyro_vae.fit(x, likelihood="gaussian", guide=guide, latent_dim=1, max_epochs=60, overrides=beta)
+    assert WORSE not in caplog.text
+
+
+def test_fit_without_validation_data_has_nothing_to_compare(caplog):
+    pyro_vae.fit(normal(50) * np.logspace(-2, 2, 8), likelihood="gaussian", max_epochs=1, val_fraction=0)
+    assert WORSE not in caplog.text
+
+
+def evidence(log_px, independent):
+    log_px, independent = torch.as_tensor(log_px), torch.as_tensor(independent)
+    return LogEvidence(log_px, 0 * log_px, log_px, log_px, log_px, 9, extra={"baseline": independent})
+
+
+def test_the_noise_of_the_difference_is_allowed_for():
+    """Paired: datapoints differ by far more than the two models."""
+    noise = 0.1 * normal(400, 1).ravel()
+    easy = 10 * normal(400, 1, seed=1).ravel()
+    assert baseline.below(evidence(easy - 0.1 + noise, easy)) is not None
+    assert baseline.below(evidence(easy + noise - noise.mean(), easy)) is None
+    assert baseline.below(evidence(easy + 0.1 + noise, easy)) is None
+    assert baseline.below(evidence(easy[:1] - 9, easy[:1])) is None
+    assert baseline.below(evidence(np.full(3, np.nan), np.zeros(3))) is None
+
+
+def test_a_likelihood_of_your_own_has_none(small_vae):
+    small_vae.likelihood = torch.nn.Module()
+    assert baseline.independent_marginals(small_vae, from_array(normal(20, 6))) is None
+
+
+def test_the_commands_report_it(command, tmp_path):
+    x = normal(300) * np.logspace(-2, 2, 8)
+    np.save("x.npy", x)
+    options = ["data=array", "data.path=x.npy", "likelihood=gaussian", "network.hidden=[8]", "latent_dim=2"]
+    short = ["trainer.max_epochs=1", "estimator=importance", "estimator.num_samples=50", "hydra.run.dir=run"]
+    done = command("train", *options, *short)
+    assert done.code == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+    data = from_array(x)
+    train, test = data.train.x.double().numpy(), data.test.x.double().numpy()
+    expected = stats.norm(train.mean(0), train.std(0)).logpdf(test).sum(1).mean()
+    assert results["baseline"] == pytest.approx(expected, abs=1e-5)
+    assert "  baseline" in done.out
+    assert "log p(x) of independent marginals fitted to the training set" in done.out
+    assert done.err.count(WORSE) + done.out.count(WORSE) == 1
+    assert "its log p(x) is -" in done.out + done.err
+
+    done = command("evaluate", "run=run", "estimator=elbo", "estimator.num_samples=20", "split=val")
+    assert done.code == 0
+    assert WORSE in done.out + done.err
+    saved = json.loads((tmp_path / "run" / "evaluations" / "elbo-20.json").read_text())
+    val = data.val.x.double().numpy()
+    log_px = stats.norm(train.mean(0), train.std(0)).logpdf(val).sum(1)
+    assert saved["baseline"] == pytest.approx(log_px.mean(), abs=1e-5)
+    with np.load(tmp_path / "run" / "evaluations" / "elbo-20.npz") as arrays:
+        np.testing.assert_allclose(arrays["baseline"], log_px, atol=1e-4)
+
+
+def test_binarized_data_have_that_of_a_fixed_training_set():
+    x = np.random.default_rng(0).random((200, 3))
+    data = from_array(x, binarize="dynamic")
+    vae = pyro_vae.fit(x, binarize="dynamic", max_epochs=1)
+    p = baseline.independent_marginals(vae, data)
+    drawn = data.split("train").x.double()
+    torch.testing.assert_close(p.mean, (drawn.sum(0) + 0.5) / (len(drawn) + 1))
+
+
+def test_data_on_disk_start_from_their_first_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_vae.data.split.CHUNK_BYTES", 4 * 8 * 50)
+    np.save(tmp_path / "x.npy", (normal() + 500).astype(np.float32))
+    from pyro_vae.data import array
+
+    data = array(str(tmp_path / "x.npy"))
+    likelihood = Gaussian([8])
+    likelihood.initialize_from(data.train.sample().x)
+    assert len(data.train.sample()) == 50
+    assert (likelihood(torch.zeros(1, 8)).mean - 500).abs().max() < 5 / math.sqrt(50)
