@@ -176,11 +176,12 @@ def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     """Give `vae` the weights of a checkpoint.
 
     Raises:
-        BadInput: if they are of other names, shapes or types, or not all of them are finite.
+        BadInput: if they have other names, shapes or types, or not all of them are finite.
     """
     own = vae.state_dict()
     for name, value in saved["vae"].items():
-        if name in own and value.dtype != own[name].dtype:
+        # exact EM saves double precision
+        if name in own and value.is_floating_point() != own[name].is_floating_point():
             raise BadInput(f"{path}: its weight {name} is of type {value.dtype}, not {own[name].dtype}")
         if not value.isfinite().all():
             raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
