@@ -48,9 +48,8 @@ def below(evidence: LogEvidence, what: str = "log p(x)") -> str | None:
         return None
     return (
         f"warning: the model is worse than independent marginals: its {what} is {evidence.log_px.mean():.2f}, theirs "
-        f"{evidence.extra[NAME].mean():.2f} nats per datapoint: train longer (trainer.max_epochs), raise optimizer.lr, "
-        "or give columns of very different scales each its standard deviation (standardize them, or "
-        "likelihood.scale=per_pixel)"
+        f"{evidence.extra[NAME].mean():.2f} nats per datapoint: train longer (trainer.max_epochs) or "
+        "raise optimizer.lr; where the dimensions are independent, no model is better"
     )
 
 

@@ -32,6 +32,7 @@ from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
 from pyro_vae.files import Folder, given
 from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
@@ -243,7 +244,10 @@ def _train(
         read_through(data.train, data, vae)
     warn_of_misfit(vae, data.samples())
     warn_of_empty_classes(vae, data.train.y)
-    vae.initialize(data.train.sample().x)
+    start = data.train.sample().x
+    if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(start)):
+        log.warning("warning: %s", warning)
+    vae.initialize(start)
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.errors import one_of
 from pyro_vae.likelihoods.moments import moments
-from pyro_vae.likelihoods.scaled import Scaled
+from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 
@@ -26,9 +26,11 @@ class Gaussian(Scaled):
     Args:
         data_shape: shape of one datapoint.
         scale: `fixed` (σ = `init_scale`), `learned` (one number) or `per_pixel` (σ(z) from the decoder).
-        init_scale: σ, or its starting value; None: the data's standard deviation, without data 1.
+        init_scale: σ, or its starting value; None: of a fixed σ the data's standard deviation, of a learned one half of
+            it, since a direction in which the data vary less than σ is one that z has no use for (Lucas et al. 2019,
+            Don't blame the ELBO!, https://arxiv.org/abs/1911.02469). Without data their standard deviation is 1.
         min_scale: lower bound of a learned σ, without which the density of constant pixels has no maximum; None: a
-            hundredth of the starting value.
+            hundredth of `init_scale` or of the data's standard deviation.
     """
 
     name = "gaussian"
@@ -42,7 +44,8 @@ class Gaussian(Scaled):
         min_scale: float | None = None,
     ) -> None:
         self.kind = one_of("likelihood.scale", scale, ("fixed", "learned", "per_pixel"))
-        start = Start("scale", init_scale, min_scale, bounded=scale != "fixed")
+        fixed = scale == "fixed"
+        start = Start("scale", init_scale, min_scale, bounded=not fixed, share=1.0 if fixed else SHARE)
         per_pixel = scale == "per_pixel"
         super().__init__(data_shape, 2 if per_pixel else 1, data_shape if per_pixel else (), start)
         if scale == "learned":
@@ -54,7 +57,7 @@ class Gaussian(Scaled):
         return {**super().buffers_for(loc, unit), **fixed}
 
     def initialize_from(self, x: Tensor) -> None:
-        """μ at the mean and σ at the standard deviation of x `[N, *data_shape]`."""
+        """μ at the mean of x `[N, *data_shape]`, σ in units of its standard deviation."""
         data = moments(x)
         self.start_at(data.mean, data.unit if self.kind == "per_pixel" else data.whole)
 
@@ -75,9 +78,20 @@ class Gaussian(Scaled):
         return torch.stack(u, -1 - self.event_dim) - self.offset
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The normal distribution of each dimension's mean and standard deviation, bounded as σ is."""
+        """Normal distributions of each dimension's mean, and of its standard deviation if σ is per pixel.
+
+        Else of one standard deviation. It is bounded as σ is.
+        """
         data = moments(x)
-        return dist.Normal(data.mean, data.sd.maximum(self.start.bound(data.unit))).to_event(self.event_dim)
+        of_each = self.kind == "per_pixel"
+        sd, unit = (data.sd, data.unit) if of_each else (data.sd.square().mean().sqrt(), data.whole)
+        scale = sd.maximum(self.start.bound(unit))
+        return dist.Normal(data.mean, scale.expand_as(data.mean)).to_event(self.event_dim)
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Unless it is per pixel."""
+        return self.kind != "per_pixel"
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the scale of each dimension."""

@@ -61,6 +61,10 @@ class Likelihood(nn.Module):
         The model without latents: its batch_shape is `[]`, its event_shape `data_shape`, its parameters are float64.
         """
 
+    def warning_of_scales(self, x: Tensor) -> str | None:
+        """A warning if training data x `[N, *data_shape]` have scales that one does not fit, else None."""
+        return None
+
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """By which the encoder's input is standardized, where data are unbounded: two tensors `[*data_shape]`."""
         raise NotImplementedError

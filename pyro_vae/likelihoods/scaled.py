@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import density_of
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 GAIN = 5.0
 """One number for all of the data has steps as safe as small: without a gain it is what takes longest to learn."""
+
+SHARE = 0.5
+"""Of the data's scale, where a learned one starts."""
 
 
 class Scaled(Likelihood):
@@ -76,6 +80,27 @@ class Scaled(Likelihood):
     def set_scale(self, scale: Tensor) -> None:
         """Set the learned scale; below its bound it is the bound."""
         self.raw_scale.copy_(inverse_softplus((scale - self.low.to(scale)) / self.unit) / self.gain)
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether all dimensions share a scale."""
+        return True
+
+    def warning_of_scales(self, x: Tensor) -> str | None:
+        """A warning if one scale has to do for dimensions of x `[N, *data_shape]` of very different ones.
+
+        Where half of those that vary at all vary by less than a tenth of the data's standard deviation.
+        """
+        data = moments(x)
+        sd = data.sd[data.sd > 0]
+        if not self.has_one_scale or not len(sd) or sd.median() > 0.1 * data.whole:
+            return None
+        remedy = ", or take likelihood.scale=per_pixel" if self.name == "gaussian" else ""
+        return (
+            f"likelihood={self.name} with one scale on columns of very different standard deviations, "
+            f"{data.whole:.3g} all together but {sd.median():.3g} in the median: those that vary little are hardly "
+            f"learnt; divide each by its own{remedy}"
+        )
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, so that a density says little about it, else None.

@@ -17,21 +17,24 @@ def inverse_softplus(y: Tensor) -> Tensor:
 class Start:
     """The options init_NAME and min_NAME of a likelihood's positive parameter.
 
-    Numbers are in the data's own units. None takes the start from the data, and a hundredth of the start for the bound.
+    Numbers are in the data's own units. None takes the start from the data, and for the bound a hundredth of the start
+    or of the data's own value.
 
     Args:
         name: NAME.
         init: a positive number, or None.
         low: a positive number, or None.
         bounded: whether the start must exceed the bound: a fixed parameter has none.
+        share: of the data's own value, where to start.
 
     Raises:
         BadInput: if one of them is not a positive number, or init does not exceed min.
     """
 
-    def __init__(self, name: str, init: object, low: object, bounded: bool = True) -> None:
+    def __init__(self, name: str, init: object, low: object, *, bounded: bool = True, share: float = 1.0) -> None:
         self.init = None if init is None else positive(f"likelihood.init_{name}", init)
         self.low = None if low is None else positive(f"likelihood.min_{name}", low)
+        self.share = share
         if bounded and self.init is not None and self.low is not None and self.init <= self.low:
             raise BadInput(f"likelihood.init_{name}={init} must exceed likelihood.min_{name}={low}")
 
@@ -41,7 +44,9 @@ class Start:
 
     def value(self, of_data: Tensor) -> Tensor:
         """The start for data whose own value is `of_data`, and of its shape: above the bound."""
-        return self._init(of_data).maximum(2 * self.bound(of_data)) if self.init is None else self._init(of_data)
+        if self.init is not None:
+            return self._init(of_data)
+        return (self.share * of_data).maximum(2 * self.bound(of_data))
 
     def raw(self, of_data: Tensor, unit: Tensor) -> Tensor:
         """The u at which bound + unit · softplus(u) is the start."""

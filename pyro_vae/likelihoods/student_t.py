@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, positive
 from pyro_vae.likelihoods.in_double import StudentTInDouble
 from pyro_vae.likelihoods.moments import moments, root_mean_square
-from pyro_vae.likelihoods.scaled import Scaled
+from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start
 
 FITTED_TO = 2**22
@@ -30,9 +30,9 @@ class StudentT(Scaled):
     Args:
         data_shape: shape of one datapoint.
         df: degrees of freedom ν, above 2, so that there is a variance, σ² ν / (ν − 2), up to 1e8, a Gaussian.
-        init_scale: starting value of σ; None: the data's scale, without data 1.
+        init_scale: starting value of σ; None: half of the data's scale, as for `Gaussian`.
         min_scale: lower bound of σ, without which the density of constant dimensions has no maximum; None: a hundredth
-            of the starting value.
+            of `init_scale` or of the data's scale.
     """
 
     name = "student_t"
@@ -49,11 +49,11 @@ class StudentT(Scaled):
             raise BadInput(f"likelihood.df={df} must exceed 2, so that there is a variance")
         if self.df > 1e8:  # log Γ(ν/2) runs out of digits
             raise BadInput(f"likelihood.df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
-        super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale))
+        super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale, share=SHARE))
         self.add_learned_scale()
 
     def initialize_from(self, x: Tensor) -> None:
-        """μ and σ at those of t distributions fitted to x `[N, *data_shape]`."""
+        """μ at the locations of t distributions fitted to x `[N, *data_shape]`, σ in units of their scale."""
         loc, scale, _ = self._fit(x)
         self.start_at(loc, root_mean_square(scale))
 
@@ -63,20 +63,21 @@ class StudentT(Scaled):
         return StudentTInDouble(self.df, loc, self.scale).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The t distribution of each dimension's location and scale, bounded as σ is."""
-        loc, scale, unit = self._fit(x)
-        df = torch.full_like(scale, self.df)
-        return StudentTInDouble(df, loc, scale.maximum(self.start.bound(unit))).to_event(self.event_dim)
+        """The t distributions of each dimension's location and of one scale, bounded as σ is."""
+        loc, scale, _ = self._fit(x, one_scale=True)
+        scale = scale.maximum(self.start.bound(root_mean_square(scale)))
+        return StudentTInDouble(torch.full_like(loc, self.df), loc, scale).to_event(self.event_dim)
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The location and the scale of each dimension."""
         loc, _, unit = self._fit(x)
         return loc, unit
 
-    def _fit(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _fit(self, x: Tensor, one_scale: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Location, scale and a scale that is never 0, of each dimension, float64, `[*data_shape]`.
 
-        EM of Lange, Little & Taylor (1989), §3, from the quartiles on; of large data from the first part of it.
+        EM of Lange, Little & Taylor (1989), §3, from the quartiles on; of large data from the first part of it. With
+        `one_scale` all dimensions have the same.
         """
         x = x[: max(1000, FITTED_TO // x[0].numel())]
         N = len(x)
@@ -88,7 +89,10 @@ class StudentT(Scaled):
         for _ in range(NUM_STEPS):
             w = (self.df + 1) / (self.df + ((x - loc) / scale).square())
             loc = (w * x).sum(0) / w.sum(0)
-            scale = ((w * (x - loc).square()).sum(0) / N).sqrt().maximum(0.01 * spread)
+            square = (w * (x - loc).square()).sum(0) / N
+            scale = (square.mean().expand_as(square) if one_scale else square).sqrt().maximum(0.01 * spread)
+        if one_scale:
+            return loc, scale, scale
         constant = data.sd == 0
         unit = torch.where(constant, root_mean_square(scale.where(~constant, 0.0)), scale)
         return loc, scale.where(~constant, 0.0), unit
