@@ -218,7 +218,7 @@ def _warn(warning: str | None) -> None:
 
 
 def _estimate(
-    vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int, marginals: TorchDistributionMixin | None
+    vae: VAE, data: Dataset, split: Split, estimator: Any, seed: int, marginals: TorchDistributionMixin | None = None
 ) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed, distributed.rank())
     own = split.share()
