@@ -8,6 +8,9 @@ from torch.distributions.constraints import Constraint
 
 from pyro_vae.errors import BadInput, whole
 
+MAX_LEVELS = 2**16
+"""Of grey: images have 8 or 16 bits, and each level is a number for each pixel or a pass over it."""
+
 
 class Grid(Constraint):
     """The values k / (num_levels − 1), k = 0, …, num_levels − 1: where discrete likelihoods of images live.
@@ -16,14 +19,14 @@ class Grid(Constraint):
         num_levels: 256 for bytes.
 
     Raises:
-        BadInput: if there are fewer than two.
+        BadInput: if there are fewer than two, or more than `MAX_LEVELS`.
     """
 
     is_discrete = True
     event_dim = 0
 
     def __init__(self, num_levels: int) -> None:
-        self.num_levels = whole("data.num_levels", num_levels, low=2)
+        self.num_levels = whole("data.num_levels", num_levels, low=2, high=MAX_LEVELS)
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:

@@ -21,3 +21,8 @@ def test_knows_its_values_in_float32(num_levels):
 def test_refuses_fewer_than_two_levels(num_levels):
     with pytest.raises(BadInput, match=f"data.num_levels={num_levels} must be a whole number of at least 2"):
         Grid(num_levels)
+
+
+def test_refuses_more_levels_than_images_have():
+    with pytest.raises(BadInput, match=r"data.num_levels=65537 must be at most 65536"):
+        Grid(2**16 + 1)
