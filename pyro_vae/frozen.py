@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+from pyro_vae.noise import other_noise
 
 REMEDY = "a compiled graph would not change: pass what changes between calls as a tensor argument"
 
@@ -92,7 +93,7 @@ class _Calls(TorchFunctionMode):
         super().__init__()
         self.place = place
         self.now = ""
-        self.before = other_noise()
+        self.before = _comparable(other_noise())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.check()
@@ -101,7 +102,8 @@ class _Calls(TorchFunctionMode):
 
     def check(self) -> None:
         """Look for draws since the beginning."""
-        before, self.before = self.before, other_noise()  # once only: leaving a context calls torch, too
+        # compare once only: leaving a context calls torch, too
+        before, self.before = self.before, _comparable(other_noise())
         for library, state in self.before.items():
             if state != before[library]:
                 raise OtherNoise(
@@ -110,18 +112,10 @@ class _Calls(TorchFunctionMode):
                 )
 
 
-def other_noise() -> dict[str, Any]:
-    """The state of the global generators that are not torch's."""
-    state: Any = np.random.get_state()
-    kind, key, *rest = state
-    return {"random": random.getstate(), "numpy.random": (kind, key.tobytes(), *rest)}
-
-
-def restore_other_noise(state: dict[str, Any]) -> None:
-    """Restore the value of `other_noise()`."""
-    random.setstate(state["random"])
-    kind, key, *rest = state["numpy.random"]
-    np.random.set_state((kind, np.frombuffer(key, np.uint32), *rest))
+def _comparable(noise: dict[str, Any]) -> dict[str, Any]:
+    """States of generators that `==` can compare: NumPy's hold arrays."""
+    leaves = tree_leaves(noise["numpy.random"])
+    return {**noise, "numpy.random": [leaf.tobytes() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]}
 
 
 def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | None:

@@ -21,7 +21,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_vae.checkpoint import get_rng_state, set_rng_state
 from pyro_vae.errors import one_line
-from pyro_vae.frozen import Operation, OtherNoise, Record, difference, other_noise, restore_other_noise
+from pyro_vae.frozen import Operation, OtherNoise, Record, difference
+from pyro_vae.noise import other_noise, restore_other_noise
 from pyro_vae.places import Places
 
 
@@ -108,7 +109,7 @@ class Graph:
     def _call(self, traced: _Traced, tensors: list[Tensor]) -> Any:
         on_gpu = traced.on_gpu or any(tensor.is_cuda for tensor in tensors)
         try:
-            if am_i_wrapped():  # by SVI, say, which asks what parameters there are
+            if am_i_wrapped():  # by SVI, for example, which collects the parameters
                 for name in traced.call.params:
                     pyro.param(name)
             if on_gpu:
