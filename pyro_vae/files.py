@@ -59,6 +59,8 @@ def read(path: Path, limit: int) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)  # a pipe must not block
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
     with open(descriptor, "rb") as file:
@@ -66,7 +68,7 @@ def read(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise BadInput(f"{path} is not a regular file")
         if about.st_size > limit:
-            raise BadInput(f"{path} has {about.st_size} bytes, more than the {limit} that such a file may have")
+            raise BadInput(f"{path} has {about.st_size} bytes, more than the limit of {limit}")
         return file.read(limit)
 
 
