@@ -20,12 +20,12 @@ _LIBRARIES = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__
 
 
 class Places(Messenger):
-    """Keep the line of each sample site within; tell the place of an error, or of a call.
+    """Records the line of each sample site within, and tells the place of an error or of a call.
 
-    Densities are computed when the program has ended. Their place is then the line of their site.
+    Densities are computed after the program has ended. Their place is the line of their site.
 
     Args:
-        until: the code that runs the program: its frame and those outside are no part of the program.
+        until: the code that runs the program: its frame and the frames outside it are not part of the program.
     """
 
     def __init__(self, until: CodeType | None = None) -> None:
