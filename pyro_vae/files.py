@@ -139,7 +139,7 @@ class Folder:
     def write(self, name: str, content: bytes, keep: str | None = None) -> None:
         """Write `content` so that the file holds all of it or what it held before, even if the machine stops.
 
-        What it held before gets the name `keep`, if given; cut off between the two, there is no file `name`.
+        If `keep` is given, the old file gets that name first; a stop between the two leaves no file `name`.
         """
         temporary = f".{name}.{secrets.token_hex(8)}.tmp"
         try:

@@ -1,4 +1,4 @@
-"""What a graph would freeze: whatever differs between two calls, and random numbers that are not torch's."""
+"""Detects what a graph would freeze: differences between two calls, and random numbers that are not torch's."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Operation:
     Attributes:
         name: torch's.
         arguments: which results of other operations, and which numbers and the like, as text.
-        outside: tensors among the arguments that the program did not compute from its own arguments.
-        place: in the program.
+        outside: tensors among the arguments that the program did not compute from its arguments.
+        place: the line of the program.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Operation:
 
 
 class Record(TorchDispatchMode):
-    """Note the operations that a program does.
+    """Records the operations that a program does.
 
     Args:
         arguments: the program's.
@@ -87,7 +87,7 @@ class Record(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Keep the place of the last call of torch; gradients have none."""
+    """Keeps the place of the last call of torch; backward passes do not call any."""
 
     def __init__(self, place: Callable[[], str]) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | N
 
 
 def _same(old: Tensor, new: Tensor) -> bool:
-    """Whether two tensors are one, which may be updated in place, or are equal and need no gradient."""
+    """Whether two tensors are the same object, which may be updated in place, or equal constants without gradients."""
     if old is new:
         return True
     if old.requires_grad or new.requires_grad or old.shape != new.shape or old.dtype != new.dtype:

@@ -51,12 +51,12 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
 
 
 def in_classes(root: str) -> tuple[list[str], list[int]]:
-    """Paths of the images below ROOT/CLASS/, and their classes by number, both in the order of the names.
+    """Paths of the images below ROOT/CLASS/, and the numbers of their classes, in the order of the names.
 
     Links are followed, and each image counts once: else it might be trained on and tested with.
 
     Raises:
-        BadInput: if there is no class, no image in one, or a file is not regular.
+        BadInput: if there are no classes, a class has no images, or a file is not regular.
     """
     should = f"data.root={shown(root)} should hold images as CLASS/NAME.png"
     try:
@@ -79,7 +79,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
 
 
 def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], int]:
-    """Class, folder and name of the images below each class's folder, sorted; how many links lead to a folder again.
+    """The class, folder and name of each image, sorted; and how many links lead to folders that were read already.
 
     A folder is read once, under a name without links if it has one: links in circles come to an end.
     """

@@ -53,7 +53,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
             raise BadInput(
                 f"data.{option}={key}: {shown(path)} holds one array without a name; leave data.{option} out"
             )
-        with np.errstate(over="ignore"):  # sizes that nothing can have: numpy says so
+        with np.errstate(over="ignore"):  # numpy refuses impossible sizes itself
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except BadInput:
@@ -68,7 +68,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
 
 
 def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels: str | None) -> np.ndarray:
-    """One entry of a .npz file: the very one whose size has been looked at."""
+    """One entry of a .npz file, its size checked first."""
     with zipfile.ZipFile(file) as archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -105,7 +105,7 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
 
 
 def _require_short_header(file: IO[bytes]) -> None:
-    """NumPy reads a header of any size into memory before it refuses it."""
+    """Check the header's size: NumPy would read all of a large one into memory before refusing it."""
     start = file.read(12)
     size = int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
     if start.startswith(np.lib.format.MAGIC_PREFIX) and size > MAX_HEADER:
