@@ -121,6 +121,11 @@ def surgery(
     ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). Of a conditional model
     all is given y: the prior is p(z | y), q(z | y) the mean over the datapoints of that label.
 
+    With N datapoints I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's own
+    posterior from its q(z) makes an upper bound instead (Poole et al. 2019, On variational bounds of mutual
+    information, https://arxiv.org/abs/1905.06922, §2.2); if the two differ by more than `TOLERANCE` nats,
+    I(x; z) is at its limit.
+
     Args:
         model: the generative model.
         guide: the guide.
@@ -134,11 +139,6 @@ def surgery(
         `marginal_kl` KL(q(z) ‖ p(z)); `mutual_information_at_limit`, whether N datapoints are too few for these two:
         then the first is a lower and the second an upper bound; `elbo`; `active_units`, the dimensions whose E[z | x]
         has a variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
-
-    With N datapoints I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's own
-    posterior from its q(z) makes an upper bound instead (Poole et al. 2019, On variational bounds of mutual
-    information, https://arxiv.org/abs/1905.06922, §2.2); if the two differ by more than `TOLERANCE` nats,
-    I(x; z) is at its limit.
     """
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
     with for_programs(x), torch.no_grad():
@@ -221,7 +221,7 @@ def _active_units(
 
 
 def shown(name: str, parts: dict[str, Any]) -> str:
-    """An entry of an analysis for people: with a sign where it is only a bound."""
+    """An entry of an analysis as text, with a sign if it is only a bound."""
     value = parts[name]
     sign = {"mutual_information": ">= ", "marginal_kl": "<= "}.get(name, "")
     form = ".3f" if isinstance(value, float) else "d"

@@ -1,14 +1,15 @@
 """Reading the zip archives that `torch.save` writes, when a stranger may have written them.
 
 `torch.load(weights_only=True)` runs no code from the file, but it allocates what the file asks for, and trusts that
-each record is as large as the file says. So the archive is first read by Python's `zipfile`, which compares checksums;
-its pickle is interpreted without making anything of it but plain containers and `Shape`s; and `torch.load` gets a new
-archive of the records that were checked.
+each record is as large as the file says. So Python's `zipfile`, which compares checksums, reads the archive first; its
+pickle is interpreted, which makes only plain containers and `Shape`s; and `torch.load` gets a new archive of the
+records that were checked.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import zipfile
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import torch
 from pyro_vae.data.files import physical_memory
 
 MAX_PICKLE_BYTES = 2**20
-"""Of the pickle, which holds all but the tensors' numbers."""
+"""Limit of the pickle, which holds everything but the tensors' numbers."""
 
 ITEM_SIZES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
@@ -48,10 +49,11 @@ class _Global:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
-    """The content of a file of `torch.save`, and the same with a `Shape` in the place of each tensor.
+    """The content of a file of `torch.save`, and the same content with a `Shape` in place of each tensor.
 
     Raises:
-        ValueError: if the file is not such an archive, is damaged, or holds what this library does not save.
+        ValueError: if the file is not such an archive, or holds what this library does not save. A damaged one raises
+            errors of many kinds.
     """
     with path.open("rb") as file:
         records = _records(file)
@@ -66,7 +68,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
 
 
 def _records(file: BinaryIO) -> dict[str, bytes]:
-    """The entries of the archive, whose checksums hold."""
+    """The entries of the archive by name, with their checksums verified."""
     size = file.seek(0, io.SEEK_END)
     if 4 * size > physical_memory():
         raise ValueError(f"{size} bytes are too many for this machine's memory")
@@ -75,18 +77,18 @@ def _records(file: BinaryIO) -> dict[str, bytes]:
         names = {entry.filename for entry in entries}
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if not entries or packed or len(names) < len(entries) or sum(entry.file_size for entry in entries) > size:
-            raise ValueError("the archive unpacks to something else than torch.save writes")
+            raise ValueError("its entries are not as torch.save writes them")
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
 class Outline:
     """What a pickle of `torch.save` would become, found by interpreting the few instructions that it needs.
 
-    Nothing is called: not what the pickle names, nor the hash of a value.
+    Nothing that the pickle names is called, and no value but integers and strings is hashed.
 
     Args:
         records: entries of the archive by name.
-        folder: that all their names begin with.
+        folder: with which all their names begin.
 
     Attributes:
         content: plain containers, numbers, strings and `Shape`s.
@@ -176,12 +178,12 @@ class Outline:
         size = ITEM_SIZES.get(name) if module == "torch" else None
         record = self.records.get(f"{self.folder}/data/{_exactly(str, key)}")
         if size is None or record is None or type(length) is not int or len(record) != length * size:
-            raise ValueError(f"the numbers of a tensor are missing, or are not {length} of a {name}")
+            raise ValueError(f"a tensor's storage is missing, or does not hold {length} numbers of {name}")
         return _Storage(name, length)
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What a function returns, of those that `torch.save` names for what this library saves."""
+    """What a function in a pickle would return, if it is one that `torch.save` writes for this library's objects."""
     if name in ("collections OrderedDict", "collections Counter"):
         (items,) = arguments or ({},)
         return dict(_exactly(dict, items))
@@ -192,11 +194,9 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
     numbers = [offset, *_exactly(tuple, sizes), *_exactly(tuple, strides)]
     if any(type(n) is not int or not 0 <= n < 2**40 for n in numbers) or len(sizes) != len(strides) or len(sizes) > 16:
         raise ValueError("a tensor has impossible sizes")
-    used = 1
-    for n in sizes:
-        used *= n
-    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True)) + 1 if used else 0
-    if used > storage.length or last > storage.length:
+    num_values = math.prod(sizes)
+    end = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True)) + 1 if num_values else 0
+    if max(num_values, end) > storage.length:
         raise ValueError(f"a tensor of sizes {list(sizes)} needs more than its {storage.length} numbers")
     return Shape(sizes, storage.kind)
 

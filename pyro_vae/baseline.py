@@ -1,4 +1,4 @@
-"""What a model without latents reaches: the log p(x) below which a VAE has not learnt its data."""
+"""The log p(x) of a model without latents: a VAE below it has not learnt its data."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ COMPARED = 1000
 
 
 def independent_marginals(vae: VAE, data: Dataset) -> TorchDistributionMixin | None:
-    """The likelihood's `marginals` of the training data, of data on disk of the first part.
+    """The likelihood's `marginals` of the training data, or of the first part of data on disk.
 
-    None for a likelihood of your own that is not a `Likelihood`.
+    None if the likelihood is a class of yours that does not derive from `Likelihood`.
     """
     return vae.likelihood.marginals(data.sample().x) if isinstance(vae.likelihood, Likelihood) else None
 

@@ -1,4 +1,4 @@
-"""A method of many rows, some at a time."""
+"""Apply a method to many rows, some at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pyro_vae.eval_mode import eval_mode
 from pyro_vae.noise import fork_rng
 
 LARGEST = 2**28
-"""Bytes of the largest tensor at a time, where that is all there is to say."""
+"""Bytes that the largest tensor may take at a time."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
 
 
 def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-    """`run(*tensors)`, of so many of their rows at a time that no tensor in it is larger than `LARGEST`.
+    """`run(*tensors)`, with so few rows at a time that no tensor within is larger than `LARGEST`.
 
     Args:
         run: method of a module: tensors `[n, ...]`, some of them None, -> `[n, ...]`.
@@ -34,7 +34,7 @@ def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
 
 
 def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
-    """What a second row adds to the largest tensor: measured at the first call with a method, using up no noise."""
+    """What a second row adds to the largest tensor, measured at a method's first call without using up noise."""
     module: nn.Module = run.__self__
     known, key = _measured.setdefault(module, {}), (run.__func__, next(module.parameters()).dtype)
     if key not in known:

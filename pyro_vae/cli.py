@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import launched, logs, run_directory, terminal
-from pyro_vae.config import CONFIG_DIR, compose, explain
+from pyro_vae.config import CONFIG_DIR, causes, compose, explain
 from pyro_vae.errors import BadInput, FailedRun, one_line
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
@@ -70,7 +70,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
 
 
 def end(line: str, status: int) -> None:
-    """Exit with a last line, which is in the run's log as well. Bad input leaves no empty directory."""
+    """Exit with a last line, which also goes to the run's log. After bad input an empty run directory is removed."""
     logs.to_logs_only(line)
     if status == EXIT_BAD_INPUT:
         run_directory.remove_if_empty()
@@ -78,24 +78,25 @@ def end(line: str, status: int) -> None:
 
 
 def _message(error: Exception) -> str | None:
-    """One line about an error, or None: it is a bug of ours."""
+    """One line about an error; None if the error is a bug in this package."""
     return str(error) if isinstance(error, FailedRun) else _out_of_memory(error) or explain(error)
 
 
-def _out_of_memory(error: BaseException | None) -> str | None:
-    """One line, if memory was not enough, whichever library says so."""
-    while error is not None and not isinstance(error, BadInput):
+def _out_of_memory(error: BaseException) -> str | None:
+    """One line if memory has run out, whichever library says so; else None."""
+    for cause in causes(error):
+        if isinstance(cause, BadInput):
+            return None
         if (
-            isinstance(error, MemoryError)
-            or type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported here
-            or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-            or (isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error)))
+            isinstance(cause, MemoryError)
+            or type(cause).__name__ == "OutOfMemoryError"  # of torch, which is not imported here
+            or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+            or (isinstance(cause, RuntimeError) and re.search(NO_MEMORY, str(cause)))
         ):
             return (
-                f"out of memory ({one_line(error)[:160]}): try a smaller trainer.batch_size, network, latent_dim or "
+                f"out of memory ({one_line(cause)[:160]}): try a smaller trainer.batch_size, network, latent_dim or "
                 "estimator.num_samples"
             )
-        error = error.__cause__
     return None
 
 
@@ -120,7 +121,7 @@ def help_text(config_name: str, usage: str) -> str:
 
 
 def at_home(argv: list[str]) -> list[str]:
-    """Command-line arguments with `~` in paths as the home directory, which shells leave and Hydra cannot read."""
+    """Command-line arguments with `~` in paths expanded: shells leave it in KEY=~/PATH, and Hydra cannot parse it."""
     return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
 
 

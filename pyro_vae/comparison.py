@@ -56,7 +56,7 @@ def _overrides(path: Path) -> list[str]:
     """The options that a run was started with.
 
     Raises:
-        BadInput: if the file does not list them.
+        BadInput: if the file is not a list of options.
     """
     options = read_yaml(path)
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from numbers import Integral
 
 MAX_INT = 2**32 - 1
-"""Of numbers of steps, samples or rows, and of seeds: larger ones are mistakes, and do not fit torch's integers."""
+"""Limit of numbers of steps, samples or rows, and of seeds: larger ones are mistakes that torch may not hold."""
 MAX_WIDTH = 10**6
-"""Of layers, latents and mixtures: a matrix of this size squared takes terabytes."""
+"""Limit of layer widths, latent dimensions and components: a square matrix of this size takes terabytes."""
 
 
 class BadInput(ValueError):
@@ -59,7 +59,7 @@ def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]
         BadInput: otherwise, naming `name` and the value.
     """
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise BadInput(f"{name}={shown(values)} must be a list of whole numbers, as in {name}=[64,64]")
+        raise BadInput(f"{name}={shown(values)} must be a list of integers, as in {name}=[64,64]")
     return [positive_int(name, value, high) for value in values]
 
 
@@ -71,7 +71,7 @@ def whole(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
     """
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or number < low:
-        raise BadInput(f"{name}={shown(value)} must be a whole number of at least {low}")
+        raise BadInput(f"{name}={shown(value)} must be an integer of at least {low}")
     if number > high:
         raise BadInput(f"{name}={shown(value)} must be at most {high}")
     return number

@@ -46,8 +46,8 @@ def task(config: DictConfig) -> None:
     estimator = instantiate(config.estimator)
     if isinstance(estimator, NoEstimate) and (runs or config.analysis != "surgery"):
         raise BadInput(
-            "estimator=none leaves log p(x) out, and nothing to do: take it with analysis=surgery for one run, or "
-            "another estimator"
+            "estimator=none leaves nothing to do: use it with analysis=surgery of a single run, or take another "
+            "estimator"
         )
     simulates = isinstance(estimator, BDMC)
     if simulates and config.analysis in ("gaps", "all"):

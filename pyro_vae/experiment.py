@@ -52,7 +52,7 @@ NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
 """Keys of conf/data/array.yaml that are about a file."""
 
 OF_REPORT = ("second_estimator", "plots")
-"""Keys, true or false, that are about what follows the training; a run of an earlier version does not have them."""
+"""Keys, true or false, about what follows the training. Runs of earlier versions do not have them."""
 
 
 def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
@@ -77,7 +77,11 @@ def make_paths_absolute(config: DictConfig) -> None:
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
-    """The data set of a configuration, downloaded if it is not there and may be: not for one that is out of a file.
+    """The data set of a configuration.
+
+    Args:
+        config: of the run.
+        may_download: whether to download data that are missing: not for a configuration from a file.
 
     Raises:
         BadInput: if it is not there or cannot be used.
@@ -114,7 +118,7 @@ def load(
 def restore(
     run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
 ) -> tuple[VAE, dict[str, Any]]:
-    """`load`, with the checkpoint it comes from; a caller that goes on to its data checks that section."""
+    """`load`, with the checkpoint it comes from. Callers that use its data must check that section themselves."""
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.folder.is_dir():
         raise BadInput(f"{run_dir} is not a run directory: it has no checkpoints/")
@@ -132,7 +136,7 @@ def restore(
 def _as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] | None) -> Iterator[None]:
     """Within, build the VAE of a checkpoint, which may not take much more memory than its weights.
 
-    Classes of `trust` may take what they like. Without a checkpoint nothing is limited.
+    There is no limit without a checkpoint, or if classes are trusted.
 
     Raises:
         BadInput: if it cannot be built.
@@ -225,7 +229,7 @@ def train(
 def _train(
     config: DictConfig, data: Dataset, run_dir: Path, resume: bool, estimator: Estimator | None
 ) -> tuple[VAE, State]:
-    """`train`, in a directory where no other process writes."""
+    """`train`, once no other process can write to `run_dir`."""
     set_seed(config.seed)
     trainer: Trainer | ExactEM = instantiate(config.trainer)
     device = torch_device(trainer.device)
@@ -303,7 +307,7 @@ def _train(
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
-    vae.zero_grad()  # the last step's gradients are of no use any more
+    vae.zero_grad()  # the last step's gradients are not needed any more
     if estimator is None and (warning := baseline.elbo_below(vae.eval(), data)):
         log.warning(warning)
     return vae.eval(), state
@@ -337,12 +341,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         content = with_references(read_yaml(path))
         log.info("note: %s was cut off before its first checkpoint: it starts from scratch", run_dir)
     check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, config.get("trust"))
-    saved = OmegaConf.create(
-        {
-            **content,
-            "trust": as_names(config.get("trust")),
-        }
-    )
+    saved = OmegaConf.create({**content, "trust": as_names(config.get("trust"))})
     make_paths_absolute(saved)
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")
@@ -351,13 +350,13 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         if key.partition(".")[0] not in ("trainer", "estimator", *OF_REPORT):
             raise BadInput(
                 f"{override}: a resumed run keeps its configuration, but for trainer.*, estimator.*, "
-                f"{' and '.join(OF_REPORT)}; leave it out, or start anew"
+                f"{' and '.join(OF_REPORT)}; leave it out, or start a new run"
             )
         epochs = saved.scheduler.get("T_max")
         if key == "trainer.max_epochs" and epochs not in (None, config.trainer.max_epochs):
             raise BadInput(
                 f"{override}: this run's scheduler falls to its end over {epochs} epochs, which cannot be changed half "
-                "way; start anew, with scheduler=constant if you want to go on later"
+                "way; start a new run, with scheduler=constant if you want to go on later"
             )
         OmegaConf.update(saved, key, OmegaConf.select(config, key), merge=False)
         if key in OF_REPORT:
@@ -368,7 +367,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
 
 
 def saved_settings(config: DictConfig) -> dict[str, Any]:
-    """What is saved of a configuration, as plain containers: all but whom `resume=` trusts."""
+    """What is saved of a configuration, as plain containers: everything but `trust`."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items() if key != "trust"}
@@ -384,7 +383,7 @@ def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     if not checkpoints.exist():
         return False
     if checkpoints.load_last()["config"] != saved_settings(config):
-        raise BadInput(f"{run_dir} already holds a run of other options: another hydra.run.dir=DIR starts anew")
+        raise BadInput(f"{run_dir} already holds a run of other options: another hydra.run.dir=DIR starts a new one")
     return True
 
 

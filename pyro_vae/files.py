@@ -59,6 +59,8 @@ def read(path: Path, limit: int) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)  # a pipe must not block
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
     with open(descriptor, "rb") as file:
@@ -66,7 +68,7 @@ def read(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise BadInput(f"{path} is not a regular file")
         if about.st_size > limit:
-            raise BadInput(f"{path} has {about.st_size} bytes, more than the {limit} that such a file may have")
+            raise BadInput(f"{path} has {about.st_size} bytes, more than the limit of {limit}")
         return file.read(limit)
 
 
@@ -137,7 +139,7 @@ class Folder:
     def write(self, name: str, content: bytes, keep: str | None = None) -> None:
         """Write `content` so that the file holds all of it or what it held before, even if the machine stops.
 
-        What it held before gets the name `keep`, if given; cut off between the two, there is no file `name`.
+        If `keep` is given, the old file gets that name first; a stop between the two leaves no file `name`.
         """
         temporary = f".{name}.{secrets.token_hex(8)}.tmp"
         try:

@@ -1,8 +1,7 @@
-"""What a graph would freeze: whatever differs between two calls, and random numbers that are not torch's."""
+"""Detects what a graph would freeze: differences between two calls, and random numbers that are not torch's."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+from pyro_vae.noise import other_noise
 
 REMEDY = "a compiled graph would not change: pass what changes between calls as a tensor argument"
 
@@ -30,8 +31,8 @@ class Operation:
     Attributes:
         name: torch's.
         arguments: which results of other operations, and which numbers and the like, as text.
-        outside: tensors among the arguments that the program did not compute from its own arguments.
-        place: in the program.
+        outside: tensors among the arguments that the program did not compute from its arguments.
+        place: the line of the program.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Operation:
 
 
 class Record(TorchDispatchMode):
-    """Note the operations that a program does.
+    """Records the operations that a program does.
 
     Args:
         arguments: the program's.
@@ -86,13 +87,13 @@ class Record(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Keep the place of the last call of torch; gradients have none."""
+    """Keeps the place of the last call of torch; backward passes do not call any."""
 
     def __init__(self, place: Callable[[], str]) -> None:
         super().__init__()
         self.place = place
         self.now = ""
-        self.before = other_noise()
+        self.before = _comparable(other_noise())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.check()
@@ -101,7 +102,8 @@ class _Calls(TorchFunctionMode):
 
     def check(self) -> None:
         """Look for draws since the beginning."""
-        before, self.before = self.before, other_noise()  # once only: leaving a context calls torch, too
+        # compare once only: leaving a context calls torch, too
+        before, self.before = self.before, _comparable(other_noise())
         for library, state in self.before.items():
             if state != before[library]:
                 raise OtherNoise(
@@ -110,18 +112,10 @@ class _Calls(TorchFunctionMode):
                 )
 
 
-def other_noise() -> dict[str, Any]:
-    """The state of the global generators that are not torch's."""
-    state: Any = np.random.get_state()
-    kind, key, *rest = state
-    return {"random": random.getstate(), "numpy.random": (kind, key.tobytes(), *rest)}
-
-
-def restore_other_noise(state: dict[str, Any]) -> None:
-    """Restore the value of `other_noise()`."""
-    random.setstate(state["random"])
-    kind, key, *rest = state["numpy.random"]
-    np.random.set_state((kind, np.frombuffer(key, np.uint32), *rest))
+def _comparable(noise: dict[str, Any]) -> dict[str, Any]:
+    """States of generators that `==` can compare: NumPy's hold arrays."""
+    leaves = tree_leaves(noise["numpy.random"])
+    return {**noise, "numpy.random": [leaf.tobytes() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]}
 
 
 def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | None:
@@ -142,7 +136,7 @@ def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | N
 
 
 def _same(old: Tensor, new: Tensor) -> bool:
-    """Whether two tensors are one, which may be updated in place, or are equal and need no gradient."""
+    """Whether two tensors are the same object, which may be updated in place, or equal constants without gradients."""
     if old is new:
         return True
     if old.requires_grad or new.requires_grad or old.shape != new.shape or old.dtype != new.dtype:

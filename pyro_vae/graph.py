@@ -21,7 +21,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_vae.checkpoint import get_rng_state, set_rng_state
 from pyro_vae.errors import one_line
-from pyro_vae.frozen import Operation, OtherNoise, Record, difference, other_noise, restore_other_noise
+from pyro_vae.frozen import Operation, OtherNoise, Record, difference
+from pyro_vae.noise import other_noise, restore_other_noise
 from pyro_vae.places import Places
 
 
@@ -75,14 +76,14 @@ class Graph:
         self._asks = False
 
     def is_stale(self) -> bool:
-        """Whether parameters are others than those that have been traced, or have been frozen, cast or moved since."""
+        """Whether parameters have been replaced, frozen, cast or moved since the trace."""
         return self._traced is not None and self._traced.is_stale()
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """The function's result.
 
         Raises:
-            NotCompiled: if this call cannot be traced, or the graph not compiled: no noise has been used up.
+            NotCompiled: if this call cannot be traced or the graph cannot be compiled. The generators are unchanged.
         """
         tensors = [leaves[i] for i in self.arguments]
         if self._traced is None:
@@ -108,7 +109,7 @@ class Graph:
     def _call(self, traced: _Traced, tensors: list[Tensor]) -> Any:
         on_gpu = traced.on_gpu or any(tensor.is_cuda for tensor in tensors)
         try:
-            if am_i_wrapped():  # by SVI, say, which asks what parameters there are
+            if am_i_wrapped():  # by SVI, for example, which collects the parameters
                 for name in traced.call.params:
                     pyro.param(name)
             if on_gpu:
@@ -135,7 +136,7 @@ class Graph:
             What `how` returns, what the function did, and its result.
 
         Raises:
-            NotCompiled: if it does what no graph can.
+            NotCompiled: if it does something that a graph cannot hold.
         """
         results: list[Any] = []
         operations: list[Operation] = []
@@ -174,7 +175,7 @@ class Graph:
         return made, call, call.fill([value for value in values if _is_computed(value)], tensors)
 
     def _compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
-        """What the backend makes of the graph: without Dynamo, whose guards ask again what the signature tells."""
+        """Compile the graph without Dynamo, whose guards would check again what the signature tells."""
         if self.backend == "inductor":
             options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
             with warnings.catch_warnings():  # of torch, about itself
@@ -190,7 +191,7 @@ class _Call:
     """What a call of the function did.
 
     Attributes:
-        known: of each value of the result: computed, an argument, or the same in all calls.
+        known: for each value of the result, `_COMPUTED`, an `_Argument`, or a value that is the same in all calls.
         structure: of the result.
         params: those of the param store, by name.
         operations: what it did, if that is watched.
@@ -243,7 +244,7 @@ def _plainly(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_computed(value: Any) -> bool:
-    """Whether it is a result; parameters among the results are what they are."""
+    """Whether a value of the result is computed; parameters are returned as they are."""
     return isinstance(value, Tensor) and not value.requires_grad
 
 
@@ -253,7 +254,7 @@ def _kind(tensor: Tensor) -> Hashable:
 
 @contextmanager
 def _unchecked() -> Iterator[None]:
-    """Switch the checks of distributions off, which look at values; also those of `validate_args=True`.
+    """Switch off the checks of distributions, which look at values; also those with `validate_args=True`.
 
     A distribution built while validation was on, as the prior of a `PyroSample` is, keeps its flag.
     """
@@ -272,9 +273,10 @@ def _unchecked() -> Iterator[None]:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """While tracing, what looks at values does without.
+    """While tracing, replace functions that look at values.
 
-    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` compares.
+    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` is computed by
+    comparing.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

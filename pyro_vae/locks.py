@@ -1,7 +1,7 @@
 """One process at a time writes into a run directory.
 
-The lock is the kernel's, on a file `.lock` in the directory: it ends with the process, however that ends. Where there
-are no such locks, on Windows and on some network file systems, nothing is locked.
+The lock is the kernel's, on a file `.lock` in the directory: it ends with the process, however that ends. Windows and
+some network file systems lack such locks: nothing is locked there.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Claim:
         return False
 
     def is_alone(self) -> bool:
-        """Whether no other process shares the claim; from then on, none can."""
+        """Whether no other process shares the claim. If so, none can from then on."""
         return self._descriptor is None or _lock(self._descriptor, shared=False)
 
     def release(self) -> None:
@@ -80,7 +80,7 @@ def _leave_to_parent() -> None:
         os.close(_open.pop())
 
 
-if hasattr(os, "register_at_fork"):  # processes that read data would hold the locks of a parent that was killed
+if hasattr(os, "register_at_fork"):  # processes that load data would keep the locks of a killed parent
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 of_command: list[Claim] = []

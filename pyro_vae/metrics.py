@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 NAME = "metrics.csv"
 COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
 LARGEST = 1e100
-"""No number of a run is larger; figures overflow near the largest float."""
+"""Larger numbers count as damaged: figures overflow near the largest float."""
 
 
 class Metrics:
@@ -42,7 +42,7 @@ class Metrics:
         with Folder(run_dir) as folder:
             folder.write(NAME, text.getvalue().encode())
             self.file = folder.append(NAME)
-        # a name that nobody could have put a link to another file under
+        # a random name: nobody can have put a link there
         suffix = f".{secrets.token_hex(8)}"
         self.events = SummaryWriter(str(run_dir), purge_step=epoch + 1, filename_suffix=suffix)
 
@@ -68,7 +68,7 @@ class Metrics:
 def read(run_dir: Path) -> list[dict[str, float]]:
     """The rows of `run_dir/metrics.csv` as numbers; those that are damaged are left out with a warning.
 
-    A run needs them for its figure only: one that is missing or damaged as a whole has no rows.
+    Only the figure needs them, so a file that is missing or damaged as a whole counts as empty.
     """
     path = run_dir / NAME
     try:
@@ -89,7 +89,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
 
 
 def _numbers(line: dict[str, str]) -> dict[str, float] | None:
-    """A row as a run writes it, or None if this is not one. NaN is a validation ELBO without validation data."""
+    """A row as numbers, or None if a run would not write it. Without validation data the validation ELBO is NaN."""
     try:
         row = {name: float(line[name]) for name in COLUMNS}
     except (KeyError, TypeError, ValueError):

@@ -28,21 +28,31 @@ def seeded(seed: int, *values: Any) -> Iterator[None]:
         yield
 
 
+def other_noise() -> dict[str, Any]:
+    """The state of the global generators that are not torch's: Python's and NumPy's."""
+    return {"random": random.getstate(), "numpy.random": np.random.get_state(legacy=False)}
+
+
+def restore_other_noise(state: dict[str, Any]) -> None:
+    """Restore the value of `other_noise()`."""
+    random.setstate(state["random"])
+    np.random.set_state(state["numpy.random"])
+
+
 @contextmanager
 def callers_generators() -> Iterator[None]:
-    """Within, all generators may be seeded: afterwards Python's, NumPy's and torch's are in the state they were in."""
-    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    """Within, all generators may be seeded; afterwards Python's, NumPy's and torch's are back in their old state."""
+    others = other_noise()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     has_cuda = torch.cuda.is_initialized()
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        restore_other_noise(others)
         if mps is not None:
             torch.mps.set_rng_state(mps)
-        if not has_cuda:  # on GPUs that nobody had used they would have started from the CPU's seed
+        if not has_cuda:  # an unused GPU starts from the CPU's seed
             torch.cuda.manual_seed_all(torch.initial_seed())
 
 

@@ -139,8 +139,10 @@ class JointOptim(PyroOptim):
             elif schedule is not None:
                 schedule.step()
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, ImportError) as error:
-            # what a module lacks is no argument's fault
-            if isinstance(error, ImportError) or isinstance(getattr(error, "obj", None), ModuleType):
+            # a name missing from a module means that its import failed, not that an argument is wrong
+            if isinstance(error, ImportError) or (
+                isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
+            ):
                 raise half_imported(error) from error
             settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
             listed = ", ".join(
@@ -192,7 +194,7 @@ class JointOptim(PyroOptim):
 def _restore(optimizer: Optimizer, scheduler: LRScheduler | None, saved: dict[str, Any], names: list[str]) -> None:
     """Give an optimizer of the parameters `names`, and its schedule, their saved state, which a file may hold.
 
-    torch takes any numbers and any tensors, and dies of them in a later step.
+    torch accepts any numbers and tensors here, and fails in a later step.
 
     Raises:
         BadInput: if it is the state of other parameters, or of another kind of optimizer or schedule.
@@ -224,13 +226,13 @@ def _require_alike(fresh: dict[str, Any], saved: dict[str, Any]) -> None:
     Raises:
         ValueError: otherwise.
     """
-    number = (int, float)
+    numbers = (int, float)
     for name, value in saved.items():
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name} is NaN")
         own = fresh.get(name)
-        both_numbers = type(value) in number and type(own) in number
-        if own is not None and value is not None and type(value) is not type(own) and not both_numbers:
+        alike = type(value) is type(own) or (type(value) in numbers and type(own) in numbers)
+        if own is not None and value is not None and not alike:
             raise ValueError(f"{name} is a {type(value).__name__}, not a {type(own).__name__}")
         if isinstance(own, (list, tuple)) and len(own) != len(value):
             raise ValueError(f"{name} has {len(value)} entries, not {len(own)}")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import takewhile
 from traceback import walk_tb
 from types import CodeType, FrameType
 from typing import Any
@@ -20,12 +21,12 @@ _LIBRARIES = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__
 
 
 class Places(Messenger):
-    """Keep the line of each sample site within; tell the place of an error, or of a call.
+    """Records the line of each sample site within, and tells the place of an error or of a call.
 
-    Densities are computed when the program has ended. Their place is then the line of their site.
+    Densities are computed after the program has ended. Their place is the line of their site.
 
     Args:
-        until: the code that runs the program: its frame and those outside are no part of the program.
+        until: the code that runs the program: its frame and the frames outside it are not part of the program.
     """
 
     def __init__(self, until: CodeType | None = None) -> None:
@@ -55,10 +56,8 @@ class Places(Messenger):
         return self._line(frames) or self._module(frames)
 
     def _line(self, frames: Iterable[tuple[FrameType, int]]) -> str:
-        for frame, line in frames:
+        for frame, line in self._of_program(frames):
             code = frame.f_code
-            if code is self.until:
-                break
             if not _is_library(code.co_filename):
                 return f"{code.co_filename}:{line}"
             if code.co_filename.startswith(_PYRO) and "name" in code.co_varnames:
@@ -68,13 +67,13 @@ class Places(Messenger):
         return ""
 
     def _module(self, frames: Iterable[tuple[FrameType, int]]) -> str:
-        for frame, _ in frames:
-            code = frame.f_code
-            if code is self.until:
-                break
-            if code.co_filename.startswith(_PYRO) and isinstance(frame.f_locals.get("self"), nn.Module):
+        for frame, _ in self._of_program(frames):
+            if frame.f_code.co_filename.startswith(_PYRO) and isinstance(frame.f_locals.get("self"), nn.Module):
                 return type(frame.f_locals["self"]).__name__
         return ""
+
+    def _of_program(self, frames: Iterable[tuple[FrameType, int]]) -> Iterator[tuple[FrameType, int]]:
+        return takewhile(lambda place: place[0].f_code is not self.until, frames)
 
 
 def _stack() -> Iterator[tuple[FrameType, int]]:

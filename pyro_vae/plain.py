@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from pyro_vae import files
 from pyro_vae.errors import BadInput, one_line
 
 MAX_DEPTH = 16
@@ -84,11 +85,7 @@ def read_yaml(path: Path) -> Any:
         BadInput: if the file is missing, is not UTF-8 or YAML, uses aliases, or holds what is not plain.
     """
     try:
-        if not path.is_file():
-            raise BadInput(f"{path}: no such file")
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise BadInput(f"{path} is larger than {MAX_YAML_BYTES} bytes: it was not written by pyro_vae")
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path, MAX_YAML_BYTES).decode()
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -18,10 +18,10 @@ from pyro_vae.errors import datapoints
 DPI = 120
 
 MAX_PIXELS = 2000
-"""Of a picture's side: more than a figure shows."""
+"""Limit of a picture's side: a figure does not show more."""
 
 MAX_POINTS, MAX_ON_A_LINE = 50_000, 500
-"""Of all lines, and of one. Of longer vectors dimensions are left out, then every other vector, or more."""
+"""Limits of all lines together and of one: dimensions of long vectors are left out, then every n-th vector is kept."""
 
 Limits = tuple[float, float]
 """The values that are drawn black and white."""
@@ -206,7 +206,7 @@ def search(numbers: list[int], values: list[float], path: Path) -> None:
 def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray:
     """Images `[n, (C,) H, W]` side by side, `columns` a row, thin lines between: `[H', W']` or `[H', W', 3]`.
 
-    Of large images every other pixel is left out, or more, until the picture has at most `MAX_PIXELS` a side.
+    If the picture would exceed `MAX_PIXELS` a side, only every n-th pixel is kept.
     """
     if x.ndim == 3:
         x = x[:, None]

@@ -1,4 +1,4 @@
-"""Whose a run directory is: a run is not overwritten, and two commands do not write into one. Imports no torch."""
+"""Guards a run directory: runs are not overwritten, and no two commands write into one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WRITTEN = (
     ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml", "train.log",
     "checkpoints", "plots", "evaluations",
 )  # fmt: skip
-"""What a symbolic link in a run directory would lead a command to write elsewhere."""
+"""Files and folders of a run that may not be symbolic links: a command would write elsewhere."""
 
 _made: list[Path] = []
 """Directories that this command has made, the run's first."""
 
 
 def refuse_links(run_dir: Path) -> None:
-    """Refuse a run directory in which symbolic links lead elsewhere: before the work, as writing would.
+    """Refuse a run directory in which symbolic links lead elsewhere, before the work: writing would refuse them later.
 
     Raises:
         BadInput: at the first.
@@ -37,25 +37,25 @@ def refuse_links(run_dir: Path) -> None:
 
 
 def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir") -> None:
-    """Refuse to overwrite a run, to go on with none, or to write elsewhere.
+    """Check that a run can be started, or resumed, in a directory.
 
     Raises:
-        BadInput: in any case.
+        BadInput: if a new run would overwrite one, there is nothing to resume, or links lead elsewhere.
     """
     saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
     # Hydra writes overrides.yaml after config.yaml: with it, that is whole
     if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
-        raise BadInput(f"resume={run_dir} is no run: it has no checkpoints/last.pt")
+        raise BadInput(f"resume={run_dir} is not a run: it has no checkpoints/last.pt")
     if not resume and saved:
         raise BadInput(
             f"{run_dir} already holds a run: {option('resume', run_dir)} goes on with it, another {place}=DIR starts "
-            "anew"
+            "a new one"
         )
     refuse_links(run_dir)
 
 
 def patience() -> float:
-    """Seconds to wait for another process in the directory: after a restart it is the one before, which is ending."""
+    """Seconds to wait for another process in the directory: after a restart, the previous one may still be ending."""
     return 120.0 if launched.restarted() else 0.0
 
 
@@ -79,7 +79,7 @@ def release() -> None:
 
 
 def remove_if_empty() -> None:
-    """Remove the directory that a refused command has made, if only its configuration and its log are in it."""
+    """Remove the directory that a refused command has made, if it holds only its configuration and its log."""
     if not _made or not all(claim.is_alone() for claim in locks.of_command):
         return
     run_dir = _made[0]
@@ -95,7 +95,7 @@ def remove_if_empty() -> None:
 
 
 class GuardRunDirectory(Callback):
-    """Looks at the run directory and claims it before Hydra writes there.
+    """Claims and checks the run directory before Hydra writes there.
 
     Args:
         shared: whether several commands may write there at once, as those that work on one study do.
@@ -118,7 +118,7 @@ class GuardRunDirectory(Callback):
         try:
             run_dir = given(directory)
             claim(run_dir, place, self.shared)
-            if not launched.restarted():  # else a run that is there is this one
+            if not launched.restarted():  # a restarted command finds its own run
                 jobs = sorted(run_dir.glob("*")) if place == "hydra.sweep.dir" else [run_dir]
                 for job in jobs:
                     if place == "hydra.sweep.dir" and job.name.isdigit():

@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 RANGE = {"low", "high", "log", "step"}
 STUDY = "pyro_vae"
-"""Its name in the file."""
+"""The study's name in its file."""
 OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
-"""Tables in files of Optuna, some of them where another process is making them just now."""
+"""Tables in Optuna's files; only some of them exist while another process is creating the file."""
 OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
 """Keys that are about the search."""
 
@@ -132,10 +132,10 @@ def _choice(value: Any) -> Any:
 
 
 def _study(path: Path) -> Any:
-    """The stored study; a new one where there is no file yet.
+    """The stored study, or a new one if the file does not exist yet.
 
     Raises:
-        BadInput: if the file holds something else, which stays as it is, or a study that does not maximize one value.
+        BadInput: if the file holds anything but a study that maximizes one value. It is left as it was.
     """
     import optuna
 
@@ -161,12 +161,12 @@ def _study(path: Path) -> Any:
     except BadInput:
         raise
     except Exception as error:  # SQLAlchemy's, of many kinds
-        raise BadInput(f"study={path} is no study that can be opened ({type(error).__name__}): {another}") from error
+        raise BadInput(f"study={path} is not a study that can be opened ({type(error).__name__}): {another}") from error
     return study
 
 
 def _tables(path: Path) -> set[str]:
-    """Names of the tables in an SQLite file, read without a change to it."""
+    """Names of the tables in an SQLite file, which is opened read-only."""
     if not path.exists():
         return set()
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
@@ -187,7 +187,7 @@ def _require_same_runs(study: Any, config: DictConfig) -> None:
     of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
     before = study.user_attrs.get("train", of_runs)
     if not isinstance(before, list) or not all(isinstance(option, str) for option in before):
-        raise BadInput(f"study={config.study} does not say of which runs it is: give another study=FILE.db")
+        raise BadInput(f"study={config.study} does not tell which runs it compares: give another study=FILE.db")
     if before != of_runs and _finished(study):
         raise BadInput(
             f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "

@@ -1,4 +1,4 @@
-"""Torch and Pyro as they are by default, whatever the caller's session has made of them."""
+"""Torch and Pyro with their defaults, whatever the caller's session has set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _lock = threading.RLock()
 
 
 def _renew_lock() -> None:
-    """A forked process has none of its parent's other threads, one of which may hold the lock."""
+    """Replace the lock in a forked process: a thread of the parent, which the child does not have, may hold it."""
     global _lock
     _lock = threading.RLock()
 
@@ -33,7 +33,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within, Pyro programs compute what they do on their own, and no other thread runs any through this library.
+    """Within, Pyro programs run as if on their own, and no other thread runs any through this library.
 
     The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach them: wrap the program in them, not the
     call. Autocast and anomaly detection are off, and gradients are recorded.
@@ -51,11 +51,11 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def for_programs(x: torch.Tensor) -> Iterator[None]:
-    """`undisturbed`, for programs of the caller's, run on data x.
+    """`undisturbed`, for the caller's programs, run on data x.
 
     New tensors have the caller's default dtype, and lie on the caller's default device if x does, else on the CPU.
-    Programs find Pyro's parameters as they are; those they register are gone afterwards: left there, parameters of one
-    VAE would keep another, whose networks have the same names, from being trained. Pyro's validation is off.
+    Programs find Pyro's parameters as they are. Those they register are removed afterwards: they would keep another
+    VAE, whose networks have the same names, from being trained. Pyro's validation is off.
     """
     store = pyro.get_param_store()
     with undisturbed(), _no_default_device(x.device), pyro.validation_enabled(False), store.scope(store.get_state()):
@@ -66,7 +66,7 @@ def for_programs(x: torch.Tensor) -> Iterator[None]:
 def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """`undisturbed`, for what this library builds and runs by itself: on the CPU unless told otherwise.
 
-    Pyro's parameter store is empty: in the caller's may be the parameters of another VAE, which have the same names.
+    Pyro's parameter store is empty: the caller's may hold another VAE's parameters of the same names.
 
     Args:
         dtype: of new tensors.
@@ -77,7 +77,7 @@ def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
 
 
 def for_users(method: Function) -> Function:
-    """Make a method of a module run `by_default`, new tensors being of its parameters' dtype; without gradients."""
+    """Make a method of a module run `by_default`, with the dtype of its parameters and without gradients."""
 
     @wraps(method)
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,14 +1,15 @@
-"""What a command says last, and in characters that any terminal has."""
+"""A command's last line, and output in characters that any terminal has."""
 
 from __future__ import annotations
 
 import codecs
+import io
 import sys
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 PLAIN = {"±": "+-", "−": "-", "–": "-", "×": "x", "…": "...", "‖": "||", "≥": ">=", "≤": "<=", "∞": "inf", "√": "sqrt"}
-"""What stands for characters in our tables that ASCII or Latin-1 do not have."""
+"""Replacements for characters in our tables that ASCII or Latin-1 lack."""
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -24,9 +25,9 @@ codecs.register_error("pyro_vae.plain", _plain)
 
 
 def lose_no_line() -> None:
-    """Let stdout and stderr replace what their encoding lacks: an error would lose the whole line or table."""
+    """Make stdout and stderr replace characters that their encoding lacks: an error would lose the whole table."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):  # notebooks have other streams, for any character
             stream.reconfigure(errors="pyro_vae.plain")
 
 

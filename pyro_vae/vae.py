@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from pyro_vae.chunks import by_rows
 from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
-from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int
+from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -271,7 +271,7 @@ class VAE(nn.Module):
 
     # For users ----------------------------------------------------------------------------------------
 
-    # They take as many rows at a time as fit into memory, and do not depend on the caller's session.
+    # These methods take as many rows at a time as fit into memory, and do not depend on the caller's session.
 
     @for_users
     def encode(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
@@ -403,7 +403,7 @@ class VAE(nn.Module):
             self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
         )
 
-    # What they do with some of the rows
+    # What these methods do with some of the rows
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.q_z(x, y)
@@ -421,7 +421,7 @@ class VAE(nn.Module):
         return self.p_x(z, y).sample()
 
     def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
-        """As many as `blank` has rows."""
+        """One draw for each row of `blank`."""
         z: Tensor = self.p_z(y).expand([len(blank)]).sample()
         for layer in reversed(self._layers):
             z = layer.below(z).sample()
@@ -443,7 +443,7 @@ class VAE(nn.Module):
         except BadInput:  # not even an array
             labels = np.full((), -1)
         if labels.shape not in ((), (n,)) or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise BadInput(f"y={' '.join(str(y).split())[:80]} must be {what}")
+            raise BadInput(f"y={shown(y)} must be {what}")
         return torch.as_tensor(labels, device=next(self.parameters()).device).expand(n)
 
     def _z(self, z: Tensor | np.ndarray) -> Tensor:

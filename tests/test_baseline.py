@@ -29,18 +29,30 @@ def cancer():
     return x[:450], x[450:]
 
 
-@pytest.mark.parametrize("scale", ["learned", "fixed", "per_pixel"])
-@pytest.mark.parametrize(("a", "b"), [(1, 0), (1e-3, 0), (1, 500)])
+UNITS = [
+    ("learned", 1, 0), ("fixed", 1e-3, 0), ("per_pixel", 1, 500),
+    *(
+        pytest.param(*values, marks=pytest.mark.slow)
+        for values in [
+            ("learned", 1e-3, 0), ("learned", 1, 500), ("fixed", 1, 0), ("fixed", 1, 500), ("per_pixel", 1, 0),
+            ("per_pixel", 1e-3, 0),
+        ]
+    ),
+]  # fmt: skip
+"""That units make no difference, `test_start.py` tests as well."""
+
+
+@pytest.mark.parametrize(("scale", "a", "b"), UNITS)
 def test_standard_normals_are_learnt_in_any_units(scale, a, b):
     """500 × N(0, I₈); its entropy is 11.35 nats."""
     x, new = a * normal() + b, a * normal(seed=1) + b
-    epochs = 60 if scale == "learned" else 10
+    epochs = 40 if scale == "learned" else 10
     vae = pyro_vae.fit(x, likelihood="gaussian", max_epochs=epochs, overrides=[f"likelihood.scale={scale}"])
     log_px = vae.log_prob(new, 100) + 8 * math.log(a)
     assert log_px.mean().item() == pytest.approx(stats.norm.logpdf(normal(seed=1)).sum(1).mean(), abs=0.2)
 
 
-@pytest.mark.parametrize("standardized", [True, False])
+@pytest.mark.parametrize("standardized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_breast_cancer_is_better_than_independent_normals(standardized, caplog):
     train, test = cancer()
     loc, scale = train.mean(0), train.std(0)
@@ -49,7 +61,7 @@ def test_breast_cancer_is_better_than_independent_normals(standardized, caplog):
     if standardized:
         train, test = (train - loc) / scale, (test - loc) / scale
         independent += np.log(scale).sum()
-    vae = pyro_vae.fit(train, likelihood="gaussian", max_epochs=60, overrides=overrides)
+    vae = pyro_vae.fit(train, likelihood="gaussian", max_epochs=40, overrides=overrides)
     assert vae.log_prob(test, 100).mean() > independent + 10
     assert WORSE not in caplog.text
 
@@ -97,7 +109,7 @@ def test_fit_says_nothing_where_it_is_not_or_where_there_is_no_elbo(guide, caplo
     z = normal(300, 1)
     x = z @ np.ones((1, 6)) + 0.1 * normal(300, 6, seed=1)
     beta = [] if guide == "diagonal" else ["objective=beta_vae", "objective.beta=0"]
-    pyro_vae.fit(x, likelihood="gaussian", guide=guide, latent_dim=1, max_epochs=60, overrides=beta)
+    pyro_vae.fit(x, likelihood="gaussian", guide=guide, latent_dim=1, max_epochs=25, overrides=beta)
     assert WORSE not in caplog.text
 
 

@@ -40,7 +40,7 @@ def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
 
 def test_check_run_directory(tmp_path):
     check_run_directory(tmp_path, resume=False)
-    with pytest.raises(BadInput, match="no run"):
+    with pytest.raises(BadInput, match="is not a run"):
         check_run_directory(tmp_path, resume=True)
     (tmp_path / "checkpoints").mkdir()  # a run that could not save anything may be started again
     check_run_directory(tmp_path, resume=False)

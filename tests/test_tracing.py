@@ -795,6 +795,16 @@ def test_random_numbers_of_others_are_not_compiled_and_drawn_once_a_call(as_trac
     assert message.startswith(f"not compiled: {place}: random numbers have been drawn from {library},")
 
 
+def test_numpy_may_have_another_generator(as_traced):
+    """Its state is a dict, not MT19937's tuple."""
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        test_random_numbers_of_others_are_not_compiled_and_drawn_once_a_call(as_traced, "numpy.random")
+    finally:
+        np.random.set_bit_generator(before)
+
+
 def test_random_numbers_that_are_drawn_last(as_traced):
     fast = Compiled(lambda x: (x + 1, random.random())[0], watch=True)
     fast(torch.ones(1))

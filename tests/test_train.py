@@ -434,7 +434,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_starts_anew(command, finished
     (cut / "checkpoints" / "last.pt").unlink()
     (cut / "checkpoints" / "previous.pt").unlink()
     (cut / ".hydra" / "overrides.yaml").unlink()  # config.yaml may be cut off as well
-    one_error_line(command("train", f"resume={cut}"), "is no run")
+    one_error_line(command("train", f"resume={cut}"), "is not a run")
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("epoch,step\n1,many\n")])

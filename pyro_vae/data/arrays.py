@@ -18,7 +18,7 @@ from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, req
 from pyro_vae.errors import BadInput
 
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
-"""At most so many rows on disk, or so much, by which bytes of 0 and 1 are told from grey values."""
+"""Rows on disk, and their bytes, that are read at most to tell bytes of 0 and 1 from grey values."""
 
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
@@ -88,7 +88,7 @@ def from_array(
         parts = three_ways(len(values), labels, *sizes)
         splits = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
         num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
-        # from all over it: those of a class may come first
+        # from all over the file: rows may be sorted by class
         refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
         return Dataset(*splits, **kwargs)
     num_values = math.prod(values.shape)

@@ -1,4 +1,4 @@
-"""Files that may be a stranger's: which are read at all, and what messages call them."""
+"""Files that may be a stranger's: checks before reading them, and their names in messages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pyro_vae.errors import BadInput
 
 
 def require_regular(path: str | os.PathLike[str], name: str) -> os.stat_result:
-    """The status of a regular file, or of that to which a link leads.
+    """The status of a regular file, or of the one that a link leads to.
 
     Pipes, sockets and devices are refused without being opened: reading them may wait for ever, or never end.
 
     Raises:
-        BadInput: if there is none, or links lead in a circle.
+        BadInput: if the file is missing, is not regular, or links lead in a circle.
     """
     try:
         status = os.stat(path)

@@ -23,10 +23,10 @@ def fingerprint(data: Dataset) -> dict[str, Any]:
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """What a `fingerprint` says that has changed; None: nothing.
+    """What has changed between two fingerprints, in words; None if nothing has.
 
     Raises:
-        BadInput: if `before`, which comes out of a file, is not a fingerprint.
+        BadInput: if `before`, which comes from a file, is not a fingerprint.
     """
     try:
         return _difference(before, now)

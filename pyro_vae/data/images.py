@@ -1,4 +1,4 @@
-"""Image files that may be a stranger's: which are read, and none of them twice."""
+"""Image files that may be a stranger's: only known formats are read, and no file twice."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pyro_vae.errors import BadInput, one_line
 log = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-"""What is read, by content, whatever the names say. Of others PIL starts programs: Ghostscript for EPS."""
+"""Formats that are read, recognized by content. PIL starts other programs for some formats: Ghostscript for EPS."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of names, in capitals as well; those of torchvision's `ImageFolder`."""
+"""Endings of file names, in either case; those of torchvision's `ImageFolder`."""
 
 MAX_SCALED = 2**26
-"""Pixels of an image when its shorter side has been scaled."""
+"""The most pixels that an image may have after scaling."""
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
-    """The image in a file, as PIL opens it, whose shorter side is going to be `size` pixels.
+    """The image in a file, as PIL opens it; its shorter side is going to be scaled to `size` pixels.
 
     Raises:
-        BadInput: naming the file, if it is not a readable image, or is too large; whatever is done within fails so.
+        BadInput: naming the file, if it is not a readable image or is too large, and for any error within.
     """
     from PIL import Image
 
@@ -46,17 +46,17 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
                 yield image
     except Exception as error:  # PIL raises a dozen kinds on a broken file
         raise BadInput(
-            f"{name} is no readable image ({one_line(error)}): mend it, or take it out of the folder"
+            f"{name} is not a readable image ({one_line(error)}): mend it, or take it out of the folder"
         ) from error
 
 
 def in_classes(root: str) -> tuple[list[str], list[int]]:
-    """Paths of the images below ROOT/CLASS/, and their classes by number, both in the order of the names.
+    """Paths of the images below ROOT/CLASS/, and the numbers of their classes, in the order of the names.
 
     Links are followed, and each image counts once: else it might be trained on and tested with.
 
     Raises:
-        BadInput: if there is no class, no image in one, or a file is not regular.
+        BadInput: if there are no classes, a class has no images, or a file is not regular.
     """
     should = f"data.root={shown(root)} should hold images as CLASS/NAME.png"
     try:
@@ -66,19 +66,20 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
         raise BadInput(f"{should}: {one_line(error)}") from error
     if not classes:
         raise BadInput(f"{should}: it holds no folder")
-    label = {os.path.join(folder, name): label for label, folder, name in found}
-    paths = distinct(list(label))
-    warn_of_links(num_folders + len(label) - len(paths), root)
-    labels = [label[path] for path in paths]
-    if empty := [shown(name) for name in (classes[i] for i in sorted({*range(len(classes))} - {*labels}))]:
+    label_of = {os.path.join(folder, name): label for label, folder, name in found}
+    paths = distinct(list(label_of))
+    warn_of_links(num_folders + len(label_of) - len(paths), root)
+    labels = [label_of[path] for path in paths]
+    used = set(labels)
+    if empty := [shown(name) for label, name in enumerate(classes) if label not in used]:
         raise BadInput(
-            f"{should}: {', '.join(empty[:5])} holds none of {', '.join(SUFFIXES)}, or links to others' alone"
+            f"{should}: {', '.join(empty[:5])} holds none of {', '.join(SUFFIXES)}, or only links to other classes"
         )
     return paths, labels
 
 
 def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], int]:
-    """Class, folder and name of the images below each class's folder, sorted; how many links lead to a folder again.
+    """The class, folder and name of each image, sorted; and how many links lead to folders that were read already.
 
     A folder is read once, under a name without links if it has one: links in circles come to an end.
     """
@@ -101,7 +102,7 @@ def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], i
 
 
 def distinct(paths: Sequence[str]) -> list[str]:
-    """One path to each file, not that of a link if there is another; in their order.
+    """One path to each file, in the given order; a link only where no other path leads to the file.
 
     Raises:
         BadInput: if one is not a regular file.
@@ -114,7 +115,7 @@ def distinct(paths: Sequence[str]) -> list[str]:
 
 
 def warn_of_links(num_links: int, root: str | os.PathLike[str]) -> None:
-    """Say that images have been found more than once."""
+    """Warn that some images were found more than once."""
     if num_links:
         log.warning(
             "warning: %d links below %s lead to images that are there already: each image counts once",

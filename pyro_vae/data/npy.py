@@ -12,7 +12,7 @@ from pyro_vae.data.files import require_memory, require_regular, shown
 from pyro_vae.errors import BadInput, one_line
 
 MAX_HEADER = 10_000
-"""NumPy's own limit, which it looks at when it has read the header."""
+"""NumPy's own limit, which it checks only after reading the header."""
 
 FROM_TORCH = "convert it once, np.save(FILE.npy, torch.load(FILE, weights_only=True).numpy())"
 FROM_TEXT = "convert it once, np.save(FILE.npy, np.loadtxt(FILE, delimiter=','))"
@@ -24,7 +24,7 @@ CONVERSIONS = {
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "take data=image_folder data.root=FOLDER"),
 }
-"""What makes a .npy file of other files, by the ending of their names."""
+"""How to convert other files to .npy, by the ending of their names."""
 
 
 def read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> np.ndarray:
@@ -53,7 +53,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
             raise BadInput(
                 f"data.{option}={key}: {shown(path)} holds one array without a name; leave data.{option} out"
             )
-        with np.errstate(over="ignore"):  # sizes that nothing can have: numpy says so
+        with np.errstate(over="ignore"):  # numpy refuses impossible sizes itself
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except BadInput:
@@ -62,13 +62,13 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
         reason = "text, or Python objects" if "allow_pickle" in str(error) else one_line(error)
         entry = "" if key is None else f", data.{option}={key}"
         raise BadInput(
-            f"{name}{entry} is no readable .npy or .npz file ({reason}): write one of numbers by numpy.save; "
+            f"{name}{entry} is not a readable .npy or .npz file ({reason}): write one of numbers by numpy.save; "
             "numpy.loadtxt reads them from text"
         ) from error
 
 
 def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels: str | None) -> np.ndarray:
-    """One entry of a .npz file: the very one whose size has been looked at."""
+    """One entry of a .npz file, its size checked first."""
     with zipfile.ZipFile(file) as archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -88,7 +88,9 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
             raise BadInput(f"{shown(path)} holds {len(others)} arrays{which}")
         info_of_key = entries.get(key, entries.get(key.removesuffix(".npy")))
         if info_of_key is None:
-            raise BadInput(f"data.{option}={key} is no entry of {shown(path)}: choose one of {_listed(list(entries))}")
+            raise BadInput(
+                f"data.{option}={key} is not an entry of {shown(path)}: choose one of {_listed(list(entries))}"
+            )
         if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError("compressed by a method that NumPy does not use")
         # zipfile unpacks no more of an entry than this
@@ -103,7 +105,7 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
 
 
 def _require_short_header(file: IO[bytes]) -> None:
-    """NumPy reads a header of any size into memory before it refuses it."""
+    """Check the header's size: NumPy would read all of a large one into memory before refusing it."""
     start = file.read(12)
     size = int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
     if start.startswith(np.lib.format.MAGIC_PREFIX) and size > MAX_HEADER:
@@ -111,5 +113,5 @@ def _require_short_header(file: IO[bytes]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    """The first few of them."""
+    """The first ten names."""
     return ", ".join(shown(name)[:40] for name in names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""What counts as data: the arrays that are accepted, and the rule by which their numbers are read."""
+"""Which arrays are accepted as data, and how their numbers are read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Array = Tensor | np.ndarray
 BYTES = (torch.uint8, np.uint8)
 BOOLEANS = (torch.bool, np.bool_)
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
-"""What NumPy never iterates."""
+"""Types that NumPy does not iterate."""
 
 MAX_DEPTH = 32
 MAX_IN_LISTS = 10**8
-"""Lists may hold each other: few of them can stand for more numbers than any memory holds."""
+"""A list may hold another many times: a few small lists can stand for more numbers than memory holds."""
 
 
 def as_array(x: Any, name: str) -> Array:
@@ -90,7 +90,7 @@ def as_latents(z: Any, name: str, dtype: torch.dtype, device: torch.device) -> T
 
 
 def require_dtype(x: Array, name: str) -> None:
-    """Refuse what is neither floats nor bytes nor booleans: of other integers nobody knows the scale.
+    """Refuse anything but floats, bytes and booleans: the scale of other integers is unknown.
 
     Raises:
         BadInput: naming the dtype, and how to convert it.
@@ -102,7 +102,7 @@ def require_dtype(x: Array, name: str) -> None:
 
 
 def refuse_bits(x: Array, name: str) -> None:
-    """Refuse bytes that are not meant as grey values of 255, as those that are all 0 or 1.
+    """Refuse bytes that are all 0 or 1, which were hardly meant as grey values of 255.
 
     Raises:
         BadInput: if so.
@@ -127,7 +127,7 @@ def integers(y: np.ndarray) -> np.ndarray:
     """y as int64; −1 where it is not an integer: how data sets and `VAE` read labels."""
     if y.dtype.kind not in "biuf":
         return np.full(y.shape, -1)
-    with np.errstate(invalid="ignore"):  # NaN and Inf become what they do not equal
+    with np.errstate(invalid="ignore"):  # NaN and Inf become some integer, which they do not equal
         whole = y.astype(np.int64)
     return np.where(whole == y, whole, -1)
 
@@ -145,7 +145,7 @@ def _dense(x: Tensor, name: str) -> Tensor:
 
 
 def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
-    """The array of lists of lists … of scalars, all of one length at each depth."""
+    """The array of nested lists of scalars, which must have the same length at each depth."""
     shape: list[int] = []
     first: Any = x
     while isinstance(first, (list, tuple)) and len(shape) <= MAX_DEPTH:
@@ -173,7 +173,7 @@ def _tensor(x: Array, dtype: torch.dtype) -> Tensor:
     if isinstance(x, Tensor):
         return x.to(dtype)
     with np.errstate(over="ignore"):  # what overflows becomes Inf
-        # torch takes no other byte order, no steps backwards, and warns of what cannot be written to
+        # torch does not take other byte orders or negative strides, and warns of read-only arrays
         floats = np.asarray(x, np.float64 if dtype == torch.float64 else np.float32, order="C")
     if np.ma.is_masked(x):
         floats = np.where(np.ma.getmaskarray(x), floats.dtype.type(np.nan), floats)

@@ -38,7 +38,7 @@ _may_download = ContextVar("may_download", default=True)
 
 @contextmanager
 def without_downloads() -> Iterator[None]:
-    """Within, data sets are read from disk or not at all: a configuration out of a file does not fetch anything."""
+    """Within, data sets are read from disk only: a configuration from a file must not fetch anything."""
     token = _may_download.set(False)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A decoder of one layer: what closed-form M-steps set."""
+"""The decoder's single layer, which closed-form M-steps set."""
 
 from __future__ import annotations
 

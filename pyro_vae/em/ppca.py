@@ -44,7 +44,7 @@ def e_step(vae: VAE) -> None:
     W, b, sigma = _model(vae)
     gain, covariance = _posterior(W, sigma)
     L, d = torch.linalg.cholesky(covariance), W.shape[1]
-    assert isinstance(vae.standardize, Standardize)  # whose x is all that the guide sees
+    assert isinstance(vae.standardize, Standardize)  # the guide sees x through it
     location, scale = vae.standardize.location.flatten(), vae.standardize.scale.flatten()
     q.loc_log_scale.weight.zero_()
     q.loc_log_scale.weight[:d] = gain * scale

@@ -93,7 +93,7 @@ class Bernoulli(Likelihood):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Logits at the mean of x `[N, *data_shape]`, kept from 0 and 1 by a thousandth."""
+        """Logits at the mean of x `[N, *data_shape]`, which is clamped to [0.001, 0.999]."""
         self.offset.copy_(moments(x).mean.clamp(0.001, 0.999).logit().unsqueeze(0))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
@@ -103,7 +103,7 @@ class Bernoulli(Likelihood):
         return IndependentBernoulli(dist.Bernoulli(logits=logits, validate_args=False), self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The Bernoulli of each dimension's mean, half a datapoint of either value added."""
+        """Bernoullis with each dimension's mean, after adding half a datapoint of each value."""
         N = len(x)
         return self.at(((N * moments(x).mean + 0.5) / (N + 1)).logit().unsqueeze(0))
 

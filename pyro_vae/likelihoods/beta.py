@@ -23,8 +23,8 @@ class Beta(Likelihood):
 
     Args:
         data_shape: shape of one datapoint.
-        init_concentration: α and β at h = 0; None: those that give the mean and the variance of the data, without data
-            1, the uniform density.
+        init_concentration: α and β at h = 0; None: the values that give the mean and the variance of the data, without
+            data 1, the uniform density.
         min_concentration: lower bound of both: towards 0 the density's poles at 0 and 1 take all of its mass.
     """
 
@@ -62,7 +62,7 @@ class Beta(Likelihood):
         return self._of(low + self.unit * F.softplus(alpha), low + self.unit * F.softplus(beta))
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The Beta of each dimension's mean and variance, its concentrations bounded."""
+        """Betas with each dimension's mean and variance, as far as the bound of the concentrations allows."""
         return self._of(*self._concentration(x))
 
     def _concentration(self, x: Tensor) -> Tensor:

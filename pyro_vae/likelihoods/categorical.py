@@ -46,11 +46,11 @@ class Categorical(Likelihood):
         return levels.to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The frequencies of each dimension, one datapoint added that is spread evenly over the levels."""
+        """Each dimension's frequencies, after adding one datapoint spread evenly over the levels."""
         return self.at(self._log_frequencies(x))
 
     def _log_frequencies(self, x: Tensor) -> Tensor:
-        """Float64, `[num_levels, *data_shape]`."""
+        """Of the levels in x, float64, `[num_levels, *data_shape]`."""
         return ((level_counts(x, self.grid) + 1 / self.grid.num_levels) / (len(x) + 1)).log()
 
     def check(self, x: Tensor) -> str | None:

@@ -33,7 +33,7 @@ class ContinuousBernoulli(Likelihood):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Natural parameters at the mean of x `[N, *data_shape]`, not beyond ±20: from there on it takes long back."""
+        """Natural parameters at the mean of x `[N, *data_shape]`, within ±20: the way back from beyond is long."""
         self.offset.copy_(self._natural(x).clamp(-20, 20))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:

@@ -34,8 +34,8 @@ class DiscretizedLogistic(Likelihood):
         data_shape: shape of one datapoint.
         num_levels: of grey.
         num_components: of the mixture, for each pixel.
-        init_scale: the logistics' scale at h = 0, where the data have range 1; None: that which gives the data's
-            variance, without data 0.1.
+        init_scale: the logistics' scale at h = 0, for data of range 1; None: the value that gives the data's variance,
+            without data 0.1.
         min_scale: its lower bound; PixelCNN++ has e^−7 on a range of 2.
     """
 
@@ -82,7 +82,7 @@ class DiscretizedLogistic(Likelihood):
         return dist.MixtureSameFamily(mixture, components).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The distribution of each dimension that makes its levels most likely, as far as L-BFGS finds it."""
+        """Maximum-likelihood distributions of each dimension, as far as L-BFGS finds them."""
         counts = level_counts(x, self.grid)
         used = counts.flatten(1).any(1)
         levels = torch.arange(len(counts)).to(counts)[used] / (len(counts) - 1)

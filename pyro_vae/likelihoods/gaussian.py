@@ -26,9 +26,9 @@ class Gaussian(Scaled):
     Args:
         data_shape: shape of one datapoint.
         scale: `fixed` (σ = `init_scale`), `learned` (one number) or `per_pixel` (σ(z) from the decoder).
-        init_scale: σ, or its starting value; None: of a fixed σ the data's standard deviation, of a learned one half of
-            it, since a direction in which the data vary less than σ is one that z has no use for (Lucas et al. 2019,
-            Don't blame the ELBO!, https://arxiv.org/abs/1911.02469). Without data their standard deviation is 1.
+        init_scale: σ, or its starting value; None: the data's standard deviation for a fixed σ, half of it for a
+            learned one, since z ignores directions in which the data vary less than σ (Lucas et al. 2019, Don't blame
+            the ELBO!, https://arxiv.org/abs/1911.02469). Without data their standard deviation is 1.
         min_scale: lower bound of a learned σ, without which the density of constant pixels has no maximum; None: a
             hundredth of `init_scale` or of the data's standard deviation.
     """
@@ -52,7 +52,7 @@ class Gaussian(Scaled):
             self.add_learned_scale()
 
     def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
-        """A fixed σ is among them."""
+        """As `Scaled` has them, and a fixed σ."""
         fixed = {"fixed_scale": self.start.value(unit)} if self.kind == "fixed" else {}
         return {**super().buffers_for(loc, unit), **fixed}
 
@@ -78,9 +78,9 @@ class Gaussian(Scaled):
         return torch.stack(u, -1 - self.event_dim) - self.offset
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Normal distributions of each dimension's mean, and of its standard deviation if σ is per pixel.
+        """Normal distributions with each dimension's mean, and its standard deviation if σ is per pixel.
 
-        Else of one standard deviation. It is bounded as σ is.
+        Otherwise they share one standard deviation. The lower bound is that of σ.
         """
         data = moments(x)
         of_each = self.kind == "per_pixel"

@@ -35,10 +35,10 @@ class Moments:
 
     @property
     def unit(self) -> Tensor:
-        """A scale of each dimension, `[*data_shape]`, positive: no datapoint is more than ten of them off the mean.
+        """A positive scale of each dimension, `[*data_shape]`: all values lie within ten scales of the mean.
 
-        The standard deviation, unless a few values are far off, as in pixels that are rarely set; where all values are
-        the same, that of all data.
+        This is the standard deviation, unless a few values are far off, as in pixels that are rarely set. Where all
+        values are the same, it is that of all data.
         """
         return torch.where(self.sd > 0, self.sd.maximum(self.reach / 10), self.whole)
 

@@ -19,13 +19,13 @@ from pyro_vae.likelihoods.softplus import Start
 class NegativeBinomial(Counts):
     """p(x | z) = Π_d NB(x_d; mean m_d(z), variance m_d + α_d m_d²), for overdispersed counts 0, 1, 2, ….
 
-    The mean is as of `Poisson`. The dispersion α_d is learned for each data dimension and does not depend on z; the
+    The mean is that of `Poisson`. The dispersion α_d is learned for each data dimension and does not depend on z; the
     Poisson is the limit α = 0. As in scVI: Lopez, Regier, Cole, Jordan & Yosef (2018), Deep generative modeling for
     single-cell transcriptomics, https://doi.org/10.1038/s41592-018-0229-2.
 
     Args:
         data_shape: shape of one datapoint.
-        init_dispersion: starting value of α; None: of each dimension that which gives the data's variance, without
+        init_dispersion: starting value of α; None: the value that gives each dimension's variance in the data, without
             data 0.5.
         min_dispersion: its lower bound: next to 0 it is the Poisson.
     """
@@ -50,7 +50,7 @@ class NegativeBinomial(Counts):
         return self._of(self.mean(u), self.min_dispersion + F.softplus(self.raw_dispersion))
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The negative binomial of each dimension's mean and variance, its dispersion bounded."""
+        """Negative binomials with each dimension's mean and variance, as far as the dispersion's bound allows."""
         return self._of(*self._dispersion(x))
 
     def _dispersion(self, x: Tensor) -> tuple[Tensor, Tensor]:

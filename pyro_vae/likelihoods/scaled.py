@@ -15,10 +15,10 @@ from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 GAIN = 5.0
-"""One number for all of the data has steps as safe as small: without a gain it is what takes longest to learn."""
+"""Factor of a learned scale's steps: a single number for all data is safe to move fast, and slow to learn without."""
 
 SHARE = 0.5
-"""Of the data's scale, where a learned one starts."""
+"""A learned scale starts at this share of the data's scale."""
 
 
 class Scaled(Likelihood):
@@ -40,14 +40,17 @@ class Scaled(Likelihood):
     """Lower bound of a learned scale."""
     gain: Tensor
     """Of `raw_scale`: the larger, the faster a learned scale moves."""
+    raw_scale: nn.Parameter | None
+    """Of the one scale that is learned, if there is one."""
 
     def __init__(self, data_shape: Sequence[int], num_params: int, unit_shape: Sequence[int], start: Start) -> None:
         super().__init__(data_shape, num_params)
         self.unit_shape, self.start = torch.Size(unit_shape), start
         self.register_start()
+        self.register_parameter("raw_scale", None)
 
     def add_learned_scale(self) -> None:
-        """Give it one scale that is learned, `[]`."""
+        """Learn one scale, `[]`."""
         self.raw_scale = nn.Parameter(self.start.raw(self.unit, self.unit))
 
     def start_without_data(self) -> dict[str, Tensor]:
@@ -58,7 +61,7 @@ class Scaled(Likelihood):
         }
 
     def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
-        """Those for data of this location `[*data_shape]` and scale `[*unit_shape]`."""
+        """The buffers for data of this location `[*data_shape]` and scale `[*unit_shape]`."""
         offset = [loc / unit, self.start.raw(unit, unit).expand_as(loc)][: self.param_shape[0]]
         return {"offset": torch.stack(offset), "unit": unit, "low": self.start.bound(unit)}
 
@@ -68,17 +71,19 @@ class Scaled(Likelihood):
         for name, value in self.buffers_for(loc, unit).items():
             self.get_buffer(name).copy_(value)
         self.gain.fill_(GAIN)
-        if hasattr(self, "raw_scale"):
+        if self.raw_scale is not None:
             self.set_scale(self.start.value(unit))
 
     @property
     def scale(self) -> Tensor:
         """The learned scale, `[]`."""
+        assert self.raw_scale is not None
         return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
 
     @torch.no_grad()
     def set_scale(self, scale: Tensor) -> None:
-        """Set the learned scale; below its bound it is the bound."""
+        """Set the learned scale, or its lower bound if `scale` is below that."""
+        assert self.raw_scale is not None
         self.raw_scale.copy_(inverse_softplus((scale - self.low.to(scale)) / self.unit) / self.gain)
 
     @property
@@ -87,9 +92,9 @@ class Scaled(Likelihood):
         return True
 
     def warning_of_scales(self, x: Tensor) -> str | None:
-        """A warning if one scale has to do for dimensions of x `[N, *data_shape]` of very different ones.
+        """A warning if dimensions of x `[N, *data_shape]` of very different scales share one.
 
-        Where half of those that vary at all vary by less than a tenth of the data's standard deviation.
+        That is, if half of those that vary at all vary by less than a tenth of the data's standard deviation.
         """
         data = moments(x)
         sd = data.sd[data.sd > 0]
@@ -98,7 +103,7 @@ class Scaled(Likelihood):
         remedy = ", or take likelihood.scale=per_pixel" if self.name == "gaussian" else ""
         return (
             f"likelihood={self.name} with one scale on columns of very different standard deviations, "
-            f"{data.whole:.3g} all together but {sd.median():.3g} in the median: those that vary little are hardly "
+            f"{data.whole:.3g} all together but a median of {sd.median():.3g}: those that vary little are hardly "
             f"learnt; divide each by its own{remedy}"
         )
 

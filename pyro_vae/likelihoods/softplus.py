@@ -9,7 +9,7 @@ from pyro_vae.errors import BadInput, positive
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
-    """x with log(1 + eˣ) = y; a y below its range becomes the smallest there is."""
+    """x with log(1 + eˣ) = y; y below 1e-9 is raised to that."""
     y = y.clamp_min(1e-9)
     return y + torch.log(-torch.expm1(-y))
 
@@ -17,15 +17,15 @@ def inverse_softplus(y: Tensor) -> Tensor:
 class Start:
     """The options init_NAME and min_NAME of a likelihood's positive parameter.
 
-    Numbers are in the data's own units. None takes the start from the data, and for the bound a hundredth of the start
-    or of the data's own value.
+    Numbers are in the data's own units. With None, the start comes from the data, and the bound is a hundredth of the
+    start or of the data's own value.
 
     Args:
         name: NAME.
         init: a positive number, or None.
         low: a positive number, or None.
-        bounded: whether the start must exceed the bound: a fixed parameter has none.
-        share: of the data's own value, where to start.
+        bounded: whether the start must exceed the bound: a fixed parameter has no bound.
+        share: start at this share of the data's own value.
 
     Raises:
         BadInput: if one of them is not a positive number, or init does not exceed min.

@@ -15,7 +15,7 @@ from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start
 
 FITTED_TO = 2**22
-"""Numbers that location and scale are fitted to: more would not move them."""
+"""Location and scale are fitted to so many numbers at most: more would hardly move them."""
 NUM_STEPS = 50
 """Of the fit, which gains two digits a step at the default of ν = 5."""
 
@@ -63,7 +63,7 @@ class StudentT(Scaled):
         return StudentTInDouble(self.df, loc, self.scale).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The t distributions of each dimension's location and of one scale, bounded as σ is."""
+        """t distributions with each dimension's location and one scale, with the lower bound of σ."""
         loc, scale, _ = self._fit(x, one_scale=True)
         scale = scale.maximum(self.start.bound(root_mean_square(scale)))
         return StudentTInDouble(torch.full_like(loc, self.df), loc, scale).to_event(self.event_dim)
@@ -76,8 +76,8 @@ class StudentT(Scaled):
     def _fit(self, x: Tensor, one_scale: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Location, scale and a scale that is never 0, of each dimension, float64, `[*data_shape]`.
 
-        EM of Lange, Little & Taylor (1989), §3, from the quartiles on; of large data from the first part of it. With
-        `one_scale` all dimensions have the same.
+        EM of Lange, Little & Taylor (1989), §3, started at the quartiles; large data are represented by their first
+        part. With `one_scale` all dimensions have the same scale.
         """
         x = x[: max(1000, FITTED_TO // x[0].numel())]
         N = len(x)

@@ -14,7 +14,7 @@ class ELBO(Importance):
     """
 
     def advice(self, discrete: bool = False) -> None:
-        """None: a bound is what was asked for."""
+        """None: the user has asked for a bound."""
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

@@ -23,7 +23,7 @@ Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
 
 FEW = 100
-"""Samples below which more of them are the first remedy for unreliable estimates."""
+"""With fewer samples than this, taking more is the first remedy for unreliable estimates."""
 
 
 class Estimator(ABC):
@@ -77,7 +77,7 @@ class Estimator(ABC):
         return f"estimating log p(x) of {datapoints(num_data)} by {self.name}, K = {self.num_samples}"
 
     def advice(self, discrete: bool = False) -> str | None:
-        """What to do where estimates are unreliable, given these settings; None: they are exact, or bounds.
+        """What to do about unreliable estimates, given these settings; None if they are exact or bounds.
 
         Args:
             discrete: whether the latents are.

@@ -14,7 +14,7 @@ from pyro_vae.errors import positive_int
 from pyro_vae.marginal.pareto import pareto_k, tail_length, threshold
 
 MIN_ESS = 10
-"""Effective samples that an estimate needs to be relied on."""
+"""Effective samples below which an estimate is unreliable."""
 
 
 def criterion(k_threshold: float | None) -> str:
@@ -67,9 +67,9 @@ class LogEvidence:
     def unreliable(self) -> Tensor:
         """Where not to rely on the estimate, `[N]`: Pareto k > `k_threshold`, ESS < 10, or not a finite number.
 
-        Without a Pareto k it is the effective sample size alone that tells. Then look at all datapoints together: a
-        heavy tail that some of them have missed shows in others. A single one can pass by luck (with K = 16 weights
-        of k = 0.7 44 % do), and does so the more often too low, the higher the limit.
+        Without a Pareto k, only the effective sample size tells. Then look at all datapoints together: a heavy tail
+        that the samples of one have missed shows in others. A single datapoint can pass by luck: with K = 16 weights
+        of k = 0.7, 44 % do.
         """
         limit = threshold(self.num_samples)
         return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()

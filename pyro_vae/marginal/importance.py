@@ -62,10 +62,10 @@ class Importance(Estimator):
         return evidence.without_tail() if is_discrete(guide, x, y) else evidence
 
     def advice(self, discrete: bool = False) -> str | None:
-        """A proposal for each datapoint, which is found by gradients; for discrete latents more samples."""
+        """Proposals fitted to each datapoint by gradients; for discrete latents more samples."""
         if discrete:
             return f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
-        if self.num_samples < MIN_SAMPLES:  # too few for the Pareto k that discrete latents do not have
+        if self.num_samples < MIN_SAMPLES:  # without a Pareto k either way: latents may be discrete
             return "take estimator=refined (discrete latents: set estimator.num_samples=1000)"
         return "take estimator=refined, which has a proposal for each datapoint"
 

@@ -1,4 +1,4 @@
-"""No estimate of log p(x): what is known without one."""
+"""The ELBO in place of an estimate of log p(x)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_vae.marginal.weights import Program
 
 
 class NoEstimate(Estimator):
-    """Leaves log p(x) out: only `elbo` is a number, the guide's, from 10 draws a datapoint; all else is NaN."""
+    """Leaves log p(x) out: only the guide's `elbo` is estimated, from 10 draws a datapoint; all else is NaN."""
 
     num_samples = 0
 

@@ -69,7 +69,7 @@ class NUTS(GradientEstimator):
 
     @property
     def num_warmup(self) -> int:
-        """Draws before those that count."""
+        """Draws that adapt the sampler and are discarded."""
         return max(10, self.num_draws // 2)
 
     def draws(

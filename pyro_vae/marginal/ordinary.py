@@ -10,8 +10,8 @@ MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 
 def ordinary(tensor: MaybeTensor) -> MaybeTensor:
-    """A copy of a tensor made in `torch.inference_mode`, which gradients do not take; every other tensor as it is.
+    """A copy of a tensor made in `torch.inference_mode`, since autograd rejects those; other tensors as they are.
 
-    To be called outside that mode, where copies are ordinary tensors.
+    Call it outside that mode, where copies are ordinary tensors.
     """
     return tensor if tensor is None or not tensor.is_inference() else tensor.clone()

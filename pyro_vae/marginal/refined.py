@@ -25,7 +25,7 @@ from pyro_vae.progress import Shares
 from pyro_vae.tracing import compiled
 
 GRADIENT = 3
-"""What a gradient costs, in evaluations of the density, about."""
+"""Approximate cost of a gradient, in evaluations of the density."""
 COMPARE = "compare with estimator=ais, which does not rest on a fitted proposal"
 
 
@@ -108,7 +108,7 @@ class Refined(GradientEstimator):
         self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
 
     def advice(self, discrete: bool = False) -> str:
-        """Better proposals: far beyond some hundred samples more of them hardly help where a proposal misses mass."""
+        """Better proposals: beyond some hundred samples, more hardly help where a proposal misses mass."""
         steps = [f"estimator.num_elbo_steps={n}" for n in (50, 300) if n > self.num_elbo_steps]
         remedies = ["estimator.num_samples=500"] * (self.num_samples < FEW) + steps
         return f"set {', then '.join(remedies)}, or compare with estimator=ais" if remedies else COMPARE

@@ -31,7 +31,7 @@ EXTRA = {
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
     "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",
 }
-"""Columns that only some tables have; others are means over datapoints of what an estimator calls by that name."""
+"""Columns that only some tables have. Other columns are means over datapoints of an estimator's `extra`."""
 
 TOLERATED = 0.01
 """Share of datapoints whose estimates may be unreliable before a user is told."""
@@ -115,7 +115,7 @@ def verdict(summary: dict[str, Any], estimator: Estimator) -> str | None:
 
 
 def number(value: float | None, form: str) -> str:
-    """The value in that form, or a dash for what cannot be told."""
+    """The value in that form, or a dash if it is unknown."""
     return "-" if value is None else format(value, form)
 
 
@@ -140,7 +140,7 @@ def _meaning(name: str, summary: dict[str, Any]) -> str:
 
 
 def _lacks_tail(summary: dict[str, Any]) -> bool:
-    """Whether there is no Pareto k of so many samples as have one: latents are discrete."""
+    """Whether there is no Pareto k although there are enough samples for one: latents are discrete."""
     return summary["pareto_k_threshold"] is None and summary["num_samples"] >= MIN_SAMPLES
 
 

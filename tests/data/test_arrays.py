@@ -34,7 +34,7 @@ def test_npz_by_key(tmp_path):
     np.savez(tmp_path / "one.npz", a=X)
     np.testing.assert_allclose(everything(array(str(tmp_path / "two.npz"), key="b")), X.flatten() + 1)
     np.testing.assert_allclose(everything(array(str(tmp_path / "one.npz"))), X.flatten())
-    with pytest.raises(BadInput, match="data.key=c is no entry.*a, b"):
+    with pytest.raises(BadInput, match="data.key=c is not an entry.*a, b"):
         array(str(tmp_path / "two.npz"), key="c")
     with pytest.raises(BadInput, match="two.npz holds 2 arrays: give data.key=NAME, one of a, b"):
         array(str(tmp_path / "two.npz"))
@@ -90,7 +90,7 @@ def test_refuses_labels_that_are_none(y, message, tmp_path):
 def test_refuses_label_keys_that_are_not_there(tmp_path):
     np.savez(tmp_path / "x.npz", x=X)
     np.save(tmp_path / "x.npy", X)
-    with pytest.raises(BadInput, match="data.label_key=y is no entry of .*: choose one of x"):
+    with pytest.raises(BadInput, match="data.label_key=y is not an entry of .*: choose one of x"):
         array(str(tmp_path / "x.npz"), label_key="y")
     with pytest.raises(BadInput, match="data.label_key=y: .* one array without a name; leave data.label_key out"):
         array(str(tmp_path / "x.npy"), label_key="y")
@@ -134,7 +134,7 @@ def test_refuses_files_that_cannot_be_used(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"hello", whole[:40], whole[:-1]):
         path.write_bytes(content)
-        with pytest.raises(BadInput, match="no readable .npy or .npz"):
+        with pytest.raises(BadInput, match="not a readable .npy or .npz"):
             array(str(path))
 
 

@@ -211,7 +211,7 @@ def test_a_broken_image_is_named(folder, num_workers):
     row = int(data.train.index[0])
     path = folder / "abc"[row // 20] / f"{3 * (row % 20) + row // 20:02}.png"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(BadInput, match=rf"{path.name} is no readable image .*: mend it") as error:
+    with pytest.raises(BadInput, match=rf"{path.name} is not a readable image .*: mend it") as error:
         list(data.batches(torch.arange(48).split(5)))
     assert "\n" not in str(error.value)
 

@@ -118,7 +118,7 @@ def test_refuses_data_that_it_cannot_take(family, x, message):
         (Gaussian, {"scale": "fixed", "min_scale": -1}, "likelihood.min_scale=-1"),
         (Beta, {"init_concentration": 0}, "likelihood.init_concentration=0"),
         (Beta, {"min_concentration": 0}, "likelihood.min_concentration=0"),
-        (Categorical, {"num_levels": 1}, "data.num_levels=1 must be a whole number of at least 2"),
+        (Categorical, {"num_levels": 1}, "data.num_levels=1 must be an integer of at least 2"),
         (Categorical, {"num_levels": 2.5}, "data.num_levels=2.5"),
         (DiscretizedLogistic, {"num_levels": True}, "data.num_levels=True"),
         (DiscretizedLogistic, {"num_components": 0}, "likelihood.num_components=0"),

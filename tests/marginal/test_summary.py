@@ -106,7 +106,7 @@ def test_estimates_of_discrete_latents_are_not_sent_to_refined(estimator, advice
 
 
 def test_refined_is_helped_by_what_is_advised_before_by_more_samples():
-    """Steep logits: the posterior is no ellipsoid around its mode, which leaves all K draws on one side."""
+    """Steep logits: the posterior is not an ellipsoid around its mode, which leaves all K draws on one side."""
     W = 3 * torch.randn(15, 10)
 
     def model(x):
