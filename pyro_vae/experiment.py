@@ -439,6 +439,8 @@ def _option(key: str, value: object) -> str:
         return f"{key}={value}"
     except ValueError as error:  # Python writes no integers of more than 4,300 digits
         raise BadInput(f"{key}={shown(value)} is too large") from error
+    except Exception as error:  # it is the object's own code
+        raise BadInput(f"{key}={shown(value)} cannot be written as an option ({one_line(error)})") from error
 
 
 @by_default()
@@ -500,7 +502,8 @@ def fit(
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
         raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
-    latent_dim = list(latent_dim) if isinstance(latent_dim, Sequence) else latent_dim
+    several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, (str, bytes))
+    latent_dim = list(latent_dim) if several else latent_dim  # type: ignore[arg-type]
     config = compose(
         [
             "data=array",
