@@ -196,7 +196,9 @@ def explain(error: BaseException) -> str | None:
         return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
     if "integer string conversion" in str(error):  # Hydra leaves that limit to Python
         return "an option holds an integer of thousands of digits: give a smaller number"
-    if isinstance(error, (HydraException, OmegaConfBaseException)) or "Config group override" in str(error):
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
+        r"Config group override|The --resolve flag", str(error)
+    ):
         return one_line(error)
     return None
 

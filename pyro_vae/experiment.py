@@ -314,6 +314,8 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
     with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
         if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
             log.info("note: %s", note)
+        if isinstance(trainer, ExactEM):
+            trainer.require_in_memory(data)
         if estimator is not None:
             with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
                 estimator.check(vae.model, vae.guide, data.test.x, data.test.y)

@@ -208,3 +208,16 @@ def test_impute_needs_a_site_x():
 
     with pytest.raises(BadInput, match="no site x"):
         imputation.impute(other, GUIDE, x, x > 0)
+
+
+def test_a_run_refused_by_its_trainer_leaves_nothing(command, small_data, tmp_path):
+    options = ["+experiment=em_ppca", "data=array", small_data, "data.binarize=none", "likelihood.scale=learned"]
+    outcome = command("train", *options)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "give them as a .npz file" in outcome.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_runs_may_change_into_their_directory(command, small_data):
+    options = ["network.hidden=[4]", "latent_dim=1", "trainer.max_epochs=1", "estimator=none", "plots=false"]
+    assert command("train", "data=array", small_data, *options, "hydra.job.chdir=true").code == 0
