@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, datapoints, one_line
+from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.prior import prior_of
+from pyro_vae.marginal.programs import require_match, require_programs, require_tensors
 from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.noise import fork_rng
 from pyro_vae.progress import Shares, Tick, progress
 from pyro_vae.session import for_programs
 
@@ -57,8 +59,18 @@ def gaps(
     Raises:
         BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
     """
+    require_tensors(x, y)
+    require_programs(model, guide)
+    for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
+        positive_int(name, value)
+    if not isinstance(estimator, Estimator):
+        raise BadInput(
+            f"estimator has type {type(estimator).__name__}: give an estimator, as pyro_vae.marginal.Refined()"
+        )
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
+        with fork_rng(x):  # the same draws, checked or not
+            require_match(model, guide, x, y)
         latents = Latents.of(model, x, y)
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
@@ -140,8 +152,14 @@ def surgery(
         then the first is a lower and the second an upper bound; `elbo`; `active_units`, the dimensions whose E[z | x]
         has a variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
     """
+    require_tensors(x, y)
+    require_programs(model, guide)
+    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+        positive_int(name, value)
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
     with for_programs(x), torch.no_grad():
+        with fork_rng(x):  # the same draws, checked or not
+            require_match(model, guide, x, y)
         latents = Latents.of(model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)

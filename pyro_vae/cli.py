@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import launched, logs, run_directory, terminal
-from pyro_vae.config import CONFIG_DIR, causes, compose, explain
+from pyro_vae.config import CONFIG_DIR, causes, check_options, check_settings, compose, explain
 from pyro_vae.errors import BadInput, FailedRun, one_line
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
@@ -36,6 +36,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     def job(config: DictConfig) -> None:
         terminal.lose_no_line()  # of this process: jobs may have their own
         try:
+            check_settings(config, config_name)
             task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -52,6 +53,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_text(config_name, usage))
             return
+        check_options(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
         if failed:  # of a single run: past Hydra, which would add a line of its own
             raise failed[0]

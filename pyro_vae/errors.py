@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -15,6 +16,9 @@ MAX_WIDTH = 10**6
 class BadInput(ValueError):
     """The user's input cannot be used. The commands print its one line and exit with status 2."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_printable(message))
+
 
 class NoEvidence(BadInput):
     """log p(x) of this model says nothing, by whatever estimator."""
@@ -22,6 +26,14 @@ class NoEvidence(BadInput):
 
 class FailedRun(RuntimeError):
     """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_printable(message))
+
+
+def _printable(message: str) -> str:
+    """`message` in one line: values and paths may hold line breaks and control sequences of terminals."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], message)
 
 
 def datapoints(n: int) -> str:
@@ -40,6 +52,8 @@ def shown(value: object) -> str:
         text = " ".join(str(value).split())
     except ValueError:  # Python writes no integers of more than 4,300 digits
         return "(an integer of thousands of digits)"
+    except Exception:  # it is the object's own code
+        return f"(an object of type {type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -122,7 +136,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     Raises:
         BadInput: otherwise, listing the choices.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise BadInput(f"{name}={shown(value)} is unknown: choose one of {', '.join(choices)}")
     return str(value)
 
@@ -144,6 +158,6 @@ def true_false_auto(name: str, value: object) -> bool | str:
     Raises:
         BadInput: otherwise.
     """
-    if not isinstance(value, bool) and value != "auto":
+    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
         raise BadInput(f"{name}={shown(value)} must be true, false or auto")
     return value

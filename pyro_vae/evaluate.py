@@ -19,7 +19,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
-from pyro_vae.config import check_settings
 from pyro_vae.errors import BadInput, one_of, true_false
 from pyro_vae.files import given
 from pyro_vae.run_directory import refuse_links
@@ -39,7 +38,6 @@ def task(config: DictConfig) -> None:
     from pyro_vae.marginal import BDMC, NoEstimate
 
     true_false("plots", config.plots)
-    check_settings(config)
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)

@@ -318,6 +318,8 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
     with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
         if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
             log.info("note: %s", note)
+        if isinstance(trainer, ExactEM):
+            trainer.require_in_memory(data)
         if estimator is not None:
             with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
                 estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
@@ -438,6 +440,8 @@ def _option(key: str, value: object) -> str:
         return f"{key}={value}"
     except ValueError as error:  # Python writes no integers of more than 4,300 digits
         raise BadInput(f"{key}={shown(value)} is too large") from error
+    except Exception as error:  # it is the object's own code
+        raise BadInput(f"{key}={shown(value)} cannot be written as an option ({one_line(error)})") from error
 
 
 @by_default()
@@ -499,7 +503,8 @@ def fit(
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
         raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
-    latent_dim = list(latent_dim) if isinstance(latent_dim, Sequence) else latent_dim
+    several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, (str, bytes))
+    latent_dim = list(latent_dim) if several else latent_dim  # type: ignore[arg-type]
     config = compose(
         [
             "data=array",

@@ -10,10 +10,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.errors import datapoints, positive_int
+from pyro_vae.errors import BadInput, datapoints, positive_int, true_false
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.memory import rows_in_memory
+from pyro_vae.marginal.programs import require_programs, require_tensors
 from pyro_vae.marginal.weights import Program, log_prob, slices, trace
+from pyro_vae.noise import fork_rng
 from pyro_vae.progress import Shares, progress
 from pyro_vae.session import for_programs
 
@@ -63,9 +65,16 @@ def impute(
     """
     positive_int("num_samples", num_samples)
     positive_int("num_steps", num_steps)
+    true_false("mean", mean)
+    require_tensors(x, y)
+    require_programs(model, guide)
     parts = []
     with for_programs(x), torch.no_grad():
-        Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
+        with fork_rng(x):  # the same draws, checked or not
+            Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
+            names = trace(model, *next(slices(1, x, y)), num_samples=None).nodes
+        if "x" not in names:
+            raise BadInput("the model has no site x, whose values are imputed: name its observed site so")
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
             for rows in slices(n, x, observed, y):

@@ -39,43 +39,49 @@ def require_plain(value: Any, path: Path, interpolations: bool = False) -> None:
     Raises:
         BadInput: if it holds anything else, or is too large or too deeply nested.
     """
-    waiting = [(value, 0)]
+    if found := not_plain(value, interpolations):
+        raise BadInput(f"{path} was not written by pyro_vae: its configuration holds {found[1]}")
+
+
+def not_plain(value: Any, interpolations: bool = False) -> tuple[str, str] | None:
+    """The key of the first value that `require_plain` rejects, and what it is; None: there is none."""
+    waiting = [("", value, 0)]
     num_values = 0
     while waiting:
-        node, depth = waiting.pop()
+        place, node, depth = waiting.pop()
         num_values += 1
+        what = None
         if depth > MAX_DEPTH or num_values > MAX_VALUES:
-            raise _not_ours(path, f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} levels of them")
+            return place, f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} levels of them"
         if type(node) is dict:
             for key, inner in node.items():
-                if type(key) is not str:
-                    raise _not_ours(path, f"a key of type {type(key).__name__}")
-                _require_plain_string(key, path, interpolations)
-                waiting.append((inner, depth + 1))
+                what = what or (_not_plain_string(key, interpolations) if type(key) is str else _of_type("key", key))
+                waiting.append((f"{place}.{key}" if place else key, inner, depth + 1))
         elif type(node) is list:
             if len(node) > MAX_LENGTH:
-                raise _not_ours(path, f"a list of {len(node)} values")
-            waiting += [(inner, depth + 1) for inner in node]
+                return place, f"a list of {len(node)} values"
+            waiting += [(place, inner, depth + 1) for inner in node]
         elif type(node) is str:
-            _require_plain_string(node, path, interpolations)
+            what = _not_plain_string(node, interpolations)
         elif type(node) is int:
-            if abs(node) >= 2**63:
-                raise _not_ours(path, "an integer of more than 64 bits")
+            what = "an integer of more than 64 bits" if abs(node) >= 2**63 else None
         elif node is not None and type(node) not in (float, bool):
-            raise _not_ours(path, f"a value of type {type(node).__name__}")
+            what = _of_type("value", node)
+        if what is not None:
+            return place, what
+    return None
 
 
-def _require_plain_string(text: str, path: Path, interpolations: bool) -> None:
+def _not_plain_string(text: str, interpolations: bool) -> str | None:
     if len(text) > MAX_CHARACTERS:
-        raise _not_ours(path, f"a string of {len(text)} characters")
+        return f"a string of {len(text)} characters"
     if text == "???":  # OmegaConf's mark of a missing value
-        raise _not_ours(path, "a missing value")
-    if "${" in text and not interpolations:
-        raise _not_ours(path, f"the interpolation {text[:80]}")
+        return "a missing value"
+    return f"the interpolation {text[:80]}" if "${" in text and not interpolations else None
 
 
-def _not_ours(path: Path, what: str) -> BadInput:
-    return BadInput(f"{path} was not written by pyro_vae: its configuration holds {what}")
+def _of_type(what: str, value: object) -> str:
+    return f"a {what} of type {type(value).__name__}"
 
 
 def read_yaml(path: Path) -> Any:

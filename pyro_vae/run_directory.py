@@ -116,7 +116,7 @@ class GuardRunDirectory(Callback):
         if launched.rank() > 0:
             return
         try:
-            run_dir = given(directory)
+            run_dir = given(directory).absolute()  # hydra.job.chdir changes what relative paths mean
             claim(run_dir, place, self.shared)
             if not launched.restarted():  # a restarted command finds its own run
                 jobs = sorted(run_dir.glob("*")) if place == "hydra.sweep.dir" else [run_dir]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pyro_vae.config import CONFIG_DIR
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, shown
 from pyro_vae.plain import require_plain
 
 OF_THE_MODEL = ("prior", "likelihood", "guide", "network")
@@ -79,8 +79,15 @@ def _targets(value: Any) -> list[Any]:
 
 
 def as_names(trust: Collection[str] | None) -> list[str]:
-    """The option `trust`, of which users give one name, several or none."""
-    return [trust] if isinstance(trust, str) else list(trust or ())
+    """The option `trust`, of which users give one name, several or none.
+
+    Raises:
+        BadInput: if it is anything else.
+    """
+    names = [trust] if isinstance(trust, str) else [] if trust is None else trust
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"trust={shown(trust)} must be a list of names, as in trust=[my_package.MyGuide]")
+    return list(names)
 
 
 @cache

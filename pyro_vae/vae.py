@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from pyro_vae.chunks import by_rows
 from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
-from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown
+from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown, true_false
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -312,6 +312,7 @@ class VAE(nn.Module):
         Raises:
             BadInput: if n is no positive whole number, or y is missing, superfluous or no label.
         """
+        true_false("mean", mean)
         z = self.sample_z(n, y=y)
         return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
 
@@ -465,6 +466,8 @@ class VAE(nn.Module):
         x = as_floats(x, "x", like.dtype, like.device)
         if not incomplete and not x.isfinite().all():
             raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+        if not incomplete:
+            self.likelihood.check(x)  # raises; its warnings are about log p(x)
         return x
 
 

@@ -33,7 +33,7 @@ def as_array(x: Any, name: str) -> Array:
         BadInput: if x is neither an array, nor converts itself to one (`__array__`), nor lists of numbers.
     """
     if isinstance(x, Tensor):
-        return _dense(x, name)
+        return dense(x, name)
     if isinstance(x, np.ndarray):
         return x
     kind = type(x).__name__
@@ -132,7 +132,12 @@ def integers(y: np.ndarray) -> np.ndarray:
     return np.where(whole == y, whole, -1)
 
 
-def _dense(x: Tensor, name: str) -> Tensor:
+def dense(x: Tensor, name: str) -> Tensor:
+    """x without its gradients.
+
+    Raises:
+        BadInput: if it is sparse, nested, quantized or on the meta device.
+    """
     if x.is_nested:
         raise BadInput(f"{name} is a nested tensor: give a dense one, [N, ...]")
     if x.layout != torch.strided:

@@ -68,6 +68,15 @@ class ExactEM:
             raise BadInput("trainer=exact_em works in one process: start it without torchrun")
         return "exact EM takes no part of objective, optimizer and scheduler"
 
+    def require_in_memory(self, data: Dataset) -> None:
+        """Refuse training data that are read as they are needed.
+
+        Raises:
+            BadInput: if they are.
+        """
+        if isinstance(data.train, Stored):
+            raise BadInput("trainer=exact_em holds all training data in memory: give them as a .npz file")
+
     def fit(
         self,
         vae: VAE,
@@ -81,8 +90,7 @@ class ExactEM:
     ) -> None:
         """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""
         start, m_step = _closed_form(vae)
-        if isinstance(data.train, Stored):
-            raise BadInput("trainer=exact_em holds all training data in memory: give them as a .npz file")
+        self.require_in_memory(data)
         started = time.monotonic() - state.seconds
         vae.double()
         x, val, mean_elbo = data.split("train").x.double(), data.val.x.double(), MeanELBO(vae, chunk_size=1000)

@@ -49,7 +49,7 @@ class Latents:
             if site["type"] != "sample" or site["is_observed"]:
                 continue
             fn: Any = site["fn"]
-            if _has_atoms(fn):
+            if has_atoms(fn):
                 raise BadInput(f"site {name} is discrete: estimator=importance takes it, not this one, nor an analysis")
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
@@ -131,10 +131,11 @@ def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
     x, y = next(slices(2, x, y))
     with torch.no_grad(), fork_rng(x):
         sites = trace(program, x, y, num_samples=1).nodes.values()
-    return all(_has_atoms(site["fn"]) for site in sites if site["type"] == "sample" and not site["is_observed"])
+    return all(has_atoms(site["fn"]) for site in sites if site["type"] == "sample" and not site["is_observed"])
 
 
-def _has_atoms(fn: Any) -> bool:
+def has_atoms(fn: Any) -> bool:
+    """Whether a distribution is discrete."""
     try:
         return fn.has_enumerate_support or bool(fn.support.is_discrete)
     except NotImplementedError:  # a distribution that does not tell its support

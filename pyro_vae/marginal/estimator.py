@@ -10,10 +10,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, NoEvidence, datapoints
+from pyro_vae.errors import NoEvidence, datapoints
 from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.ordinary import ordinary
+from pyro_vae.marginal.programs import require_match, require_programs, require_tensors, vectorized
 from pyro_vae.marginal.weights import Program, base_of, slices, trace
 from pyro_vae.noise import fork_rng
 from pyro_vae.progress import progress as show_progress
@@ -56,8 +57,8 @@ class Estimator(ABC):
         Raises:
             BadInput: as `check` does, and if x is empty.
         """
-        if not len(x):
-            raise BadInput("x is empty: give one datapoint at least")
+        require_tensors(x, y)
+        require_programs(model, guide)
         with for_programs(x):
             x, y = ordinary(x), ordinary(y)
             with fork_rng(x):  # the same draws, checked or not
@@ -92,7 +93,7 @@ class Estimator(ABC):
             BadInput: if model or data are not for this estimator.
         """
         x, y = next(slices(2, x, y))
-        with torch.no_grad():
+        with torch.no_grad(), vectorized():
             sites = trace(guide, x, y, num_samples=1).nodes.values()
         drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
         if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
@@ -100,6 +101,7 @@ class Estimator(ABC):
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
                 "training: log p(x) says nothing; train with another guide, as in guide=diagonal"
             )
+        require_match(model, guide, x, y)
 
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
+from pyro_vae.errors import BadInput, one_of, positive, shown, true_false_auto, whole, within
 from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.density import Latents, LogDensity, log_density_at
 from pyro_vae.marginal.elbo import guide_elbo
@@ -102,10 +102,10 @@ class Refined(GradientEstimator):
         self.compile = true_false_auto("estimator.compile", compile)
         self.family = one_of("estimator.family", family, ("auto", "gaussian", "student_t"))
         self.df = positive("estimator.df", df)
-        if isinstance(guide_weight, bool) or not isinstance(guide_weight, (int, float)) or not 0 <= guide_weight < 1:
-            raise BadInput(f"estimator.guide_weight={guide_weight} must lie in [0, 1)")
-        self.guide_weight = guide_weight
-        self.num_elbo_steps = 0 if num_elbo_steps == 0 else positive_int("estimator.num_elbo_steps", num_elbo_steps)
+        self.guide_weight = within("estimator.guide_weight", guide_weight, 0)
+        if self.guide_weight >= 1:
+            raise BadInput(f"estimator.guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.num_elbo_steps = whole("estimator.num_elbo_steps", num_elbo_steps)
 
     def advice(self, discrete: bool = False) -> str:
         """Better proposals: beyond some hundred samples, more hardly help where a proposal misses mass."""
