@@ -12,8 +12,21 @@ MAX_WIDTH = 10**6
 """Of layers, latents and mixtures: a matrix of this size squared takes terabytes."""
 
 
+MAX_MESSAGE = 2_000
+"""Characters of a message."""
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without characters that a terminal would obey: a stranger's file may hold them."""
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
+
+
 class BadInput(ValueError):
     """The user's input cannot be used. The commands print its one line and exit with status 2."""
+
+    def __init__(self, message: str = "") -> None:
+        line = printable(message)
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE - 3]}...")
 
 
 class NoEvidence(BadInput):

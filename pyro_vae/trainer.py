@@ -20,7 +20,17 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, FailedRun, one_line, one_of, positive, positive_int, true_false, true_false_auto
+from pyro_vae.errors import (
+    BadInput,
+    FailedRun,
+    one_line,
+    one_of,
+    positive,
+    positive_int,
+    shown,
+    true_false,
+    true_false_auto,
+)
 from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
@@ -74,8 +84,8 @@ class State:
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
         kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
         for name, value in saved.items():
-            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**63):
-                raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={str(value)[:80]}")
+            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
+                raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")
         return cls(**saved)
 
     def end_epoch(
