@@ -108,7 +108,7 @@ def _figures(folder: Path) -> Iterator[None]:
     """Within, figures are drawn. Those that cannot be, as of infinite numbers, are left out with a warning."""
     try:
         with progress("drawing figures", 1), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of the same numbers
+            warnings.simplefilter("ignore")  # of the same numbers, of labels that are too long or not in the font
             yield
     except BadInput:
         raise

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import zipfile
 from collections import OrderedDict
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import torch
 from test_hostile import laughs, require_refused, rewrite, setting
 
 import pyro_vae
-from pyro_vae import archive, comparison, plots
-from pyro_vae.data import from_array, image_folder, ring
+from pyro_vae import archive, comparison, plots, search
+from pyro_vae.data import from_array, image_folder, mnist, ring
 from pyro_vae.data.fingerprint import difference, fingerprint
+from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
 from pyro_vae.logs import PrintableFormatter
 from pyro_vae.optim import JointOptim
@@ -193,6 +196,28 @@ def test_schedules_and_optimizers_that_torch_refuses_late():
         optim.end_epoch(0.0)
 
 
+# Data sets -----------------------------------------------------------------------------------------------------
+
+
+def test_files_of_mnist_that_are_a_strangers(tmp_path, monkeypatch):
+    pytest.importorskip("torchvision")
+    raw, processed = tmp_path / "MNIST" / "raw", tmp_path / "MNIST" / "processed"
+    processed.mkdir(parents=True)
+    for name in ("training.pt", "test.pt"):  # which torchvision would unpickle
+        (processed / name).write_bytes(b"junk")
+    with without_downloads(), pytest.raises(BadInput, match="should hold"):
+        mnist(str(tmp_path))
+    raw.mkdir()
+    for prefix in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{prefix}-{kind}-ubyte").write_bytes(b"\x7f" * 100)
+    with without_downloads(), pytest.raises(BadInput, match="are damaged"):
+        mnist(str(tmp_path), verify=False)
+    monkeypatch.setattr("pyro_vae.data.files.physical_memory", lambda: 500.0)
+    with without_downloads(), pytest.raises(BadInput, match="too much for"):
+        mnist(str(tmp_path), verify=False)
+
+
 # Sweeps -------------------------------------------------------------------------------------------------------
 
 
@@ -204,3 +229,73 @@ def test_options_of_a_stranger_are_drawn_as_they_are(tmp_path):
     assert max(map(len, labels.values())) == comparison.MAX_LABEL
     plots.comparison({label: [1.0] for label in labels.values()}, [1.0, 1.0], [0.1, 0.1], Path(tmp_path / "a.png"))
     assert (tmp_path / "a.png").is_file()
+
+
+# Studies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    return optuna.create_study(storage=storage, study_name=search.STUDY, direction="maximize")
+
+
+ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x FROM r"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"CREATE VIEW a AS {ENDLESS}",
+        f"CREATE TRIGGER a AFTER INSERT ON trials BEGIN INSERT INTO studies {ENDLESS}; END",
+        "CREATE TABLE a (b INTEGER, c GENERATED ALWAYS AS (hex(zeroblob(1000000000))))",
+    ],
+)
+def test_a_study_computes_nothing(study, tmp_path, statement):
+    search._study(tmp_path / "s.db")
+    with closing(sqlite3.connect(tmp_path / "s.db")) as database:
+        database.execute(statement)
+    with pytest.raises(BadInput, match="was not written by Optuna"):
+        search._study(tmp_path / "s.db")
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_study_is_not_written_through_links(study, tmp_path, suffix):
+    beside = tmp_path / f"s.db{suffix}"
+    beside.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="SQLite would write to it"):
+        search._study(tmp_path / "s.db")
+    beside.unlink()
+    (tmp_path / "precious").write_text("")
+    beside.hardlink_to(tmp_path / "precious")
+    with pytest.raises(BadInput, match="SQLite would write to it"):
+        search._study(tmp_path / "s.db")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer._target_", "os.system"),
+        ("+optimizer.command", "ls"),
+        ("trust", "os.system"),
+        ("guide", "{_target_: os.system}"),
+        ("latent_dim", "${oc.env:HOME}"),
+        ("latent_dim", ESCAPES),
+    ],
+)
+def test_a_study_suggests_no_command(study, key, value):
+    import optuna
+
+    distribution = optuna.distributions.CategoricalDistribution([value])
+    study.add_trial(optuna.trial.create_trial(params={key: value}, distributions={key: distribution}, value=1.0))
+    with pytest.raises(BadInput, match="holds a trial of"):
+        search._require_options(study, {}, "s.db")
+    good = optuna.trial.create_trial(
+        params={"optimizer.lr": 0.1},
+        distributions={"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)},
+        value=1.0,
+    )
+    search._require_options(type("", (), {"trials": [good]}), {}, "s.db")
