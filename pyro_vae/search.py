@@ -11,13 +11,13 @@ on it at once.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import shlex
 import sqlite3
 import stat
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -38,6 +38,8 @@ STUDY = "pyro_vae"
 """Its name in the file."""
 OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
 """Tables in files of Optuna, some of them where another process is making them just now."""
+LARGEST = 1e100
+"""No ELBO is larger; figures overflow near the largest float."""
 OPTION = r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*"
 """A key without `_target_` and its like, nor Hydra's signs."""
 NEVER = ("hydra", "resume", "trust")
@@ -103,6 +105,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # of odd choices in a study
     study = _study(given(str(config.study)).absolute())
     _require_same_runs(study, config)
     _require_options(study, space, config.study)
@@ -207,8 +210,8 @@ def _tables(path: Path) -> set[str]:
 
 
 def _finished(study: Any) -> list[Any]:
-    """Its trials that have a finite value."""
-    return [trial for trial in study.trials if trial.value is not None and math.isfinite(trial.value)]
+    """Its trials that have a finite value, of a size that an ELBO has."""
+    return [trial for trial in study.trials if trial.value is not None and abs(trial.value) < LARGEST]
 
 
 def _require_same_runs(study: Any, config: DictConfig) -> None:

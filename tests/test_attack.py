@@ -299,3 +299,11 @@ def test_a_study_suggests_no_command(study, key, value):
         value=1.0,
     )
     search._require_options(type("", (), {"trials": [good]}), {}, "s.db")
+
+
+def test_values_that_no_elbo_has_are_not_drawn(study):
+    import optuna
+
+    for value in (1e308, math.inf, -5.0):
+        study.add_trial(optuna.trial.create_trial(params={}, distributions={}, value=value))
+    assert [trial.value for trial in search._finished(study)] == [-5.0]
