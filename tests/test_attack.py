@@ -218,6 +218,11 @@ def test_files_of_mnist_that_are_a_strangers(tmp_path, monkeypatch):
         mnist(str(tmp_path), verify=False)
 
 
+def test_partial_is_true(small_run, command):
+    rewrite(small_run, setting("config", "optimizer", "_partial_", to=None))
+    require_refused(command("train", f"resume={small_run}", "trainer.max_epochs=3"))
+
+
 # Sweeps -------------------------------------------------------------------------------------------------------
 
 

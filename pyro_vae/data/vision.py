@@ -141,7 +141,7 @@ def _idx(
     """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
     original = getattr(torchvision().datasets, cls_name)
     # not the pickles of early versions of torchvision, which may hold anything; the name is that of the folder
-    cls = type(cls_name, (original,), {"_check_legacy_exist": lambda self: False})
+    cls: Any = type(cls_name, (original,), {"_check_legacy_exist": lambda self: False})
     for resource, _ in cls.resources:
         file = Path(root) / cls_name / "raw" / Path(resource).stem
         if file.exists():
