@@ -19,6 +19,7 @@ import pyro_vae
 from pyro_vae import archive, comparison, plots, search
 from pyro_vae.data import from_array, image_folder, mnist, ring
 from pyro_vae.data.fingerprint import difference, fingerprint
+from pyro_vae.data.images import opened
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
 from pyro_vae.logs import PrintableFormatter
@@ -221,6 +222,13 @@ def test_files_of_mnist_that_are_a_strangers(tmp_path, monkeypatch):
 def test_partial_is_true(small_run, command):
     rewrite(small_run, setting("config", "optimizer", "_partial_", to=None))
     require_refused(command("train", f"resume={small_run}", "trainer.max_epochs=3"))
+
+
+def test_damaged_images_are_refused_without_warnings(tmp_path, recwarn):
+    (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 100)
+    with pytest.raises(BadInput, match="no readable image"), opened(tmp_path / "x.tif", 8):
+        pass
+    assert not recwarn.list
 
 
 # Sweeps -------------------------------------------------------------------------------------------------------
