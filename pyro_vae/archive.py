@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ from pyro_vae.data.files import physical_memory
 
 MAX_PICKLE_BYTES = 2**20
 """Limit of the pickle, which holds everything but the tensors' numbers."""
+
+NEEDED = r"data\.pkl|data/\d+|version|byteorder"
+"""Records that `torch.load` reads. By others it may take the archive for one of TorchScript."""
+
+MAX_DEPTH = 32
+"""Of containers in each other."""
 
 ITEM_SIZES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
@@ -62,7 +69,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as archive:
         for name, content in records.items():
-            archive.writestr(name, content)
+            if re.fullmatch(NEEDED, name.removeprefix(f"{folder}/")):
+                archive.writestr(name, content)
     copy.seek(0)
     return torch.load(copy, map_location=device, weights_only=True), outline
 
@@ -108,11 +116,15 @@ class Outline:
         for instruction, argument, _ in pickletools.genops(pickle):
             self._run(instruction.name, argument)
         (self.content,) = self.stack
+        _require_bounded(self.content)
 
     def _run(self, name: str, argument: Any) -> None:
         stack = self.stack
         match name:
-            case "PROTO" | "STOP":
+            case "PROTO":
+                if argument != 2:
+                    raise ValueError(f"its pickle is of protocol {argument}")
+            case "STOP":
                 pass
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
                 stack.append(argument)
@@ -180,6 +192,26 @@ class Outline:
         if size is None or record is None or type(length) is not int or len(record) != length * size:
             raise ValueError(f"a tensor's storage is missing, or does not hold {length} numbers of {name}")
         return _Storage(name, length)
+
+
+def _require_bounded(content: Any) -> None:
+    """Refuse lists that contain themselves or, by sharing, stand for more values than the pickle can hold.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    waiting, num_values = [(content, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        num_values += 1
+        if depth > MAX_DEPTH or num_values > MAX_PICKLE_BYTES:
+            raise ValueError(
+                f"its pickle stands for more than {MAX_PICKLE_BYTES} values, or {MAX_DEPTH} levels of them"
+            )
+        if isinstance(node, dict):
+            waiting += [(inner, depth + 1) for inner in node.values()]
+        elif isinstance(node, (list, tuple)):
+            waiting += [(inner, depth + 1) for inner in node]
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> Any:

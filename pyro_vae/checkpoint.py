@@ -80,7 +80,7 @@ class Checkpoints:
                 raise
             saved = load(self.previous, device)
             self.damaged = self.last.is_file()
-            log.warning("warning: %s; going on from %s, epoch %d", error, self.previous, saved["state"]["epoch"])
+            log.warning("warning: %s; going on from %s, epoch %s", error, self.previous, saved["state"].get("epoch"))
             return saved
 
 
@@ -117,7 +117,9 @@ def _malformed(outline: dict[str, Any]) -> str | None:
         )
 
     def are_tensors(values: Any) -> bool:
-        return type(values) is dict and all(isinstance(shape, Shape) for shape in values.values())
+        return type(values) is dict and all(
+            type(name) is str and isinstance(shape, Shape) for name, shape in values.items()
+        )
 
     right = {
         "config": type(outline["config"]) is dict,

@@ -12,11 +12,14 @@ from typing import Any
 from pyro_vae import plots
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.config import option
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, printable
 from pyro_vae.marginal.summary import number
 from pyro_vae.plain import read_yaml
 
 log = logging.getLogger(__name__)
+
+MAX_LABEL = 200
+"""Characters of the options of a run in tables and figures."""
 
 QUANTITIES = ("elbo", "log_px")
 
@@ -47,9 +50,14 @@ def labels(runs: list[Path]) -> dict[Path, str]:
     options = {run: _overrides(run / ".hydra" / "overrides.yaml") for run in runs}
     common = set.intersection(*map(set, options.values()))
     return {
-        run: " ".join(o for o in own if o not in common and o.partition("=")[0] != "seed") or "all"
-        for run, own in options.items()
+        run: _label(o for o in own if o not in common and o.partition("=")[0] != "seed") for run, own in options.items()
     }
+
+
+def _label(options: Iterable[str]) -> str:
+    """Options in one line of a table; a stranger's may be long, and hold what a terminal would obey."""
+    text = printable(" ".join(options)) or "all"
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
 
 
 def _overrides(path: Path) -> list[str]:

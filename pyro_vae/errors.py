@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -11,13 +10,21 @@ MAX_INT = 2**32 - 1
 """Limit of numbers of steps, samples or rows, and of seeds: larger ones are mistakes that torch may not hold."""
 MAX_WIDTH = 10**6
 """Limit of layer widths, latent dimensions and components: a square matrix of this size takes terabytes."""
+MAX_MESSAGE = 2_000
+"""Characters of a message."""
+
+
+def printable(text: str) -> str:
+    """`text` in one line, without characters that a terminal would obey: a stranger's file may hold them."""
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
 
 
 class BadInput(ValueError):
     """The user's input cannot be used. The commands print its one line and exit with status 2."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_printable(message))
+        line = printable(message)
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE - 3]}...")
 
 
 class NoEvidence(BadInput):
@@ -28,12 +35,7 @@ class FailedRun(RuntimeError):
     """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_printable(message))
-
-
-def _printable(message: str) -> str:
-    """`message` in one line: values and paths may hold line breaks and control sequences of terminals."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], message)
+        super().__init__(printable(message))
 
 
 def datapoints(n: int) -> str:

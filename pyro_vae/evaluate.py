@@ -99,6 +99,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     identity = fingerprint(data)
     experiment.require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
+    experiment.require_labels(vae, split, run_dir)
     experiment.warn_of_misfit(vae, [split])
     summary: dict[str, Any] = {}
     if not isinstance(estimator, NoEstimate):

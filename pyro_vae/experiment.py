@@ -177,6 +177,16 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
         raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train anew")
 
 
+def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
+    """Refuse data whose labels are not those of the classes that a conditional model has.
+
+    Raises:
+        BadInput: if so.
+    """
+    if vae.num_classes is not None and (split.y is None or bool((split.y >= vae.num_classes).any())):
+        raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {vae.num_classes - 1}")
+
+
 def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     """Give `vae` the weights of a checkpoint.
 
@@ -191,7 +201,8 @@ def _load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
         if not value.isfinite().all():
             raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
     try:
-        vae.load_state_dict(saved["vae"])
+        # a new dict: the file's may carry metadata that torch would believe
+        vae.load_state_dict(dict(saved["vae"]))
     except RuntimeError as error:
         raise BadInput(
             f"{path}: its weights do not fit its configuration, or the shape of the data ({one_line(error)})"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, printable
 from pyro_vae.files import Folder, given
 
 
@@ -39,6 +39,14 @@ class RunLog(logging.StreamHandler[TextIO]):
         with suppress(OSError):  # of a full disk
             self.stream.close()
         super().close()
+
+
+class PrintableFormatter(logging.Formatter):
+    """Escapes the characters that a terminal would obey, but for line breaks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message of a record."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def to_logs_only(line: str) -> None:

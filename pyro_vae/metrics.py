@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 NAME = "metrics.csv"
 COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
+MAX_BYTES = 2**23
+"""Of the file: a hundred thousand epochs. In memory rows take a hundred times what they do there, at worst."""
 LARGEST = 1e100
 """Larger numbers count as damaged: figures overflow near the largest float."""
 
@@ -72,7 +74,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     """
     path = run_dir / NAME
     try:
-        text = files.read(path, limit=2**26).decode(errors="replace").replace("\0", "")
+        text = files.read(path, limit=MAX_BYTES).decode(errors="replace").replace("\0", "")
         table = csv.DictReader(io.StringIO(text, newline=""))
         lines = list(table)
         if not set(COLUMNS) <= set(table.fieldnames or ()):

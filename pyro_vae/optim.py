@@ -15,11 +15,16 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, one_line, positive, positive_ints, shown, whole, within
+from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_ints, shown, whole, within
 from pyro_vae.interrupt import half_imported, import_whole
+from pyro_vae.optim_state import restore
 
 OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
 """Of `torch.optim.Adam`; a group that has them is torch's to step."""
+
+
+OF_ARGUMENTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError)
+"""What torch's optimizers and schedules raise at arguments that they cannot use, some of them late."""
 
 
 class FusedAdam(torch.optim.Adam):
@@ -126,7 +131,9 @@ class JointOptim(PyroOptim):
         _check_schedule(scheduler)
         import_whole("torch._dynamo")  # which torch's first optimizer imports
         try:  # torch checks the arguments only when it has a parameter: give it one now, not after the data
-            trial = optimizer([torch.zeros(1)])
+            parameter = torch.zeros(1)
+            parameter.grad = torch.zeros(1)
+            trial = optimizer([parameter])
             lr = trial.param_groups[0]["lr"]
             if isinstance(lr, bool) or not math.isfinite(lr):
                 raise ValueError(f"Invalid learning rate: {lr}")
@@ -138,7 +145,7 @@ class JointOptim(PyroOptim):
                     schedule.step(loss)
             elif schedule is not None:
                 schedule.step()
-        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, ImportError) as error:
+        except (*OF_ARGUMENTS, ImportError) as error:
             # a name missing from a module means that its import failed, not that an argument is wrong
             if isinstance(error, ImportError) or (
                 isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
@@ -168,15 +175,22 @@ class JointOptim(PyroOptim):
         if self.make_scheduler is not None:
             self.scheduler = self.make_scheduler(self.optimizer)
         if self._waiting is not None:
-            _restore(self.optimizer, self.scheduler, self._waiting, self.names)
+            restore(self.optimizer, self.scheduler, self.make_optimizer, self._waiting, self.names)
             self._waiting = None
 
     def end_epoch(self, val_elbo: float) -> None:
-        """Step the schedule; `ReduceLROnPlateau` watches the validation loss −`val_elbo`."""
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(-val_elbo)
-        elif self.scheduler is not None:
-            self.scheduler.step()
+        """Step the schedule; `ReduceLROnPlateau` watches the validation loss −`val_elbo`.
+
+        Raises:
+            FailedRun: if it has come to its end, as `OneCycleLR` does.
+        """
+        try:
+            if isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step(-val_elbo)
+            elif self.scheduler is not None:
+                self.scheduler.step()
+        except OF_ARGUMENTS as error:
+            raise FailedRun(f"the scheduler cannot go on: {one_line(error)}") from error
 
     def get_state(self) -> dict[str, Any]:
         """Names, optimizer and schedule state: live tensors, to be saved or copied at once."""
@@ -189,53 +203,6 @@ class JointOptim(PyroOptim):
         """Continue from `get_state()`'s value; takes effect at the next step."""
         self._waiting = state_dict or None
         self.optimizer = self.scheduler = None
-
-
-def _restore(optimizer: Optimizer, scheduler: LRScheduler | None, saved: dict[str, Any], names: list[str]) -> None:
-    """Give an optimizer of the parameters `names`, and its schedule, their saved state, which a file may hold.
-
-    torch accepts any numbers and tensors here, and fails in a later step.
-
-    Raises:
-        BadInput: if it is the state of other parameters, or of another kind of optimizer or schedule.
-    """
-    try:
-        if saved["names"] != names:
-            raise ValueError("it belongs to other parameters")
-        state = saved["optimizer"]
-        for fresh, group in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True):
-            _require_alike(fresh, group)
-        parameters = optimizer.param_groups[0]["params"]
-        for index, values in state["state"].items():
-            shapes = {tuple(parameters[index].shape), ()}
-            if any(isinstance(value, Tensor) and tuple(value.shape) not in shapes for value in values.values()):
-                raise ValueError("its tensors have other shapes than the parameters")
-        optimizer.load_state_dict(state)
-        if scheduler is not None:
-            _require_alike(scheduler.state_dict(), saved["scheduler"])
-            if any(callable(getattr(scheduler, name, None)) for name in saved["scheduler"]):
-                raise ValueError("it would replace a method")
-            scheduler.load_state_dict(saved["scheduler"])
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise BadInput(f"the optimizer's saved state cannot be used: {one_line(error)}") from error
-
-
-def _require_alike(fresh: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Check that saved values are of the kinds that a fresh state has, and that none is NaN.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    numbers = (int, float)
-    for name, value in saved.items():
-        if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{name} is NaN")
-        own = fresh.get(name)
-        alike = type(value) is type(own) or (type(value) in numbers and type(own) in numbers)
-        if own is not None and value is not None and not alike:
-            raise ValueError(f"{name} is a {type(value).__name__}, not a {type(own).__name__}")
-        if isinstance(own, (list, tuple)) and len(own) != len(value):
-            raise ValueError(f"{name} has {len(value)} entries, not {len(own)}")
 
 
 def _check_schedule(scheduler: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from pyro_vae import files
 from pyro_vae.errors import BadInput, one_line
@@ -93,14 +93,16 @@ def read_yaml(path: Path) -> Any:
     try:
         text = files.read(path, MAX_YAML_BYTES).decode()
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for num_events, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-                raise BadInput(f"{path} was not written by pyro_vae: it holds aliases, or is too deeply nested")
-        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH or num_events > 2 * MAX_VALUES:
+                raise BadInput(
+                    f"{path} was not written by pyro_vae: it holds aliases, or is too large or deeply nested"
+                )
+        content = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader that reads numbers as OmegaConf does
     except BadInput:
         raise
-    except Exception as error:  # YAML's, OmegaConf's and Unicode errors, RecursionError
+    except Exception as error:  # YAML's and Unicode errors, RecursionError
         raise BadInput(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:120]})") from error
     require_plain(content, path, interpolations=True)
     return content

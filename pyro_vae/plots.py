@@ -182,7 +182,7 @@ def comparison(points: dict[str, list[float]], means: list[float], errors: list[
     for i, values in enumerate(points.values()):
         ax.scatter(values, [i] * len(values), s=12, color="C0", alpha=0.6, label="a run" if i == 0 else None)
     ax.errorbar(means, range(len(means)), xerr=errors, fmt="D", ms=5, color="C1", capsize=4, label="mean")
-    ax.set_yticks(range(len(points)), list(points))
+    ax.set_yticks(range(len(points)), list(points), parse_math=False)
     ax.set_ylim(len(points) - 0.5, -0.5)
     ax.set_xlabel("nats per datapoint")
     ax.grid(axis="x", alpha=0.3)

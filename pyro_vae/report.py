@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import math
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro_vae import analysis, baseline, comparison, distributed, files, metrics, plots
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
-from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_of, whole
+from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_line, one_of, whole
 from pyro_vae.experiment import saved_settings, set_seed
 from pyro_vae.files import Folder
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
@@ -63,7 +65,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
         "reconstruction error of the test set: %.5f (mean squared, per dimension)", results["reconstruction_error"]
     )
     if config.get("plots", True):
-        with progress("drawing figures", 1):
+        with _figures(run_dir / "plots"):
             draw(vae, data.test, metrics.read(run_dir), run_dir / "plots")
     _warn(results["test"].get("refused") or verdict(results["test"], estimator))
     _warn(warning)
@@ -92,13 +94,26 @@ def evaluate(
     files.write(path.with_suffix(".npz"), buffer.getvalue())
     _write_json(path, content)
     if config.plots:
-        with progress("drawing figures", 1):
+        with _figures(path.parent):
             _draw_evidence(evidence, summary, split, path)
     log.info(table(summary, config.split))
     log.info("written: %s", path)
     _warn(verdict(summary, estimator))
     _warn(baseline.below(evidence))
     return summary
+
+
+@contextmanager
+def _figures(folder: Path) -> Iterator[None]:
+    """Within, figures are drawn. Those that cannot be, as of infinite numbers, are left out with a warning."""
+    try:
+        with progress("drawing figures", 1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the same numbers, of labels that are too long or not in the font
+            yield
+    except BadInput:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        _warn(f"warning: a figure in {folder} cannot be drawn, it is left out with those after it: {one_line(error)}")
 
 
 def _draw_evidence(evidence: LogEvidence, summary: dict[str, Any], split: Split, path: Path) -> None:
@@ -128,7 +143,8 @@ def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: P
     path = folder / "evaluations" / f"{about['estimator']}-{about['num_samples']}.json"
     _make_way(path, about)
     _write_json(path, {**about, "rows": rows})
-    comparison.draw(rows, summaries, path.with_suffix(".png"))
+    with _figures(path.parent):
+        comparison.draw(rows, summaries, path.with_suffix(".png"))
     _warn(comparison.incomparable(summaries.values()))
     log.info(comparison.table(rows, _title(about)))
     log.info("written: %s", path)
@@ -215,7 +231,8 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
     _log_table("gaps (nats per datapoint)", rows)
     _write_rows(folder / "gaps.json", rows, {"seed": config.seed, "settings": OmegaConf.to_container(config.estimator)})
     if config.plots:
-        plots.gaps(rows, folder / "gaps.png")
+        with _figures(folder):
+            plots.gaps(rows, folder / "gaps.png")
     lowest = min(row["approximation_gap"] for row in rows.values())
     if lowest < -0.05:  # more than the noise of its two estimates
         _warn(

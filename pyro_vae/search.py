@@ -11,10 +11,13 @@ on it at once.
 from __future__ import annotations
 
 import logging
-import math
+import os
+import re
 import shlex
 import sqlite3
+import stat
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
 from pyro_vae.config import compose
-from pyro_vae.errors import BadInput, FailedRun, positive_int
+from pyro_vae.errors import BadInput, FailedRun, positive_int, shown
 from pyro_vae.files import given
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,12 @@ STUDY = "pyro_vae"
 """The study's name in its file."""
 OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
 """Tables in Optuna's files; only some of them exist while another process is creating the file."""
+LARGEST = 1e100
+"""No ELBO is larger; figures overflow near the largest float."""
+OPTION = r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*"
+"""A key without `_target_` and its like, nor Hydra's signs."""
+NEVER = ("hydra", "resume", "trust")
+"""Keys that are not about a model or its training."""
 OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
 """Keys that are about the search."""
 
@@ -96,8 +105,10 @@ def task(config: DictConfig) -> None:
     from pyro_vae import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # of odd choices in a study
     study = _study(given(str(config.study)).absolute())
     _require_same_runs(study, config)
+    _require_options(study, space, config.study)
     folder = given(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     reason: Exception | None = None
@@ -148,6 +159,7 @@ def _study(path: Path) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{path}"
     try:
+        _require_no_links(path)
         if (tables := _tables(path)) and not tables & OPTUNAS:
             raise BadInput(f"study={path} is a database of another program: {another}")
         names = optuna.get_all_study_names(storage)
@@ -165,17 +177,41 @@ def _study(path: Path) -> Any:
     return study
 
 
+def _require_no_links(path: Path) -> None:
+    """Refuse what stands in the place of files that SQLite makes beside its own, and would write through.
+
+    Raises:
+        BadInput: at a link, a hard link to a file elsewhere, a folder, a pipe or a device.
+    """
+    for suffix in ("-journal", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        try:
+            about = os.lstat(beside)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise BadInput(f"{beside} is not a file of this study alone, and SQLite would write to it: remove it")
+
+
 def _tables(path: Path) -> set[str]:
-    """Names of the tables in an SQLite file, which is opened read-only."""
+    """Names of the tables in an SQLite file, read without a change to it.
+
+    Raises:
+        BadInput: if it holds more than tables and indices: views, triggers and columns may compute for ever.
+    """
     if not path.exists():
         return set()
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-        return {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        entries = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    for kind, name, sql in entries:
+        if kind not in ("table", "index") or re.search(r"\bAS\b", str(sql), re.IGNORECASE):
+            raise BadInput(f"study={path} was not written by Optuna: it holds the {kind} {name}, which computes")
+    return {str(name) for kind, name, _ in entries if kind == "table"}
 
 
 def _finished(study: Any) -> list[Any]:
-    """Its trials that have a finite value."""
-    return [trial for trial in study.trials if trial.value is not None and math.isfinite(trial.value)]
+    """Its trials that have a finite value, of a size that an ELBO has."""
+    return [trial for trial in study.trials if trial.value is not None and abs(trial.value) < LARGEST]
 
 
 def _require_same_runs(study: Any, config: DictConfig) -> None:
@@ -194,6 +230,20 @@ def _require_same_runs(study: Any, config: DictConfig) -> None:
             f"{shlex.join(of_runs) or 'no options'}: give those, or another study=FILE.db"
         )
     study.set_user_attr("train", of_runs)
+
+
+def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
+    """Refuse a study with trials of options that a search does not set: the best becomes a command to be pasted.
+
+    Raises:
+        BadInput: at options such as `optimizer._target_`, and at values that Hydra would make something of.
+    """
+    for trial in study.trials:
+        for key, value in trial.params.items():
+            is_option = key in space or re.fullmatch(OPTION, key, re.ASCII)
+            text = str(value)
+            if not is_option or key.partition(".")[0] in NEVER or not text.isprintable() or set(text) & set("{$"):
+                raise BadInput(f"study={path} holds a trial of {key}={shown(value)}: give another study=FILE.db")
 
 
 def _run(overrides: list[str], run_dir: Path) -> float:

@@ -62,6 +62,8 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
                 raise BadInput(f"{path} would call {inner[0]} for {group}.{key}, which takes no class")
             elif key not in (_keys(group, target) or ()):
                 raise BadInput(f"{path} was not written by pyro_vae: {group}.{key} is unknown to {target}")
+            elif key == "_partial_" and value is not True:
+                raise BadInput(f"{path} was not written by pyro_vae: {group}._partial_ is {value}, not true")
 
 
 def _targets(value: Any) -> list[Any]:

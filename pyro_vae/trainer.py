@@ -84,7 +84,7 @@ class State:
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
         kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
         for name, value in saved.items():
-            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**63):
+            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
                 raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")
         return cls(**saved)
 

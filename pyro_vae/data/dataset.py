@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.data.files import require_memory
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
 from pyro_vae.errors import BadInput, one_of, positive_int, true_false, whole
@@ -236,6 +237,7 @@ def three_ways(
             f"{n} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
+    require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion

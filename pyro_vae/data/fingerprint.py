@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.dataset import SPLITS, Dataset
 from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput
 
@@ -28,12 +28,25 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     Raises:
         BadInput: if `before`, which comes from a file, is not a fingerprint.
     """
-    try:
-        return _difference(before, now)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise BadInput(
-            f"the checkpoint was not written by pyro_vae: its data are not a fingerprint ({error})"
-        ) from error
+    if not _is_fingerprint(before):
+        raise BadInput("the checkpoint was not written by pyro_vae: its data are not a fingerprint")
+    return _difference(before, now)
+
+
+def _is_fingerprint(value: Any) -> bool:
+    """Whether it has the keys of one, and plain numbers."""
+
+    def are(kind: type, values: Any) -> bool:
+        return type(values) is list and len(values) <= NUM_ROWS and all(type(number) is kind for number in values)
+
+    def is_of_split(split: Any) -> bool:
+        if type(split) is not dict or split.keys() != {"x", "y"}:
+            return False
+        return are(float, split["x"]) and (split["y"] is None or are(int, split["y"]))
+
+    sizes = value.get("sizes")
+    are_sizes = type(sizes) is dict and sizes.keys() == set(SPLITS) and are(int, list(sizes.values()))
+    return are_sizes and is_of_split(value.get("val")) and is_of_split(value.get("test"))
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -41,6 +54,8 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
         if now["sizes"][name] != size:
             return f"{size} datapoints in split={name}, {now['sizes'][name]} now"
     for name in ("val", "test"):
+        if len(before[name]["x"]) != len(now[name]["x"]):
+            return f"other datapoints in split={name}"
         x, other = (torch.tensor(one[name]["x"], dtype=torch.float64) for one in (before, now))
         if len(x) and (x - other).abs().max() > TOLERANCE * (x - x.mean()).abs().max() + 1e-6 * x.abs().max():
             return f"other datapoints in split={name}, or the same in another order"

@@ -17,6 +17,9 @@ from pyro_vae.data.split import stored
 from pyro_vae.data.vision import torchvision
 from pyro_vae.errors import BadInput, one_of, positive_int, whole
 
+MAX_WORKERS = 64
+"""Processes that read ahead, at most: each takes memory, and their number may come out of a stranger's file."""
+
 
 class Images(torch.utils.data.Dataset[Tensor]):
     """Images ROOT/CLASS/NAME.png, cut to squares.
@@ -99,7 +102,7 @@ def image_folder(
     if root is None:
         raise BadInput("data.root is missing: give data.root=FOLDER, with images in FOLDER/CLASS/")
     if num_workers != "auto":
-        whole("data.num_workers", num_workers)
+        whole("data.num_workers", num_workers, high=MAX_WORKERS)
     positive_int("data.size", size)
     one_of("data.channels", str(channels), ("1", "3"))
     images = Images(str(root), size, channels)

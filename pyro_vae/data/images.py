@@ -38,6 +38,7 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
     require_regular(path, name)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PIL says of damage ends in an error, or does not matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 short, long = sorted(image.size)

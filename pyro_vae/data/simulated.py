@@ -9,6 +9,9 @@ import torch
 from pyro_vae.data.dataset import Dataset, three_way_split
 from pyro_vae.errors import positive_int, within
 
+MAX_DATA = 10**7
+"""Datapoints that are simulated at most: a gigabyte, with what they are made of."""
+
 
 def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs: Any) -> Dataset:
     """A ring in the plane: x = z/10 + z/‖z‖ + noise·ε with z, ε ~ N(0, I_2); `[2]`, 80/10/10 %.
@@ -24,7 +27,7 @@ def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs
     Raises:
         BadInput: if num_data or noise is out of its range.
     """
-    n = positive_int("data.num_data", num_data)
+    n = positive_int("data.num_data", num_data, high=MAX_DATA)
     z, epsilon = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(0))
     x = z / 10 + z / z.norm(dim=-1, keepdim=True) + within("data.noise", noise, low=0) * epsilon
     return Dataset(*three_way_split(x, None, 0.1, 0.1, split_seed), **kwargs)

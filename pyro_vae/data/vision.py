@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.files import require_memory, require_regular, shown
 from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, one_line, whole
@@ -65,7 +66,13 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
     """
     try:
         return make(False)
-    except RuntimeError as error:  # torchvision's "Dataset not found"
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:  # torchvision raises many kinds on files that are damaged
+        if not isinstance(error, RuntimeError):  # "Dataset not found"
+            raise BadInput(
+                f"data={name}: the files in {folder} are damaged ({one_line(error)}): delete them"
+            ) from error
         if not _may_download.get():
             raise BadInput(
                 f"data={name}: {folder.resolve()} should hold {files}: name their folder by data.root=DIR, or download "
@@ -132,7 +139,14 @@ def _idx(
     num_train: int | None = None,
 ) -> Dataset:
     """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
-    cls = getattr(torchvision().datasets, cls_name)
+    original = getattr(torchvision().datasets, cls_name)
+    # not the pickles of early versions of torchvision, which may hold anything; the name is that of the folder
+    cls: Any = type(cls_name, (original,), {"_check_legacy_exist": lambda self: False})
+    for resource, _ in cls.resources:
+        file = Path(root) / cls_name / "raw" / Path(resource).stem
+        if file.exists():
+            size = require_regular(file, shown(file)).st_size
+            require_memory(size, f"{shown(file)} takes", "it is not the published file", copies=8)  # 4 as floats
     if verify:
         _verify(cls, Path(root) / cls_name / "raw")
 
