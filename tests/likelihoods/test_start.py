@@ -8,6 +8,7 @@ import torch
 from scipy import optimize, stats
 
 import pyro_vae
+from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import (
     Bernoulli,
@@ -268,3 +269,14 @@ def test_checkpoints_of_earlier_versions_give_the_very_same(name, dtype):
     assert all(torch.equal(value, state[key]) for key, value in new.state_dict().items())
     z = torch.randn(4, 2).to(dtype)
     assert torch.equal(new.p_x(z).mean, old.p_x(z).mean)
+
+
+def test_a_bernoulli_starts_a_margin_away_from_0_and_1():
+    x = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    for margin, expected in ((0.05, [0.05, 0.95, 0.5]), (0.001, [0.001, 0.999, 0.5])):
+        likelihood = Bernoulli([3], start_margin=margin)
+        likelihood.initialize_from(x)
+        torch.testing.assert_close(likelihood(torch.zeros(1, 3)).mean, torch.tensor(expected))
+    for wrong in (0.0, 0.6, "much"):
+        with pytest.raises(BadInput, match="likelihood.start_margin"):
+            Bernoulli([3], start_margin=wrong)
