@@ -30,7 +30,7 @@ from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of, shown, whole
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
-from pyro_vae.files import Folder, given
+from pyro_vae.files import Folder, given, make_directory
 from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
@@ -511,6 +511,8 @@ def fit(
     """
     if isinstance(overrides, str):
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
+        raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
         raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
@@ -537,6 +539,8 @@ def fit(
     settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
     with TemporaryDirectory() as temporary:
         data = from_array(x, y=y, **settings)
+        if run_dir is not None:
+            make_directory(run_dir, "run_dir")
         try:
             return train(config, data, run_dir or Path(temporary))[0]
         except InstantiationException as error:

@@ -15,22 +15,41 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, one_line, shown
 
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd
 _NOFOLLOW, _NONBLOCK = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
+def make_directory(path: Path, name: str) -> None:
+    """Make a directory, and those above it, where it is not there yet.
+
+    Raises:
+        BadInput: if it cannot be made, naming the option `name`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise BadInput(f"{name}={shown(path)} cannot be made ({reason}): give another directory") from error
+
+
 def given(path: str | Path) -> Path:
     """A path as the user gave it: `~` is their home, and a symbolic link is followed, here but not below.
 
     Raises:
-        BadInput: if the link leads nowhere.
+        BadInput: if the link leads nowhere, or the path cannot be that of a directory.
     """
-    path = Path(os.path.expanduser(path))
-    if not path.is_symlink():
-        return path
+    try:
+        path = Path(os.path.expanduser(path))
+    except TypeError as error:
+        raise BadInput(f"{shown(path)} is not a path: give the name of a directory") from error
+    try:
+        if not path.is_symlink():
+            return path
+    except OSError as error:  # a name that is too long, or a directory that may not be read
+        raise BadInput(f"{shown(path)}: {error.strerror}: give another directory") from error
     try:
         return path.resolve(strict=True)
     except (OSError, RuntimeError) as error:

@@ -66,6 +66,11 @@ class Silent:
         ({"latent_dim": b"ab"}, "latent_dim=b'ab'"),
         ({"likelihood": []}, r"likelihood=\[\] is unknown"),
         ({"lr": "???"}, "optimizer.lr is missing"),
+        ({"overrides": [3]}, r"overrides=\[3\] must be a list of options"),
+        ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
+        ({"run_dir": 3}, "3 is not a path"),
+        ({"run_dir": "x" * 5000}, "xxx.*: File name too long"),
+        ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be made"),
     ],
 )
 def test_fit_names_what_it_cannot_use(settings, message):
