@@ -26,7 +26,7 @@ class Gaussian(Scaled):
     Args:
         data_shape: shape of one datapoint.
         scale: `fixed` (σ = `init_scale`), `learned` (one number) or `per_pixel` (σ(z) from the decoder).
-        init_scale: σ, or its starting value; None: the data's standard deviation for a fixed σ, half of it for a
+        init_scale: σ, or its starting value; None: the data's standard deviation for a fixed σ, a quarter of it for a
             learned one, since z ignores directions in which the data vary less than σ (Lucas et al. 2019, Don't blame
             the ELBO!, https://arxiv.org/abs/1911.02469). Without data their standard deviation is 1.
         min_scale: lower bound of a learned σ, without which the density of constant pixels has no maximum; None: a

@@ -17,7 +17,7 @@ from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 GAIN = 5.0
 """Factor of a learned scale's steps: a single number for all data is safe to move fast, and slow to learn without."""
 
-SHARE = 0.5
+SHARE = 0.25
 """A learned scale starts at this share of the data's scale."""
 
 

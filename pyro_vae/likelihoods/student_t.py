@@ -30,7 +30,7 @@ class StudentT(Scaled):
     Args:
         data_shape: shape of one datapoint.
         df: degrees of freedom ν, above 2, so that there is a variance, σ² ν / (ν − 2), up to 1e8, a Gaussian.
-        init_scale: starting value of σ; None: half of the data's scale, as for `Gaussian`.
+        init_scale: starting value of σ; None: a quarter of the data's scale, as for `Gaussian`.
         min_scale: lower bound of σ, without which the density of constant dimensions has no maximum; None: a hundredth
             of `init_scale` or of the data's scale.
     """
