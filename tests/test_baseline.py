@@ -46,10 +46,10 @@ UNITS = [
 def test_standard_normals_are_learnt_in_any_units(scale, a, b):
     """500 × N(0, I₈); its entropy is 11.35 nats."""
     x, new = a * normal() + b, a * normal(seed=1) + b
-    epochs = {"learned": 100, "per_pixel": 25, "fixed": 10}[scale]
+    epochs = {"learned": 60, "per_pixel": 25, "fixed": 10}[scale]
     vae = pyro_vae.fit(x, likelihood="gaussian", max_epochs=epochs, overrides=[f"likelihood.scale={scale}"])
     log_px = vae.log_prob(new, 100) + 8 * math.log(a)
-    assert log_px.mean().item() == pytest.approx(stats.norm.logpdf(normal(seed=1)).sum(1).mean(), abs=0.2)
+    assert log_px.mean().item() == pytest.approx(stats.norm.logpdf(normal(seed=1)).sum(1).mean(), abs=0.3)
 
 
 @pytest.mark.parametrize("standardized", [True, pytest.param(False, marks=pytest.mark.slow)])
