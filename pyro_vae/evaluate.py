@@ -101,6 +101,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     split = data.split(config.split, config.num_data).to(device)
     experiment.require_labels(vae, split, run_dir)
     experiment.warn_of_misfit(vae, [split])
+    experiment.require_finite_outputs(vae, split, run_dir)
     summary: dict[str, Any] = {}
     if not isinstance(estimator, NoEstimate):
         summary = report.evaluate(vae, data, split, estimator, config, run_dir)

@@ -177,6 +177,22 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
         raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train anew")
 
 
+def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
+    """Check on two datapoints that the networks of a run give numbers: finite weights may be too large for that.
+
+    Raises:
+        BadInput: if they do not.
+    """
+    first = split.first(min(2, len(split)))
+    try:
+        with pyro.validation_enabled(False):
+            finite = vae.reconstruct(first.x, y=first.y if vae.num_classes else None).isfinite().all()
+    except (ValueError, RuntimeError):  # of a distribution with such parameters
+        finite = torch.tensor(False)
+    if not finite:
+        raise BadInput(f"{run_dir}: its weights are so large that its networks give NaN or infinity: train another run")
+
+
 def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
     """Refuse data whose labels are not those of the classes that a conditional model has.
 

@@ -51,6 +51,8 @@ def task(config: DictConfig) -> None:
         data.split("test")
         with distributed.process_group():
             vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
+            if resume:
+                experiment.require_finite_outputs(vae, data.test, run_dir)
             report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{option('resume', run_dir)} goes on from the last epoch's checkpoint") from None

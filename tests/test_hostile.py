@@ -442,3 +442,18 @@ def test_a_run_without_checkpoints_resolves_nothing_of_a_strangers(small_run, co
     require_refused(command("train", f"resume={small_run}"))
     path.write_text(whole)
     assert command("train", f"resume={small_run}").code == 0
+
+
+def test_weights_too_large_for_their_networks_end_in_one_line(small_run, command):
+    def change(content):
+        content["config"]["likelihood"] = {"_target_": "pyro_vae.likelihoods.Gaussian"}
+        fresh = pyro_vae.fit(
+            torch.rand(20, 12), likelihood="gaussian", latent_dim=2, max_epochs=1, overrides=["network.hidden=[16]"]
+        )
+        content["vae"] = {name: value.clamp(min=1e38) for name, value in fresh.state_dict().items()}
+
+    rewrite(small_run, change)
+    for arguments in (("evaluate", f"run={small_run}", "analysis=all"), ("train", f"resume={small_run}")):
+        outcome = command(*arguments)
+        require_refused(outcome)
+        assert "its weights are so large" in outcome.err
