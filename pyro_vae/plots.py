@@ -225,13 +225,15 @@ def tile(x: np.ndarray, columns: int, limits: Limits = (0.0, 1.0)) -> np.ndarray
 
 
 def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
+    if x.ndim > 2:  # the channels of a series one after the other
+        x = np.moveaxis(x, 1 + np.argmax(x.shape[1:]), -1)
     x = x.reshape(len(x), -1)
     if x.shape[1] == 2:
         ax.scatter(x[:, 0], x[:, 1], s=12, color=color, alpha=0.7, label=label)
         ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
     D = x.shape[1]
-    dimensions = np.linspace(0, D - 1, min(D, MAX_ON_A_LINE)).astype(int)
+    dimensions = np.arange(0, D, math.ceil(D / MAX_ON_A_LINE))
     x = x[:: math.ceil(len(x) * len(dimensions) / MAX_POINTS), dimensions]
     alpha = min(1.0, 8 / len(x))
     # one artist for all: hundreds of lines of `plot` take a second

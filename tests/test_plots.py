@@ -141,3 +141,11 @@ def test_tails_tell_which_pareto_k_is_too_high_and_none_that_is_unknown(k, thres
     legend = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert [legend[0], legend[-1]] == labels
     assert not any("nan" in text for text in legend)
+
+
+def test_channels_of_a_series_are_drawn_one_after_the_other(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.samples(np.broadcast_to([0.0, 1.0], (3, 1500, 2)), tmp_path / "samples.png")
+    for line in figures[0].axes[0].collections[0].get_segments():
+        assert (np.diff(line[:, 1]) != 0).sum() == 1
