@@ -233,7 +233,7 @@ def _draw_vectors(ax: Axes, x: np.ndarray, color: str, label: str) -> None:
         ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
         return
     D = x.shape[1]
-    dimensions = np.arange(0, D, math.ceil(D / MAX_ON_A_LINE))
+    dimensions = np.linspace(0, D - 1, min(D, MAX_ON_A_LINE)).astype(int)
     x = x[:: math.ceil(len(x) * len(dimensions) / MAX_POINTS), dimensions]
     alpha = min(1.0, 8 / len(x))
     # one artist for all: hundreds of lines of `plot` take a second
