@@ -14,6 +14,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pyro_vae.interrupt import deferred_interrupt
+
 if TYPE_CHECKING:
     from pyro_vae.errors import BadInput as BadInput
     from pyro_vae.experiment import fit as fit
@@ -30,7 +32,9 @@ def __getattr__(name: str) -> Any:
     """Import on first use (PEP 562): `python -m pyro_vae.train --help` must not wait for torch."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    with deferred_interrupt(insist=True):  # an import that is cut off leaves torch or Pyro half imported
+        module = import_module(f"{__name__}.{_HOME[name]}")
+    value = globals()[name] = getattr(module, name)
     return value
 
 

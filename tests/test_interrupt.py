@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+import pyro_vae
 from pyro_vae.errors import FailedRun
 from pyro_vae.interrupt import deferred_interrupt, import_whole
 
@@ -39,6 +40,17 @@ def test_an_import_is_not_cut_off(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         import_whole("slow_to_import")
     assert sys.modules.pop("slow_to_import").last_line
+
+
+def test_the_first_use_of_the_package_is_not_cut_off(tmp_path, monkeypatch):
+    """`pyro_vae.fit` imports torch and Pyro."""
+    monkeypatch.setattr(pyro_vae, "__path__", [*pyro_vae.__path__, str(tmp_path)])
+    monkeypatch.setitem(pyro_vae._HOME, "last_line", "slow_to_import")
+    kill = "import os, signal\nfor _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "slow_to_import.py").write_text(f"{kill}last_line = True\n")
+    with pytest.raises(KeyboardInterrupt):
+        pyro_vae.last_line  # noqa: B018
+    assert sys.modules.pop("pyro_vae.slow_to_import").last_line
 
 
 def test_a_module_that_is_half_imported_is_named(monkeypatch):
