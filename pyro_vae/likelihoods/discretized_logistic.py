@@ -69,8 +69,11 @@ class DiscretizedLogistic(Likelihood):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """The mean and the standard deviation of x `[N, *data_shape]`."""
-        self.offset.copy_(self._of_data(x))
+        """The mean and the standard deviation of x `[N, *data_shape]`, the latter at least half of that of all data.
+
+        Pixels that hardly vary, as those at a border, would otherwise start so sharp that others learn later.
+        """
+        self.offset.copy_(self._of_data(x, least=0.5))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
@@ -100,16 +103,19 @@ class DiscretizedLogistic(Likelihood):
             optimizer.step(loss)
         return self.at(u.detach())
 
-    def _of_data(self, x: Tensor) -> Tensor:
+    def _of_data(self, x: Tensor, least: float = 0.0) -> Tensor:
         """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
+
+        The latter is at least the share `least` of the standard deviation of all data.
 
         Half of the variance lies between the components, where there are several; float64, `[*param_shape]`.
         """
         data, M = moments(x), self.num_components
+        sd = data.sd.maximum(least * data.whole)
         between = 0.5 * (1 - 1 / M**2)
         place = (2 * torch.arange(M).to(data.mean) + 1 - M) / M  # even steps in (−1, 1), of variance (1 − 1/M²) / 3
-        loc = data.mean + math.sqrt(1.5) * data.sd * place.reshape(-1, *[1] * self.event_dim)
-        scale = data.sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi
+        loc = data.mean + math.sqrt(1.5) * sd * place.reshape(-1, *[1] * self.event_dim)
+        scale = sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi
         return self._offset(loc, scale)
 
     def check(self, x: Tensor) -> str | None:
