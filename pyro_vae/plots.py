@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pyro_vae import files
 from pyro_vae.errors import datapoints
@@ -73,6 +74,7 @@ def training(rows: list[dict[str, float]], path: Path) -> None:
     right.set(title="KL(q(z | x) ‖ p(z)), training", xlabel="epoch", ylabel="nats per datapoint")
     for ax in (left, right):
         ax.grid(alpha=0.3)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, path)
 
 

@@ -101,6 +101,13 @@ def test_the_legend_names_the_curves_that_are_drawn(validated, curves, tmp_path,
     assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == curves
 
 
+def test_epochs_are_labelled_by_integers(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.training([{**ROWS[0], "epoch": epoch} for epoch in (1, 2, 3)], tmp_path / "training.png")
+    assert all(float(tick).is_integer() for ax in figures[0].axes for tick in ax.get_xticks())
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_figures_of_an_evaluation(shape, tmp_path):
     rng = np.random.default_rng(0)

@@ -131,6 +131,7 @@ def test_a_run_without_estimate_figures_and_second_estimator(command, small_data
     assert "importance" not in results(tmp_path)
     assert 0 < results(tmp_path)["reconstruction_error"] < 1
     assert "log p(x)" not in outcome.out
+    assert "test, 20 datapoints (nats per datapoint)" in outcome.out
     assert not (tmp_path / "run" / "plots").exists()
 
     outcome = command("train", "resume=run", "estimator=importance", "++estimator.num_samples=30", "plots=true")

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.data.files import require_memory
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, one_of, positive_int, true_false, whole
+from pyro_vae.errors import BadInput, datapoints, one_of, positive_int, true_false, whole
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 SPLITS = ("train", "val", "test")
@@ -234,7 +234,7 @@ def three_ways(
     enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
     if not enough:
         raise BadInput(
-            f"{n} datapoints with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            f"{datapoints(n)} with data.val_fraction={val} and data.test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")

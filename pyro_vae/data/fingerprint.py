@@ -8,7 +8,7 @@ import torch
 
 from pyro_vae.data.dataset import SPLITS, Dataset
 from pyro_vae.data.split import Split
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, datapoints
 
 NUM_ROWS = 100
 """Of each held-out set so many datapoints are looked at: other rows, or another order of them, change the first."""
@@ -52,7 +52,7 @@ def _is_fingerprint(value: Any) -> bool:
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name, size in before["sizes"].items():
         if now["sizes"][name] != size:
-            return f"{size} datapoints in split={name}, {now['sizes'][name]} now"
+            return f"{datapoints(size)} in split={name}, {now['sizes'][name]} now"
     for name in ("val", "test"):
         if len(before[name]["x"]) != len(now[name]["x"]):
             return f"other datapoints in split={name}"

@@ -23,6 +23,10 @@ from pyro_vae.likelihoods.softplus import Start
 NUM_STEPS = 50
 """Of the fit to the levels of each pixel."""
 
+NARROWEST = 0.5
+"""Start of a pixel's standard deviation, at least, in those of all data: a pixel that is rarely set is far out in the
+tails of a narrower start, and its gradients drown the others'."""
+
 
 class DiscretizedLogistic(Likelihood):
     """A logistic density, or a mixture of them, integrated over bins around the grid x_d = k_d / (num_levels − 1).
@@ -113,6 +117,7 @@ class DiscretizedLogistic(Likelihood):
         data, M = moments(x), self.num_components
         sd = data.sd.maximum(least * data.whole)
         between = 0.5 * (1 - 1 / M**2)
+        sd = data.sd.maximum(NARROWEST * data.whole)
         place = (2 * torch.arange(M).to(data.mean) + 1 - M) / M  # even steps in (−1, 1), of variance (1 − 1/M²) / 3
         loc = data.mean + math.sqrt(1.5) * sd * place.reshape(-1, *[1] * self.event_dim)
         scale = sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi

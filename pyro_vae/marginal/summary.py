@@ -88,10 +88,10 @@ def _finite(value: float) -> float | None:
 def table(summary: dict[str, Any], split: str) -> str:
     """The summary for people, nats per datapoint; `given` y, that of a conditional model's log p(x | y)."""
     of = "simulated" if summary["estimator"] == "bdmc" else split
-    title = (
-        f"{of}, {datapoints(summary['num_data'])}, estimator {summary['estimator']}, "
-        f"K = {summary['num_samples']} (nats per datapoint)"
-    )
+    title = f"{of}, {datapoints(summary['num_data'])}"
+    if summary["num_samples"]:  # else there is no estimate
+        title += f", estimator {summary['estimator']}, K = {summary['num_samples']}"
+    title += " (nats per datapoint)"
     rows = [_row(name, summary[name], _meaning(name, summary)) for name in _columns(summary)]
     rows += [
         _row("log_px", point["log_px"], f"from the first {_samples(point['num_samples'])}{_error(point)}")
