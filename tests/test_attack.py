@@ -139,8 +139,8 @@ def test_an_older_checkpoint_without_an_epoch(small_run):
 def test_weights_that_give_no_finite_numbers(small_run, command):
     rewrite(small_run, lambda content: [value.fill_(3e38) for value in content["vae"].values()][:0])
     outcome = command("evaluate", f"run={small_run}", "estimator=importance", "estimator.num_samples=5", "num_data=10")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "a figure in" in outcome.out
+    assert outcome.code == 2
+    assert "its weights are so large" in outcome.err
 
 
 # The state of an optimizer ------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_schedules_and_optimizers_that_torch_refuses_late():
     optim.scheduler = optim.make_scheduler(optim.optimizer)
     parameter.grad = torch.zeros(2)
     optim.optimizer.step()
-    for _ in range(2):
+    for _ in range(3):
         optim.end_epoch(0.0)
     with pytest.raises(FailedRun, match="the scheduler cannot go on"):
         optim.end_epoch(0.0)
@@ -226,7 +226,7 @@ def test_partial_is_true(small_run, command):
 
 def test_damaged_images_are_refused_without_warnings(tmp_path, recwarn):
     (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 100)
-    with pytest.raises(BadInput, match="no readable image"), opened(tmp_path / "x.tif", 8):
+    with pytest.raises(BadInput, match="not a readable image"), opened(tmp_path / "x.tif", 8):
         pass
     assert not recwarn.list
 

@@ -24,8 +24,10 @@ NUM_STEPS = 50
 """Of the fit to the levels of each pixel."""
 
 NARROWEST = 0.5
-"""Start of a pixel's standard deviation, at least, in those of all data: a pixel that is rarely set is far out in the
-tails of a narrower start, and its gradients drown the others'."""
+"""Least standard deviation of a pixel at the start, in those of all data.
+
+A pixel that is rarely set lies far out in the tail of a narrower start, and its gradients drown the others'.
+"""
 
 
 class DiscretizedLogistic(Likelihood):
@@ -73,8 +75,8 @@ class DiscretizedLogistic(Likelihood):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """The mean and the standard deviation of x `[N, *data_shape]`."""
-        self.offset.copy_(self._of_data(x))
+        """The mean and the standard deviation of x `[N, *data_shape]`, at least `NARROWEST` of that of all data."""
+        self.offset.copy_(self._of_data(x, least=NARROWEST))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
@@ -104,14 +106,16 @@ class DiscretizedLogistic(Likelihood):
             optimizer.step(loss)
         return self.at(u.detach())
 
-    def _of_data(self, x: Tensor) -> Tensor:
+    def _of_data(self, x: Tensor, least: float = 0.0) -> Tensor:
         """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
+
+        The latter is at least the share `least` of the standard deviation of all data.
 
         Half of the variance lies between the components, where there are several; float64, `[*param_shape]`.
         """
         data, M = moments(x), self.num_components
+        sd = data.sd.maximum(least * data.whole)
         between = 0.5 * (1 - 1 / M**2)
-        sd = data.sd.maximum(NARROWEST * data.whole)
         place = (2 * torch.arange(M).to(data.mean) + 1 - M) / M  # even steps in (−1, 1), of variance (1 − 1/M²) / 3
         loc = data.mean + math.sqrt(1.5) * sd * place.reshape(-1, *[1] * self.event_dim)
         scale = sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi
