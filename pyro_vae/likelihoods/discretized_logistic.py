@@ -76,7 +76,7 @@ class DiscretizedLogistic(Likelihood):
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """The mean and the standard deviation of x `[N, *data_shape]`, at least `NARROWEST` of that of all data."""
-        self.offset.copy_(self._of_data(x, least=NARROWEST))
+        self.offset.copy_(self._of_data(x))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
@@ -106,15 +106,16 @@ class DiscretizedLogistic(Likelihood):
             optimizer.step(loss)
         return self.at(u.detach())
 
-    def _of_data(self, x: Tensor, least: float = 0.0) -> Tensor:
+    def _of_data(self, x: Tensor) -> Tensor:
         """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
 
-        The latter is at least the share `least` of the standard deviation of all data.
+        The latter is at least `NARROWEST` of the standard deviation of all data. L-BFGS needs that, too: from narrower
+        starts it ends tens of nats below the maximum on grey digits.
 
         Half of the variance lies between the components, where there are several; float64, `[*param_shape]`.
         """
         data, M = moments(x), self.num_components
-        sd = data.sd.maximum(least * data.whole)
+        sd = data.sd.maximum(NARROWEST * data.whole)
         between = 0.5 * (1 - 1 / M**2)
         place = (2 * torch.arange(M).to(data.mean) + 1 - M) / M  # even steps in (−1, 1), of variance (1 − 1/M²) / 3
         loc = data.mean + math.sqrt(1.5) * sd * place.reshape(-1, *[1] * self.event_dim)

@@ -295,3 +295,14 @@ def test_pixels_that_are_rarely_set_do_not_start_narrow():
     h = 0.1 * torch.randn(1000, *likelihood.param_shape)  # as a decoder's outputs are at first
     best = likelihood.marginals(x).log_prob(x.double()).mean()
     assert best - likelihood(h).log_prob(x).mean() < 30  # 52 nats from their own standard deviations
+
+
+def test_the_marginals_of_many_rarely_set_pixels_are_fitted_to_the_end():
+    """All pixels are fitted at once: as well as a part of them alone."""
+    torch.manual_seed(0)
+    x = torch.where(torch.rand(1000, 200) < torch.logspace(-3, -0.3, 200), torch.randint(1, 256, (1000, 200)), 0) / 255
+
+    def log_px(x):
+        return DiscretizedLogistic([x.shape[1]]).marginals(x).log_prob(x.double()).mean()
+
+    assert log_px(x) > sum(log_px(part) for part in x.split(40, dim=1)) - 1  # 6 nats less from a narrow start
