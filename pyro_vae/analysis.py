@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.density import Latents
@@ -17,7 +18,7 @@ from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.programs import require_match, require_programs, require_tensors
-from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.marginal.weights import Program, trace
 from pyro_vae.noise import fork_rng
 from pyro_vae.progress import Shares, Tick, progress
 from pyro_vae.session import for_programs

@@ -60,7 +60,7 @@ def elbo_below(vae: VAE, data: Dataset) -> str | None:
     val = data.val.first(min(len(data.val), COMPARED))
     try:
         with seeded(0, val.x):
-            evidence = ELBO(10)(vae.model, vae.guide, val.x, None if vae.num_classes is None else val.y)
+            evidence = ELBO(10)(vae.model, vae.guide, val.x, vae.taken_labels(val.y))
     except NoEvidence:  # of an autoencoder
         return None
     return below(beside(evidence, independent_marginals(vae, data), val.x), "ELBO, a lower bound of log p(x),")

@@ -1,8 +1,8 @@
-"""Apply a method to many rows, some at a time."""
+"""Many rows, some at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,13 @@ LARGEST = 2**28
 _measured: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
 
 
+def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The tensors' first n rows, then the next n, and so on; what is None stays None."""
+    N = max(len(tensor) for tensor in tensors if tensor is not None)
+    for i in range(0, N, n):
+        yield tuple(None if tensor is None else tensor[i : i + n] for tensor in tensors)
+
+
 def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
     """`run(*tensors)`, with so few rows at a time that no tensor within is larger than `LARGEST`.
 
@@ -29,7 +36,7 @@ def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
     """
     N = max(len(tensor) for tensor in tensors if tensor is not None)
     rows = max(1, N if N <= 2 else LARGEST // _bytes_per_row(run, *tensors))
-    parts = [run(*_rows(slice(i, i + rows), tensors)) for i in range(0, max(1, N), rows)]
+    parts = [run(*part) for part in slices(rows, *tensors)] or [run(*tensors)]  # of no rows: none
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -41,14 +48,10 @@ def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
         sizes = []
         for n in (1, 2):
             with fork_rng(*tensors), eval_mode(module), _Sizes() as noted:
-                run(*_rows(slice(n), tensors))
+                run(*next(slices(n, *tensors)))
             sizes.append(noted.bytes)
         known[key] = max([1, *(two - one for one, two in zip(*sizes, strict=False))])
     return known[key]
-
-
-def _rows(rows: slice, tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    return [None if tensor is None else tensor[rows] for tensor in tensors]
 
 
 class _Sizes(TorchDispatchMode):

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import launched, logs, run_directory, terminal
-from pyro_vae.config import CONFIG_DIR, causes, check_options, check_settings, compose, explain
+from pyro_vae.config import CONFIG_DIR, causes, check_options, check_settings, compose, explain, options_of
 from pyro_vae.errors import BadInput, FailedRun, one_line
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
@@ -105,11 +105,9 @@ def _out_of_memory(error: BaseException) -> str | None:
 def help_text(config_name: str, usage: str) -> str:
     """Usage, options and defaults; Hydra's own --help takes twice the time."""
     config = compose([], config_name)
-    options = []
-    for group in sorted(d for d in CONFIG_DIR.iterdir() if d.name in config):
-        options.append(f"  {group.name}={'|'.join(sorted(f.stem for f in group.glob('*.yaml')))}")
+    options = [f"  {group}={'|'.join(names)}" for group, names in sorted(options_of().items()) if group in config]
     for added in ("experiment", "launcher") if config_name == "train" else ():
-        options.append(f"  +{added}={'|'.join(sorted(f.stem for f in CONFIG_DIR.glob(f'{added}/*.yaml')))}")
+        options.append(f"  +{added}={'|'.join(options_of()[added])}")
     return "\n".join(
         [
             usage.strip(),

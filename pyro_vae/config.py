@@ -94,6 +94,17 @@ def options_of() -> dict[str, list[str]]:
     return {group: options for group, options in names.items() if options}
 
 
+def contents_of(group: str, target: object) -> list[dict[str, Any]]:
+    """What the options of a group in conf/ that call `target` hold, interpolations as they are."""
+    return [content for content in _contents(group) if content.get("_target_") == target]
+
+
+@cache
+def _contents(group: str) -> list[dict[str, Any]]:
+    options: Any = [OmegaConf.to_container(OmegaConf.load(f)) for f in sorted((CONFIG_DIR / group).glob("*.yaml"))]
+    return options
+
+
 def check_settings(config: DictConfig, config_name: str = "train") -> None:
     """Refuse settings that no run can use or no checkpoint can hold, before the work.
 
@@ -121,9 +132,8 @@ def check_settings(config: DictConfig, config_name: str = "train") -> None:
         raise BadInput(f"{found[0]} holds {found[1]}, which a checkpoint cannot keep")
     for group in ("optimizer", "scheduler"):
         chosen = content.get(group, {})
-        for file in sorted((CONFIG_DIR / group).glob("*.yaml")):
-            default: Any = OmegaConf.to_container(OmegaConf.load(file))
-            for name in chosen if default["_target_"] == chosen.get("_target_") else ():
+        for default in contents_of(group, chosen.get("_target_")):
+            for name in chosen:
                 _check_kind(f"{group}.{name}", chosen[name], default.get(name))
 
 
@@ -163,8 +173,7 @@ def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
         BadInput: if so.
     """
     group, _, name = key.partition(".")
-    options: list[Any] = [OmegaConf.load(file) for file in sorted((CONFIG_DIR / group).glob("*.yaml"))]
-    same = [option for option in options if option.get("_target_") == target]
+    same = contents_of(group, target)
     before = saved if saved.get("_target_") == target else {}
     choices = [str(choice) for choice in dict.fromkeys(chain(before, *same)) if choice != "_target_"]
     if same and name.partition(".")[0] not in ("", "_target_", *choices):

@@ -186,7 +186,7 @@ def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
     first = split.first(min(2, len(split)))
     try:
         with pyro.validation_enabled(False):
-            finite = vae.reconstruct(first.x, y=first.y if vae.num_classes else None).isfinite().all()
+            finite = vae.reconstruct(first.x, y=vae.taken_labels(first.y)).isfinite().all()
     except (ValueError, RuntimeError):  # of a distribution with such parameters
         finite = torch.tensor(False)
     if not finite:
@@ -335,9 +335,10 @@ def _train(
     distributed.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
     vae.zero_grad()  # the last step's gradients are not needed any more
-    if estimator is None and (warning := baseline.elbo_below(vae.eval(), data)):
+    vae.eval()
+    if estimator is None and (warning := baseline.elbo_below(vae, data)):
         log.warning(warning)
-    return vae.eval(), state
+    return vae, state
 
 
 def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Estimator | None, data: Dataset) -> None:

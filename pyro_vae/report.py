@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_vae import analysis, baseline, comparison, distributed, files, metrics, plots
+from pyro_vae.chunks import slices
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_line, one_of, whole
@@ -27,7 +28,6 @@ from pyro_vae.files import Folder
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
-from pyro_vae.marginal.weights import slices
 from pyro_vae.progress import progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
@@ -213,7 +213,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
             _warn(f"warning: no gaps: {error}")
     if what in ("surgery", "all"):
         rows = {
-            name: analysis.surgery(vae.model, vae.guide, split.x, _labels(vae, split.y))
+            name: analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
             for name, split in _at_most(config.num_data or 1000, data, config.split)
         }
         _log_table("ELBO surgery (nats per datapoint)", rows)
@@ -226,7 +226,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
 def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, folder: Path) -> None:
     rows = {}
     for name, split in _at_most(config.num_data or 100, data, config.split):
-        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, _labels(vae, split.y))
+        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
         rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
     _log_table("gaps (nats per datapoint)", rows)
     _write_rows(folder / "gaps.json", rows, {"seed": config.seed, "settings": OmegaConf.to_container(config.estimator)})
@@ -316,13 +316,8 @@ def _reconstruction_error(vae: VAE, split: Split) -> float:
 
 def _some_at_a_time(vae: VAE, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """x and the labels that the VAE takes, as many as fit into memory."""
-    y = _labels(vae, split.y)
+    y = vae.taken_labels(split.y)
     return slices(rows_in_memory(1000, 1, vae.model, split.x, y), split.x, y)
-
-
-def _labels(vae: VAE, y: torch.Tensor | None) -> torch.Tensor | None:
-    """y, for a VAE that takes it."""
-    return None if vae.num_classes is None else y
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -350,7 +345,7 @@ def draw(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> N
         columns = min(vae.num_classes, 10)
         drawn = vae.sample(8 * columns, y=torch.arange(columns).repeat(8), mean=image)
     plots.samples(_array(drawn), folder / "samples.png", limits, columns)
-    reconstruction = vae.reconstruct(shown.x, y=_labels(vae, shown.y))
+    reconstruction = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))
     plots.reconstructions(_array(shown.x), _array(reconstruction), folder / "reconstructions.png", limits)
     if rows:
         plots.training(rows, folder / "training.png")

@@ -10,9 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from pyro_vae.config import CONFIG_DIR
+from pyro_vae.config import contents_of
 from pyro_vae.errors import BadInput, shown
 from pyro_vae.plain import require_plain
 
@@ -95,8 +93,7 @@ def as_names(trust: Collection[str] | None) -> list[str]:
 @cache
 def _keys(group: str, target: str) -> frozenset[str] | None:
     """The keys that a target may have in this group; None: it is not one of the group's."""
-    options: list[Any] = [OmegaConf.load(file) for file in sorted((CONFIG_DIR / group).glob("*.yaml"))]
-    same = [option for option in options if option.get("_target_") == target]
+    same = contents_of(group, target)
     module, _, name = target.rpartition(".")
     if not same and module != {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}.get(group):
         return None

@@ -234,6 +234,10 @@ class VAE(nn.Module):
         like = next(self.parameters())
         return (nn.functional.one_hot(y, self.num_classes or -1).to(like.dtype),)
 
+    def taken_labels(self, y: Tensor | None) -> Tensor | None:
+        """The labels y of a data set, if this VAE depends on labels; else None."""
+        return None if self.num_classes is None else y
+
     @property
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))

@@ -10,8 +10,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.chunks import slices
 from pyro_vae.eval_mode import eval_mode
-from pyro_vae.marginal.weights import slices
 from pyro_vae.noise import fork_rng
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.tracing import Compiled

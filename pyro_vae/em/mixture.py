@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyro_vae.chunks import slices
 from pyro_vae.em.linear import decoder_layer
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import slices
 from pyro_vae.priors import Categorical
 from pyro_vae.vae import VAE
 

@@ -12,8 +12,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, Transform, biject_to
 
+from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import Program, log_prob, slices, trace
+from pyro_vae.marginal.weights import Program, log_prob, trace
 from pyro_vae.noise import fork_rng
 
 LogDensity = Callable[[Tensor], Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vae.chunks import LARGEST
+from pyro_vae.chunks import LARGEST, slices
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.marginal.weights import Program, trace
 from pyro_vae.noise import fork_rng
 
 

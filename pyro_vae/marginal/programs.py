@@ -10,10 +10,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_vae.chunks import slices
 from pyro_vae.data.values import dense
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal.density import has_atoms
-from pyro_vae.marginal.weights import Program, slices, trace
+from pyro_vae.marginal.weights import Program, trace
 
 NUM_DRAWS = 100
 

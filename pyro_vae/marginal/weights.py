@@ -15,6 +15,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
+from pyro_vae.chunks import slices
+
 Program = Callable[..., Any]
 
 
@@ -54,13 +56,6 @@ def base_of(fn: Any) -> Any:
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist
     return fn
-
-
-def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """The tensors' first n rows, then the next n, and so on; what is None stays None."""
-    N = max(len(tensor) for tensor in tensors if tensor is not None)
-    for i in range(0, N, n):
-        yield tuple(None if tensor is None else tensor[i : i + n] for tensor in tensors)
 
 
 def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:
