@@ -16,12 +16,10 @@ from torch import Tensor
 from pyro_vae.data.grid import Grid
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.likelihoods.checks import on_grid
+from pyro_vae.likelihoods.levels import level_marginals
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import level_counts, moments
+from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.softplus import Start
-
-NUM_STEPS = 50
-"""Of the fit to the levels of each pixel."""
 
 NARROWEST = 0.5
 """Least standard deviation of a pixel at the start, in those of all data.
@@ -88,31 +86,14 @@ class DiscretizedLogistic(Likelihood):
         return dist.MixtureSameFamily(mixture, components).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Maximum-likelihood distributions of each dimension, as far as L-BFGS finds them."""
-        counts = level_counts(x, self.grid)
-        used = counts.flatten(1).any(1)
-        levels = torch.arange(len(counts)).to(counts)[used] / (len(counts) - 1)
-        u = self._of_data(x).requires_grad_()
-        optimizer = torch.optim.LBFGS([u], max_iter=NUM_STEPS, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            each: Any = self.at(u)
-            value = -(counts[used] * each.base_dist.log_prob(levels.reshape(-1, *[1] * self.event_dim))).sum() / len(x)
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            optimizer.step(loss)
-        return self.at(u.detach())
+        """Each dimension's smoothed frequencies, which need not be logistics or mixtures of them."""
+        return level_marginals(x, self.grid)
 
     def _of_data(self, x: Tensor) -> Tensor:
         """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
 
-        The latter is at least `NARROWEST` of the standard deviation of all data. L-BFGS needs that, too: from narrower
-        starts it ends tens of nats below the maximum on grey digits.
-
-        Half of the variance lies between the components, where there are several; float64, `[*param_shape]`.
+        The latter is at least `NARROWEST` of the standard deviation of all data. Half of the variance lies between the
+        components, where there are several; float64, `[*param_shape]`.
         """
         data, M = moments(x), self.num_components
         sd = data.sd.maximum(NARROWEST * data.whole)

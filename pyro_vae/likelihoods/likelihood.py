@@ -56,9 +56,10 @@ class Likelihood(nn.Module):
 
     @abstractmethod
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Independent distributions of this family, one for each dimension, fitted to x `[N, *data_shape]`.
+        """Independent distributions, one for each dimension, fitted to x `[N, *data_shape]`.
 
-        The model without latents: its batch_shape is `[]`, its event_shape `data_shape`, its parameters are float64.
+        This is the model without latents. The distributions are of this family or of a larger one. The batch_shape is
+        `[]`, the event_shape `data_shape`, the parameters are float64.
         """
 
     def warning_of_scales(self, x: Tensor) -> str | None:

@@ -102,10 +102,6 @@ def closed_form(name, x):
     if name == "beta":
         both = mean * (1 - mean) / sd**2 - 1
         return stats.beta(mean * both, (1 - mean) * both).logpdf(x)
-    if name == "categorical":
-        k = np.rint(x * (L - 1)).astype(int)
-        frequency = np.stack([((k == j).sum(0) + 1 / L) / (N + 1) for j in range(L)])
-        return np.log(np.take_along_axis(frequency, k, 0))
     if name == "poisson":
         return stats.poisson(mean + 0.5 / N).logpmf(x)
     assert name == "negative_binomial"
@@ -115,8 +111,8 @@ def closed_form(name, x):
 
 
 def test_marginals_are_those_of_scipy(name):
-    if name.startswith("discretized_logistic"):
-        pytest.skip("is not in scipy")
+    if name.startswith(("categorical", "discretized_logistic")):
+        pytest.skip("test_levels.py has them")
     family, kind, _ = FAMILIES[name]
     x = draw(kind)
     p = family(D).marginals(x)
@@ -129,24 +125,6 @@ def test_marginals_are_those_of_scipy(name):
         assert found.mean() > expected.mean() - 1e-9
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("num_components", [1, 3])
-def test_marginals_of_levels_have_the_likelihood_that_a_simplex_finds(num_components):
-    """A clipped distribution, whose mean and standard deviation are not its parameters."""
-    rng = np.random.default_rng(0)
-    k = np.clip(np.rint(8 + 9 * rng.logistic(size=(1000, 2))), 0, L - 1)
-    x = torch.from_numpy(k / (L - 1))
-    likelihood = DiscretizedLogistic([2], num_levels=L, num_components=num_components)
-    found = likelihood.marginals(x).log_prob(x).mean().item()
-    one = DiscretizedLogistic([1], num_levels=L)
-
-    def loss(u, column):
-        u = torch.from_numpy(u).unsqueeze(-1)
-        return -one.at(u).log_prob(x[:, column : column + 1]).mean().item()
-
-    best = -sum(optimize.minimize(loss, [0.5, -1.0], (i,), "Nelder-Mead").fun for i in range(2))
-    assert found == pytest.approx(best, abs=1e-4) if num_components == 1 else found > best - 1e-4
 
 
 FREE = {"learned": ("gaussian", []), "per_pixel": ("gaussian", ["likelihood.scale=per_pixel"]), "t": ("student_t", [])}
@@ -295,14 +273,3 @@ def test_pixels_that_are_rarely_set_do_not_start_narrow():
     h = 0.1 * torch.randn(1000, *likelihood.param_shape)  # as a decoder's outputs are at first
     best = likelihood.marginals(x).log_prob(x.double()).mean()
     assert best - likelihood(h).log_prob(x).mean() < 30  # 52 nats from their own standard deviations
-
-
-def test_the_marginals_of_many_rarely_set_pixels_are_fitted_to_the_end():
-    """All pixels are fitted at once: as well as a part of them alone."""
-    torch.manual_seed(0)
-    x = torch.where(torch.rand(1000, 200) < torch.logspace(-3, -0.3, 200), torch.randint(1, 256, (1000, 200)), 0) / 255
-
-    def log_px(x):
-        return DiscretizedLogistic([x.shape[1]]).marginals(x).log_prob(x.double()).mean()
-
-    assert log_px(x) > sum(log_px(part) for part in x.split(40, dim=1)) - 1  # 6 nats less from a narrow start
