@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_vae import analysis, baseline, comparison, distributed, files, metrics, plots
 from pyro_vae.chunks import slices
@@ -44,14 +43,15 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     `config.second_estimator` is false. An autoencoder's results say why there is no log p(x).
     """
     results: dict[str, Any] = {}
-    marginals, warning = baseline.independent_marginals(vae, data), None
+    independent, warning = baseline.independent_marginals(vae, data), None
     estimators: dict[str, Estimator] = {"test": estimator}
     if config.get("second_estimator", True) and type(estimator) not in (Importance, NoEstimate):
         estimators["importance"] = Importance(CUSTOMARY_K)
     try:
         for name, each in estimators.items():
-            evidence, results[name] = _estimate(vae, data, data.test, each, config.seed, marginals)
-            warning = baseline.below(evidence) if name == "test" else warning
+            evidence, results[name] = _estimate(vae, data, data.test, each, config.seed, independent)
+            if independent is not None and name == "test":
+                warning = independent.warning(evidence)
             if distributed.rank() == 0:
                 log.info(table(results[name], "test"))
     except NoEvidence as reason:
@@ -80,8 +80,8 @@ def evaluate(
         What is in the JSON.
     """
     simulates = isinstance(estimator, BDMC)  # its data, which have no baseline
-    marginals = None if simulates else baseline.independent_marginals(vae, data)
-    evidence, summary = _estimate(vae, data, split, estimator, config.seed, marginals)
+    independent = None if simulates else baseline.independent_marginals(vae, data)
+    evidence, summary = _estimate(vae, data, split, estimator, config.seed, independent)
     if distributed.rank() > 0:
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
@@ -99,7 +99,8 @@ def evaluate(
     log.info(table(summary, config.split))
     log.info("written: %s", path)
     _warn(verdict(summary, estimator))
-    _warn(baseline.below(evidence))
+    if independent is not None:
+        _warn(independent.warning(evidence))
     return summary
 
 
@@ -273,14 +274,15 @@ def _estimate(
     split: Split,
     estimator: Estimator,
     seed: int,
-    marginals: TorchDistributionMixin | None = None,
+    independent: baseline.Baseline | None = None,
 ) -> tuple[LogEvidence, dict[str, Any]]:
     set_seed(seed, distributed.rank())
     own = split.share()
     if len(split) < distributed.world_size():
         raise BadInput(f"{datapoints(len(split))} leave some of {distributed.world_size()} processes none")
     evidence = estimator(vae.model, vae.guide, own.x, own.y)
-    evidence = baseline.beside(evidence, marginals, own.x)
+    if independent is not None:
+        evidence = independent.beside(evidence, own.x)
     evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
     summary = summarize(evidence, estimator.name)
     if vae.num_classes is not None:

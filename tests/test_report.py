@@ -130,7 +130,7 @@ def test_a_run_without_estimate_figures_and_second_estimator(command, small_data
     assert (test["estimator"], test["num_data"]) == ("none", 20)
     assert "importance" not in results(tmp_path)
     assert 0 < results(tmp_path)["reconstruction_error"] < 1
-    assert "log p(x)" not in outcome.out
+    assert "log p(x), estimate" not in outcome.out
     assert "test, 20 datapoints (nats per datapoint)" in outcome.out
     assert not (tmp_path / "run" / "plots").exists()
 

@@ -34,6 +34,7 @@ class Gaussian(Scaled):
     """
 
     name = "gaussian"
+    remedy = f"{Scaled.remedy}, or take likelihood.scale=per_pixel"
     fixed_scale: Tensor
 
     def __init__(
@@ -64,12 +65,7 @@ class Gaussian(Scaled):
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Locations, and scales before their softplus if they are per pixel -> p(x | z)."""
         loc, *raw = u.unbind(-1 - self.event_dim)
-        if self.kind == "fixed":
-            scale = self.fixed_scale
-        elif self.kind == "learned":
-            scale = self.scale
-        else:
-            scale = self.low + self.unit * F.softplus(raw[0])
+        scale = self.low + self.unit * F.softplus(raw[0]) if self.kind == "per_pixel" else self.scale
         return dist.Normal(self.unit * loc, scale).to_event(self.event_dim)
 
     def inverse(self, loc: Tensor, scale: Tensor) -> Tensor:
@@ -78,15 +74,19 @@ class Gaussian(Scaled):
         return torch.stack(u, -1 - self.event_dim) - self.offset
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Normal distributions with each dimension's mean, and its standard deviation if σ is per pixel.
+        """Normal distributions with each dimension's mean and standard deviation, whatever the option of σ is.
 
-        Otherwise they share one standard deviation. The lower bound is that of σ.
+        If σ is per pixel, its lower bound is theirs; otherwise see `own_scales`.
         """
         data = moments(x)
-        of_each = self.kind == "per_pixel"
-        sd, unit = (data.sd, data.unit) if of_each else (data.sd.square().mean().sqrt(), data.whole)
-        scale = sd.maximum(self.start.bound(unit))
-        return dist.Normal(data.mean, scale.expand_as(data.mean)).to_event(self.event_dim)
+        per_pixel = self.kind == "per_pixel"
+        scale = data.sd.maximum(self.start.bound(data.unit)) if per_pixel else self.own_scales(data.sd, data.unit)
+        return dist.Normal(data.mean, scale).to_event(self.event_dim)
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale that all dimensions share, `[]`, unless σ is per pixel."""
+        return self.fixed_scale if self.kind == "fixed" else super().scale
 
     @property
     def has_one_scale(self) -> bool:

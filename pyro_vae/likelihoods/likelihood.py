@@ -66,6 +66,15 @@ class Likelihood(nn.Module):
         """A warning if training data x `[N, *data_shape]` have scales that one does not fit, else None."""
         return None
 
+    def remedy_of_scales(self, marginals: TorchDistributionMixin, deficit: float) -> str | None:
+        """What to do if one scale for all dimensions explains part of a deficit, else None.
+
+        Args:
+            marginals: those of the training data.
+            deficit: nats per datapoint by which the model is below them.
+        """
+        return None
+
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """By which the encoder's input is standardized, where data are unbounded: two tensors `[*data_shape]`."""
         raise NotImplementedError

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.checks import density_of
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.moments import moments, root_mean_square
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 GAIN = 5.0
@@ -34,6 +35,8 @@ class Scaled(Likelihood):
     discrete = False
     unbounded = True
     name: ClassVar[str]
+    remedy: ClassVar[str] = "divide each by its own standard deviation"
+    """Of dimensions of very different scales."""
     unit: Tensor
     """The data's scale."""
     low: Tensor
@@ -76,7 +79,7 @@ class Scaled(Likelihood):
 
     @property
     def scale(self) -> Tensor:
-        """The learned scale, `[]`."""
+        """The scale that all dimensions share, `[]`."""
         assert self.raw_scale is not None
         return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
 
@@ -100,12 +103,41 @@ class Scaled(Likelihood):
         sd = data.sd[data.sd > 0]
         if not self.has_one_scale or not len(sd) or sd.median() > 0.1 * data.whole:
             return None
-        remedy = ", or take likelihood.scale=per_pixel" if self.name == "gaussian" else ""
         return (
             f"likelihood={self.name} with one scale on columns of very different standard deviations, "
             f"{data.whole:.3g} all together but a median of {sd.median():.3g}: those that vary little are hardly "
-            f"learnt; divide each by its own{remedy}"
+            f"learnt; {self.remedy}"
         )
+
+    def remedy_of_scales(self, marginals: TorchDistributionMixin, deficit: float) -> str | None:
+        """What to do if one scale for all dimensions explains at least a tenth of a deficit, else None.
+
+        That is Σ_d log(σ / σ_d) over the dimensions whose marginal has a scale σ_d below the model's σ.
+        """
+        if not self.has_one_scale:
+            return None
+        scale = cast(Any, marginals).base_dist.scale
+        gain = (root_mean_square(scale).minimum(self.scale) / scale).log().clamp(min=0).sum()
+        if gain < deficit / 10:
+            return None
+        return f"its dimensions share one scale: {self.remedy}; if they vary alike, train longer (trainer.max_epochs)"
+
+    @torch.no_grad()
+    def own_scales(self, scale: Tensor, unit: Tensor) -> Tensor:
+        """The scales of independent marginals, for a model whose dimensions share one: `[*data_shape]`.
+
+        Each dimension has its own scale, so that a model whose one scale does not suit the data falls below them.
+        Constant dimensions are the exception: the smaller the scale, the higher their density, without limit. They
+        get the model's present scale, so that they count the same for both. So do dimensions with a few values far
+        off, as pixels that are rarely set, unless a scale between their own and the model's brings these near. None is
+        below a `min_scale` that was asked for.
+
+        Args:
+            scale: the fitted scale of each dimension, 0 where it is constant.
+            unit: one that brings the values far off near; that of all data where the dimension is constant.
+        """
+        scale = scale.maximum(unit.minimum(self.scale.to(unit)))
+        return scale if self.start.low is None else scale.clamp(min=self.start.low)
 
     def check(self, x: Tensor) -> str | None:
         """A warning if `x` is binary, so that a density says little about it, else None.

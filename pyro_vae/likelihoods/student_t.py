@@ -63,9 +63,15 @@ class StudentT(Scaled):
         return StudentTInDouble(self.df, loc, self.scale).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """t distributions with each dimension's location and one scale, with the lower bound of σ."""
-        loc, scale, _ = self._fit(x, one_scale=True)
-        scale = scale.maximum(self.start.bound(root_mean_square(scale)))
+        """t distributions with each dimension's location and scale: see `own_scales`.
+
+        The density of a dimension with many equal values may have no maximum. If they are more than half, the least
+        scale is that of a Gaussian.
+        """
+        x = _first_part(x)
+        loc, scale, unit = self._fit(x)
+        first, _, third = _quartiles(x)
+        scale = self.own_scales(scale, torch.where(third > first, unit, moments(x).unit))
         return StudentTInDouble(torch.full_like(loc, self.df), loc, scale).to_event(self.event_dim)
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,15 +79,15 @@ class StudentT(Scaled):
         loc, _, unit = self._fit(x)
         return loc, unit
 
-    def _fit(self, x: Tensor, one_scale: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def _fit(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Location, scale and a scale that is never 0, of each dimension, float64, `[*data_shape]`.
 
         EM of Lange, Little & Taylor (1989), §3, started at the quartiles; large data are represented by their first
-        part. With `one_scale` all dimensions have the same scale.
+        part.
         """
-        x = x[: max(1000, FITTED_TO // x[0].numel())]
+        x = _first_part(x)
         N = len(x)
-        first, median, third = (x.kthvalue(max(1, round(N * q)), dim=0)[0].double() for q in (0.25, 0.5, 0.75))
+        first, median, third = _quartiles(x)
         data = moments(x)
         spread = torch.where(third > first, (third - first) / 1.349, data.unit)
         loc, scale = torch.where(data.sd > 0, median, data.mean), spread
@@ -90,9 +96,18 @@ class StudentT(Scaled):
             w = (self.df + 1) / (self.df + ((x - loc) / scale).square())
             loc = (w * x).sum(0) / w.sum(0)
             square = (w * (x - loc).square()).sum(0) / N
-            scale = (square.mean().expand_as(square) if one_scale else square).sqrt().maximum(0.01 * spread)
-        if one_scale:
-            return loc, scale, scale
+            scale = square.sqrt().maximum(0.01 * spread)
         constant = data.sd == 0
         unit = torch.where(constant, root_mean_square(scale.where(~constant, 0.0)), scale)
         return loc, scale.where(~constant, 0.0), unit
+
+
+def _first_part(x: Tensor) -> Tensor:
+    """The first datapoints of x `[N, *data_shape]`, about `FITTED_TO` numbers."""
+    return x[: max(1000, FITTED_TO // x[0].numel())]
+
+
+def _quartiles(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three quartiles of each dimension of x `[N, *data_shape]`, float64, `[*data_shape]`."""
+    first, median, third = (x.kthvalue(max(1, round(len(x) * q)), dim=0)[0].double() for q in (0.25, 0.5, 0.75))
+    return first, median, third

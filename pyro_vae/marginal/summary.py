@@ -22,7 +22,7 @@ MEANING = {
     "unreliable": "share of datapoints with {criterion}",
 }
 EXTRA = {
-    "baseline": "log p(x) of independent marginals fitted to the training set",
+    "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
     "bits_per_dim": "log p(x) in bits per dimension",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
@@ -121,7 +121,7 @@ def number(value: float | None, form: str) -> str:
 
 def _columns(summary: dict[str, Any]) -> list[str]:
     if not summary["num_samples"]:  # nothing was estimated
-        return ["elbo"]
+        return ["elbo", *(name for name in summary if name in EXTRA and summary[name] is not None)]
     others = [name for name in summary if name not in (*MEANING, "pareto_k_threshold")]
     return [*MEANING, *(name for name in others if name in EXTRA or isinstance(summary[name], float))]
 

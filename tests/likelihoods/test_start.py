@@ -84,10 +84,10 @@ def closed_form(name, x):
     """log p of each datapoint, fitted and worked out by scipy: float64, `[N]`."""
     mean, sd = x.mean(0), x.std(0)
     if name.startswith("gaussian"):
-        return stats.norm(mean, sd if name.endswith("per_pixel") else (sd**2).mean() ** 0.5).logpdf(x)
-    if name == "student_t":  # the columns differ by known numbers
-        _, loc, scale = stats.t.fit(x - 3 * LOC, fdf=5)
-        return stats.t(5, loc + 3 * LOC, scale).logpdf(x)
+        return stats.norm(mean, sd).logpdf(x)
+    if name == "student_t":
+        fitted = np.array([stats.t.fit(column, fdf=5) for column in x.reshape(N, -1).T])
+        return stats.t(5, fitted[:, 1].reshape(D), fitted[:, 2].reshape(D)).logpdf(x)
     if name == "bernoulli":
         return stats.bernoulli((N * mean + 0.5) / (N + 1)).logpmf(x)
     if name == "continuous_bernoulli":
