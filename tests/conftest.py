@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from pyro_vae import checkpoint, metrics
 from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import MLP
@@ -212,3 +213,39 @@ def write_idx(folder, n_train=30, n_test=10):
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         header = np.array([2049, n], dtype=">i4").tobytes()
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + (np.arange(n) % 10).astype(np.uint8).tobytes())
+
+
+def one_error_line(outcome, *parts):
+    assert outcome.code == 2, outcome.err
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in outcome.err
+    for part in parts:
+        assert part in lines[0]
+
+
+def outcome(run_dir):
+    """All that must be the same: checkpoints and metrics, but for the time they took."""
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in metrics.read(run_dir)]
+    files = {}
+    for name in ("last", "best"):
+        content = checkpoint.load(run_dir / "checkpoints" / f"{name}.pt")
+        content["state"].pop("seconds")
+        files[name] = content
+    return rows, files
+
+
+def assert_same(found, expected, where="run"):
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_same(found[key], expected[key], f"{where}/{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_same(one, other, f"{where}/{i}")
+    else:
+        assert found == expected, where

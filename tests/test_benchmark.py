@@ -10,7 +10,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from test_train import one_error_line
+from conftest import one_error_line
 
 from pyro_vae.benchmark import __main__ as benchmark
 from pyro_vae.benchmark import contenders, gemm, hand_written, memory, report, session, timing, works

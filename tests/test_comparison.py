@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
-from test_train import one_error_line
+from conftest import SMALL, one_error_line
 
 from pyro_vae import checkpoint, comparison
 from pyro_vae.errors import BadInput

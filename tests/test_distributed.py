@@ -16,8 +16,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import SMALL, make_ppca
-from test_durability import assert_same, outcome
+from conftest import SMALL, assert_same, make_ppca, outcome
 
 from pyro_vae import distributed, metrics
 from pyro_vae.data import Dataset, Split

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import every
+from conftest import assert_same, every, outcome
 
 from pyro_vae import checkpoint, experiment, metrics
 from pyro_vae.checkpoint import Checkpoints
@@ -75,32 +75,6 @@ def run(children, run_dir, data_path, resume=False, after=None, crash_at=None):
         child.join()
     assert child.exitcode in ([-signal.SIGKILL] if crash_at else [0] if after is None else [0, -signal.SIGKILL])
     return time.monotonic() - started
-
-
-def outcome(run_dir):
-    """All that must be the same: checkpoints and metrics, but for the time they took."""
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in metrics.read(run_dir)]
-    files = {}
-    for name in ("last", "best"):
-        content = checkpoint.load(run_dir / "checkpoints" / f"{name}.pt")
-        content["state"].pop("seconds")
-        files[name] = content
-    return rows, files
-
-
-def assert_same(found, expected, where="run"):
-    if isinstance(expected, torch.Tensor):
-        assert torch.equal(found, expected), where
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys(), where
-        for key in expected:
-            assert_same(found[key], expected[key], f"{where}/{key}")
-    elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected), where
-        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
-            assert_same(one, other, f"{where}/{i}")
-    else:
-        assert found == expected, where
 
 
 @pytest.fixture(scope="module")

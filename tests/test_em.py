@@ -8,8 +8,8 @@ from itertools import pairwise
 import pyro
 import pytest
 import torch
+from conftest import one_error_line
 from sklearn.mixture import GaussianMixture
-from test_train import one_error_line
 
 import pyro_vae
 from pyro_vae.data import from_array

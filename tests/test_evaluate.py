@@ -6,8 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import SMALL, every
-from test_train import one_error_line
+from conftest import SMALL, every, one_error_line
 
 
 def test_all_analyses_are_those_that_the_model_allows(command, small_data, tmp_path):

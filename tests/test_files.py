@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import one_error_line
+from conftest import one_error_line
 
 import pyro_vae
 from pyro_vae import files, locks, report

@@ -5,15 +5,16 @@ import re
 
 import numpy as np
 import pytest
+from conftest import one_error_line
 from hydra.utils import instantiate
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 from test_combinations import refused
-from test_train import one_error_line
 
 from pyro_vae import experiment
 from pyro_vae.config import CONFIG_DIR, compose
+from pyro_vae.data import from_array
 
 options = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
@@ -70,7 +71,7 @@ def configurations(draw):
 def train_and_evaluate(overrides, x, run_dir):
     config = compose(overrides)
     settings = {key: value for key, value in config.data.items() if key not in experiment.NOT_OF_ARRAYS}
-    data = experiment.from_array(x, **settings)
+    data = from_array(x, **settings)
     vae, state = experiment.train(config, data, run_dir)
     assert state.step >= 2
     return vae, data

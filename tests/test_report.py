@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import every
-from test_train import one_error_line
+from conftest import every, one_error_line
 
 from pyro_vae import experiment, plots, report
 from pyro_vae.config import compose

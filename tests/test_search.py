@@ -4,8 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from conftest import SMALL
-from test_train import one_error_line
+from conftest import SMALL, one_error_line
 
 from pyro_vae import checkpoint, metrics, search
 from pyro_vae.errors import BadInput

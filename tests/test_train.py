@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, every
+from conftest import SMALL, every, one_error_line
 
 import pyro_vae
 from pyro_vae import checkpoint, metrics, report
@@ -22,16 +22,6 @@ CONTRACT = [
     ".hydra/config.yaml", "checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", "results.json",
     "plots/samples.png", "plots/reconstructions.png", "plots/training.png", "plots/latent.png", "plots/manifold.png",
 ]  # fmt: skip
-
-
-def one_error_line(outcome, *parts):
-    assert outcome.code == 2, outcome.err
-    lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, outcome.err
-    assert lines[0].startswith("error: ")
-    assert "Traceback" not in outcome.err
-    for part in parts:
-        assert part in lines[0]
 
 
 def test_run_directory_holds_what_the_contract_says(small_run):
