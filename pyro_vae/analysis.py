@@ -77,9 +77,10 @@ def gaps(
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         if latents.is_constrained:
             raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
+        rows = rows_in_memory(chunk_size, num_samples, model, x, y)
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
-        parts, best = slices(rows_in_memory(chunk_size, num_samples, model, x, y), x, y), []
+        parts, best = slices(rows, x, y), []
         with progress(f"fitting the guide's family to each of {datapoints(len(x))}", len(x), "datapoint") as tick:
             for x_n, y_n in parts:
                 shares = Shares(tick, len(x_n), num_steps)
@@ -162,9 +163,9 @@ def surgery(
         with fork_rng(x):  # the same draws, checked or not
             require_match(model, guide, x, y)
         latents = Latents.of(model, x, y)
+        n = rows_in_memory(chunk_size, num_samples, model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)
-        n = rows_in_memory(chunk_size, num_samples, model, x, y)
         log_joint = torch.cat(
             [
                 latents.log_density(model, x_n, y_n)(u_n.transpose(0, 1))

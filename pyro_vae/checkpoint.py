@@ -27,6 +27,7 @@ from pyro_vae import archive
 from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.files import Folder
+from pyro_vae.memory import raise_out_of_memory
 from pyro_vae.plain import require_plain
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         checkpoint, outline = archive.read(path, device)
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
+        raise_out_of_memory(error)
         raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
     if type(checkpoint) is not dict or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae.eval_mode import eval_mode
+from pyro_vae.memory import require_memory
 from pyro_vae.noise import fork_rng
 
 LARGEST = 2**28
@@ -25,6 +26,21 @@ def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     N = max(len(tensor) for tensor in tensors if tensor is not None)
     for i in range(0, N, n):
         yield tuple(None if tensor is None else tensor[i : i + n] for tensor in tensors)
+
+
+def require_room(num_values: int, like: Tensor, what: str) -> None:
+    """Refuse a result that does not fit into the memory of its device, with a copy of it.
+
+    Args:
+        num_values: numbers in the result.
+        like: a tensor of its dtype, on its device.
+        what: what takes so much, as in `n=10000000000 takes`.
+
+    Raises:
+        BadInput: if so.
+    """
+    memory = torch.cuda.mem_get_info(like.device)[1] if like.is_cuda else None
+    require_memory(num_values * like.element_size(), what, "take fewer at a time", copies=2, memory=memory)
 
 
 def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -16,11 +15,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import launched, logs, run_directory, terminal
-from pyro_vae.config import CONFIG_DIR, causes, check_options, check_settings, compose, explain, options_of
-from pyro_vae.errors import BadInput, FailedRun, one_line
+from pyro_vae.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
+from pyro_vae.errors import FailedRun, one_line
+from pyro_vae.memory import out_of_memory
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
-NO_MEMORY = r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory"
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
 HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 
@@ -63,7 +62,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         message = _message(error)
         if wants_traceback or message is None:
             traceback.print_exc()
-        failed_run = message is None or isinstance(error, FailedRun) or _out_of_memory(error) is not None
+        failed_run = message is None or isinstance(error, FailedRun) or out_of_memory(error) is not None
         bad_input = not failed_run and not hasattr(error, "of_sweep")
         end(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
     finally:
@@ -81,25 +80,7 @@ def end(line: str, status: int) -> None:
 
 def _message(error: Exception) -> str | None:
     """One line about an error; None if the error is a bug in this package."""
-    return str(error) if isinstance(error, FailedRun) else _out_of_memory(error) or explain(error)
-
-
-def _out_of_memory(error: BaseException) -> str | None:
-    """One line if memory has run out, whichever library says so; else None."""
-    for cause in causes(error):
-        if isinstance(cause, BadInput):
-            return None
-        if (
-            isinstance(cause, MemoryError)
-            or type(cause).__name__ == "OutOfMemoryError"  # of torch, which is not imported here
-            or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
-            or (isinstance(cause, RuntimeError) and re.search(NO_MEMORY, str(cause)))
-        ):
-            return (
-                f"out of memory ({one_line(cause)[:160]}): try a smaller trainer.batch_size, network, latent_dim or "
-                "estimator.num_samples"
-            )
-    return None
+    return str(error) if isinstance(error, FailedRun) else out_of_memory(error) or explain(error)
 
 
 def help_text(config_name: str, usage: str) -> str:

@@ -26,7 +26,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pyro_vae.errors import BadInput, one_line, shown, true_false, within
+from pyro_vae.errors import BadInput, causes, one_line, shown, true_false, within
 from pyro_vae.plain import not_plain
 
 _HERE = Path(__file__).resolve().parent
@@ -210,14 +210,6 @@ def explain(error: BaseException) -> str | None:
     ):
         return one_line(error)
     return None
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what caused it, outermost first."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 def _unknown_key(error: ConfigCompositionException) -> str:

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral
+from types import MappingProxyType
 
 MAX_INT = 2**32 - 1
 """Limit of numbers of steps, samples or rows, and of seeds: larger ones are mistakes that torch may not hold."""
 MAX_WIDTH = 10**6
 """Limit of layer widths, latent dimensions and components: a square matrix of this size takes terabytes."""
+NOT_LIKE_A_STRING = r"[-+.\d]*(e[-+]?)?\d+\.?|\[.*\]|[-+]?(nan|inf)|true|false|none|"
 MAX_MESSAGE = 2_000
 """Characters of a message."""
+
+
+_names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProxyType({}))
+
+
+@contextmanager
+def called(names: Mapping[str, str]) -> Iterator[None]:
+    """Within, messages call options by the names of a Python function's parameters.
+
+    Args:
+        names: keys of the configuration, and the parameters that set them.
+    """
+    token = _names.set(names)
+    try:
+        yield
+    except (BadInput, FailedRun) as error:
+        message = in_callers_names(str(error))
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
+    finally:
+        _names.reset(token)
+
+
+def in_callers_names(message: str) -> str:
+    """`message` with the names that `called` has given options."""
+    for key, name in _names.get().items():
+        message = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", name, message)
+    return message
 
 
 def printable(text: str) -> str:
@@ -38,6 +72,14 @@ class FailedRun(RuntimeError):
         super().__init__(printable(message))
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what caused it, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
+
+
 def datapoints(n: int) -> str:
     """`n` datapoints, in words."""
     return f"{n} datapoint{'' if n == 1 else 's'}"
@@ -59,6 +101,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def quoted(value: object) -> str:
+    """`shown`, with quotes around a string that reads like another kind of value: '5' is not 5."""
+    text = shown(value)
+    return repr(text) if isinstance(value, str) and re.fullmatch(NOT_LIKE_A_STRING, text, re.IGNORECASE) else text
+
+
 def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
     """`value`, if it is an integer from 1 to `high`.
 
@@ -75,7 +123,7 @@ def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]
         BadInput: otherwise, naming `name` and the value.
     """
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise BadInput(f"{name}={shown(values)} must be a list of integers, as in {name}=[64,64]")
+        raise BadInput(f"{name}={quoted(values)} must be a list of integers, as in {name}=[64,64]")
     return [positive_int(name, value, high) for value in values]
 
 
@@ -87,7 +135,7 @@ def whole(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
     """
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or number < low:
-        raise BadInput(f"{name}={shown(value)} must be an integer of at least {low}")
+        raise BadInput(f"{name}={quoted(value)} must be an integer of at least {low}")
     if number > high:
         raise BadInput(f"{name}={shown(value)} must be at most {high}")
     return number
@@ -101,7 +149,7 @@ def positive(name: str, value: object) -> float:
     """
     number = _finite(value)
     if number is None or number <= 0:
-        raise BadInput(f"{name}={shown(value)} must be a finite number above 0")
+        raise BadInput(f"{name}={quoted(value)} must be a finite number above 0")
     return number
 
 
@@ -113,7 +161,7 @@ def within(name: str, value: object, low: float = -math.inf, high: float = math.
     """
     number = _finite(value)
     if number is None:
-        raise BadInput(f"{name}={shown(value)} must be a finite number")
+        raise BadInput(f"{name}={quoted(value)} must be a finite number")
     if not low <= number <= high:
         limits = {"least": low, "most": high}
         bounds = " and ".join(f"at {side} {limit:g}" for side, limit in limits.items() if math.isfinite(limit))
@@ -150,7 +198,7 @@ def true_false(name: str, value: object) -> bool:
         BadInput: otherwise.
     """
     if not isinstance(value, bool):
-        raise BadInput(f"{name}={shown(value)} must be true or false")
+        raise BadInput(f"{name}={quoted(value)} must be true or false")
     return value
 
 
@@ -161,5 +209,5 @@ def true_false_auto(name: str, value: object) -> bool | str:
         BadInput: otherwise.
     """
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
-        raise BadInput(f"{name}={shown(value)} must be true, false or auto")
+        raise BadInput(f"{name}={quoted(value)} must be true, false or auto")
     return value

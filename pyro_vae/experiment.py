@@ -23,11 +23,22 @@ from torch import Tensor
 
 from pyro_vae import baseline, checkpoint, distributed
 from pyro_vae.checkpoint import Checkpoints
-from pyro_vae.config import causes, check_key, check_settings, compose, explain
+from pyro_vae.config import check_key, check_settings, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.em import ExactEM
-from pyro_vae.errors import BadInput, NoEvidence, one_line, one_of, shown, whole
+from pyro_vae.errors import (
+    BadInput,
+    NoEvidence,
+    called,
+    causes,
+    in_callers_names,
+    one_line,
+    one_of,
+    shown,
+    true_false,
+    whole,
+)
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
 from pyro_vae.files import Folder, given, make_directory
@@ -35,11 +46,12 @@ from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
+from pyro_vae.memory import raise_out_of_memory
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.plain import read_yaml, with_references
-from pyro_vae.progress import progress
+from pyro_vae.progress import progress, shown_if
 from pyro_vae.run_directory import check_run_directory, patience
 from pyro_vae.session import by_default
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
@@ -47,6 +59,15 @@ from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
+
+KEYS = {
+    "max_epochs": "trainer.max_epochs",
+    "batch_size": "trainer.batch_size",
+    "lr": "optimizer.lr",
+    "binarize": "data.binarize",
+    "val_fraction": "data.val_fraction",
+}
+"""Keys of the configuration that `fit`'s parameters set, where their names differ."""
 
 NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
 """Keys of conf/data/array.yaml that are about a file."""
@@ -150,6 +171,8 @@ def _as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] |
         with fence:
             yield
     except Exception as error:
+        if trust:  # else it is the fence that has refused
+            raise_out_of_memory(error)
         reason = one_line([*causes(error)][-1])
         raise BadInput(f"{path}: its configuration and its weights do not make a VAE ({reason})") from error
 
@@ -187,7 +210,8 @@ def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
     try:
         with pyro.validation_enabled(False):
             finite = vae.reconstruct(first.x, y=vae.taken_labels(first.y)).isfinite().all()
-    except (ValueError, RuntimeError):  # of a distribution with such parameters
+    except (ValueError, RuntimeError) as error:  # of a distribution with such parameters
+        raise_out_of_memory(error)
         finite = torch.tensor(False)
     if not finite:
         raise BadInput(f"{run_dir}: its weights are so large that its networks give NaN or infinity: train another run")
@@ -277,7 +301,7 @@ def _train(
     warn_of_empty_classes(vae, data.train.y)
     start = data.train.sample().x
     if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(start)):
-        log.warning("warning: %s", warning)
+        log.warning("warning: %s", in_callers_names(warning))
     vae.initialize(start)
     _check(trainer, vae, objective, estimator, data)
 
@@ -337,7 +361,7 @@ def _train(
     vae.zero_grad()  # the last step's gradients are not needed any more
     vae.eval()
     if estimator is None and (warning := baseline.elbo_below(vae, data)):
-        log.warning(warning)
+        log.warning(in_callers_names(warning))
     return vae, state
 
 
@@ -425,7 +449,7 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     """
     for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
-            log.warning("warning: %s", warning)
+            log.warning("warning: %s", in_callers_names(warning))
 
 
 def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
@@ -465,7 +489,7 @@ def set_seed(seed: object, rank: int = 0) -> None:
 
 def _option(key: str, value: object) -> str:
     try:
-        return f"{key}={value}"
+        return f"{key}={'null' if value is None else value}"
     except ValueError as error:  # Python writes no integers of more than 4,300 digits
         raise BadInput(f"{key}={shown(value)} is too large") from error
     except Exception as error:  # it is the object's own code
@@ -490,6 +514,7 @@ def fit(
     seed: int = 0,
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
+    verbose: bool = True,
 ) -> VAE:
     """Fit a VAE to an array: what `python -m pyro_vae.train data=array` does, from a notebook.
 
@@ -512,12 +537,15 @@ def fit(
         seed: of initialization, batches and noise.
         overrides: what else the command accepts, `["network.hidden=[64]", "trainer.patience=10"]` say.
         run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.
+        verbose: show progress on stderr: a bar in terminals and notebooks, elsewhere a line every tenth of
+            `max_epochs`, and every minute. If `logging` has a handler, that gets a line every epoch (level INFO)
+            instead. False: no bar and no lines on stderr; warnings remain.
 
     Returns:
         The VAE of the epoch with the best validation ELBO.
 
     Raises:
-        BadInput: if the array or an option cannot be used.
+        BadInput: if the array or an option cannot be used, or memory runs out.
         FailedRun: if the loss becomes NaN or infinite.
 
     Example:
@@ -530,29 +558,37 @@ def fit(
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
         raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
+    true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
         raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
     several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, (str, bytes))
     latent_dim = list(latent_dim) if several else latent_dim  # type: ignore[arg-type]
-    config = compose(
-        [
-            "data=array",
-            _option("data.binarize", binarize),
-            _option("data.val_fraction", val_fraction),
-            "data.test_fraction=0",
-            _option("likelihood", likelihood),
-            _option("guide", guide),
-            _option("network", network),
-            _option("latent_dim", latent_dim),
-            _option("trainer.max_epochs", max_epochs),
-            # exact EM has no batches
-            *([] if "trainer=exact_em" in overrides else [_option("trainer.batch_size", batch_size)]),
-            _option("optimizer.lr", lr),
-            _option("seed", seed),
-            *overrides,
-        ]
-    )
+    given_keys = {option.partition("=")[0].lstrip("+") for option in overrides}
+    with called({key: name for name, key in KEYS.items() if key not in given_keys}), shown_if(verbose):
+        config = compose(
+            [
+                "data=array",
+                _option("data.binarize", binarize),
+                _option("data.val_fraction", val_fraction),
+                "data.test_fraction=0",
+                _option("likelihood", likelihood),
+                _option("guide", guide),
+                _option("network", network),
+                _option("latent_dim", latent_dim),
+                _option("trainer.max_epochs", max_epochs),
+                # exact EM has no batches
+                *([] if "trainer=exact_em" in overrides else [_option("trainer.batch_size", batch_size)]),
+                _option("optimizer.lr", lr),
+                _option("seed", seed),
+                *overrides,
+            ]
+        )
+        return _fit(config, x, y, run_dir)
+
+
+def _fit(config: DictConfig, x: np.ndarray | Tensor, y: np.ndarray | Tensor | None, run_dir: Path | None) -> VAE:
+    """`fit`, once its options are a configuration."""
     settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
     with TemporaryDirectory() as temporary:
         data = from_array(x, y=y, **settings)
@@ -561,4 +597,5 @@ def fit(
         try:
             return train(config, data, run_dir or Path(temporary))[0]
         except InstantiationException as error:
+            raise_out_of_memory(error)
             raise BadInput(explain(error) or one_line(error)) from error

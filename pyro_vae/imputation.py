@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.chunks import slices
+from pyro_vae.chunks import require_room, slices
 from pyro_vae.errors import BadInput, datapoints, positive_int, true_false
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.memory import rows_in_memory
@@ -69,6 +69,7 @@ def impute(
     true_false("mean", mean)
     require_tensors(x, y)
     require_programs(model, guide)
+    require_room(num_samples * x.numel(), x, f"num_samples={num_samples} takes")
     parts = []
     with for_programs(x), torch.no_grad():
         with fork_rng(x):  # the same draws, checked or not

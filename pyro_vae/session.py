@@ -13,6 +13,8 @@ import pyro
 import torch
 from pyro.poutine import runtime
 
+from pyro_vae.memory import out_of_memory_in_one_line
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -37,8 +39,11 @@ def undisturbed() -> Iterator[None]:
 
     The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach them: wrap the program in them, not the
     call. Autocast and anomaly detection are off, and gradients are recorded.
+
+    Raises:
+        OutOfMemory: if memory runs out.
     """
-    with _lock, _no_handlers(), ExitStack() as stack:
+    with out_of_memory_in_one_line(), _lock, _no_handlers(), ExitStack() as stack:
         for device in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))

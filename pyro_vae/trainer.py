@@ -16,7 +16,6 @@ import pyro
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
@@ -31,12 +30,13 @@ from pyro_vae.errors import (
     true_false,
     true_false_auto,
 )
+from pyro_vae.memory import raise_out_of_memory
 from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
 from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
-from pyro_vae.progress import shows_bars
+from pyro_vae.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.svi import PRECISIONS, SVI
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
@@ -222,8 +222,9 @@ class Trainer:
         mean_elbo = MeanELBO(vae, objective.for_validation(self.val_num_samples))
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
         bar = tqdm(total=num_steps, initial=state.step, desc="training", unit="step", disable=not shows_bars())
+        epochs = Epochs(log, self.max_epochs)
         # a fresh param store: what else this process trains under the same names stays apart
-        with pyro.get_param_store().scope(), logging_redirect_tqdm(), bar, warnings.catch_warnings():
+        with pyro.get_param_store().scope(), beside_bar(), bar, epochs, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
             if reason := self.done(state):
                 log.info("note: nothing is left to train: %s", reason)
@@ -246,8 +247,8 @@ class Trainer:
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
                 bar.set_postfix(epoch=state.epoch, elbo=f"{row['train/elbo']:.2f}", val=f"{val_elbo:.2f}")
-                if bar.disable:  # no terminal
-                    log.info(
+                if bar.disable:
+                    epochs.tell(
                         "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f  "
                         "val/elbo %(val/elbo)9.3f  %(seconds).1f s",
                         row,
@@ -434,9 +435,12 @@ def torch_device(name: str) -> torch.device:
         name = f"cuda:{launched.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(str(name))
+        if device.type == "cpu" and device.index:  # torch makes tensors there, and loads none
+            raise RuntimeError("there is one CPU")
         torch.zeros(1, device=device).item()  # which `meta` does not hold
     except (RuntimeError, AssertionError) as error:
+        raise_out_of_memory(error)
         raise BadInput(
-            f"device={name} is not available here: take cpu or auto, and a process for each GPU at most"
+            f"device={shown(name)} is not available here: take cpu or auto, and a process for each GPU at most"
         ) from error
     return device

@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.chunks import by_rows
+from pyro_vae.chunks import by_rows, require_room
 from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown, true_false
 from pyro_vae.eval_mode import eval_mode
@@ -297,6 +297,7 @@ class VAE(nn.Module):
         leading = z.shape[:-1]
         labels = self._labels(y, leading[-1] if leading else 1, self.concat)
         labels = None if labels is None else labels.expand(leading or [1]).flatten()
+        require_room(leading.numel() * self.data_shape.numel(), z, f"the mean of z {list(z.shape)} takes")
         return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
     @for_users
@@ -314,16 +315,19 @@ class VAE(nn.Module):
             mean: means of p(x | z) instead of draws.
 
         Raises:
-            BadInput: if n is no positive whole number, or y is missing, superfluous or no label.
+            BadInput: if n is not a positive integer, the draws do not fit into memory, or y is missing, superfluous
+                or no label.
         """
         true_false("mean", mean)
+        self._require_room("n", n, self.data_shape.numel())
         z = self.sample_z(n, y=y)
         return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
         """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
-        labels = self._labels(y, positive_int("n", n), self.num_classes is not None)
+        self._require_room("n", n, self.latent_dim[0])
+        labels = self._labels(y, n, self.num_classes is not None)
         return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
     @for_users
@@ -334,12 +338,13 @@ class VAE(nn.Module):
         of the estimates are unreliable (`LogEvidence.unreliable`), or if x is hardly what the likelihood is made for.
 
         Raises:
-            BadInput: if x is nothing that the likelihood can give.
+            BadInput: if x is nothing that the likelihood can give, or num_samples is not a positive integer.
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
         from pyro_vae.marginal.summary import TOLERATED
 
         x = self._data(x)
+        positive_int("num_samples", num_samples)
         labels = self._labels(y, len(x), self.num_classes is not None)
         if warning := self.likelihood.check(x):
             warnings.warn(warning, stacklevel=3)
@@ -431,6 +436,10 @@ class VAE(nn.Module):
         for layer in reversed(self._layers):
             z = layer.below(z).sample()
         return z
+
+    def _require_room(self, name: str, n: int, size: int) -> None:
+        """Refuse n draws of `size` numbers each that do not fit into memory."""
+        require_room(positive_int(name, n) * size, next(self.parameters()), f"{name}={n} takes")
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """y as labels `[n]`, if they are needed."""

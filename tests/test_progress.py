@@ -6,10 +6,12 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_ppca
 
+import pyro_vae
 from pyro_vae import analysis, progress
 from pyro_vae.imputation import impute
 from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
@@ -131,3 +133,79 @@ def test_analyses_and_imputation_say_how_far_they_are(ppca, lines):
     ):
         assert f"{task} ..." in lines.messages
         assert any(line.startswith(f"{task}: ") for line in lines.messages)
+
+
+# Scripts without a terminal that do not configure `logging`
+
+X = (np.random.default_rng(0).random((40, 12)) < 0.3).astype(np.float32)
+QUICK = {"latent_dim": 2, "overrides": ["network.hidden=[4]", "trainer.compile=false"]}
+
+
+@pytest.fixture
+def no_logging(monkeypatch):
+    """Pytest adds its handlers to the root logger after all fixtures have run: this one goes without them."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "addHandler", lambda handler: None)
+    monkeypatch.setattr(root, "handlers", [])
+
+
+def epochs_of(err):
+    return [int(line.split()[1]) for line in err.splitlines() if line.startswith("epoch ")]
+
+
+@pytest.mark.parametrize(("max_epochs", "told"), [(1, [1]), (3, [1, 2, 3]), (25, [1, *range(3, 25, 3), 25])])
+def test_fit_says_how_far_it_is(no_logging, capsys, max_epochs, told):
+    pyro_vae.fit(X, **QUICK, max_epochs=max_epochs)
+    out, err = capsys.readouterr()
+    assert epochs_of(err) == told
+    assert out == ""
+
+
+def test_an_early_stop_has_its_line_and_so_has_every_slow_epoch(no_logging, capsys, monkeypatch):
+    stop = {**QUICK, "overrides": [*QUICK["overrides"], "trainer.patience=2"]}
+    pyro_vae.fit(X, **stop, lr=1e-30, max_epochs=500)
+    assert epochs_of(capsys.readouterr().err) == [1, 3]
+    monkeypatch.setattr(progress, "EPOCH_SECONDS", 0.0)
+    pyro_vae.fit(X, **stop, lr=1e-30, max_epochs=500)
+    assert epochs_of(capsys.readouterr().err) == [1, 2, 3]
+
+
+def test_exact_em_says_how_far_it_is(no_logging, capsys):
+    linear = ["trainer=exact_em", "network.hidden=[]", "likelihood.scale=learned"]
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    pyro_vae.fit(x, likelihood="gaussian", guide="full_covariance", latent_dim=1, max_epochs=2, overrides=linear)
+    assert "iteration    2  log p(x)" in capsys.readouterr().err
+
+
+def test_fit_is_silent_if_told_so(no_logging, capsys, monkeypatch):
+    pyro_vae.fit(X, **QUICK, max_epochs=2, verbose=False)
+    assert all(line.startswith("warning: ") for line in capsys.readouterr().err.splitlines())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    pyro_vae.fit(X, **QUICK, max_epochs=2, verbose=False)
+    assert "training" not in terminal.getvalue()
+    pyro_vae.fit(X, **QUICK, max_epochs=2)
+    assert "training: 100%" in terminal.getvalue()
+    with pytest.raises(pyro_vae.errors.BadInput, match="verbose=1 must be true or false"):
+        pyro_vae.fit(X, **QUICK, verbose=1)
+
+
+def test_once_logging_is_configured_lines_go_there_alone(caplog, capsys):
+    caplog.set_level(logging.INFO, "pyro_vae")
+    pyro_vae.fit(X, **QUICK, max_epochs=25)
+    assert sum(message.startswith("epoch ") for message in caplog.messages) == 25
+    caplog.set_level(logging.WARNING, "pyro_vae")
+    pyro_vae.fit(X, **QUICK, max_epochs=2)
+    assert epochs_of(capsys.readouterr().err) == []
+
+
+def test_long_tasks_say_how_far_they_are(no_logging, capsys, monkeypatch, ppca):
+    x = ppca.evidence.sample((2,))
+    ppca.vae.encode(x)
+    Importance(600)(ppca.vae.model, ppca.vae.guide, x)
+    assert capsys.readouterr().err == ""  # short
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    Importance(600, chunk_size=200)(ppca.vae.model, ppca.vae.guide, x)
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("estimating log p(x) of 2 datapoints by importance, K = 600: ")
+    assert "% done, about" in first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -65,7 +67,7 @@ class Silent:
         ({"seed": Silent()}, r"seed=\(an object of type Silent\) cannot be written"),
         ({"latent_dim": b"ab"}, "latent_dim=b'ab'"),
         ({"likelihood": []}, r"likelihood=\[\] is unknown"),
-        ({"lr": "???"}, "optimizer.lr is missing"),
+        ({"lr": "???"}, "^lr is missing: give lr=VALUE"),
         ({"overrides": [3]}, r"overrides=\[3\] must be a list of options"),
         ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
         ({"run_dir": 3}, "3 is not a path"),
@@ -76,6 +78,48 @@ class Silent:
 def test_fit_names_what_it_cannot_use(settings, message):
     with pytest.raises(BadInput, match=message):
         pyro_vae.fit(X, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs=0 must be"),
+        ({"batch_size": 1.5}, "batch_size=1.5 must be"),
+        ({"lr": None}, "lr=None must be a finite number"),
+        ({"val_fraction": 3}, "val_fraction=3 must be"),
+        ({"binarize": "maybe"}, "binarize=maybe is unknown"),
+        ({"overrides": ["trainer.max_epochs=0"]}, "trainer.max_epochs=0 must be"),
+        ({"overrides": ["trainer.clip_norm=0"]}, "trainer.clip_norm=0 must be"),
+    ],
+)
+def test_fit_calls_options_as_its_caller_does(settings, message):
+    with pytest.raises(BadInput, match=f"^{message}"):
+        pyro_vae.fit(X, **settings)
+
+
+def test_so_do_its_advice_and_its_warnings(caplog):
+    overrides = ["network.hidden=[4]", "optimizer=sgd"]
+    with pytest.raises(FailedRun, match="try a smaller lr or trainer.clip_norm=10"):
+        pyro_vae.fit(30 * X, likelihood="gaussian", lr=1e30, max_epochs=5, overrides=overrides)
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    pyro_vae.fit(x, likelihood="gaussian", lr=1e-30, max_epochs=1, overrides=["likelihood.init_scale=9"])
+    assert any("train longer (max_epochs) or raise lr" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("number", ["5", "-1.5e3", "[3]", "True", "", 0, 1.5, True, [3], 10**30])
+def test_methods_call_numbers_as_their_caller_does(small_vae, number):
+    for name, call in {
+        "n": small_vae.sample,
+        "num_samples": lambda value: small_vae.log_prob(X, num_samples=value),
+    }.items():
+        with pytest.raises(BadInput, match=f"^{name}={re.escape(repr(number))} must be"):
+            call(number)
+
+
+@pytest.mark.parametrize("device", ["cpu:9", "cuda:99", "banana", "meta", torch.device("cpu", 9)])
+def test_load_names_a_device_that_is_not_there(small_run, device):
+    with pytest.raises(BadInput, match=f"^device={device} is not available here"):
+        pyro_vae.load(small_run, device=device)
 
 
 @pytest.mark.parametrize("trust", [3, [1], [["a"]], True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 
@@ -37,20 +36,3 @@ def shown(path: str | os.PathLike[str]) -> str:
     """A file's name for messages; line breaks and control characters escaped."""
     name = str(path)
     return name if name.isprintable() else ascii(name)[1:-1]
-
-
-def physical_memory() -> float:
-    """Bytes of memory that this machine has; infinite where the system does not say."""
-    names = getattr(os, "sysconf_names", {})
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else math.inf
-
-
-def require_memory(num_bytes: float, what: str, otherwise: str, copies: int = 4) -> None:
-    """Refuse to read what does not fit into memory, with the copies that are made of it.
-
-    Raises:
-        BadInput: if so, with what to do `otherwise`.
-    """
-    memory, gib = physical_memory(), 2.0**30
-    if copies * num_bytes > memory:
-        raise BadInput(f"{what} {num_bytes / gib:.1f} GiB: too much for {memory / gib:.1f} GiB of memory; {otherwise}")

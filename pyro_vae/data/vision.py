@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.files import require_memory, require_regular, shown
+from pyro_vae.data.files import require_regular, shown
 from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, one_line, whole
+from pyro_vae.memory import require_memory
 
 
 def torchvision() -> Any:

@@ -20,7 +20,7 @@ from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.progress import progress
+from pyro_vae.progress import Epochs, progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO
@@ -94,8 +94,8 @@ class ExactEM:
         started = time.monotonic() - state.seconds
         vae.double()
         x, val, mean_elbo = data.split("train").x.double(), data.val.x.double(), MeanELBO(vae, chunk_size=1000)
-        left = progress("exact EM", self.max_epochs - state.epoch, "iteration")
-        with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False), left as tick:
+        left, epochs = progress("exact EM", self.max_epochs - state.epoch, "iteration"), Epochs(log, self.max_epochs)
+        with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False), epochs, left as tick:
             if state.epoch == 0:
                 start(vae, x)
             before = mean_elbo(x)[0] if state.epoch else -math.inf
@@ -109,7 +109,7 @@ class ExactEM:
                 seconds = time.monotonic() - started
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score=val_elbo, seconds=seconds)
                 on_epoch(row, best)
-                log.info("iteration %(epoch)4d  log p(x) %(train/elbo)10.4f  val %(val/elbo)10.4f", row)
+                epochs.tell("iteration %(epoch)4d  log p(x) %(train/elbo)10.4f  val %(val/elbo)10.4f", row)
                 on_step()
                 tick(1)
                 if elbo - before < self.tolerance:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vae.chunks import LARGEST, slices
+from pyro_vae.chunks import LARGEST, require_room, slices
 from pyro_vae.errors import positive_int
 from pyro_vae.marginal.weights import Program, trace
 from pyro_vae.noise import fork_rng
@@ -44,8 +44,14 @@ def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
 
 
 def rows_in_memory(chunk_size: int, num_samples: int, model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """How many datapoints to take at once with `num_samples` each: `chunk_size` pairs at most, if they fit."""
-    return max(1, min(chunk_size, pairs_in_memory(model, x, y)) // num_samples)
+    """How many datapoints to take at once with `num_samples` each: `chunk_size` pairs at most, if they fit.
+
+    Raises:
+        BadInput: if the samples of one datapoint do not fit into memory.
+    """
+    each = bytes_per_pair(model, x, y)
+    require_room(num_samples * each // x.element_size(), x, f"num_samples={num_samples} takes")
+    return max(1, min(chunk_size, LARGEST // each) // num_samples)
 
 
 def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:

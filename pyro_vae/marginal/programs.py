@@ -15,6 +15,7 @@ from pyro_vae.data.values import dense
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal.density import has_atoms
 from pyro_vae.marginal.weights import Program, trace
+from pyro_vae.memory import raise_out_of_memory
 
 NUM_DRAWS = 100
 
@@ -95,6 +96,7 @@ def vectorized() -> Iterator[None]:
     except (BadInput, NotImplementedError):
         raise
     except (RuntimeError, ValueError) as error:
+        raise_out_of_memory(error)
         raise BadInput(
             f"model and guide do not run on several samples of x at once ({one_line(error)}): give x the shape and "
             "dtype that they take, and draw in a plate of the datapoints at dim=-1, which leaves dim=-2 to samples"

@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyro_vae.data import Dataset, array, files
+from pyro_vae import memory
+from pyro_vae.data import Dataset, array
 from pyro_vae.errors import BadInput
 
 X = np.random.default_rng(0).random((40, 3)).astype(np.float32)
@@ -125,7 +126,7 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, mo
     np.savez_compressed(path, x=np.zeros((1000, 1000), np.uint8))
     assert path.stat().st_size < 5000
     assert len(array(str(path)).train) == 800
-    monkeypatch.setattr(files, "physical_memory", lambda: 3_000_000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 3_000_000)
     monkeypatch.setattr(np.lib.format, "read_array", None)  # nor is it unpacked
     with pytest.raises(BadInput, match=r"x unpacks to 0\.0 GiB: too much"):
         array(str(path))
@@ -133,9 +134,9 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, mo
 
 def test_bytes_take_four_times_their_size_as_floats_and_again_in_splits(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((1000, 1000), np.uint8))
-    monkeypatch.setattr(files, "physical_memory", lambda: 9_000_000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 9_000_000)
     assert len(array(str(tmp_path / "x.npz")).train) == 800
-    monkeypatch.setattr(files, "physical_memory", lambda: 7_000_000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 7_000_000)
     monkeypatch.setattr(torch, "from_numpy", None)  # nor is it converted
     with pytest.raises(BadInput, match=r"takes, as floats, 0\.0 GiB: too much"):
         array(str(tmp_path / "x.npz"))
@@ -215,7 +216,7 @@ def test_long_headers_are_refused_before_they_are_read(packed, version, tmp_path
 def test_what_is_held_out_must_fit_into_memory(tmp_path, monkeypatch):
     """A file of holes takes no room on the disk."""
     np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (20, 10**6)).flush()
-    monkeypatch.setattr(files, "physical_memory", lambda: 30e6)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 30e6)
     with pytest.raises(BadInput, match="validation and test data take 0.0 GiB.*set data.max_held_out to fewer"):
         array(str(tmp_path / "x.npy"))
     assert array(str(tmp_path / "x.npy"), max_held_out=1).sizes == {"train": 18, "val": 1, "test": 1}

@@ -35,7 +35,7 @@ THROUGH_DRAWS = [IWAE, Renyi, DReG, StickingTheLanding, TraceMeanField_ELBO, Bet
         (lambda: BetaVAE(beta=-1), "objective.beta=-1 must be at least 0"),
         (lambda: BetaVAE(beta=float("nan")), "objective.beta=nan"),
         (lambda: BetaVAE(beta=float("inf")), "objective.beta=inf"),
-        (lambda: BetaVAE(beta="4"), "objective.beta=4"),
+        (lambda: BetaVAE(beta="4"), "objective.beta='4'"),
         (lambda: BetaVAE(beta=True), "objective.beta=True"),
         (lambda: KLAnnealing(start=1.5), "objective.start=1.5 must be at least 0 and at most 1"),
         (lambda: KLAnnealing(num_epochs=0), "objective.num_epochs=0"),
