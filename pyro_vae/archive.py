@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pyro_vae.memory import physical_memory
+from pyro_vae.errors.memory import physical_memory
 
 MAX_PICKLE_BYTES = 2**20
 """Limit of the pickle, which holds everything but the tensors' numbers."""

@@ -27,7 +27,7 @@ from pyro_vae import archive
 from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.files import Folder
-from pyro_vae.memory import raise_out_of_memory
+from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.plain import require_plain
 
 log = logging.getLogger(__name__)

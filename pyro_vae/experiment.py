@@ -46,7 +46,7 @@ from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
-from pyro_vae.memory import raise_out_of_memory
+from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim

@@ -13,7 +13,7 @@ import pyro
 import torch
 from pyro.poutine import runtime
 
-from pyro_vae.memory import out_of_memory_in_one_line
+from pyro_vae.errors.memory import out_of_memory_in_one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -30,7 +30,7 @@ from pyro_vae.errors import (
     true_false,
     true_false_auto,
 )
-from pyro_vae.memory import raise_out_of_memory
+from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim

@@ -92,7 +92,7 @@ def test_numbers_out_of_a_file_are_bounded_where_they_take_memory(tmp_path, monk
         ring(num_data=2 * 10**8)
     with pytest.raises(BadInput, match=r"data\.num_workers"):
         image_folder(str(tmp_path), num_workers=10_000)
-    monkeypatch.setattr("pyro_vae.memory.physical_memory", lambda: 1000.0)
+    monkeypatch.setattr("pyro_vae.errors.memory.physical_memory", lambda: 1000.0)
     with pytest.raises(BadInput, match="the order of 3000 datapoints"):
         ring(num_data=3000)
 
@@ -214,7 +214,7 @@ def test_files_of_mnist_that_are_a_strangers(tmp_path, monkeypatch):
             (raw / f"{prefix}-{kind}-ubyte").write_bytes(b"\x7f" * 100)
     with without_downloads(), pytest.raises(BadInput, match="are damaged"):
         mnist(str(tmp_path), verify=False)
-    monkeypatch.setattr("pyro_vae.memory.physical_memory", lambda: 500.0)
+    monkeypatch.setattr("pyro_vae.errors.memory.physical_memory", lambda: 500.0)
     with without_downloads(), pytest.raises(BadInput, match="too much for"):
         mnist(str(tmp_path), verify=False)
 

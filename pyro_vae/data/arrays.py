@@ -16,7 +16,7 @@ from pyro_vae.data.npy import read
 from pyro_vae.data.split import stored
 from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
 from pyro_vae.errors import BadInput
-from pyro_vae.memory import require_memory
+from pyro_vae.errors.memory import require_memory
 
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
 """Rows on disk, and their bytes, that are read at most to tell bytes of 0 and 1 from grey values."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
 from pyro_vae.errors import BadInput, datapoints, one_of, positive_int, true_false, whole
-from pyro_vae.memory import require_memory
+from pyro_vae.errors.memory import require_memory
 
 BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 SPLITS = ("train", "val", "test")

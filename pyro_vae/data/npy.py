@@ -10,7 +10,7 @@ import numpy as np
 
 from pyro_vae.data.files import require_regular, shown
 from pyro_vae.errors import BadInput, one_line
-from pyro_vae.memory import require_memory
+from pyro_vae.errors.memory import require_memory
 
 MAX_HEADER = 10_000
 """NumPy's own limit, which it checks only after reading the header."""

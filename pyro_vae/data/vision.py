@@ -20,7 +20,7 @@ from pyro_vae.data.files import require_regular, shown
 from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, one_line, whole
-from pyro_vae.memory import require_memory
+from pyro_vae.errors.memory import require_memory
 
 
 def torchvision() -> Any:

@@ -15,7 +15,7 @@ from pyro_vae.data.values import dense
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal.density import has_atoms
 from pyro_vae.marginal.weights import Program, trace
-from pyro_vae.memory import raise_out_of_memory
+from pyro_vae.errors.memory import raise_out_of_memory
 
 NUM_DRAWS = 100
 

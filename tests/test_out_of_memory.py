@@ -10,7 +10,7 @@ import pyro_vae
 from pyro_vae import analysis, archive
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.marginal import Importance
-from pyro_vae.memory import OutOfMemory, out_of_memory
+from pyro_vae.errors.memory import OutOfMemory, out_of_memory
 from pyro_vae.session import by_default, for_programs
 from pyro_vae.trainer import torch_device
 
@@ -23,7 +23,7 @@ def impossible(*args, **kwargs):
 
 
 def test_draws_beyond_memory_are_refused_before_the_work(small_vae, monkeypatch):
-    monkeypatch.setattr("pyro_vae.memory.physical_memory", lambda: 2.0**20)
+    monkeypatch.setattr("pyro_vae.errors.memory.physical_memory", lambda: 2.0**20)
     x = torch.from_numpy(X)
     programs = small_vae.model, small_vae.guide
     calls = {
@@ -46,7 +46,7 @@ def test_draws_beyond_memory_are_refused_before_the_work(small_vae, monkeypatch)
 
 
 def test_draws_that_fit_are_made(small_vae, monkeypatch):
-    monkeypatch.setattr("pyro_vae.memory.physical_memory", lambda: 2.0**20)
+    monkeypatch.setattr("pyro_vae.errors.memory.physical_memory", lambda: 2.0**20)
     assert small_vae.sample(10_000).shape == (10_000, 6)
     assert small_vae.decode(small_vae.sample_z(10_000)).shape == (10_000, 6)
 
