@@ -26,8 +26,8 @@ import torch
 from pyro_vae import archive
 from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
-from pyro_vae.files import Folder
 from pyro_vae.errors.memory import raise_out_of_memory
+from pyro_vae.files import Folder
 from pyro_vae.plain import require_plain
 
 log = logging.getLogger(__name__)

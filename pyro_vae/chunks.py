@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae.eval_mode import eval_mode
 from pyro_vae.errors.memory import require_memory
+from pyro_vae.eval_mode import eval_mode
 from pyro_vae.noise import fork_rng
 
 LARGEST = 2**28

@@ -39,6 +39,7 @@ from pyro_vae.errors import (
     true_false,
     whole,
 )
+from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
 from pyro_vae.files import Folder, given, make_directory
@@ -46,7 +47,6 @@ from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
-from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
