@@ -11,9 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyro_vae import memory
 from pyro_vae.data import Dataset, array
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, memory
 
 X = np.random.default_rng(0).random((40, 3)).astype(np.float32)
 quickly = settings(
