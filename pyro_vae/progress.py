@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
@@ -22,6 +23,8 @@ SECONDS = 30.0
 DELAY = 1.0
 """A bar appears after so many seconds: short tasks need none."""
 
+_split: ContextVar[str] = ContextVar("split", default="")
+
 Tick = Callable[[int], Any]
 """Called with the number of units done since the last call."""
 
@@ -29,6 +32,16 @@ Tick = Callable[[int], Any]
 def shows_bars() -> bool:
     """Whether a progress bar on stderr is seen: on a terminal or in a notebook, by the first of several processes."""
     return distributed.rank() == 0 and (sys.stderr.isatty() or _in_notebook())
+
+
+@contextmanager
+def of_split(name: str) -> Iterator[None]:
+    """Within, tasks are shown with the name of the split that they are of, as in `test: drawing figures`."""
+    token = _split.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _split.reset(token)
 
 
 @contextmanager
@@ -50,6 +63,7 @@ def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
         ...     for i in range(10):
         ...         tick(1)
     """
+    task = _split.get() + task
     if shows_bars():
         with (
             logging_redirect_tqdm(),

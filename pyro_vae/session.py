@@ -32,13 +32,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, no other thread runs Pyro programs through this library. A thread may enter it again."""
+    with _lock:
+        yield
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Within, Pyro programs run as if on their own, and no other thread runs any through this library.
 
     The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach them: wrap the program in them, not the
     call. Autocast and anomaly detection are off, and gradients are recorded.
     """
-    with _lock, _no_handlers(), ExitStack() as stack:
+    with one_thread(), _no_handlers(), ExitStack() as stack:
         for device in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
