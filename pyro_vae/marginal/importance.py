@@ -64,8 +64,10 @@ class Importance(Estimator):
     def advice(self, discrete: bool = False) -> str | None:
         """Proposals fitted to each datapoint by gradients; for discrete latents, or if there are few, more samples."""
         more = f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
-        if discrete or self.num_samples < MIN_SAMPLES:  # without a Pareto k latents may be discrete
+        if discrete:
             return more
+        if self.num_samples < MIN_SAMPLES:  # without a Pareto k either way: latents may be discrete
+            return f"{more}, or take estimator=refined (not for discrete latents)"
         refined = "take estimator=refined, which has a proposal for each datapoint"
         return f"{more}, or {refined}" if self.num_samples < FEW else refined
 

@@ -85,7 +85,7 @@ STEPS = "estimator.num_elbo_steps"
         (NUTS(), "take estimator=refined"),
         (Prior(), "take estimator=refined"),
         (Importance(1000), "take estimator=refined"),
-        (Importance(10), "set estimator.num_samples=1000"),
+        (Importance(10), "set estimator.num_samples=1000, or take estimator=refined (not for"),
         (Importance(50), "set estimator.num_samples=1000, or take estimator=refined"),
         (Prior(150), "set estimator.num_samples=1500, or take estimator=refined"),
         (NUTS(50), "set estimator.num_samples=500, or take estimator=refined"),
@@ -126,7 +126,7 @@ def test_nearly_equal_weights_do_not_make_an_estimate_reliable():
     evidence = evidence_of_a_guide(0.6, 21)
     wrong = (evidence.log_px < -0.3) & (evidence.ess > 0.9 * 21)
     assert wrong.sum() > 5
-    assert evidence.unreliable[wrong].double().mean() > 0.8
+    assert evidence.unreliable[wrong].double().mean() > 0.5
 
 
 DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
