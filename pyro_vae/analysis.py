@@ -248,14 +248,15 @@ def shown(name: str, parts: dict[str, Any]) -> str:
     return sign * parts.get("mutual_information_at_limit", False) + format(value, form)
 
 
-def limit(parts: dict[str, Any]) -> str | None:
-    """A note if N datapoints are too few for I(x; z)."""
+def limit(parts: dict[str, Any], most: int) -> str | None:
+    """A note if N datapoints are too few for I(x; z); `most` of them are in the split."""
     if not parts["mutual_information_at_limit"]:
         return None
+    N = parts["num_data"]
     return (
-        f"note: {datapoints(parts['num_data'])} are too few for I(x; z), which with N of them is at most log N "
-        f"({math.log(parts['num_data']):.2f} nats): it is a lower bound, and the marginal KL an upper one; a larger "
-        "num_data raises the limit"
+        f"note: {datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which with N of them is at most log N "
+        f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper one; "
+        + (f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints")
     )
 
 

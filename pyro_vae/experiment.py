@@ -371,7 +371,7 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
         if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
             log.info("note: %s", note)
         if isinstance(trainer, ExactEM):
-            trainer.require_in_memory(data)
+            trainer.check_data(vae, data)
         if estimator is not None:
             with suppress(NoEvidence), pyro.validation_enabled(False):  # the report says why
                 estimator.check(vae.model, vae.guide, data.test.x, data.test.y)

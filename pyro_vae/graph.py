@@ -24,6 +24,7 @@ from pyro_vae.errors import one_line
 from pyro_vae.frozen import Operation, OtherNoise, Record, difference
 from pyro_vae.noise import other_noise, restore_other_noise
 from pyro_vae.places import Places
+from pyro_vae.session import one_thread
 
 
 class NotCompiled(Exception):
@@ -256,20 +257,22 @@ def _kind(tensor: Tensor) -> Hashable:
 def _unchecked() -> Iterator[None]:
     """Switch off the checks of distributions, which look at values; also those with `validate_args=True`.
 
-    A distribution built while validation was on, as the prior of a `PyroSample` is, keeps its flag.
+    A distribution built while validation was on, as the prior of a `PyroSample` is, keeps its flag. The checks belong
+    to the process: one thread at a time switches them off, or the second would restore what the first has put there.
     """
     owner: Any = Distribution
-    init, validate = owner.__init__, owner._validate_sample
 
     def unchecked(self: Any, batch_shape: Any = (), event_shape: Any = (), validate_args: Any = None) -> None:
         init(self, torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 
-    owner.__init__, owner._validate_sample = unchecked, lambda self, value: None
-    try:
-        with pyro.validation_enabled(False):
-            yield
-    finally:
-        owner.__init__, owner._validate_sample = init, validate
+    with one_thread():
+        init, validate = owner.__init__, owner._validate_sample
+        owner.__init__, owner._validate_sample = unchecked, lambda self, value: None
+        try:
+            with pyro.validation_enabled(False):
+                yield
+        finally:
+            owner.__init__, owner._validate_sample = init, validate
 
 
 class _WithoutValues(TorchFunctionMode):

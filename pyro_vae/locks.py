@@ -58,8 +58,13 @@ class Claim:
         return False
 
     def is_alone(self) -> bool:
-        """Whether no other process shares the claim. If so, none can from then on."""
-        return self._descriptor is None or _lock(self._descriptor, shared=False)
+        """Whether no other process shares the claim. If so, none can from then on; if not, it is shared as before."""
+        if self._descriptor is None:
+            return True
+        if _lock(self._descriptor, shared=False):
+            return _is_still(self._descriptor, self.run_dir / NAME)
+        _lock(self._descriptor, shared=True)  # flock(2): a failed change of a lock's kind gives it up
+        return False
 
     def release(self) -> None:
         """Let others in. The lock's file goes, unless they use it."""

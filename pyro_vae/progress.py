@@ -30,6 +30,8 @@ EPOCH_SECONDS = 60.0
 DELAY = 1.0
 """A bar appears after so many seconds: short tasks need none."""
 
+_split: ContextVar[str] = ContextVar("split", default="")
+
 Tick = Callable[[int], Any]
 """Called with the number of units done since the last call."""
 
@@ -58,6 +60,16 @@ def beside_bar() -> AbstractContextManager[Any]:
 
 
 @contextmanager
+def of_split(name: str) -> Iterator[None]:
+    """Within, tasks are shown with the name of the split that they are of, as in `test: drawing figures`."""
+    token = _split.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _split.reset(token)
+
+
+@contextmanager
 def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
     """Show how far a task has come.
 
@@ -76,6 +88,7 @@ def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
         ...     for i in range(10):
         ...         tick(1)
     """
+    task = _split.get() + task
     if shows_bars():
         with (
             beside_bar(),

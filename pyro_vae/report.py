@@ -27,7 +27,7 @@ from pyro_vae.files import Folder
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
-from pyro_vae.progress import progress
+from pyro_vae.progress import of_split, progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
 
@@ -213,13 +213,13 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
                 raise
             _warn(f"warning: no gaps: {error}")
     if what in ("surgery", "all"):
-        rows = {
-            name: analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
-            for name, split in _at_most(config.num_data or 1000, data, config.split)
-        }
+        rows = {}
+        for name, split in _at_most(config.num_data or 1000, data, config.split):
+            with of_split(name):
+                rows[name] = analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
         _log_table("ELBO surgery (nats per datapoint)", rows)
         _write_rows(folder / "surgery.json", rows, {"seed": config.seed})
-        if note := analysis.limit(rows[config.split]):
+        if note := analysis.limit(rows[config.split], data.sizes[config.split]):
             log.info(note)
         _warn(analysis.collapse(rows[config.split]))
 
@@ -227,7 +227,8 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
 def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, folder: Path) -> None:
     rows = {}
     for name, split in _at_most(config.num_data or 100, data, config.split):
-        values = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
+        with of_split(name):
+            values = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
         rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
     _log_table("gaps (nats per datapoint)", rows)
     _write_rows(folder / "gaps.json", rows, {"seed": config.seed, "settings": OmegaConf.to_container(config.estimator)})

@@ -34,6 +34,13 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, no other thread runs Pyro programs through this library. A thread may enter it again."""
+    with _lock:
+        yield
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Within, Pyro programs run as if on their own, and no other thread runs any through this library.
 
@@ -43,7 +50,7 @@ def undisturbed() -> Iterator[None]:
     Raises:
         OutOfMemory: if memory runs out.
     """
-    with out_of_memory_in_one_line(), _lock, _no_handlers(), ExitStack() as stack:
+    with out_of_memory_in_one_line(), one_thread(), _no_handlers(), ExitStack() as stack:
         for device in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))

@@ -341,6 +341,8 @@ class VAE(nn.Module):
             BadInput: if x is nothing that the likelihood can give, or num_samples is not a positive integer.
         """
         from pyro_vae.marginal import Importance  # estimators stand above the VAE
+        from pyro_vae.marginal.evidence import doubt
+        from pyro_vae.marginal.pareto import FEW
         from pyro_vae.marginal.summary import TOLERATED
 
         x = self._data(x)
@@ -351,8 +353,10 @@ class VAE(nn.Module):
         evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
         given = "" if labels is None else ", y"
         if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
+            more = "raise num_samples, or " if evidence.num_samples < FEW else ""
             warnings.warn(
-                f"{share:.0%} of these log p(x) are unreliable ({evidence.criterion}), likely too low: take "
+                f"{share:.0%} of these log p(x) are unreliable ({evidence.criterion}), "
+                f"{doubt(evidence.num_samples, evidence.k_threshold)}: {more}take "
                 f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px, x a tensor; for discrete latents "
                 "raise num_samples",
                 stacklevel=3,

@@ -83,7 +83,7 @@ def test_surgery_of_a_linear_model_is_the_closed_form(ppca):
     assert (parts["active_units"], parts["latent_dim"], parts["num_data"]) == (2, 2, 2000)
     assert analysis.collapse(parts) is None
     assert not parts["mutual_information_at_limit"]
-    assert analysis.limit(parts) is None
+    assert analysis.limit(parts, 10**6) is None
     assert analysis.shown("mutual_information", parts) == f"{parts['mutual_information']:.3f}"
 
 
@@ -132,8 +132,11 @@ def test_mutual_information_is_bounded_by_log_n(ppca):
     assert analysis.shown("mutual_information", parts) == f">= {parts['mutual_information']:.3f}"
     assert analysis.shown("marginal_kl", parts) == f"<= {parts['marginal_kl']:.3f}"
     assert analysis.shown("elbo", parts) == f"{parts['elbo']:.3f}"
-    assert "20 datapoints are too few" in analysis.limit(parts)
-    assert "at most log N (3.00 nats)" in analysis.limit(parts)
+    note = analysis.limit(parts, 50)
+    assert "20 datapoints are too few" in note
+    assert "at most log N (3.00 nats)" in note
+    assert note.endswith("a larger num_data, up to 50, raises the limit")
+    assert analysis.limit(parts, 20).endswith("; the split has no more datapoints")
     assert "I(x; z) >= " in analysis.collapse({**parts, "active_units": 1})
 
 

@@ -174,4 +174,7 @@ def test_the_command_runs_resumes_and_refuses(command, tmp_path):
     assert all(after >= before - 1e-4 for before, after in pairwise(values))
     one_error_line(command("train", "trainer=exact_em", "data=digits"), "trainer=exact_em", "em_ppca")
     one_error_line(command("train", "+experiment=em_gaussian_mixture", "conditioning=concat"), "trainer=exact_em")
-    one_error_line(command("train", "+experiment=em_gaussian_mixture", "latent_dim=2000"), "latent_dim=2000")
+    run = tmp_path / "mixture"
+    outcome = command("train", "+experiment=em_gaussian_mixture", "latent_dim=2000", f"hydra.run.dir={run}")
+    one_error_line(outcome, "latent_dim=2000", "training datapoints", "smaller latent_dim")
+    assert not run.exists()  # before the work

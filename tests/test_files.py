@@ -222,6 +222,29 @@ def test_one_process_at_a_time(tmp_path):
     one.release()
     assert other.is_alone()
     other.release()
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_who_asks_whether_it_is_alone_keeps_its_claim(tmp_path):
+    one, other = (locks.Claim(tmp_path / "run", "wait", shared=True) for _ in range(2))
+    assert not one.is_alone()
+    other.release()
+    assert (tmp_path / "run" / ".lock").exists()
+    with pytest.raises(BadInput, match="going on there"):
+        locks.Claim(tmp_path / "run", "wait")
+    assert one.is_alone()
+    one.release()
+
+
+def test_the_lock_of_others_is_not_removed(tmp_path):
+    claim = locks.Claim(tmp_path / "run", "wait", shared=True)
+    (tmp_path / "run" / ".lock").unlink()  # as who was alone does
+    other = locks.Claim(tmp_path / "run", "wait")
+    assert not claim.is_alone()
+    claim.release()
+    with pytest.raises(BadInput, match="going on there"):
+        locks.Claim(tmp_path / "run", "wait")
+    other.release()
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

@@ -191,6 +191,7 @@ def test_a_saturated_mutual_information_is_shown_as_a_bound(command, small_run, 
     parts |= {"active_units": 2, "latent_dim": 2, "num_data": 1000}
     monkeypatch.setattr("pyro_vae.analysis.surgery", lambda *args: parts)
     outcome = command("evaluate", f"run={small_run}", "estimator=none", "analysis=surgery")
+    assert "the split has no more datapoints" in outcome.out  # of its 1000
     rows = {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line.startswith("  ")}
     assert rows["mutual_information"] == [">=", "6.901", ">=", "6.901"]
     assert rows["marginal_kl"] == ["<=", "0.500", "<=", "0.500"]
@@ -200,6 +201,16 @@ def test_a_saturated_mutual_information_is_shown_as_a_bound(command, small_run, 
         json.loads((small_run / "evaluations" / "surgery.json").read_text())["test"]["mutual_information_at_limit"]
         is True
     )
+
+
+def test_analyses_say_of_which_split_they_are(command, small_run):
+    outcome = command("evaluate", f"run={small_run}", "analysis=all", "num_data=4", "plots=false", "estimator=elbo")
+    assert outcome.code == 0, outcome.err
+    told = [line.partition(" ...")[0] for line in outcome.out.splitlines() if line.endswith(" ...")]
+    for task in ("estimating log p(x) of 4 datapoints by elbo, K = 100", "fitting the guide's family", "ELBO surgery"):
+        splits = [line.partition(": ")[0] for line in told if f": {task}" in line]
+        assert [*dict.fromkeys(splits)] == ["train", "test"], told
+    assert "estimating log p(x) of 4 datapoints by elbo, K = 100" in told  # the evaluation itself
 
 
 def test_bdmc_warns_and_advises_what_is_not_set(command, small_run):

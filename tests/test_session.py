@@ -17,7 +17,7 @@ from pyro import poutine
 from pyro.poutine import runtime
 
 import pyro_vae
-from pyro_vae import analysis, session
+from pyro_vae import analysis, graph, session
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, Importance, Refined
 
@@ -232,6 +232,24 @@ def held_elsewhere():
     finally:
         leave.set()
         thread.join()
+
+
+def test_checks_are_switched_off_by_one_thread_at_a_time():
+    """Two at once: the second to leave would restore the first's `Distribution.__init__` without checks."""
+    before = torch.distributions.Distribution.__init__
+    entered = threading.Event()
+
+    def trace():
+        with graph._unchecked():
+            entered.set()
+
+    thread = threading.Thread(target=trace)
+    with graph._unchecked(), session.undisturbed():  # a thread may do both, in any order
+        thread.start()
+        assert not entered.wait(0.2)
+    thread.join(10)
+    assert entered.is_set()
+    assert torch.distributions.Distribution.__init__ is before
 
 
 def test_waiting_for_another_thread_can_be_interrupted(fitted):

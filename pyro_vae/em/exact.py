@@ -68,14 +68,16 @@ class ExactEM:
             raise BadInput("trainer=exact_em works in one process: start it without torchrun")
         return "exact EM takes no part of objective, optimizer and scheduler"
 
-    def require_in_memory(self, data: Dataset) -> None:
-        """Refuse training data that are read as they are needed.
+    def check_data(self, vae: VAE, data: Dataset) -> None:
+        """Refuse training data that are read as they are needed, or too few for a mixture.
 
         Raises:
             BadInput: if they are.
         """
         if isinstance(data.train, Stored):
             raise BadInput("trainer=exact_em holds all training data in memory: give them as a .npz file")
+        if isinstance(vae.prior, Categorical):
+            mixture.require_enough(vae, len(data.train))
 
     def fit(
         self,
@@ -90,7 +92,7 @@ class ExactEM:
     ) -> None:
         """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""
         start, m_step = _closed_form(vae)
-        self.require_in_memory(data)
+        self.check_data(vae, data)
         started = time.monotonic() - state.seconds
         vae.double()
         x, val, mean_elbo = data.split("train").x.double(), data.val.x.double(), MeanELBO(vae, chunk_size=1000)

@@ -12,11 +12,22 @@ from pyro_vae.priors import Categorical
 from pyro_vae.vae import VAE
 
 
+def require_enough(vae: VAE, num_data: int) -> None:
+    """Refuse a training set of fewer datapoints than components.
+
+    Raises:
+        BadInput: if it is: components start at different datapoints.
+    """
+    if num_data < vae.latent_dim[0]:
+        raise BadInput(
+            f"latent_dim={vae.latent_dim[0]} is more components than the {num_data} training datapoints: take a "
+            "smaller latent_dim, or more data"
+        )
+
+
 def start(vae: VAE, x: Tensor) -> None:
     """Means at datapoints drawn from x `[N, *data_shape]`, σ that of all data, equal weights."""
     x = x.flatten(1)
-    if len(x) < vae.latent_dim[0]:
-        raise BadInput(f"latent_dim={vae.latent_dim[0]} is more components than the {len(x)} training datapoints")
     means = x[torch.randperm(len(x))[: vae.latent_dim[0]]]
     _set_mixture(vae, torch.full_like(means[:, 0], 1 / len(means)), means, x.std(0).expand_as(means))
 

@@ -18,6 +18,7 @@ from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.hmc import adapt_step_sizes, anneal, both_ends
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
+from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.weights import Program
 from pyro_vae.progress import Shares
@@ -66,9 +67,12 @@ class AIS(GradientEstimator):
         self.compile = true_false_auto("estimator.compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """More temperatures: the variance of log w falls as 1/T (Neal 2001)."""
+        """More temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""
         temperatures = f"set estimator.num_temperatures={4 * self.num_temperatures}"
-        return f"set estimator.num_samples=16, then {temperatures}" if self.num_samples < 16 else temperatures
+        if self.num_samples < 16:
+            return f"set estimator.num_samples=16, then {temperatures}"
+        is_rough = MIN_SAMPLES <= self.num_samples < FEW
+        return f"set estimator.num_samples={FEW}, then {temperatures}" if is_rough else temperatures
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""

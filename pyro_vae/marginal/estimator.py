@@ -24,9 +24,6 @@ from pyro_vae.session import for_programs
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""
 
-FEW = 100
-"""With fewer samples than this, taking more is the first remedy for unreliable estimates."""
-
 
 class Estimator(ABC):
     """log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.pareto import pareto_k, tail_length, threshold
+from pyro_vae.marginal.pareto import FEW, pareto_k, tail_length, threshold
 
 MIN_ESS = 10
 """Effective samples below which an estimate is unreliable."""
@@ -21,6 +21,13 @@ def criterion(k_threshold: float | None) -> str:
     """What makes an estimate unreliable, in words; None: there is no Pareto k."""
     ess = f"effective sample size < {MIN_ESS}"
     return ess if k_threshold is None else f"Pareto k > {k_threshold:.2f} or {ess}"
+
+
+def doubt(num_samples: int, k_threshold: float | None) -> str:
+    """Which error to expect of unreliable estimates from K samples, in words; None: there is no Pareto k."""
+    if num_samples >= FEW:
+        return "likely too low"
+    return "may be too low" + ("" if k_threshold is None else f" (Pareto k is rough with fewer than {FEW} samples)")
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class LogEvidence:
         ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
         pareto_k: tail shape of the weights (PSIS), `[N]`; above `k_threshold` neither `log_px` nor `se` can be
             relied on. NaN if K is below 21, too few samples to tell, or latents are discrete: few different weights
-            have no tail.
+            have no tail. A rough estimate if K is below 200: then good estimates may be called unreliable, too.
         elbo: evidence lower bound of the guide, `[N]`.
         num_samples: K.
         curve: the same from the first K' < K of these samples, for each K' that was asked for.

@@ -11,7 +11,7 @@ from pyro_vae.marginal.density import is_discrete
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.memory import chunk_option, pairs_at_once
-from pyro_vae.marginal.pareto import MIN_SAMPLES
+from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 from pyro_vae.marginal.weights import Program, log_weights, stream
 from pyro_vae.tracing import compiled
 
@@ -62,12 +62,14 @@ class Importance(Estimator):
         return evidence.without_tail() if is_discrete(guide, x, y) else evidence
 
     def advice(self, discrete: bool = False) -> str | None:
-        """Proposals fitted to each datapoint by gradients; for discrete latents more samples."""
+        """Proposals fitted to each datapoint by gradients; for discrete latents, or if there are few, more samples."""
+        more = f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
         if discrete:
-            return f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
+            return more
         if self.num_samples < MIN_SAMPLES:  # without a Pareto k either way: latents may be discrete
-            return "take estimator=refined (discrete latents: set estimator.num_samples=1000)"
-        return "take estimator=refined, which has a proposal for each datapoint"
+            return f"{more}, or take estimator=refined (not for discrete latents)"
+        refined = "take estimator=refined, which has a proposal for each datapoint"
+        return f"{more}, or {refined}" if self.num_samples < FEW else refined
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """The estimate from sums over all K log-weights."""

@@ -18,6 +18,7 @@ from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
+from pyro_vae.marginal.pareto import FEW
 from pyro_vae.marginal.weights import Program
 from pyro_vae.progress import Shares
 
@@ -57,8 +58,9 @@ class NUTS(GradientEstimator):
             )
 
     def advice(self, discrete: bool = False) -> str:
-        """A proposal with heavier tails."""
-        return "take estimator=refined, whose proposals have heavier tails than this Gaussian"
+        """A proposal with heavier tails; if there are few, more samples."""
+        refined = "take estimator=refined, whose proposals have heavier tails than this Gaussian"
+        return f"set estimator.num_samples=500, or {refined}" if self.num_samples < FEW else refined
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimates for x `[N, ...]`."""

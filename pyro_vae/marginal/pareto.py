@@ -24,6 +24,15 @@ FEWEST = 5
 MIN_SAMPLES = next(K for K in range(1, 1000) if tail_length(K) >= FEWEST)
 """The smallest K that has a Pareto k."""
 
+FEW = 200
+"""With fewer samples k̂ is a rough estimate, and taking more is the first remedy for unreliable estimates.
+
+In simulations k̂ has a standard deviation of 0.2 at K = 50, and half of that at K = 1000. Of good estimates, with an
+effective sample size above 0.94 K, up to 30 % are above the threshold at K = 50, 10 % at 100, 1 % at 200. Nearly
+equal weights are no better sign: guides narrower than the posterior reach an effective sample size of 0.9 K, and are
+up to 3 nats too low at K = 50.
+"""
+
 
 def threshold(num_samples: int) -> float:
     """The k̂ up to which an estimate from K weights can be relied on: min(1 − 1/log₁₀ K, 0.7).

@@ -8,8 +8,8 @@ from typing import Any
 
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal.estimator import Estimator
-from pyro_vae.marginal.evidence import LogEvidence, criterion
-from pyro_vae.marginal.pareto import MIN_SAMPLES
+from pyro_vae.marginal.evidence import LogEvidence, criterion, doubt
+from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 
 MEANING = {
     "elbo": "evidence lower bound",
@@ -111,7 +111,8 @@ def verdict(summary: dict[str, Any], estimator: Estimator) -> str | None:
     advice = estimator.advice(discrete=_lacks_tail(summary))
     if advice is None or share is None or share <= TOLERATED:
         return None
-    return f"warning: {100 * share:.1f} % of the datapoints' estimates are unreliable, and likely too low: {advice}"
+    too_low = doubt(summary["num_samples"], summary["pareto_k_threshold"])
+    return f"warning: {100 * share:.1f} % of the datapoints' estimates are unreliable, and {too_low}: {advice}"
 
 
 def number(value: float | None, form: str) -> str:
@@ -134,6 +135,8 @@ def _meaning(name: str, summary: dict[str, Any]) -> str:
         meaning += f" (unknown: it takes {MIN_SAMPLES} samples)"
     elif name == "pareto_k_max" and weighs and _lacks_tail(summary):
         meaning += " (none: weights of discrete latents have no tail)"
+    elif name == "pareto_k_max" and weighs and summary["num_samples"] < FEW:
+        meaning += f" (rough with fewer than {FEW} samples)"
     elif name == "log_px_mc_se" and summary[name] is None and (summary["unreliable"] or 0) > SHARE_WITH_ERROR:
         meaning += f" (unknown: more than {SHARE_WITH_ERROR:.0%} are unreliable)"
     return meaning.replace("p(x)", f"p(x | {summary['given']})") if "given" in summary else meaning
