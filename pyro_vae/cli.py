@@ -14,10 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import launched, logs, run_directory, terminal
+from pyro_vae import logs, run_directory, terminal
 from pyro_vae.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
 from pyro_vae.errors import FailedRun, one_line
 from pyro_vae.errors.memory import out_of_memory
+from pyro_vae.parallel import environment
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
@@ -121,9 +122,9 @@ def resumed(argv: list[str]) -> list[str]:
 
 def one_of_several(argv: list[str]) -> list[str]:
     """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
-    if not launched.is_one_of_several():
+    if not environment.is_one_of_several():
         return argv
-    from pyro_vae.distributed import agreed_time  # imports torch
+    from pyro_vae.parallel.collectives import agreed_time  # imports torch
 
     os.environ["PYRO_VAE_TIME"] = agreed_time("%Y-%m-%d_%H-%M-%S")
-    return argv if launched.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+    return argv if environment.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]

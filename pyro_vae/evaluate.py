@@ -34,8 +34,9 @@ def task(config: DictConfig) -> None:
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from hydra.utils import instantiate
 
-    from pyro_vae import comparison, distributed, report  # imports torch
+    from pyro_vae import comparison, report  # imports torch
     from pyro_vae.marginal import BDMC, NoEstimate
+    from pyro_vae.parallel import collectives
 
     true_false("plots", config.plots)
     folder = given(str(config.run))
@@ -58,7 +59,7 @@ def task(config: DictConfig) -> None:
             f"estimator=bdmc simulates data from each model, whose log p(x) do not compare the runs of {folder}: "
             "take estimator=refined or ais, or the runs one by one"
         )
-    with distributed.process_group():
+    with collectives.process_group():
         if not runs:
             evaluate(config, folder)
             return

@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from pyro_vae import baseline, checkpoint, distributed
+from pyro_vae import baseline, checkpoint
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.config import check_key, check_settings, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
@@ -50,6 +50,7 @@ from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
 from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
+from pyro_vae.parallel import collectives
 from pyro_vae.plain import read_yaml, with_references
 from pyro_vae.progress import progress, shown_if
 from pyro_vae.run_directory import check_run_directory, patience
@@ -270,7 +271,7 @@ def train(
         FailedRun: if the loss is NaN or infinite.
     """
     check_settings(config)
-    if distributed.rank() > 0:
+    if collectives.rank() > 0:
         return _train(config, data, run_dir, resume, estimator)
     with alone_in(run_dir, "wait for it to end, or give another directory", patience()):
         check_run_directory(run_dir, resume)
@@ -306,16 +307,16 @@ def _train(
     _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
-        distributed.from_rank_0(value)
-    if distributed.rank() > 0:  # noise of its own
-        set_seed(config.seed, distributed.rank())
+        collectives.from_rank_0(value)
+    if collectives.rank() > 0:  # noise of its own
+        set_seed(config.seed, collectives.rank())
     state, identity = State(), fingerprint(data)
     if saved is not None:
         require_same_data(data, identity, saved, run_dir)
         _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
-        if len(saved["rng"]) == distributed.world_size():
-            checkpoint.set_rng_state(saved["rng"][distributed.rank()])
+        if len(saved["rng"]) == collectives.world_size():
+            checkpoint.set_rng_state(saved["rng"][collectives.rank()])
         else:
             log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State.of(saved["state"], checkpoints.last)
@@ -335,19 +336,19 @@ def _train(
             "data": identity,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
-            "rng": distributed.gather(checkpoint.get_rng_state()),
+            "rng": collectives.gather(checkpoint.get_rng_state()),
             "state": asdict(state),
         }
-        if distributed.rank() == 0:
+        if collectives.rank() == 0:
             checkpoints.save(content, is_best)
 
-    if distributed.rank() == 0:
+    if collectives.rank() == 0:
         for path in (run_dir, checkpoints.folder):
             with Folder(path) as folder:
                 folder.remove_temporaries()
     if not checkpoints.exist():
         save()  # so that an interrupted first epoch can be resumed as well
-    writing = Metrics(run_dir, state.epoch) if distributed.rank() == 0 else nullcontext()
+    writing = Metrics(run_dir, state.epoch) if collectives.rank() == 0 else nullcontext()
     with deferred_interrupt() as check_interrupt, writing as metrics:
 
         def on_epoch(row: dict[str, float], is_best: bool) -> None:
@@ -356,7 +357,7 @@ def _train(
             save(is_best)
 
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
-    distributed.from_rank_0(None)  # which has written it by then
+    collectives.from_rank_0(None)  # which has written it by then
     _load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
     vae.zero_grad()  # the last step's gradients are not needed any more
     vae.eval()

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pyro_vae import distributed
+from pyro_vae.parallel import collectives
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def shown_if(verbose: bool) -> Iterator[None]:
 
 def shows_bars() -> bool:
     """Whether a progress bar on stderr is seen: on a terminal or in a notebook, by the first of several processes."""
-    return _shown.get() and distributed.rank() == 0 and (sys.stderr.isatty() or _in_notebook())
+    return _shown.get() and collectives.rank() == 0 and (sys.stderr.isatty() or _in_notebook())
 
 
 def beside_bar() -> AbstractContextManager[Any]:
@@ -95,7 +95,7 @@ def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
             tqdm(total=total, desc=task, unit=unit, unit_scale=True, leave=False, delay=DELAY) as bar,
         ):
             yield bar.update
-    elif distributed.rank() == 0:
+    elif collectives.rank() == 0:
         log.info("%s ...", task)
         yield _Lines(task, total)
     else:
@@ -183,7 +183,7 @@ def _logging_is_configured(log: logging.Logger) -> bool:
 
 
 def _to_stderr(line: str) -> None:
-    if _shown.get() and distributed.rank() == 0 and not shows_bars():
+    if _shown.get() and collectives.rank() == 0 and not shows_bars():
         print(line, file=sys.stderr, flush=True)
 
 

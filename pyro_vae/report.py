@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import analysis, baseline, comparison, distributed, files, metrics, plots
+from pyro_vae import analysis, baseline, comparison, files, metrics, plots
 from pyro_vae.chunks import slices
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
@@ -27,6 +27,7 @@ from pyro_vae.files import Folder
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.memory import rows_in_memory
 from pyro_vae.marginal.summary import summarize, table, verdict
+from pyro_vae.parallel import collectives
 from pyro_vae.progress import of_split, progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
@@ -52,11 +53,11 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
             evidence, results[name] = _estimate(vae, data, data.test, each, config.seed, independent)
             if independent is not None and name == "test":
                 warning = independent.warning(evidence)
-            if distributed.rank() == 0:
+            if collectives.rank() == 0:
                 log.info(table(results[name], "test"))
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
-    if distributed.rank() > 0:
+    if collectives.rank() > 0:
         return
     results["reconstruction_error"] = _reconstruction_error(vae, data.test)
     of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
@@ -82,7 +83,7 @@ def evaluate(
     simulates = isinstance(estimator, BDMC)  # its data, which have no baseline
     independent = None if simulates else baseline.independent_marginals(vae, data)
     evidence, summary = _estimate(vae, data, split, estimator, config.seed, independent)
-    if distributed.rank() > 0:
+    if collectives.rank() > 0:
         return summary
     about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
     path = run_dir / "evaluations" / f"{summary['estimator']}-{summary['num_samples']}.json"
@@ -136,7 +137,7 @@ def _draw_evidence(evidence: LogEvidence, summary: dict[str, Any], split: Split,
 
 def compare(summaries: dict[Path, dict[str, Any]], config: DictConfig, folder: Path) -> None:
     """The runs of a sweep side by side, to the screen, to evaluations/NAME-K.json and a figure beside it."""
-    if distributed.rank() > 0:
+    if collectives.rank() > 0:
         return
     first = next(iter(summaries.values()))
     about = {name: first[name] for name in ("estimator", "num_samples", "num_data")} | {"split": config.split}
@@ -200,7 +201,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
 
     Where `config.num_data` is null, gaps are those of the first 100 datapoints, surgery is that of the first 1000.
     """
-    if distributed.rank() > 0:
+    if collectives.rank() > 0:
         return
     what = config.analysis
     folder = run_dir / "evaluations"
@@ -277,14 +278,14 @@ def _estimate(
     seed: int,
     independent: baseline.Baseline | None = None,
 ) -> tuple[LogEvidence, dict[str, Any]]:
-    set_seed(seed, distributed.rank())
+    set_seed(seed, collectives.rank())
     own = split.share()
-    if len(split) < distributed.world_size():
-        raise BadInput(f"{datapoints(len(split))} leave some of {distributed.world_size()} processes none")
+    if len(split) < collectives.world_size():
+        raise BadInput(f"{datapoints(len(split))} leave some of {collectives.world_size()} processes none")
     evidence = estimator(vae.model, vae.guide, own.x, own.y)
     if independent is not None:
         evidence = independent.beside(evidence, own.x)
-    evidence = LogEvidence.cat(distributed.gather(evidence.cpu()))  # of GPUs, too
+    evidence = LogEvidence.cat(collectives.gather(evidence.cpu()))  # of GPUs, too
     summary = summarize(evidence, estimator.name)
     if vae.num_classes is not None:
         summary["given"] = "y"

@@ -10,10 +10,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import launched, locks, logs
+from pyro_vae import locks, logs
 from pyro_vae.config import explain, option
 from pyro_vae.errors import BadInput
 from pyro_vae.files import given, refuse_link
+from pyro_vae.parallel import environment
 from pyro_vae.terminal import EXIT_BAD_INPUT, fail
 
 WRITTEN = (
@@ -56,7 +57,7 @@ def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir
 
 def patience() -> float:
     """Seconds to wait for another process in the directory: after a restart, the previous one may still be ending."""
-    return 120.0 if launched.restarted() else 0.0
+    return 120.0 if environment.restarted() else 0.0
 
 
 def claim(run_dir: Path, place: str = "hydra.run.dir", shared: bool = False) -> None:
@@ -113,12 +114,12 @@ class GuardRunDirectory(Callback):
         self._guard(config.hydra.sweep.dir, False, "hydra.sweep.dir")
 
     def _guard(self, directory: str, resume: bool, place: str) -> None:
-        if launched.rank() > 0:
+        if environment.rank() > 0:
             return
         try:
             run_dir = given(directory).absolute()  # hydra.job.chdir changes what relative paths mean
             claim(run_dir, place, self.shared)
-            if not launched.restarted():  # a restarted command finds its own run
+            if not environment.restarted():  # a restarted command finds its own run
                 jobs = sorted(run_dir.glob("*")) if place == "hydra.sweep.dir" else [run_dir]
                 for job in jobs:
                     if place == "hydra.sweep.dir" and job.name.isdigit():

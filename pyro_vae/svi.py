@@ -12,11 +12,11 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyro_vae.distributed import mean, world_size
 from pyro_vae.errors import one_of
 from pyro_vae.marginal.weights import Program
 from pyro_vae.noise import fork_rng
 from pyro_vae.nonfinite import NotFinite
+from pyro_vae.parallel.collectives import mean, world_size
 from pyro_vae.precision import BFloat16Products
 from pyro_vae.tracing import Compiled, owned, with_gradients
 

@@ -25,9 +25,10 @@ def task(config: DictConfig) -> None:
     """One run, in Hydra's output directory or in that of `resume`."""
     from hydra.utils import instantiate
 
-    from pyro_vae import distributed, experiment, report  # imports torch
-    from pyro_vae.launched import restarted
+    from pyro_vae import experiment, report
     from pyro_vae.marginal import BDMC
+    from pyro_vae.parallel import collectives  # imports torch
+    from pyro_vae.parallel.environment import restarted
 
     hydra = HydraConfig.get()
     run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
@@ -49,7 +50,7 @@ def task(config: DictConfig) -> None:
             true_false(key, config.get(key, True))
         data = experiment.build_data(config, may_download=not resume)
         data.split("test")
-        with distributed.process_group():
+        with collectives.process_group():
             vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
             if resume:
                 experiment.require_finite_outputs(vae, data.test, run_dir)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_vae import distributed, launched
 from pyro_vae.data import Dataset
 from pyro_vae.errors import (
     BadInput,
@@ -34,6 +33,7 @@ from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.noise import fork_rng, seeded
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
+from pyro_vae.parallel import collectives, environment
 from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
 from pyro_vae.progress import Epochs, beside_bar, shows_bars
@@ -197,8 +197,8 @@ class Trainer:
         started = time.monotonic() - state.seconds
         fewest = {"batch": min(self.batch_size, len(data.train)), "validation set": len(data.val)}
         for name, size in fewest.items():
-            if 0 < size < distributed.world_size():
-                raise BadInput(f"a {name} of {size} leaves some of {distributed.world_size()} processes no datapoint")
+            if 0 < size < collectives.world_size():
+                raise BadInput(f"a {name} of {size} leaves some of {collectives.world_size()} processes no datapoint")
         if not len(data.val) and (self.patience is not None or optim.watches_validation):
             raise BadInput(
                 "trainer.patience and scheduler=plateau watch the validation ELBO, but the validation set is empty: "
@@ -206,11 +206,11 @@ class Trainer:
             )
 
         rest = len(data.train) % self.batch_size
-        if 0 < rest < distributed.world_size():
+        if 0 < rest < collectives.world_size():
             log.info("note: each epoch leaves out its last batch of %d, too small for a share for each process", rest)
 
         def out_of_time() -> bool:
-            return self.max_seconds is not None and distributed.anyone(time.monotonic() - started >= self.max_seconds)
+            return self.max_seconds is not None and collectives.anyone(time.monotonic() - started >= self.max_seconds)
 
         def after_step() -> bool:
             bar.update()
@@ -270,13 +270,13 @@ class Trainer:
             FailedRun: if a loss is NaN or infinite.
         """
         N, seen, used, skipped = len(data.train), 0, 0, state.skipped
-        order = distributed.from_rank_0(torch.randperm(N)) if self.shuffle else torch.arange(N)
+        order = collectives.from_rank_0(torch.randperm(N)) if self.shuffle else torch.arange(N)
         # a shorter batch at the end that would leave a process with nothing is left out
-        batches = [batch for batch in order.split(self.batch_size) if len(batch) >= distributed.world_size()]
+        batches = [batch for batch in order.split(self.batch_size) if len(batch) >= collectives.world_size()]
         reported: list[Tensor] = []
         sums = torch.zeros(2, dtype=torch.float64)
         with pyro.validation_enabled(False):  # `prepare` has looked at every value
-            shares = [distributed.share(batch) for batch in batches]
+            shares = [collectives.share(batch) for batch in batches]
             for whole, index, batch in zip(batches, shares, data.batches(shares), strict=False):
                 objective.step, objective.epoch = state.step, state.epoch + seen / N
                 noise = torch.get_rng_state()
@@ -316,7 +316,7 @@ class Trainer:
                 data.device,
             )
         with fork_rng(data.val.x):
-            batch = data.batch(distributed.share(torch.arange(min(self.batch_size, N))))
+            batch = data.batch(collectives.share(torch.arange(min(self.batch_size, N))))
         first_steps: dict[Hashable, int] = {}
         for objective.step in count(state.step):
             first_steps.setdefault(objective.variant, objective.step)
@@ -337,7 +337,7 @@ class Trainer:
                 state.compiled = self.compile
             elif state.compiled is None:
                 num_steps = (self.max_epochs - state.epoch) * math.ceil(N / self.batch_size) / len(first_steps)
-                state.compiled = distributed.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds))
+                state.compiled = collectives.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds))
             if state.compiled:
                 started = time.monotonic()
                 svi.compile(dry_run)
@@ -361,7 +361,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise self.failure(f"the loss is {loss} at step {state.step - len(rows) + i + 1}", svi, batch, state)
         reported.clear()
-        return distributed.total(rows[:, 1:].sum(0))
+        return collectives.total(rows[:, 1:].sum(0))
 
     def failure(self, what: str, svi: SVI, batch: Batch, state: State) -> FailedRun:
         """Stop before what is not a number gets into a checkpoint, and say where it comes from."""
@@ -405,9 +405,9 @@ class Trainer:
         All are NaN without a validation set.
         """
         val = data.val.share()
-        with seeded(distributed.rank(), val.x):
+        with seeded(collectives.rank(), val.x):
             own = mean_elbo(val.x, val.y)
-        (whole,) = distributed.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
+        (whole,) = collectives.mean([torch.tensor(own, dtype=torch.float64)], len(val) / max(1, len(data.val)))
         elbo, log_likelihood, bound = whole.tolist()
         return elbo, log_likelihood - bound, bound
 
@@ -432,7 +432,7 @@ def torch_device(name: str) -> torch.device:
         BadInput: if torch does not have it.
     """
     if name == "auto":
-        name = f"cuda:{launched.local_rank()}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{environment.local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(str(name))
         if device.type == "cpu" and device.index:  # torch makes tensors there, and loads none

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import SMALL, assert_same, make_ppca, outcome
 
-from pyro_vae import distributed, metrics
+from pyro_vae import metrics
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, Point
@@ -27,6 +27,7 @@ from pyro_vae.marginal import Refined
 from pyro_vae.networks import MLP
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.optim import JointOptim
+from pyro_vae.parallel import collectives
 from pyro_vae.priors import StandardNormal
 from pyro_vae.report import _estimate
 from pyro_vae.svi import SVI
@@ -40,7 +41,7 @@ def child(rank, port, fn, path):
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     os.environ["MASTER_PORT"] = str(port)
-    with distributed.process_group():
+    with collectives.process_group():
         result = fn()
     path.write_bytes(pickle.dumps(result))
 
@@ -72,7 +73,7 @@ def train(guide, epochs, record=None):
     pyro.clear_param_store()
     pyro.set_rng_seed(3)
     vae = VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, guide).double()
-    torch.manual_seed(100 + distributed.rank())
+    torch.manual_seed(100 + collectives.rank())
     rows, data, objective = [], make_data(), Trace_ELBO()
     batches = data.batches
     data.batches = lambda indices: (record.extend(indices) if record is not None else None) or batches(indices)
@@ -118,8 +119,8 @@ def one_step():
     pyro.set_rng_seed(3)
     vae = VAE.build([6], 2, MLP([8]), StandardNormal, Bernoulli, Diagonal).double()
     whole = copy.deepcopy(vae)
-    torch.manual_seed(100 + distributed.rank())
-    x = distributed.share(make_data().train.x[:11])
+    torch.manual_seed(100 + collectives.rank())
+    x = collectives.share(make_data().train.x[:11])
     svi = SVI(vae.model, vae.guide, JointOptim(partial(torch.optim.SGD, lr=1.0)), reported_loss(Trace_ELBO()))
     noise = torch.get_rng_state()
     svi.step(x, None, None, weight=len(x) / 11)
@@ -144,8 +145,8 @@ def test_with_noise_the_gradient_is_that_of_the_whole_batch_with_the_noise_of_bo
 def evidence():
     ppca = make_ppca()
     ppca.set_exact_guide(shift=1.0)
-    x = ppca.evidence.sample((11,)) if distributed.rank() == 0 else torch.zeros(11, 5).double()
-    x = distributed.from_rank_0(x)
+    x = ppca.evidence.sample((11,)) if collectives.rank() == 0 else torch.zeros(11, 5).double()
+    x = collectives.from_rank_0(x)
     found, summary = _estimate(ppca.vae, Dataset(Split(x), Split(x), Split(x)), Split(x), Refined(20), seed=0)
     return x, found.log_px, summary["num_data"]
 
@@ -169,12 +170,12 @@ def test_too_few_datapoints_are_refused(tmp_path):
 
 
 def test_alone_nothing_is_sent():
-    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert (collectives.rank(), collectives.world_size()) == (0, 1)
     x = torch.arange(5.0)
-    assert torch.equal(distributed.share(x), x)
-    assert distributed.gather(x) == [x]
-    assert distributed.from_rank_0(x) is x
-    with distributed.process_group():
+    assert torch.equal(collectives.share(x), x)
+    assert collectives.gather(x) == [x]
+    assert collectives.from_rank_0(x) is x
+    with collectives.process_group():
         assert not torch.distributed.is_initialized()
 
 

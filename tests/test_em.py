@@ -154,7 +154,7 @@ def test_other_models_are_refused():
 
 def test_several_processes_are_refused(monkeypatch):
     """Each would start anywhere and stop at an iteration of its own, waiting for the others."""
-    monkeypatch.setattr("pyro_vae.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("pyro_vae.parallel.collectives.world_size", lambda: 2)
     with pytest.raises(BadInput, match="trainer=exact_em works in one process"):
         ExactEM().check(linear_vae(), None, torch.zeros(1, 6), None)
 

@@ -72,7 +72,7 @@ def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
 
 
 def test_only_the_first_process_speaks(lines, monkeypatch):
-    monkeypatch.setattr("pyro_vae.distributed.rank", lambda: 1)
+    monkeypatch.setattr("pyro_vae.parallel.collectives.rank", lambda: 1)
     with progress.progress("counting", 2) as tick:
         tick(1)
     assert not lines.messages

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_vae.distributed import share
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.errors.memory import require_memory
+from pyro_vae.parallel.collectives import share
 
 CHUNK_BYTES = 2**25
 """Of what lies on disk, so much is read at once."""

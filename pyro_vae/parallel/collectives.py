@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyro_vae import launched
+from pyro_vae.parallel import environment
 
 T = TypeVar("T")
 _groups = count()  # of this process: jobs of a sweep make one each
@@ -44,17 +44,17 @@ def process_group() -> Iterator[None]:
     After a restart they meet under another prefix: addresses that processes now dead have left in the store would be
     taken for those of the living (https://github.com/pytorch/pytorch/issues/135712).
     """
-    if not launched.is_one_of_several():
+    if not environment.is_one_of_several():
         yield
         return
     store = dist.PrefixStore(  # type: ignore[attr-defined]
-        f"attempt_{launched.attempt()}/{next(_groups)}", _store()
+        f"attempt_{environment.attempt()}/{next(_groups)}", _store()
     )
-    backend, size = "gloo", launched.world_size()
-    if launched.local_world_size() <= torch.cuda.device_count():
-        torch.cuda.set_device(launched.local_rank())
+    backend, size = "gloo", environment.world_size()
+    if environment.local_world_size() <= torch.cuda.device_count():
+        torch.cuda.set_device(environment.local_rank())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=launched.rank(), world_size=size, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=environment.rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield
         dist.barrier()  # who leaves first would be an error to the others
@@ -75,7 +75,7 @@ def _store() -> Any:
     return dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
-        is_master=not hosted and launched.rank() == 0,
+        is_master=not hosted and environment.rank() == 0,
         timeout=timedelta(minutes=5),
         multi_tenant=True,
     )
