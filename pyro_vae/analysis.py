@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
-from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.local import fit_elbo
-from pyro_vae.marginal.memory import rows_in_memory
-from pyro_vae.marginal.ordinary import ordinary
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.programs import require_match, require_programs, require_tensors
-from pyro_vae.marginal.weights import Program, trace
-from pyro_vae.noise import fork_rng
-from pyro_vae.progress import Shares, Tick, progress
-from pyro_vae.session import for_programs
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.inference_mode import ordinary
+from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.progress import Shares, Tick, progress
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.session import for_programs
+from pyro_vae.programs.trace import Program, trace
 
 TOLERANCE = 0.3
 """Nats by which an upper and a lower bound on I(x; z) may differ before it is at its limit.

@@ -14,7 +14,7 @@ from pyro_vae.errors import NoEvidence
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import parts
 from pyro_vae.marginal import ELBO, LogEvidence
-from pyro_vae.noise import seeded
+from pyro_vae.programs.random_state import seeded
 from pyro_vae.vae import VAE
 
 NAME = "baseline"

@@ -138,23 +138,3 @@ def _malformed(outline: dict[str, Any]) -> str | None:
 
 def _brief(error: Exception) -> str:
     return one_line(error).split(". ")[0][:120]
-
-
-def get_rng_state() -> dict[str, Any]:
-    """State of torch's generators on all devices."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore `get_rng_state()`'s value.
-
-    Raises:
-        BadInput: if a file has another.
-    """
-    try:
-        torch.set_rng_state(state["cpu"].cpu())
-        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise BadInput(f"the saved state of the random generators cannot be used: {one_line(error)}") from error

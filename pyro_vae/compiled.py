@@ -10,9 +10,9 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives import IWAE
 from pyro_vae.objectives.elbo import surrogate_loss
+from pyro_vae.programs.trace import Program
 from pyro_vae.tracing import Compiled, owned, with_gradients
 
 

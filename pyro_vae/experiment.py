@@ -37,10 +37,8 @@ from pyro_vae.errors import (
     one_of,
     shown,
     true_false,
-    whole,
 )
 from pyro_vae.errors.memory import raise_out_of_memory
-from pyro_vae.eval_mode import eval_mode
 from pyro_vae.fence import Fence
 from pyro_vae.files import Folder, given, make_directory
 from pyro_vae.interrupt import deferred_interrupt
@@ -48,13 +46,15 @@ from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
-from pyro_vae.noise import callers_generators, fork_rng
 from pyro_vae.optim import JointOptim
 from pyro_vae.parallel import collectives
 from pyro_vae.plain import read_yaml, with_references
-from pyro_vae.progress import progress, shown_if
+from pyro_vae.programs import random_state
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.progress import progress, shown_if
+from pyro_vae.programs.random_state import callers_generators, fork_rng, set_seed
+from pyro_vae.programs.session import by_default
 from pyro_vae.run_directory import check_run_directory, patience
-from pyro_vae.session import by_default
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
@@ -316,7 +316,7 @@ def _train(
         _load_weights(vae, saved, checkpoints.last)
         optim.set_state(saved["optim"])
         if len(saved["rng"]) == collectives.world_size():
-            checkpoint.set_rng_state(saved["rng"][collectives.rank()])
+            random_state.set_rng_state(saved["rng"][collectives.rank()])
         else:
             log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State.of(saved["state"], checkpoints.last)
@@ -336,7 +336,7 @@ def _train(
             "data": identity,
             "vae": vae.state_dict(),
             "optim": optim.get_state(),
-            "rng": collectives.gather(checkpoint.get_rng_state()),
+            "rng": collectives.gather(random_state.get_rng_state()),
             "state": asdict(state),
         }
         if collectives.rank() == 0:
@@ -477,15 +477,6 @@ def read_through(train: Stored, data: Dataset, vae: VAE) -> None:
             if data.binarize == "none" and not data.dequantize:  # else the sample counts, as drawn or rounded
                 vae.likelihood.check(x)
             tick(len(x))
-
-
-def set_seed(seed: object, rank: int = 0) -> None:
-    """Seed all generators, those of several processes with as many seeds.
-
-    Raises:
-        BadInput: if it is none.
-    """
-    pyro.set_rng_seed(whole("seed", seed) + rank)
 
 
 def _option(key: str, value: object) -> str:

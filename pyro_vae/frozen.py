@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_vae.noise import other_noise
+from pyro_vae.programs.random_state import other_noise
 
 REMEDY = "a compiled graph would not change: pass what changes between calls as a tensor argument"
 

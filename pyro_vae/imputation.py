@@ -10,15 +10,15 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.chunks import require_room, slices
 from pyro_vae.errors import BadInput, datapoints, positive_int, true_false
 from pyro_vae.marginal import Importance
-from pyro_vae.marginal.memory import rows_in_memory
-from pyro_vae.marginal.programs import require_programs, require_tensors
-from pyro_vae.marginal.weights import Program, log_prob, trace
-from pyro_vae.noise import fork_rng
-from pyro_vae.progress import Shares, progress
-from pyro_vae.session import for_programs
+from pyro_vae.programs.checks import require_programs, require_tensors
+from pyro_vae.programs.chunks import require_room, slices
+from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.progress import Shares, progress
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.session import for_programs
+from pyro_vae.programs.trace import Program, log_prob, trace
 
 log = logging.getLogger(__name__)
 

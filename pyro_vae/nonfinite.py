@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.marginal.weights import Program
+from pyro_vae.programs.trace import Program
 
 
 class NotFinite(ArithmeticError):

@@ -15,9 +15,9 @@ from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive, Mixture, NeuralSpline
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Exact, Refined
-from pyro_vae.marginal.density import Latents
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.density import Latents
 from pyro_vae.vae import VAE
 
 AS_DIAGONAL = {
@@ -119,7 +119,7 @@ def test_surgery_does_not_depend_on_what_is_in_memory_at_once(ppca, monkeypatch)
     for chunk_size in (100_000, 40):
         torch.manual_seed(0)
         parts.append(analysis.surgery(ppca.vae.model, ppca.vae.guide, x, chunk_size=chunk_size))
-        monkeypatch.setattr("pyro_vae.marginal.memory.LARGEST", 30 * 5 * 8)  # of the second
+        monkeypatch.setattr("pyro_vae.programs.memory.LARGEST", 30 * 5 * 8)  # of the second
     for name in ("elbo", "kl", "mutual_information", "marginal_kl"):
         assert parts[1][name] == pytest.approx(parts[0][name], rel=1e-10)
 

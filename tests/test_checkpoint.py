@@ -7,6 +7,7 @@ import torch
 from pyro_vae import checkpoint
 from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.errors import BadInput
+from pyro_vae.programs import random_state
 
 FULL = {"config": {}, "data_shape": [3], "vae": {}, "optim": {}, "rng": [], "state": {}}
 
@@ -72,7 +73,7 @@ def test_loading_executes_nothing(tmp_path):
 
 
 def test_rng_state_goes_on():
-    state = checkpoint.get_rng_state()
+    state = random_state.get_rng_state()
     first = torch.randn(5)
-    checkpoint.set_rng_state(state)
+    random_state.set_rng_state(state)
     assert torch.equal(torch.randn(5), first)

@@ -12,10 +12,11 @@ import torch
 from conftest import make_ppca
 
 import pyro_vae
-from pyro_vae import analysis, progress
+from pyro_vae import analysis
 from pyro_vae.imputation import impute
 from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
 from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.programs import progress
 
 
 class Terminal(io.StringIO):
@@ -26,7 +27,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def lines(caplog, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS", 0.0)
-    caplog.set_level(logging.INFO, "pyro_vae.progress")
+    caplog.set_level(logging.INFO, "pyro_vae.programs.progress")
     return caplog
 
 
@@ -43,7 +44,7 @@ def test_lines_tell_the_start_and_the_share_done(lines):
 
 
 def test_lines_come_seldom(caplog):
-    caplog.set_level(logging.INFO, "pyro_vae.progress")
+    caplog.set_level(logging.INFO, "pyro_vae.programs.progress")
     with progress.progress("counting", 1000) as tick:
         for _ in range(1000):
             tick(1)

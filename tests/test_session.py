@@ -17,9 +17,10 @@ from pyro import poutine
 from pyro.poutine import runtime
 
 import pyro_vae
-from pyro_vae import analysis, graph, session
+from pyro_vae import analysis, graph
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, Importance, Refined
+from pyro_vae.programs import session
 
 QUICK = {"latent_dim": 2, "max_epochs": 2, "overrides": ["network.hidden=[8]"]}
 X = (np.random.default_rng(0).random((60, 12)) < 0.3).astype(np.float32)

@@ -14,11 +14,11 @@ from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.guides import Diagonal, Point
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP
-from pyro_vae.noise import seeded
 from pyro_vae.nonfinite import offending_site
 from pyro_vae.objectives import IWAE, BetaVAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.optim import JointOptim
 from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.random_state import seeded
 from pyro_vae.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO

@@ -20,7 +20,7 @@ from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.progress import Epochs, progress
+from pyro_vae.programs.progress import Epochs, progress
 from pyro_vae.trainer import State
 from pyro_vae.vae import VAE
 from pyro_vae.validation import MeanELBO

@@ -12,7 +12,7 @@ from torch.distributions import Independent, MixtureSameFamily, TransformedDistr
 from torch.distributions.transforms import AffineTransform
 
 from pyro_vae.guides.flow import Flow
-from pyro_vae.marginal.density import LogDensity
+from pyro_vae.programs.density import LogDensity
 
 NUM_PARTICLES = 8
 

@@ -9,10 +9,10 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, positive
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
 from pyro_vae.objectives.latents import closed_form_kl
 from pyro_vae.parallel import collectives
+from pyro_vae.programs.trace import Program
 
 
 class FreeBits(TraceMeanField_ELBO):

@@ -7,7 +7,7 @@ import torch
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, BDMC, ELBO, Importance, Prior, Refined
-from pyro_vae.marginal.memory import pairs_at_once, pairs_in_memory
+from pyro_vae.programs.memory import pairs_at_once, pairs_in_memory
 
 ESTIMATORS = {
     "importance": lambda **options: Importance(100, chunk_size=64, **options),
@@ -62,7 +62,7 @@ def test_refuses_bad_settings(estimator):
 
 
 def test_chunks_fill_the_cache(monkeypatch):
-    monkeypatch.setattr("pyro_vae.marginal.memory._bytes", lambda device: 2**25)  # 32 MiB
+    monkeypatch.setattr("pyro_vae.programs.memory._bytes", lambda device: 2**25)  # 32 MiB
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -87,6 +87,6 @@ def test_chunks_fill_the_cache(monkeypatch):
 
 
 def test_the_cache_is_known():
-    from pyro_vae.marginal.memory import _bytes
+    from pyro_vae.programs.memory import _bytes
 
     assert 2**24 <= _bytes(torch.device("cpu")) < 2**34

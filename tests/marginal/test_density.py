@@ -5,8 +5,8 @@ import torch
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import Importance, Refined
-from pyro_vae.marginal.density import Latents, hessian, value_and_grad
 from pyro_vae.marginal.laplace import find_mode, laplace, positive_definite, scale_tril_of
+from pyro_vae.programs.density import Latents, hessian, value_and_grad
 
 
 def model(x):

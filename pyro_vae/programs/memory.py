@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vae.chunks import LARGEST, require_room, slices
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.weights import Program, trace
-from pyro_vae.noise import fork_rng
+from pyro_vae.programs.chunks import LARGEST, require_room, slices
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.trace import Program, trace
 
 
 def chunk_option(value: int | str) -> int | str:

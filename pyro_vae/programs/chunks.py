@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae.errors.memory import require_memory
-from pyro_vae.eval_mode import eval_mode
-from pyro_vae.noise import fork_rng
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.random_state import fork_rng
 
 LARGEST = 2**28
 """Bytes that the largest tensor may take at a time."""
@@ -82,3 +83,14 @@ class _Sizes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.bytes += [value.nbytes for value in tree_leaves(result) if isinstance(value, Tensor)]
         return result
+
+
+def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:
+    """How many datapoints and samples to take at once: (n, k) with n·k ≤ max(chunk_size, 1).
+
+    Both near the square root, as far as N and K allow: encoding x is shared by k samples, and neither
+    dimension leaves the other too short for a fast matrix product.
+    """
+    k = min(num_samples, max(1, math.isqrt(chunk_size)))
+    n = min(N, max(1, chunk_size // k))
+    return n, min(num_samples, max(1, chunk_size // n))

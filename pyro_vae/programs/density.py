@@ -12,10 +12,10 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, Transform, biject_to
 
-from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import Program, log_prob, trace
-from pyro_vae.noise import fork_rng
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.trace import Program, log_prob, trace
 
 LogDensity = Callable[[Tensor], Tensor]
 """u `[k, N, D]` -> log-density `[k, N]`, nats."""

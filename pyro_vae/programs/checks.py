@@ -10,12 +10,12 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vae.chunks import slices
 from pyro_vae.data.values import dense
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import raise_out_of_memory
-from pyro_vae.marginal.density import has_atoms
-from pyro_vae.marginal.weights import Program, trace
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import has_atoms
+from pyro_vae.programs.trace import Program, trace
 
 NUM_DRAWS = 100
 

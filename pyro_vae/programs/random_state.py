@@ -8,8 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor
+
+from pyro_vae.errors import (
+    BadInput,
+    one_line,
+    whole,
+)
 
 
 def fork_rng(*values: Any) -> AbstractContextManager[None]:
@@ -58,3 +65,32 @@ def callers_generators() -> Iterator[None]:
 
 def _gpus(values: tuple[Any, ...]) -> list[torch.device]:
     return list({value.device for value in values if isinstance(value, Tensor) and value.is_cuda})
+
+
+def get_rng_state() -> dict[str, Any]:
+    """State of torch's generators on all devices."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore `get_rng_state()`'s value.
+
+    Raises:
+        BadInput: if a file has another.
+    """
+    try:
+        torch.set_rng_state(state["cpu"].cpu())
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise BadInput(f"the saved state of the random generators cannot be used: {one_line(error)}") from error
+
+
+def set_seed(seed: object, rank: int = 0) -> None:
+    """Seed all generators, those of several processes with as many seeds.
+
+    Raises:
+        BadInput: if it is none.
+    """
+    pyro.set_rng_seed(whole("seed", seed) + rank)
