@@ -19,12 +19,12 @@ from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_n
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown, true_false
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.networks import glorot_
+from pyro_vae.networks.initialization import glorot_
+from pyro_vae.networks.standardize import Standardize
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
-from pyro_vae.standardize import Standardize
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000

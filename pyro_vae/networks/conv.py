@@ -1,10 +1,4 @@
-"""Network architectures: each builds the encoder and the decoder of a VAE.
-
-encoder(data_shape, context_dim)               x `[..., *data_shape]` -> features `[..., num_features]`
-decoder(latent_dim, param_shape, context_dim)  z `[..., latent_dim]` -> h `[..., *param_shape]`
-
-With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot label say.
-"""
+"""Convolutional networks."""
 
 from __future__ import annotations
 
@@ -12,112 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, positive_ints
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU, "softplus": nn.Softplus,
-}  # fmt: skip
-
-
-INITS = ("torch", "glorot", "glorot_alike")
-
-
-class Heads(nn.Linear):
-    """Two linear layers of one input, a mean and a log scale say: `[..., m]` -> `[..., 2n]`."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, 2 * out_features)
-
-
-def glorot_(vae: nn.Module, alike: bool = False) -> None:
-    """Start linear layers as Burda, Grosse & Salakhutdinov (2016) did, https://arxiv.org/abs/1509.00519.
-
-    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0. Layers that start at zero for a
-    reason stay there.
-
-    Args:
-        vae: whose layers.
-        alike: as their code has it, https://github.com/yburda/iwae (nnet.py): each layer draws from a generator of the
-            same seed, and layers of one shape start alike, so means and log scales.
-    """
-    for layer in vae.modules():
-        if isinstance(layer, nn.Linear) and type(layer) in (nn.Linear, Heads) and layer.weight.any():
-            if alike:
-                for weight in layer.weight.data.chunk(2 if isinstance(layer, Heads) else 1):
-                    weight.copy_(_of_one_seed(*weight.shape))
-            else:
-                nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-
-def _of_one_seed(n_out: int, n_in: int) -> Tensor:
-    """Their very numbers `[n_out, n_in]`."""
-    bound = math.sqrt(6 / (n_in + n_out))
-    return torch.from_numpy(np.random.RandomState(123).uniform(-bound, bound, (n_in, n_out)).T)
-
-
-def _stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
-    """Linear layers between the widths, each followed by the activation."""
-    act = ACTIVATIONS[activation]
-    return [layer for m, n in pairwise(widths) for layer in (nn.Linear(m, n), act())]
-
-
-class _WithContext(nn.Module):
-    """head([body(x), c]), c `[N, context_dim]` being shared by whatever stands before the datapoints of x."""
-
-    def __init__(self, body: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.body, self.head = body, head
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        h = self.body(x)
-        out: Tensor = self.head(torch.cat([h, c.expand(*h.shape[:-1], c.shape[-1])], dim=-1))
-        return out
-
-
-class MLP:
-    """Fully connected networks; the decoder has the encoder's widths in reverse.
-
-    Args:
-        hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
-        activation: one of `ACTIVATIONS`.
-        upper_hidden: widths between one stochastic layer and the next, where there are several.
-        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` or `glorot_alike`
-            (see `glorot_`).
-    """
-
-    def __init__(
-        self,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        upper_hidden: Sequence[int] = (100, 100),
-        init: str = "torch",
-    ) -> None:
-        self.hidden = positive_ints("network.hidden", hidden)
-        self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
-        self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
-        self.init = one_of("network.init", init, INITS)
-
-    def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
-        flatten = nn.Flatten(-len(data_shape))
-        layers = _stack([math.prod(data_shape) + context_dim, *self.hidden], self.activation)
-        return _WithContext(flatten, nn.Sequential(*layers)) if context_dim else nn.Sequential(flatten, *layers)
-
-    def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
-        widths = [latent_dim + context_dim, *reversed(self.hidden)]
-        last = nn.Linear(widths[-1], math.prod(param_shape))
-        network = nn.Sequential(*_stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
-        return _WithContext(nn.Identity(), network) if context_dim else network
-
-    def upper(self) -> tuple[MLP, MLP]:
-        """Networks whose encoders lead from one stochastic layer up to the next, and from that down."""
-        return MLP(self.upper_hidden, self.activation), MLP(self.upper_hidden[::-1], self.activation)
+from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
+from pyro_vae.networks.mlp import MLP
 
 
 class Conv:
@@ -162,7 +56,7 @@ class Conv:
         flat = self.channels[-1] * math.prod(sizes[-1])
         convolutions = _PerImage([in_channels, *sizes[0]], len(data_shape), nn.Sequential(*layers, nn.Flatten()))
         head = nn.Sequential(nn.Linear(flat + context_dim, self.hidden), act())
-        return _WithContext(convolutions, head) if context_dim else nn.Sequential(convolutions, *head)
+        return WithContext(convolutions, head) if context_dim else nn.Sequential(convolutions, *head)
 
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """z `[..., latent_dim]` -> `[..., *param_shape]`; param_shape is `[num_params, *data_shape]`.
@@ -174,7 +68,7 @@ class Conv:
         act = ACTIVATIONS[self.activation]
         small = (self.channels[-1], *sizes[-1])
         layers: list[nn.Module] = [
-            *_stack([latent_dim + context_dim, self.hidden, math.prod(small)], self.activation),
+            *stack([latent_dim + context_dim, self.hidden, math.prod(small)], self.activation),
             nn.Unflatten(-1, small),
         ]
         channels = [*reversed(self.channels), num_params * image_channels]
@@ -185,7 +79,7 @@ class Conv:
             layers += [up, act()]
         layers[-1] = nn.Flatten()  # no activation on the parameters of p(x | z)
         network = _PerImage([latent_dim + context_dim], 1, nn.Sequential(*layers, nn.Unflatten(-1, tuple(param_shape))))
-        return _WithContext(nn.Identity(), network) if context_dim else network
+        return WithContext(nn.Identity(), network) if context_dim else network
 
     def upper(self) -> tuple[MLP, MLP]:
         """As of `MLP`: latents are no images."""
