@@ -11,8 +11,8 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import BadInput, datapoints, positive_int
-from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate

@@ -11,8 +11,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import BadInput, one_of, positive, shown, true_false_auto, whole, within
-from pyro_vae.guides import CholeskyNormal
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes

@@ -8,8 +8,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-import pyro_vae.guides.normal_kl  # noqa: F401  (registers the closed form of its divergence)
-
 
 class LowRankNormal(dist.LowRankMultivariateNormal):
     """N(μ, W Wᵀ + diag σ²) whose density is worked out in double precision, for values in that of μ.

@@ -1,20 +1,16 @@
-"""A distribution transformed by networks that are cheap in one direction only, and such a network."""
+"""Distributions transformed by networks that are cheap in one direction only."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.nn import ConditionalAutoRegressiveNN
-from torch import Tensor, nn
-
-from pyro_vae.errors import BadInput, positive_ints
+from torch import Tensor
 
 
-class Flow(dist.TransformedDistribution):  # type: ignore[misc]
+class AutoregressiveFlow(dist.TransformedDistribution):  # type: ignore[misc]
     """A `TransformedDistribution` of Pyro's autoregressive transforms, whose density and gradients can be relied on.
 
     Pyro's transforms keep their last input and output, so that the density of a draw does not take the D passes of
@@ -30,15 +26,17 @@ class Flow(dist.TransformedDistribution):  # type: ignore[misc]
     _last_draw: tuple[Tensor, int] | None = None
 
     @classmethod
-    def of(cls, features: Tensor, head: Callable[[Tensor], Any], base: Any, transforms: Sequence[Any]) -> Flow:
+    def of(
+        cls, features: Tensor, head: Callable[[Tensor], Any], base: Any, transforms: Sequence[Any]
+    ) -> AutoregressiveFlow:
         """The flow that `head` makes of `features` `[..., num_features]`."""
         flow = cls(base, list(transforms))
         flow.features, flow.head = features, head
         return flow
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Flow:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressiveFlow:
         """The same of more datapoints, as a plate asks for it."""
-        flow: Flow = super().expand(torch.Size(batch_shape), _instance)
+        flow: AutoregressiveFlow = super().expand(torch.Size(batch_shape), _instance)
         if self.head is not None:
             flow.features, flow.head = self.features.expand(*batch_shape, -1), self.head
         return flow
@@ -68,39 +66,3 @@ class Flow(dist.TransformedDistribution):  # type: ignore[misc]
         z, version = self._last_draw
         constant = z.grad_fn is None and torch.is_grad_enabled()
         return value is z and value._version == version and not constant
-
-
-def autoregressive_network(
-    num_features: int,
-    latent_dim: int,
-    hidden: Sequence[int],
-    reverse: bool = False,
-    network_class: type[ConditionalAutoRegressiveNN] = ConditionalAutoRegressiveNN,
-    param_dims: Sequence[int] = (1, 1),
-) -> Any:
-    """A masked network: z `[..., D]` and h `[..., num_features]` -> `param_dims` numbers for z_d, of z_{<d} and h.
-
-    Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509. Its last layer starts at zero.
-
-    Raises:
-        BadInput: if a width is no positive whole number, or less than D.
-    """
-    if not hidden:
-        raise BadInput("guide.hidden=[] has no layer: give the width of one at least, as in [64]")
-    for width in positive_ints("guide.hidden", hidden):
-        if width < latent_dim:
-            raise BadInput(f"guide.hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
-    order: Any = torch.arange(latent_dim)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input_dim = 1")  # one dimension depends on h alone
-        network = network_class(
-            latent_dim,
-            num_features,
-            list(hidden),
-            param_dims=list(param_dims),
-            permutation=order.flip(0) if reverse else order,
-            nonlinearity=nn.ELU(),
-        )
-    for parameter in network.layers[-1].parameters():
-        nn.init.zeros_(parameter)
-    return network

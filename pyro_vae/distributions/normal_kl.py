@@ -10,7 +10,7 @@ from torch.distributions import Independent, LowRankMultivariateNormal, Multivar
 
 @register_kl(MultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 @register_kl(LowRankMultivariateNormal, Independent)  # type: ignore[untyped-decorator]
-def _kl_to_independent_normal(p: MultivariateNormal | LowRankMultivariateNormal, q: Any) -> Tensor:
+def kl_to_independent_normal(p: MultivariateNormal | LowRankMultivariateNormal, q: Any) -> Tensor:
     """KL(p ‖ N(m, diag s²)) = −H(p) − E_p log q: of p the second term takes mean and variances alone. Nats."""
     if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
         raise NotImplementedError

@@ -9,8 +9,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-import pyro_vae.guides.normal_kl  # noqa: F401  (registers the closed form of its divergence)
-
 
 class CholeskyNormal(dist.MultivariateNormal):
     """N(μ, L Lᵀ) whose density of its own last draw z = μ + Lε costs no triangular solve.
