@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyro_vae.compilation.break_even import pays_back, seconds
 from pyro_vae.data import Dataset
 from pyro_vae.errors import (
     BadInput,
@@ -33,7 +34,6 @@ from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.nonfinite import NotFinite, offending_site
 from pyro_vae.optim import JointOptim
 from pyro_vae.parallel import collectives, environment
-from pyro_vae.payback import pays_back, seconds
 from pyro_vae.precision import is_fast
 from pyro_vae.programs.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.programs.random_state import fork_rng, seeded

@@ -10,11 +10,11 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import fork_rng
-from pyro_vae.tracing import Compiled
 from pyro_vae.vae import VAE
 
 

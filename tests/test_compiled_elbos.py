@@ -19,7 +19,7 @@ from pyro.optim import PyroOptim
 from torch import nn
 from torch.distributions import constraints
 
-from pyro_vae.compiled import CompiledIWAE, CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
+from pyro_vae.compilation.elbos import CompiledIWAE, CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP

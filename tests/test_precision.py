@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.gradients import with_gradients
 from pyro_vae.precision import PRODUCTS, BFloat16Products, is_fast
-from pyro_vae.tracing import Compiled, with_gradients
 
 
 def rounded(value):

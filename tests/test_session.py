@@ -17,7 +17,8 @@ from pyro import poutine
 from pyro.poutine import runtime
 
 import pyro_vae
-from pyro_vae import analysis, graph
+from pyro_vae import analysis
+from pyro_vae.compilation import graph
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, Importance, Refined
 from pyro_vae.programs import session

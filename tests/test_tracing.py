@@ -23,10 +23,11 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from pyro_vae.compiled import CompiledTrace_ELBO
+from pyro_vae.compilation.compiled import Compiled, compiled
+from pyro_vae.compilation.elbos import CompiledTrace_ELBO
+from pyro_vae.compilation.gradients import with_gradients
 from pyro_vae.config import CONFIG_DIR
 from pyro_vae.networks import MLP
-from pyro_vae.tracing import Compiled, compiled, with_gradients
 from pyro_vae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -140,7 +141,7 @@ def test_takes_no_new_signatures_if_told_so(as_traced):
 
 
 def test_numbers_that_change_do_not_fill_the_memory(as_traced, monkeypatch):
-    monkeypatch.setattr("pyro_vae.tracing.MAX_SIGNATURES", 3)
+    monkeypatch.setattr("pyro_vae.compilation.compiled.MAX_SIGNATURES", 3)
     fast, x = Compiled(lambda x, weight: weight * x), torch.ones(2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

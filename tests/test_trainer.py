@@ -357,7 +357,7 @@ def test_inductor_trains_as_well(small_vae, data):
 
 @pytest.mark.parametrize(("seconds", "compiled"), [(0.0, True), (1e9, False)])
 def test_auto_compiles_if_that_is_paid_back(small_vae, data, as_traced, monkeypatch, caplog, seconds, compiled):
-    monkeypatch.setattr("pyro_vae.payback.COMPILE_SECONDS", seconds)
+    monkeypatch.setattr("pyro_vae.compilation.break_even.COMPILE_SECONDS", seconds)
     with caplog.at_level("INFO"):
         _, _, state = train(small_vae, data)
     assert state.compiled is compiled

@@ -20,6 +20,7 @@ from pyro_vae.benchmark.works import (
     Setup,
     Timed,
 )
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.data import Dataset, Split
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import Bernoulli
@@ -33,7 +34,6 @@ from pyro_vae.programs.chunks import chunks
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import pairs_at_once
 from pyro_vae.svi import SVI
-from pyro_vae.tracing import compiled
 from pyro_vae.trainer import State, Trainer, reported_loss
 from pyro_vae.vae import VAE
 

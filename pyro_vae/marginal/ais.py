@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
@@ -22,7 +23,6 @@ from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
-from pyro_vae.tracing import compiled
 
 
 class AIS(GradientEstimator):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import true_false_auto
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
@@ -14,7 +15,6 @@ from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.trace import Program
-from pyro_vae.tracing import compiled
 
 
 class Importance(Estimator):

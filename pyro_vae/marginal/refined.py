@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import BadInput, one_of, positive, shown, true_false_auto, whole, within
 from pyro_vae.marginal.elbo import guide_elbo
@@ -24,7 +25,6 @@ from pyro_vae.programs.density import Latents, LogDensity, log_density_at
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
-from pyro_vae.tracing import compiled
 
 GRADIENT = 3
 """Approximate cost of a gradient, in evaluations of the density."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from pyro_vae.tracing import COMPILE_SECONDS
+from pyro_vae.compilation.compiled import COMPILE_SECONDS
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.gradients import owned, with_gradients
 from pyro_vae.objectives import IWAE
 from pyro_vae.objectives.elbo import surrogate_loss
 from pyro_vae.programs.trace import Program
-from pyro_vae.tracing import Compiled, owned, with_gradients
 
 
 class _CompiledELBO(pyro.infer.ELBO):

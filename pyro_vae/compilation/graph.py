@@ -19,9 +19,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
+from pyro_vae.compilation.places import Places
 from pyro_vae.errors import one_line
-from pyro_vae.frozen import Operation, OtherNoise, Record, difference
-from pyro_vae.places import Places
 from pyro_vae.programs.random_state import get_rng_state, other_noise, restore_other_noise, set_rng_state
 from pyro_vae.programs.session import one_thread
 

@@ -17,7 +17,8 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 
 _PYRO = os.path.join(os.path.dirname(pyro.__file__), "")
-_LIBRARIES = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, pyro.__file__, __file__))
+_OURS = os.path.dirname(__file__)  # compilation/ within pyro_vae/
+_LIBRARIES = tuple(os.path.join(os.path.dirname(file), "") for file in (torch.__file__, pyro.__file__, _OURS))
 
 
 class Places(Messenger):
