@@ -14,7 +14,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.training.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
     from pyro_vae.errors import BadInput as BadInput

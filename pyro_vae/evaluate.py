@@ -83,7 +83,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal import NoEstimate
     from pyro_vae.targets import OF_THE_DATA, check_sections
-    from pyro_vae.trainer import torch_device
+    from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)
     estimator, device = instantiate(config.estimator), torch_device(config.device)

@@ -41,12 +41,10 @@ from pyro_vae.errors import (
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.fence import Fence
 from pyro_vae.files import Folder, given, make_directory
-from pyro_vae.interrupt import deferred_interrupt
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
 from pyro_vae.metrics import Metrics
-from pyro_vae.optim import JointOptim
 from pyro_vae.parallel import collectives
 from pyro_vae.plain import read_yaml, with_references
 from pyro_vae.programs import random_state
@@ -56,7 +54,9 @@ from pyro_vae.programs.random_state import callers_generators, fork_rng, set_see
 from pyro_vae.programs.session import by_default
 from pyro_vae.run_directory import check_run_directory, patience
 from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
-from pyro_vae.trainer import State, Trainer, torch_device
+from pyro_vae.training.interrupt import deferred_interrupt
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.trainer import State, Trainer, torch_device
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)

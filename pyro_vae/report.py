@@ -30,7 +30,7 @@ from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.memory import rows_in_memory
 from pyro_vae.programs.progress import of_split, progress
 from pyro_vae.programs.random_state import set_seed
-from pyro_vae.trainer import State
+from pyro_vae.training.trainer import State
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from pyro_vae.data.images import opened
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
 from pyro_vae.logs import PrintableFormatter
-from pyro_vae.optim import JointOptim
 from pyro_vae.plain import read_yaml
+from pyro_vae.training.optim import JointOptim
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07\nerror: all is well\r\u202e"
 

@@ -26,12 +26,12 @@ from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Refined
 from pyro_vae.networks import MLP
 from pyro_vae.objectives import Trace_ELBO
-from pyro_vae.optim import JointOptim
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import StandardNormal
 from pyro_vae.report import _estimate
-from pyro_vae.svi import SVI
-from pyro_vae.trainer import State, Trainer, reported_loss
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.svi import SVI
+from pyro_vae.training.trainer import State, Trainer, reported_loss
 from pyro_vae.vae import VAE
 
 WORLD = 2

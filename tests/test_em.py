@@ -20,7 +20,7 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.marginal import Exact, Importance
 from pyro_vae.networks import MLP
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.trainer import State
+from pyro_vae.training.trainer import State
 from pyro_vae.vae import VAE
 
 

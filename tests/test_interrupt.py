@@ -7,7 +7,7 @@ import pytest
 
 import pyro_vae
 from pyro_vae.errors import FailedRun
-from pyro_vae.interrupt import deferred_interrupt, import_whole
+from pyro_vae.training.interrupt import deferred_interrupt, import_whole
 
 
 def test_the_first_interrupt_waits_for_the_check_and_the_second_does_not():

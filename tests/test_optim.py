@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, Red
 from pyro_vae.config import compose
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.objectives import TraceMeanField_ELBO
-from pyro_vae.optim import FusedAdam, JointOptim
+from pyro_vae.training.optim import FusedAdam, JointOptim
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 

@@ -12,7 +12,7 @@ from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.errors.memory import OutOfMemory, out_of_memory
 from pyro_vae.marginal import Importance
 from pyro_vae.programs.session import by_default, for_programs
-from pyro_vae.trainer import torch_device
+from pyro_vae.training.trainer import torch_device
 
 X = np.tile(np.eye(6, dtype=np.float32), (5, 1))
 ERRORS = [MemoryError(), RuntimeError("CUDA error: out of memory"), OSError(12, "no"), torch.OutOfMemoryError("of GPU")]
@@ -77,7 +77,7 @@ def test_methods_without_memory_end_in_one_line(small_vae, monkeypatch, error):
 def test_fit_without_memory_ends_in_one_line(monkeypatch):
     with pytest.raises(OutOfMemory, match="3725.3 GiB asked for, .* smaller batch_size, network"):
         pyro_vae.fit(X, latent_dim=2, overrides=["network.hidden=[1000000,1000000]"])
-    monkeypatch.setattr("pyro_vae.trainer.Trainer.train_epoch", impossible)
+    monkeypatch.setattr("pyro_vae.training.trainer.Trainer.train_epoch", impossible)
     with pytest.raises(OutOfMemory, match="out of memory"):
         pyro_vae.fit(X, latent_dim=2, overrides=["network.hidden=[4]"])
 
@@ -117,6 +117,6 @@ def test_a_full_gpu_is_not_a_missing_one(monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
 
-    monkeypatch.setattr("pyro_vae.trainer.torch.zeros", full)
+    monkeypatch.setattr("pyro_vae.training.trainer.torch.zeros", full)
     with pytest.raises(OutOfMemory, match=r"^out of memory \(CUDA out of memory. Tried to allocate 2.00 MiB.\)"):
         torch_device("cpu")

@@ -6,7 +6,7 @@ from torch import nn
 
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import with_gradients
-from pyro_vae.precision import PRODUCTS, BFloat16Products, is_fast
+from pyro_vae.training.precision import PRODUCTS, BFloat16Products, is_fast
 
 
 def rounded(value):

@@ -13,12 +13,12 @@ from torch._dynamo import lookup_backend
 from torch.nn.utils import parameters_to_vector
 
 from pyro_vae.errors import BadInput
-from pyro_vae.nonfinite import NotFinite
 from pyro_vae.objectives import IWAE, KLAnnealing, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.objectives.elbo import surrogate_loss
-from pyro_vae.optim import JointOptim
-from pyro_vae.precision import BFloat16Products
-from pyro_vae.svi import SVI
+from pyro_vae.training.nonfinite import NotFinite
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.precision import BFloat16Products
+from pyro_vae.training.svi import SVI
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)  # double precision, the same operations
 pytestmark = pytest.mark.filterwarnings("error:not compiled")

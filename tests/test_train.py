@@ -16,7 +16,7 @@ from conftest import SMALL, every, one_error_line
 
 import pyro_vae
 from pyro_vae import checkpoint, metrics, report
-from pyro_vae.trainer import Trainer
+from pyro_vae.training.trainer import Trainer
 
 CONTRACT = [
     ".hydra/config.yaml", "checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", "results.json",

@@ -14,14 +14,14 @@ from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.guides import Diagonal, Point
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP
-from pyro_vae.nonfinite import offending_site
 from pyro_vae.objectives import IWAE, BetaVAE, KLAnnealing, Renyi, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
-from pyro_vae.optim import JointOptim
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.random_state import seeded
-from pyro_vae.trainer import State, Trainer, torch_device
+from pyro_vae.training.nonfinite import offending_site
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.trainer import State, Trainer, torch_device
+from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
-from pyro_vae.validation import MeanELBO
 
 
 @pytest.fixture
@@ -388,7 +388,7 @@ def test_one_trajectory_whether_interrupted_or_not(small_vae, data, as_traced):
 def test_bf16_products_train_and_say_where_they_are_slow(small_vae, data, monkeypatch, caplog):
     vae = small_vae.float()
     floats = Dataset(*(Split(split.x.float()) for split in (data.train, data.val, data.test)))
-    monkeypatch.setattr("pyro_vae.trainer.is_fast", lambda device: False)
+    monkeypatch.setattr("pyro_vae.training.trainer.is_fast", lambda device: False)
     _, exact, _ = train(deepcopy(vae), floats, None, {"max_epochs": 30})
     _, rows, _ = train(vae, floats, None, {"max_epochs": 30, "precision": "bf16-mixed"})
     assert "float32 is faster" in caplog.text
@@ -399,7 +399,7 @@ def test_bf16_products_train_and_say_where_they_are_slow(small_vae, data, monkey
 
 
 def test_an_epoch_of_exactly_as_many_steps_as_are_reported_at_once(small_vae, data, monkeypatch):
-    monkeypatch.setattr("pyro_vae.trainer.REPORT_EVERY", 2)
+    monkeypatch.setattr("pyro_vae.training.trainer.REPORT_EVERY", 2)
     rows, _ = fit(small_vae, data, max_epochs=1)  # 4 steps
     assert rows[0][0]["step"] == 4
 

@@ -19,8 +19,8 @@ from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import Importance, Refined
 from pyro_vae.networks import MLP, Conv
 from pyro_vae.objectives import TraceMeanField_ELBO
-from pyro_vae.optim import JointOptim
 from pyro_vae.priors import StandardNormal
+from pyro_vae.training.optim import JointOptim
 from pyro_vae.vae import VAE
 
 

@@ -21,9 +21,9 @@ from pyro_vae.likelihoods import Gaussian
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import Categorical, StandardNormal
 from pyro_vae.programs.progress import Epochs, progress
-from pyro_vae.trainer import State
+from pyro_vae.training.trainer import State
+from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
-from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import owned, with_gradients
 from pyro_vae.errors import one_of
-from pyro_vae.nonfinite import NotFinite
 from pyro_vae.parallel.collectives import mean, world_size
-from pyro_vae.precision import BFloat16Products
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program
+from pyro_vae.training.nonfinite import NotFinite
+from pyro_vae.training.precision import BFloat16Products
 
 PRECISIONS = ("float32", "bf16-mixed")
 

@@ -31,15 +31,15 @@ from pyro_vae.errors import (
     true_false_auto,
 )
 from pyro_vae.errors.memory import raise_out_of_memory
-from pyro_vae.nonfinite import NotFinite, offending_site
-from pyro_vae.optim import JointOptim
 from pyro_vae.parallel import collectives, environment
-from pyro_vae.precision import is_fast
 from pyro_vae.programs.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.programs.random_state import fork_rng, seeded
-from pyro_vae.svi import PRECISIONS, SVI
+from pyro_vae.training.nonfinite import NotFinite, offending_site
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.precision import is_fast
+from pyro_vae.training.svi import PRECISIONS, SVI
+from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
-from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_ints, shown, whole, within
-from pyro_vae.interrupt import half_imported, import_whole
-from pyro_vae.optim_state import restore
+from pyro_vae.training.interrupt import half_imported, import_whole
+from pyro_vae.training.optim_state import restore
 
 OPTIONS = ("amsgrad", "maximize", "decoupled_weight_decay")
 """Of `torch.optim.Adam`; a group that has them is torch's to step."""
