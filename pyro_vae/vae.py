@@ -392,7 +392,7 @@ class VAE(nn.Module):
                 likelihood can give.
             NoEvidence: if the guide is a point.
         """
-        from pyro_vae.imputation import impute
+        from pyro_vae.analysis.imputation import impute
 
         x = self._data(x, incomplete=True)
         if mask is None:

@@ -69,7 +69,7 @@ def test_means_vary_less_and_agree(ppca, rows):
 
 
 def test_a_mask_broadcasts_and_chains_are_taken_some_at_a_time(ppca, rows, monkeypatch):
-    monkeypatch.setattr("pyro_vae.imputation.CHAINS_AT_ONCE", 5)
+    monkeypatch.setattr("pyro_vae.analysis.imputation.CHAINS_AT_ONCE", 5)
     ppca.set_exact_guide()
     mask = np.array([True, True, False, True, True])
     draws = ppca.vae.impute(rows, mask, num_samples=4, num_steps=2)

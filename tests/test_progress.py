@@ -13,7 +13,7 @@ from conftest import make_ppca
 
 import pyro_vae
 from pyro_vae import analysis
-from pyro_vae.imputation import impute
+from pyro_vae.analysis.imputation import impute
 from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.programs import progress

@@ -12,7 +12,8 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pyro_vae import analysis, imputation
+from pyro_vae import analysis
+from pyro_vae.analysis import imputation
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive
 from pyro_vae.likelihoods import Bernoulli, Gaussian
