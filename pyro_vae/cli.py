@@ -15,10 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import logs, run_directory, terminal
-from pyro_vae.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
 from pyro_vae.errors import FailedRun, one_line
 from pyro_vae.errors.memory import out_of_memory
 from pyro_vae.parallel import environment
+from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
 from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
 from pyro_vae.errors import BadInput, one_of, true_false
-from pyro_vae.files import given
-from pyro_vae.run_directory import refuse_links
+from pyro_vae.runs.directory import refuse_links
+from pyro_vae.runs.files import given
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def task(config: DictConfig) -> None:
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from hydra.utils import instantiate
 
-    from pyro_vae import comparison, report  # imports torch
     from pyro_vae.marginal import BDMC, NoEstimate
     from pyro_vae.parallel import collectives
+    from pyro_vae.runs import comparison, report  # imports torch
 
     true_false("plots", config.plots)
     folder = given(str(config.run))
@@ -79,10 +79,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate one run: what is known of log p(x), and of what it is that."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment, report
+    from pyro_vae import experiment
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal import NoEstimate
-    from pyro_vae.targets import OF_THE_DATA, check_sections
+    from pyro_vae.runs import report
+    from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)

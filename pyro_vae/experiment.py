@@ -21,9 +21,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from pyro_vae import baseline, checkpoint
-from pyro_vae.checkpoint import Checkpoints
-from pyro_vae.config import check_key, check_settings, compose, explain
 from pyro_vae.data import Dataset, Split, Stored, difference, fingerprint, from_array
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.em import ExactEM
@@ -39,21 +36,24 @@ from pyro_vae.errors import (
     true_false,
 )
 from pyro_vae.errors.memory import raise_out_of_memory
-from pyro_vae.fence import Fence
-from pyro_vae.files import Folder, given, make_directory
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.locks import alone_in
 from pyro_vae.marginal import Estimator
-from pyro_vae.metrics import Metrics
 from pyro_vae.parallel import collectives
-from pyro_vae.plain import read_yaml, with_references
 from pyro_vae.programs import random_state
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.progress import progress, shown_if
 from pyro_vae.programs.random_state import callers_generators, fork_rng, set_seed
 from pyro_vae.programs.session import by_default
-from pyro_vae.run_directory import check_run_directory, patience
-from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
+from pyro_vae.runs import baseline, checkpoint
+from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.config import check_key, check_settings, compose, explain
+from pyro_vae.runs.directory import check_run_directory, patience
+from pyro_vae.runs.fence import Fence
+from pyro_vae.runs.files import Folder, given, make_directory
+from pyro_vae.runs.locks import alone_in
+from pyro_vae.runs.metrics import Metrics
+from pyro_vae.runs.plain import read_yaml, with_references
+from pyro_vae.runs.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
 from pyro_vae.training.interrupt import deferred_interrupt
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.trainer import State, Trainer, torch_device

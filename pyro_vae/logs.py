@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pyro_vae.errors import BadInput, printable
-from pyro_vae.files import Folder, given
+from pyro_vae.runs.files import Folder, given
 
 
 class RunLog(logging.StreamHandler[TextIO]):

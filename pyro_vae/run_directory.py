@@ -10,54 +10,17 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import locks, logs
-from pyro_vae.config import explain, option
+from pyro_vae import logs
 from pyro_vae.errors import BadInput
-from pyro_vae.files import given, refuse_link
 from pyro_vae.parallel import environment
+from pyro_vae.runs import locks
+from pyro_vae.runs.config import explain
+from pyro_vae.runs.directory import check_run_directory, patience
+from pyro_vae.runs.files import given, refuse_link
 from pyro_vae.terminal import EXIT_BAD_INPUT, fail
-
-WRITTEN = (
-    ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml", "train.log",
-    "checkpoints", "plots", "evaluations",
-)  # fmt: skip
-"""Files and folders of a run that may not be symbolic links: a command would write elsewhere."""
 
 _made: list[Path] = []
 """Directories that this command has made, the run's first."""
-
-
-def refuse_links(run_dir: Path) -> None:
-    """Refuse a run directory in which symbolic links lead elsewhere, before the work: writing would refuse them later.
-
-    Raises:
-        BadInput: at the first.
-    """
-    for name in WRITTEN:
-        refuse_link(run_dir / name)
-
-
-def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir") -> None:
-    """Check that a run can be started, or resumed, in a directory.
-
-    Raises:
-        BadInput: if a new run would overwrite one, there is nothing to resume, or links lead elsewhere.
-    """
-    saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
-    # Hydra writes overrides.yaml after config.yaml: with it, that is whole
-    if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
-        raise BadInput(f"resume={run_dir} is not a run: it has no checkpoints/last.pt")
-    if not resume and saved:
-        raise BadInput(
-            f"{run_dir} already holds a run: {option('resume', run_dir)} goes on with it, another {place}=DIR starts "
-            "a new one"
-        )
-    refuse_links(run_dir)
-
-
-def patience() -> float:
-    """Seconds to wait for another process in the directory: after a restart, the previous one may still be ending."""
-    return 120.0 if environment.restarted() else 0.0
 
 
 def claim(run_dir: Path, place: str = "hydra.run.dir", shared: bool = False) -> None:

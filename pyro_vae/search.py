@@ -27,9 +27,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import cli
-from pyro_vae.config import compose
 from pyro_vae.errors import BadInput, FailedRun, positive_int, shown
-from pyro_vae.files import given
+from pyro_vae.runs.config import compose
+from pyro_vae.runs.files import given
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def task(config: DictConfig) -> None:
         import optuna
     except ImportError as error:
         raise BadInput("this command needs Optuna: pip install -e '.[search]'") from error
-    from pyro_vae import plots
+    from pyro_vae.runs import plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # of odd choices in a study
@@ -250,7 +250,8 @@ def _run(overrides: list[str], run_dir: Path) -> float:
     """The validation ELBO of the best epoch, nats per datapoint."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment, metrics
+    from pyro_vae import experiment
+    from pyro_vae.runs import metrics
 
     config = compose(overrides)
     experiment.make_paths_absolute(config)

@@ -21,14 +21,14 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), error.start + 1
 
 
-codecs.register_error("pyro_vae.plain", _plain)
+codecs.register_error("pyro_vae.runs.plain", _plain)
 
 
 def lose_no_line() -> None:
     """Make stdout and stderr replace characters that their encoding lacks: an error would lose the whole table."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # notebooks have other streams, for any character
-            stream.reconfigure(errors="pyro_vae.plain")
+            stream.reconfigure(errors="pyro_vae.runs.plain")
 
 
 def fail(line: str, status: int) -> None:

@@ -14,9 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from pyro_vae import cli
-from pyro_vae.config import option
 from pyro_vae.errors import BadInput, true_false
-from pyro_vae.files import given
+from pyro_vae.runs.config import option
+from pyro_vae.runs.files import given
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,11 @@ def task(config: DictConfig) -> None:
     """One run, in Hydra's output directory or in that of `resume`."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment, report
+    from pyro_vae import experiment
     from pyro_vae.marginal import BDMC
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
+    from pyro_vae.runs import report
 
     hydra = HydraConfig.get()
     run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))

@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 from torch.distributions.transforms import AffineTransform
 
 from pyro_vae import analysis
-from pyro_vae.config import compose
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive, Mixture, NeuralSpline
 from pyro_vae.likelihoods import Bernoulli
@@ -18,6 +17,7 @@ from pyro_vae.marginal import Exact, Refined
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.density import Latents
+from pyro_vae.runs.config import compose
 from pyro_vae.vae import VAE
 
 AS_DIAGONAL = {

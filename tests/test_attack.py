@@ -16,14 +16,15 @@ import torch
 from test_hostile import laughs, require_refused, rewrite, setting
 
 import pyro_vae
-from pyro_vae import archive, comparison, plots, search
+from pyro_vae import search
 from pyro_vae.data import from_array, image_folder, mnist, ring
 from pyro_vae.data.fingerprint import difference, fingerprint
 from pyro_vae.data.images import opened
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
 from pyro_vae.logs import PrintableFormatter
-from pyro_vae.plain import read_yaml
+from pyro_vae.runs import archive, comparison, plots
+from pyro_vae.runs.plain import read_yaml
 from pyro_vae.training.optim import JointOptim
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07\nerror: all is well\r\u202e"
@@ -81,7 +82,7 @@ def test_a_fingerprint_is_plain_numbers(place, value):
 
 
 def test_yaml_of_many_values_is_not_parsed_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyro_vae.plain.MAX_VALUES", 5)
+    monkeypatch.setattr("pyro_vae.runs.plain.MAX_VALUES", 5)
     (tmp_path / "config.yaml").write_text("- 1\n" * 20 + "[")  # not YAML, at its end
     with pytest.raises(BadInput, match="too large"):
         read_yaml(tmp_path / "config.yaml")

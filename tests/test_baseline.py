@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 
 import pyro_vae
-from pyro_vae import baseline
 from pyro_vae.data import from_array
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import LogEvidence
+from pyro_vae.runs import baseline
 
 WORSE = "the model is worse than independent marginals"
 ELBO_BELOW = "the model's ELBO is below the log p(x) of independent marginals"

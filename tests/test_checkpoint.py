@@ -4,10 +4,10 @@ import pickle
 import pytest
 import torch
 
-from pyro_vae import checkpoint
-from pyro_vae.checkpoint import Checkpoints
 from pyro_vae.errors import BadInput
 from pyro_vae.programs import random_state
+from pyro_vae.runs import checkpoint
+from pyro_vae.runs.checkpoint import Checkpoints
 
 FULL = {"config": {}, "data_shape": [3], "vae": {}, "optim": {}, "rng": [], "state": {}}
 

@@ -6,9 +6,9 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pyro_vae import cli
-from pyro_vae.config import CONFIG_DIR, option
 from pyro_vae.errors import BadInput, one_line
-from pyro_vae.run_directory import check_run_directory
+from pyro_vae.runs.config import CONFIG_DIR, option
+from pyro_vae.runs.directory import check_run_directory
 
 
 def test_resume_becomes_hydras_run_directory():

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import SMALL, one_error_line
 
-from pyro_vae import checkpoint, comparison
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Point
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
+from pyro_vae.runs import checkpoint, comparison
 from pyro_vae.vae import VAE
 
 

@@ -4,8 +4,8 @@ import pytest
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from pyro_vae.config import CONFIG_DIR, compose
 from pyro_vae.errors import BadInput
+from pyro_vae.runs.config import CONFIG_DIR, compose
 
 OPTIONS = [
     (p.parent.name, p.stem)

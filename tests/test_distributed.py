@@ -18,7 +18,6 @@ import pytest
 import torch
 from conftest import SMALL, assert_same, make_ppca, outcome
 
-from pyro_vae import metrics
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, Point
@@ -28,7 +27,8 @@ from pyro_vae.networks import MLP
 from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import StandardNormal
-from pyro_vae.report import _estimate
+from pyro_vae.runs import metrics
+from pyro_vae.runs.report import _estimate
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.svi import SVI
 from pyro_vae.training.trainer import State, Trainer, reported_loss

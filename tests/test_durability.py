@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import assert_same, every, outcome
 
-from pyro_vae import checkpoint, experiment, metrics
-from pyro_vae.checkpoint import Checkpoints
-from pyro_vae.config import compose
+from pyro_vae import experiment
 from pyro_vae.errors import BadInput
+from pyro_vae.runs import checkpoint, metrics
+from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.config import compose
 
 OPTIONS = [
     "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=12",

@@ -8,9 +8,9 @@ import torch
 from conftest import every
 
 import pyro_vae
-from pyro_vae import checkpoint, metrics
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, Refined
+from pyro_vae.runs import checkpoint, metrics
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_load_names_a_device_that_is_not_there(small_run):
         pyro_vae.load(small_run, device="gpu")
 
 
-TARGETS = ["os.mkdir", "pyro_vae.files.os.mkdir", "pyro_vae.files.write"]
+TARGETS = ["os.mkdir", "pyro_vae.runs.files.os.mkdir", "pyro_vae.runs.files.write"]
 PLACES = [("network", "activation"), ("guide",), ("data",)]
 
 

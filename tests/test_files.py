@@ -15,11 +15,11 @@ import pytest
 from conftest import one_error_line
 
 import pyro_vae
-from pyro_vae import files, locks, report
 from pyro_vae.errors import BadInput
-from pyro_vae.files import Folder
 from pyro_vae.logs import RunLog
-from pyro_vae.metrics import Metrics
+from pyro_vae.runs import files, locks, report
+from pyro_vae.runs.files import Folder
+from pyro_vae.runs.metrics import Metrics
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_the_lock_of_others_is_not_removed(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
-        "import os, time; from pathlib import Path; from pyro_vae.locks import Claim; "
+        "import os, time; from pathlib import Path; from pyro_vae.runs.locks import Claim; "
         f"claim = Claim(Path({str(tmp_path)!r}), ''); "
         "is_child = os.fork() == 0; is_child and print('has it', flush=True); time.sleep(5 if is_child else 60)"
     )

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import archive, checkpoint
 from pyro_vae.errors import BadInput
-from pyro_vae.fence import Fence
-from pyro_vae.plain import read_yaml, require_plain, with_references
-from pyro_vae.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
+from pyro_vae.runs import archive, checkpoint
+from pyro_vae.runs.fence import Fence
+from pyro_vae.runs.plain import read_yaml, require_plain, with_references
+from pyro_vae.runs.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, check_sections
 
 CALL = {"_target_": "os.mkdir", "path": "owned"}
 

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from pyro_vae import metrics
-from pyro_vae.metrics import COLUMNS, Metrics
+from pyro_vae.runs import metrics
+from pyro_vae.runs.metrics import COLUMNS, Metrics
 
 
 def row(epoch):

@@ -11,9 +11,9 @@ from pyro.infer import SVI
 from pyro.optim import PyroOptim
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
 
-from pyro_vae.config import compose
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.objectives import TraceMeanField_ELBO
+from pyro_vae.runs.config import compose
 from pyro_vae.training.optim import FusedAdam, JointOptim
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import analysis, archive
+from pyro_vae import analysis
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.errors.memory import OutOfMemory, out_of_memory
 from pyro_vae.marginal import Importance
 from pyro_vae.programs.session import by_default, for_programs
+from pyro_vae.runs import archive
 from pyro_vae.training.trainer import torch_device
 
 X = np.tile(np.eye(6, dtype=np.float32), (5, 1))

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from test_combinations import refused
 
 from pyro_vae import experiment
-from pyro_vae.config import CONFIG_DIR, compose
 from pyro_vae.data import from_array
+from pyro_vae.runs.config import CONFIG_DIR, compose
 
 options = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))

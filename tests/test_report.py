@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import every, one_error_line
 
-from pyro_vae import experiment, plots, report
-from pyro_vae.config import compose
+from pyro_vae import experiment
 from pyro_vae.data import Split
+from pyro_vae.runs import plots, report
+from pyro_vae.runs.config import compose
 
 SHORT = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run"]
 
@@ -71,7 +72,7 @@ def test_bits_per_dim_of_probabilities_and_of_dequantized_densities(command, tmp
 def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
     from types import SimpleNamespace
 
-    from pyro_vae.report import bits_per_dim
+    from pyro_vae.runs.report import bits_per_dim
 
     vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check=lambda x: None))
     data = SimpleNamespace(dequantize=True, num_levels=256)

@@ -6,8 +6,9 @@ from contextlib import closing
 import pytest
 from conftest import SMALL, one_error_line
 
-from pyro_vae import checkpoint, metrics, search
+from pyro_vae import search
 from pyro_vae.errors import BadInput
+from pyro_vae.runs import checkpoint, metrics
 
 optuna = pytest.importorskip("optuna")
 

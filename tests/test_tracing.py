@@ -26,8 +26,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from pyro_vae.compilation.compiled import Compiled, compiled
 from pyro_vae.compilation.elbos import CompiledTrace_ELBO
 from pyro_vae.compilation.gradients import with_gradients
-from pyro_vae.config import CONFIG_DIR
 from pyro_vae.networks import MLP
+from pyro_vae.runs.config import CONFIG_DIR
 from pyro_vae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("double")

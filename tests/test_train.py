@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL, every, one_error_line
 
 import pyro_vae
-from pyro_vae import checkpoint, metrics, report
+from pyro_vae.runs import checkpoint, metrics, report
 from pyro_vae.training.trainer import Trainer
 
 CONTRACT = [
@@ -266,7 +266,7 @@ def test_a_run_that_fails_exits_with_1_and_one_line(command, small_data, tmp_pat
 
 
 def test_a_bug_of_ours_shows_its_traceback(command, small_data, monkeypatch):
-    from pyro_vae import report
+    from pyro_vae.runs import report
 
     def broken(*args):
         raise KeyError("a bug")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hydra.utils import get_class, instantiate
 
-from pyro_vae.config import CONFIG_DIR, compose
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import (
     Bernoulli,
@@ -21,6 +20,7 @@ from pyro_vae.likelihoods import (
     Poisson,
     StudentT,
 )
+from pyro_vae.runs.config import CONFIG_DIR, compose
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian, StudentT])

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import analysis, baseline, comparison, files, metrics, plots
+from pyro_vae import analysis
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_line, one_of, whole
 from pyro_vae.experiment import saved_settings
-from pyro_vae.files import Folder
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.parallel import collectives
@@ -30,6 +29,8 @@ from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.memory import rows_in_memory
 from pyro_vae.programs.progress import of_split, progress
 from pyro_vae.programs.random_state import set_seed
+from pyro_vae.runs import baseline, comparison, files, metrics, plots
+from pyro_vae.runs.files import Folder
 from pyro_vae.training.trainer import State
 from pyro_vae.vae import VAE
 

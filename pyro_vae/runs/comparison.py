@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import plots
-from pyro_vae.checkpoint import Checkpoints
-from pyro_vae.config import option
 from pyro_vae.errors import BadInput, printable
 from pyro_vae.marginal.summary import number
-from pyro_vae.plain import read_yaml
+from pyro_vae.runs import plots
+from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.config import option
+from pyro_vae.runs.plain import read_yaml
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.config import contents_of
 from pyro_vae.errors import BadInput, shown
-from pyro_vae.plain import require_plain
+from pyro_vae.runs.config import contents_of
+from pyro_vae.runs.plain import require_plain
 
 OF_THE_MODEL = ("prior", "likelihood", "guide", "network")
 OF_TRAINING = ("objective", "optimizer", "scheduler", "trainer", "estimator")

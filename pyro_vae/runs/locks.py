@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pyro_vae.errors import BadInput
-from pyro_vae.files import Folder
+from pyro_vae.runs.files import Folder
 
 try:
     import fcntl

@@ -13,8 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_vae import files
 from pyro_vae.errors import datapoints
+from pyro_vae.runs import files
 
 DPI = 120
 

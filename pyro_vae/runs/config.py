@@ -27,9 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pyro_vae.errors import BadInput, causes, one_line, shown, true_false, within
-from pyro_vae.plain import not_plain
+from pyro_vae.runs.plain import not_plain
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parents[1]
 # in a wheel conf/ lies inside the package, in a checkout beside it
 CONFIG_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 SECTIONS = {

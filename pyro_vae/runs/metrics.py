@@ -11,9 +11,9 @@ import secrets
 from pathlib import Path
 from types import TracebackType
 
-from pyro_vae import files
 from pyro_vae.errors import BadInput
-from pyro_vae.files import Folder
+from pyro_vae.runs import files
+from pyro_vae.runs.files import Folder
 
 log = logging.getLogger(__name__)
 

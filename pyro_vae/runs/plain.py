@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from omegaconf._utils import get_yaml_loader
 
-from pyro_vae import files
 from pyro_vae.errors import BadInput, one_line
+from pyro_vae.runs import files
 
 MAX_DEPTH = 16
 MAX_VALUES = 10_000

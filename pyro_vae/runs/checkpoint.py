@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
-from pyro_vae import archive
-from pyro_vae.archive import Shape
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import raise_out_of_memory
-from pyro_vae.files import Folder
-from pyro_vae.plain import require_plain
+from pyro_vae.runs import archive
+from pyro_vae.runs.archive import Shape
+from pyro_vae.runs.files import Folder
+from pyro_vae.runs.plain import require_plain
 
 log = logging.getLogger(__name__)
 
