@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pyro_vae.training.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
+    from pyro_vae.api import fit as fit
+    from pyro_vae.api import load as load
     from pyro_vae.errors import BadInput as BadInput
-    from pyro_vae.experiment import fit as fit
-    from pyro_vae.experiment import load as load
     from pyro_vae.vae import VAE as VAE
 
 __version__ = "0.1.0"

@@ -79,16 +79,18 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate one run: what is known of log p(x), and of what it is that."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment
+    from pyro_vae.build import build_data
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal import NoEstimate
     from pyro_vae.runs import report
+    from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
+    from pyro_vae.runs.run import warn_of_misfit
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)
     estimator, device = instantiate(config.estimator), torch_device(config.device)
-    vae, saved = experiment.restore(run_dir, "best", device, config.trust)
+    vae, saved = restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])
     for key, place in config.data.items():
@@ -97,13 +99,13 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         if key not in of_run.data:
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
-    data = experiment.build_data(of_run, may_download=False)
+    data = build_data(of_run, may_download=False)
     identity = fingerprint(data)
-    experiment.require_same_data(data, identity, saved, run_dir)
+    require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
-    experiment.require_labels(vae, split, run_dir)
-    experiment.warn_of_misfit(vae, [split])
-    experiment.require_finite_outputs(vae, split, run_dir)
+    require_labels(vae, split, run_dir)
+    warn_of_misfit(vae, [split])
+    require_finite_outputs(vae, split, run_dir)
     summary: dict[str, Any] = {}
     if not isinstance(estimator, NoEstimate):
         summary = report.evaluate(vae, data, split, estimator, config, run_dir)

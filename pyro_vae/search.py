@@ -250,16 +250,18 @@ def _run(overrides: list[str], run_dir: Path) -> float:
     """The validation ELBO of the best epoch, nats per datapoint."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment
+    from pyro_vae.build import build_data
     from pyro_vae.runs import metrics
+    from pyro_vae.runs.resume import make_paths_absolute
+    from pyro_vae.runs.run import train
 
     config = compose(overrides)
-    experiment.make_paths_absolute(config)
+    make_paths_absolute(config)
     instantiate(config.estimator)
-    data = experiment.build_data(config)
+    data = build_data(config)
     if not len(data.val):
         raise BadInput("a search compares validation ELBOs: give data.num_val or data.val_fraction above 0")
-    _, state = experiment.train(config, data, run_dir)
+    _, state = train(config, data, run_dir)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 
 

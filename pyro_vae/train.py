@@ -25,20 +25,23 @@ def task(config: DictConfig) -> None:
     """One run, in Hydra's output directory or in that of `resume`."""
     from hydra.utils import instantiate
 
-    from pyro_vae import experiment
+    from pyro_vae.build import build_data
     from pyro_vae.marginal import BDMC
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
     from pyro_vae.runs import report
+    from pyro_vae.runs.restore import require_finite_outputs
+    from pyro_vae.runs.resume import OF_REPORT, is_run_of, make_paths_absolute, resumed_config
+    from pyro_vae.runs.run import train
 
     hydra = HydraConfig.get()
     run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
     if config.resume is not None:
-        config = experiment.resumed_config(config, hydra.overrides.task, run_dir)
+        config = resumed_config(config, hydra.overrides.task, run_dir)
         resume = True
     else:
-        experiment.make_paths_absolute(config)
-        resume = restarted() and experiment.is_run_of(config, run_dir)
+        make_paths_absolute(config)
+        resume = restarted() and is_run_of(config, run_dir)
     log.info("run directory: %s", run_dir)
     try:
         estimator = instantiate(config.estimator)  # errors of what is needed last, now
@@ -47,14 +50,14 @@ def task(config: DictConfig) -> None:
                 "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
                 "pyro_vae.evaluate estimator=bdmc"
             )
-        for key in experiment.OF_REPORT:
+        for key in OF_REPORT:
             true_false(key, config.get(key, True))
-        data = experiment.build_data(config, may_download=not resume)
+        data = build_data(config, may_download=not resume)
         data.split("test")
         with collectives.process_group():
-            vae, state = experiment.train(config, data, run_dir, resume=resume, estimator=estimator)
+            vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
             if resume:
-                experiment.require_finite_outputs(vae, data.test, run_dir)
+                require_finite_outputs(vae, data.test, run_dir)
             report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{option('resume', run_dir)} goes on from the last epoch's checkpoint") from None

@@ -52,7 +52,7 @@ def in_two_processes(fn, folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyro_vae.experiment"])
+    context.set_forkserver_preload(["pyro_vae.runs.run"])
     paths = [folder / f"{rank}.pickle" for rank in range(WORLD)]
     children = [context.Process(target=child, args=(rank, port, fn, path)) for rank, path in enumerate(paths)]
     for process in children:

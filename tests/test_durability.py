@@ -11,11 +11,13 @@ import pytest
 import torch
 from conftest import assert_same, every, outcome
 
-from pyro_vae import experiment
+from pyro_vae.build import build_data
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.config import compose
+from pyro_vae.runs.resume import resumed_config
+from pyro_vae.runs.run import train
 
 OPTIONS = [
     "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=12",
@@ -23,7 +25,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def train(run_dir, data_path, resume, ready, crash_at=None):
+def train_here(run_dir, data_path, resume, ready, crash_at=None):
     """What the command does, in a child process; `crash_at`: (function, count) at which it kills itself."""
     torch.set_num_threads(1)
     config = compose([*OPTIONS, f"data.path={data_path}"])
@@ -31,8 +33,8 @@ def train(run_dir, data_path, resume, ready, crash_at=None):
         kill_at(*crash_at)
     ready.set()
     if resume and Checkpoints(run_dir).exist():
-        config = experiment.resumed_config(config, [], run_dir)
-    experiment.train(config, experiment.build_data(config), run_dir, resume=resume and Checkpoints(run_dir).exist())
+        config = resumed_config(config, [], run_dir)
+    train(config, build_data(config), run_dir, resume=resume and Checkpoints(run_dir).exist())
 
 
 def kill_at(name, count):
@@ -52,7 +54,7 @@ def kill_at(name, count):
 def children():
     """Processes that have imported all already: forked from a server that has one thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyro_vae.experiment", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["pyro_vae.runs.run", "torch.utils.tensorboard"])
     return context
 
 
@@ -66,7 +68,7 @@ def data_path(tmp_path_factory):
 def run(children, run_dir, data_path, resume=False, after=None, crash_at=None):
     """Seconds that the run took; `after`: kill it then."""
     ready = children.Event()
-    child = children.Process(target=train, args=(run_dir, data_path, resume, ready, crash_at))
+    child = children.Process(target=train_here, args=(run_dir, data_path, resume, ready, crash_at))
     child.start()
     assert ready.wait(60)
     started = time.monotonic()
@@ -148,7 +150,7 @@ def test_with_both_damaged_nothing_is_overwritten(children, data_path, tmp_path)
     for path in (checkpoints.last, checkpoints.previous):
         path.write_bytes(b"broken")
     with pytest.raises(BadInput, match=r"previous\.pt is damaged"):
-        experiment.resumed_config(compose(OPTIONS), [], tmp_path)
+        resumed_config(compose(OPTIONS), [], tmp_path)
     assert {p.name for p in checkpoints.folder.iterdir()} >= {"best.pt", "last.pt", "previous.pt"}
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import every, one_error_line
 
-from pyro_vae import experiment
+from pyro_vae.build import build_vae
 from pyro_vae.data import Split
 from pyro_vae.runs import plots, report
 from pyro_vae.runs.config import compose
@@ -105,7 +105,7 @@ def test_a_discrete_latent_is_no_matter_for_refined(command, tmp_path):
 )
 def test_the_manifold_is_of_latents_that_the_prior_gives(options, over, tmp_path, monkeypatch):
     config = compose(["latent_dim=2", "network.hidden=[8]", *options])
-    vae = experiment.build_vae(config, [6], num_classes=3)
+    vae = build_vae(config, [6], num_classes=3)
     drawn = {}
     monkeypatch.setattr(plots, "manifold", lambda x, path, limits, over: drawn.update(x=x, over=over))
     x, y = torch.rand(9, 6).round(), torch.arange(9) % 3

@@ -21,7 +21,6 @@ from pyro_vae import analysis
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_line, one_of, whole
-from pyro_vae.experiment import saved_settings
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.parallel import collectives
@@ -31,6 +30,7 @@ from pyro_vae.programs.progress import of_split, progress
 from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs import baseline, comparison, files, metrics, plots
 from pyro_vae.runs.files import Folder
+from pyro_vae.runs.resume import saved_settings
 from pyro_vae.training.trainer import State
 from pyro_vae.vae import VAE
 
