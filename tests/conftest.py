@@ -183,7 +183,7 @@ def small_data(tmp_path) -> str:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """A run directory that tests copy."""
-    from pyro_vae import train
+    from pyro_vae.commands import train
 
     folder = tmp_path_factory.mktemp("finished")
     write_small_data(folder / "binary.npy")

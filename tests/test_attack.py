@@ -16,13 +16,13 @@ import torch
 from test_hostile import laughs, require_refused, rewrite, setting
 
 import pyro_vae
-from pyro_vae import search
+from pyro_vae.commands import search
+from pyro_vae.commands.logs import PrintableFormatter
 from pyro_vae.data import from_array, image_folder, mnist, ring
 from pyro_vae.data.fingerprint import difference, fingerprint
 from pyro_vae.data.images import opened
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
-from pyro_vae.logs import PrintableFormatter
 from pyro_vae.runs import archive, comparison, plots
 from pyro_vae.runs.plain import read_yaml
 from pyro_vae.training.optim import JointOptim

@@ -5,18 +5,18 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pyro_vae import cli
+from pyro_vae.commands import shell
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.runs.config import CONFIG_DIR, option
 from pyro_vae.runs.directory import check_run_directory
 
 
 def test_resume_becomes_hydras_run_directory():
-    assert cli.resumed(["seed=1"]) == ["seed=1"]
-    assert cli.resumed(["resume=null"]) == ["resume=null"]
-    assert "hydra.run.dir=a" in cli.resumed(["++resume=a"])
-    assert cli.resumed(["resume=a/b"]) == ["resume=a/b", "hydra.run.dir=a/b", "hydra.output_subdir=null"]
-    assert cli.resumed(["resume=a", "trainer.tolerance=1", "+estimator.k=2", "estimator=ais"])[1:4] == [
+    assert shell.resumed(["seed=1"]) == ["seed=1"]
+    assert shell.resumed(["resume=null"]) == ["resume=null"]
+    assert "hydra.run.dir=a" in shell.resumed(["++resume=a"])
+    assert shell.resumed(["resume=a/b"]) == ["resume=a/b", "hydra.run.dir=a/b", "hydra.output_subdir=null"]
+    assert shell.resumed(["resume=a", "trainer.tolerance=1", "+estimator.k=2", "estimator=ais"])[1:4] == [
         "++trainer.tolerance=1", "++estimator.k=2", "estimator=ais",
     ]  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
         "~guide",
         "run=a/~",
     ]
-    assert cli.at_home(arguments) == [
+    assert shell.at_home(arguments) == [
         "resume=/home/me", "+data.path='/home/me/x.npy'", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
         "seed=~1", "~guide", "run=a/~",
     ]  # fmt: skip

@@ -15,8 +15,8 @@ import pytest
 from conftest import one_error_line
 
 import pyro_vae
+from pyro_vae.commands.logs import RunLog
 from pyro_vae.errors import BadInput
-from pyro_vae.logs import RunLog
 from pyro_vae.runs import files, locks, report
 from pyro_vae.runs.files import Folder
 from pyro_vae.runs.metrics import Metrics

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from conftest import SMALL, one_error_line
 
-from pyro_vae import search
+from pyro_vae.commands import search
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
 

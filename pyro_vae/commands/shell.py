@@ -14,12 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import logs, run_directory, terminal
+from pyro_vae.commands import guard, logs, terminal
+from pyro_vae.commands.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from pyro_vae.errors import FailedRun, one_line
 from pyro_vae.errors.memory import out_of_memory
 from pyro_vae.parallel import environment
 from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
-from pyro_vae.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
 HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
@@ -68,14 +68,14 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         end(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
     finally:
         logs.close()
-        run_directory.release()
+        guard.release()
 
 
 def end(line: str, status: int) -> None:
     """Exit with a last line, which also goes to the run's log. After bad input an empty run directory is removed."""
     logs.to_logs_only(line)
     if status == EXIT_BAD_INPUT:
-        run_directory.remove_if_empty()
+        guard.remove_if_empty()
     terminal.fail(line, status)
 
 

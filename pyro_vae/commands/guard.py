@@ -10,14 +10,14 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae import logs
+from pyro_vae.commands import logs
+from pyro_vae.commands.terminal import EXIT_BAD_INPUT, fail
 from pyro_vae.errors import BadInput
 from pyro_vae.parallel import environment
 from pyro_vae.runs import locks
 from pyro_vae.runs.config import explain
 from pyro_vae.runs.directory import check_run_directory, patience
 from pyro_vae.runs.files import given, refuse_link
-from pyro_vae.terminal import EXIT_BAD_INPUT, fail
 
 _made: list[Path] = []
 """Directories that this command has made, the run's first."""
