@@ -13,10 +13,10 @@ import torch
 from conftest import one_error_line
 
 from pyro_vae.benchmark import __main__ as benchmark
-from pyro_vae.benchmark import contenders, gemm, hand_written, memory, report, session, timing, works
+from pyro_vae.benchmark import client, contenders, gemm, hand_written, memory, report, session, works
+from pyro_vae.benchmark.client import Failed, Spread, Timing, calibrate, rounds
 from pyro_vae.benchmark.contenders import CONTENDERS, Contender
 from pyro_vae.benchmark.session import Settings
-from pyro_vae.benchmark.timing import Failed, Spread, Timing, calibrate, rounds
 from pyro_vae.data import image_folder
 from pyro_vae.errors import FailedRun
 from pyro_vae.guides import Diagonal
@@ -55,7 +55,7 @@ def measure(tmp_path, monkeypatch):
     """`session.measure` of contenders that sleep, from their options."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    monkeypatch.setattr(client, "PAUSE", 0.0)
 
     def run(work, ours=False, num_rounds=3, on_piece=lambda: None, **options):
         rivals = {name: Contender("sleeper", given, ours=ours) for name, given in options.items()}
