@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pyro_vae.compilation.break_even import pays_back, seconds
 from pyro_vae.data import Dataset
+from pyro_vae.data.split import Batch
 from pyro_vae.errors import (
     BadInput,
     FailedRun,
@@ -43,7 +44,6 @@ from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor | None]
 
 REPORT_EVERY = 100
 """Steps between looks at the loss: on a GPU each waits for it."""
