@@ -16,6 +16,7 @@ from pyro_vae.errors import (
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.config import check_key
 from pyro_vae.runs.plain import read_yaml, with_references
+from pyro_vae.runs.renamed import renamed
 from pyro_vae.runs.targets import OF_THE_DATA, OF_THE_MODEL, OF_TRAINING, as_names, check_sections
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         content = checkpoints.load_last()["config"]
     else:
         path = run_dir / ".hydra" / "config.yaml"
-        content = with_references(read_yaml(path))
+        content = renamed(with_references(read_yaml(path)))
         log.info("note: %s was cut off before its first checkpoint: it starts from scratch", run_dir)
     check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, config.get("trust"))
     saved = OmegaConf.create({**content, "trust": as_names(config.get("trust"))})
