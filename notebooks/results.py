@@ -21,8 +21,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pyro_vae import metrics
-from pyro_vae.config import compose
+from pyro_vae.runs import metrics
+from pyro_vae.runs.config import compose
 
 PAGE = Path(__file__).with_name("results.md")
 

@@ -14,13 +14,16 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pyro_vae.interrupt import deferred_interrupt
+from pyro_vae.runs.renamed import keep_old_names
+from pyro_vae.training.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
+    from pyro_vae.api import fit as fit
+    from pyro_vae.api import load as load
     from pyro_vae.errors import BadInput as BadInput
-    from pyro_vae.experiment import fit as fit
-    from pyro_vae.experiment import load as load
     from pyro_vae.vae import VAE as VAE
+
+keep_old_names()
 
 __version__ = "0.1.0"
 __all__ = ["VAE", "BadInput", "fit", "load"]

@@ -15,16 +15,16 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.chunks import by_rows, require_room
 from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown, true_false
-from pyro_vae.eval_mode import eval_mode
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.networks import glorot_
-from pyro_vae.noise import seeded
-from pyro_vae.session import for_users
-from pyro_vae.standardize import Standardize
+from pyro_vae.networks.initialization import glorot_
+from pyro_vae.networks.standardize import Standardize
+from pyro_vae.programs.chunks import by_rows, require_room
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.random_state import seeded
+from pyro_vae.programs.session import for_users
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000
@@ -392,7 +392,7 @@ class VAE(nn.Module):
                 likelihood can give.
             NoEvidence: if the guide is a point.
         """
-        from pyro_vae.imputation import impute
+        from pyro_vae.analysis.imputation import impute
 
         x = self._data(x, incomplete=True)
         if mask is None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pyro_vae import checkpoint, metrics
 from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
+from pyro_vae.runs import checkpoint, metrics
 from pyro_vae.vae import VAE
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for child processes: OpenMP threads of two processes spin on each other
@@ -141,7 +141,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores
-    monkeypatch.setattr("pyro_vae.plots.DPI", COARSE)
+    monkeypatch.setattr("pyro_vae.runs.plots.DPI", COARSE)
 
     def run(name: str, *arguments: str) -> Outcome:
         from importlib import import_module
@@ -183,7 +183,7 @@ def small_data(tmp_path) -> str:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """A run directory that tests copy."""
-    from pyro_vae import train
+    from pyro_vae.commands import train
 
     folder = tmp_path_factory.mktemp("finished")
     write_small_data(folder / "binary.npy")
@@ -192,7 +192,7 @@ def finished_run(tmp_path_factory) -> Path:
         patch.chdir(folder)
         patch.setenv("HYDRA_FULL_ERROR", "0")
         patch.setattr(sys, "argv", ["train", *arguments])
-        patch.setattr("pyro_vae.plots.DPI", COARSE)
+        patch.setattr("pyro_vae.runs.plots.DPI", COARSE)
         pyro.clear_param_store()
         train.main()
     return folder / "run"

@@ -10,10 +10,10 @@ from conftest import every
 from hydra.utils import instantiate
 
 from pyro_vae.analysis import surgery
-from pyro_vae.config import CONFIG_DIR, compose
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
 from pyro_vae.networks import MLP
+from pyro_vae.runs.config import CONFIG_DIR, compose
 from pyro_vae.vae import VAE
 
 

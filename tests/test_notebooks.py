@@ -14,7 +14,7 @@ import matplotlib
 import pytest
 from tqdm import tqdm
 
-from pyro_vae import metrics
+from pyro_vae.runs import metrics
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from test_combinations import refused
 
-from pyro_vae import experiment
-from pyro_vae.config import CONFIG_DIR, compose
+from pyro_vae.api import NOT_OF_ARRAYS
 from pyro_vae.data import from_array
+from pyro_vae.runs.config import CONFIG_DIR, compose
+from pyro_vae.runs.run import train
 
 options = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
@@ -70,9 +71,9 @@ def configurations(draw):
 
 def train_and_evaluate(overrides, x, run_dir):
     config = compose(overrides)
-    settings = {key: value for key, value in config.data.items() if key not in experiment.NOT_OF_ARRAYS}
+    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
     data = from_array(x, **settings)
-    vae, state = experiment.train(config, data, run_dir)
+    vae, state = train(config, data, run_dir)
     assert state.step >= 2
     return vae, data
 

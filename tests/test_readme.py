@@ -14,7 +14,7 @@ from conftest import every, write_idx
 from PIL import Image
 
 import pyro_vae
-from pyro_vae.config import CONFIG_DIR
+from pyro_vae.runs.config import CONFIG_DIR
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -12,15 +12,16 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pyro_vae import analysis, imputation
+from pyro_vae import analysis
+from pyro_vae.analysis import imputation
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import Importance, Refined
 from pyro_vae.networks import MLP, Conv
 from pyro_vae.objectives import TraceMeanField_ELBO
-from pyro_vae.optim import JointOptim
 from pyro_vae.priors import StandardNormal
+from pyro_vae.training.optim import JointOptim
 from pyro_vae.vae import VAE
 
 
@@ -273,7 +274,7 @@ def test_latents_that_are_no_numbers_are_refused(small_vae):
 @pytest.fixture
 def few_rows(monkeypatch):
     """At most 16 rows of 12 numbers of a float32 at a time, and the batches that networks have seen."""
-    monkeypatch.setattr("pyro_vae.chunks.LARGEST", 16 * 12 * 4)
+    monkeypatch.setattr("pyro_vae.programs.chunks.LARGEST", 16 * 12 * 4)
     seen = []
     note = torch.nn.modules.module.register_module_forward_hook
     handle = note(lambda module, args, out: seen.append(len(out)) if isinstance(out, Tensor) else None)
@@ -302,7 +303,7 @@ def test_many_rows_are_worked_on_some_at_a_time(few_rows, conditioning, monkeypa
         results[name] = use()
         assert max(few_rows, default=16) <= 16
     assert few_rows  # the decoder's, in the last of them
-    monkeypatch.setattr("pyro_vae.chunks.LARGEST", 2**28)
+    monkeypatch.setattr("pyro_vae.programs.chunks.LARGEST", 2**28)
     for name, use in uses.items():
         torch.manual_seed(0)
         at_once = use()

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import analysis, imputation
-from pyro_vae.config import compose
+from pyro_vae import analysis
+from pyro_vae.analysis import imputation
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
+from pyro_vae.runs.config import compose
 
 X = np.tile(np.eye(6, dtype=np.float32), (5, 1))
 

@@ -24,12 +24,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pyro_vae import cli
 from pyro_vae.benchmark import machine, memory, report
 from pyro_vae.benchmark.contenders import BF16, CONTENDERS, Contender
 from pyro_vae.benchmark.figure import draw
 from pyro_vae.benchmark.session import Settings, measure
 from pyro_vae.benchmark.works import WORKS
+from pyro_vae.commands import shell
 from pyro_vae.errors import BadInput, one_of, positive, positive_int, within
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def installed(names: list[str]) -> tuple[dict[str, Contender], list[str]]:
 
 def main() -> None:
     """The command."""
-    cli.run(task, "benchmark", __doc__ or "")
+    shell.run(task, "benchmark", __doc__ or "")
 
 
 if __name__ == "__main__":

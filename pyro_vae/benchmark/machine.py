@@ -59,7 +59,7 @@ def main() -> None:
     """The process."""
     import torch
 
-    from pyro_vae.precision import is_fast
+    from pyro_vae.training.precision import is_fast
 
     print(json.dumps({"threads": torch.get_num_threads(), "bf16": is_fast(torch.device("cpu"))}))
 

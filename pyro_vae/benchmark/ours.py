@@ -20,20 +20,21 @@ from pyro_vae.benchmark.works import (
     Setup,
     Timed,
 )
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.data import Dataset, Split
 from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.evidence import LogEvidence, accumulate
-from pyro_vae.marginal.memory import pairs_at_once
-from pyro_vae.marginal.weights import chunks, log_weights, stream
 from pyro_vae.networks import MLP
 from pyro_vae.objectives import IWAE, TraceMeanField_ELBO
-from pyro_vae.optim import FusedAdam, JointOptim
 from pyro_vae.priors import StandardNormal
-from pyro_vae.svi import SVI
-from pyro_vae.tracing import compiled
-from pyro_vae.trainer import State, Trainer, reported_loss
+from pyro_vae.programs.chunks import chunks
+from pyro_vae.programs.log_weights import log_weights, stream
+from pyro_vae.programs.memory import pairs_at_once
+from pyro_vae.training.optim import FusedAdam, JointOptim
+from pyro_vae.training.svi import SVI
+from pyro_vae.training.trainer import State, Trainer, reported_loss
 from pyro_vae.vae import VAE
 
 

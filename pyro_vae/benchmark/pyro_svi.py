@@ -27,8 +27,8 @@ from pyro_vae.benchmark.works import (
     Setup,
     Timed,
 )
-from pyro_vae.compiled import CompiledIWAE, CompiledTraceMeanField_ELBO
-from pyro_vae.optim import FusedAdam, JointOptim
+from pyro_vae.compilation.elbos import CompiledIWAE, CompiledTraceMeanField_ELBO
+from pyro_vae.training.optim import FusedAdam, JointOptim
 
 
 class VAE(nn.Module):

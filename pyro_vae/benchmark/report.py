@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from pyro_vae.benchmark.client import Spread
 from pyro_vae.benchmark.session import Timings
-from pyro_vae.benchmark.timing import Spread
 from pyro_vae.benchmark.works import WORKS
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from pyro_vae.benchmark.client import Failed, Timing, Worker, calibrate, rounds
 from pyro_vae.benchmark.contenders import Contender
-from pyro_vae.benchmark.timing import Failed, Timing, Worker, calibrate, rounds
 
 log = logging.getLogger(__name__)
 

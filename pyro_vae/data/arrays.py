@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.dataset import Dataset, three_way_split, three_ways
+from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.files import shown
 from pyro_vae.data.mapped import Mapped, not_finite
 from pyro_vae.data.npy import read
-from pyro_vae.data.split import stored
+from pyro_vae.data.split import stored, three_way_split, three_ways
 from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
 from pyro_vae.errors import BadInput
 from pyro_vae.errors.memory import require_memory

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, datapoints, one_of, positive_int, true_false, whole
-from pyro_vae.errors.memory import require_memory
+from pyro_vae.errors import BadInput, one_of, true_false, whole
 
-BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 SPLITS = ("train", "val", "test")
 
 
@@ -62,7 +60,7 @@ class Dataset:
         self.train = train
         """Training data as stored: before what is drawn anew for each `batch`."""
         if binarize == "threshold":
-            self.train = train.map(_threshold)
+            self.train = train.map(at_half)
         elif binarize == "static":
             if isinstance(train, Stored):
                 raise BadInput(
@@ -71,7 +69,7 @@ class Dataset:
             self.train = self._draw("train", train)
         for name, split in self.held_out.items():
             if binarize == "threshold":
-                self.held_out[name] = split.map(_threshold)
+                self.held_out[name] = split.map(at_half)
             elif binarize == "static" or self.redrawn:
                 self.held_out[name] = self._draw(name, split)
 
@@ -184,68 +182,3 @@ class Dataset:
         self.train = self.train.to(device)
         self.held_out = {name: split.to(device) for name, split in self.held_out.items()}
         return self
-
-
-def _threshold(x: Tensor) -> Tensor:
-    return (x > 0.5).float()
-
-
-def thresholds(p: Tensor) -> Tensor:
-    """Probabilities rounded to 1/65536, as numbers of 16 bits: half the memory to read for `bernoulli`."""
-    return (p * 65536).round().sub_(32768).clamp_(max=32767).to(torch.int16)
-
-
-def bernoulli(thresholds: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """`torch.bernoulli(p)` of the `thresholds` of p, in an eighth of its time: 16 random bits a draw, not 53."""
-    size, shape = thresholds.numel(), thresholds.shape
-    bits = torch.empty(-(-size // 4), dtype=torch.int64, device=thresholds.device).random_(-(2**63), None)
-    uniform = bits.view(torch.int16)[:size].view(shape)  # on -32768, …, 32767
-    uniform.clamp_(max=32766)  # so that all lie below the threshold of p = 1, which has no number of its own
-    return torch.lt(uniform, thresholds, out=torch.empty(shape, dtype=dtype, device=thresholds.device))
-
-
-def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
-    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `three_ways` draws them."""
-    train, val, test = (Split(x, y).at(index) for index in three_ways(len(x), y, *args, **kwargs))
-    return train, val, test
-
-
-def three_ways(
-    n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of random training, validation and test sets, stratified by y where it is given.
-
-    Args:
-        n: number of datapoints.
-        y: `[n]` or None.
-        val: share of the validation set, in [0, 1); 0 makes none.
-        test: share of the test set, in [0, 1); 0 makes none.
-        seed: of the split alone, so that it is the same in every run.
-        max_held_out: at most so many datapoints for validation, and as many for testing; None: no bound.
-
-    Raises:
-        BadInput: if a share leaves one of the sets empty.
-    """
-    for name, fraction in (("val", val), ("test", test)):
-        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-            raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
-    most = n if max_held_out is None else positive_int("data.max_held_out", max_held_out)
-    sizes = {"val": min(most, round(val * n)), "test": min(most, round(test * n))}
-    enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
-    if not enough:
-        raise BadInput(
-            f"{datapoints(n)} with data.val_fraction={val} and data.test_fraction={test} leave an empty "
-            "training, validation or test set: give more data or other fractions"
-        )
-    require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
-    if y is not None:
-        # within a class in random order, classes interleaved: any slice holds each class in proportion
-        by_class = order[y[order].argsort(stable=True)]
-        members = y.unique(return_counts=True)[1]
-        place = torch.arange(n) - (members.cumsum(0) - members).repeat_interleave(members)  # within its class
-        rank = torch.empty(n, dtype=torch.double)
-        rank[by_class] = (place.double() + 0.5) / members.repeat_interleave(members)
-        order = order[rank[order].argsort(stable=True)]
-    train, val_index, test_index = order.split([n - sum(sizes.values()), sizes["val"], sizes["test"]])
-    return train, val_index, test_index

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.data.dataset import Dataset, three_ways
+from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.files import shown
 from pyro_vae.data.images import in_classes, opened
-from pyro_vae.data.split import stored
+from pyro_vae.data.split import stored, three_ways
 from pyro_vae.data.vision import torchvision
 from pyro_vae.errors import BadInput, one_of, positive_int, whole
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.split import three_way_split
 from pyro_vae.errors import true_false
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from pyro_vae.data.dataset import Dataset, three_way_split
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.split import three_way_split
 from pyro_vae.errors import positive_int, within
 
 MAX_DATA = 10**7

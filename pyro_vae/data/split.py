@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_vae.distributed import share
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, datapoints, positive_int, whole
 from pyro_vae.errors.memory import require_memory
+from pyro_vae.parallel.collectives import share
 
 CHUNK_BYTES = 2**25
 """Of what lies on disk, so much is read at once."""
@@ -210,3 +210,50 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
+    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `three_ways` draws them."""
+    train, val, test = (Split(x, y).at(index) for index in three_ways(len(x), y, *args, **kwargs))
+    return train, val, test
+
+
+def three_ways(
+    n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of random training, validation and test sets, stratified by y where it is given.
+
+    Args:
+        n: number of datapoints.
+        y: `[n]` or None.
+        val: share of the validation set, in [0, 1); 0 makes none.
+        test: share of the test set, in [0, 1); 0 makes none.
+        seed: of the split alone, so that it is the same in every run.
+        max_held_out: at most so many datapoints for validation, and as many for testing; None: no bound.
+
+    Raises:
+        BadInput: if a share leaves one of the sets empty.
+    """
+    for name, fraction in (("val", val), ("test", test)):
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
+            raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
+    most = n if max_held_out is None else positive_int("data.max_held_out", max_held_out)
+    sizes = {"val": min(most, round(val * n)), "test": min(most, round(test * n))}
+    enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
+    if not enough:
+        raise BadInput(
+            f"{datapoints(n)} with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            "training, validation or test set: give more data or other fractions"
+        )
+    require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
+    if y is not None:
+        # within a class in random order, classes interleaved: any slice holds each class in proportion
+        by_class = order[y[order].argsort(stable=True)]
+        members = y.unique(return_counts=True)[1]
+        place = torch.arange(n) - (members.cumsum(0) - members).repeat_interleave(members)  # within its class
+        rank = torch.empty(n, dtype=torch.double)
+        rank[by_class] = (place.double() + 0.5) / members.repeat_interleave(members)
+        order = order[rank[order].argsort(stable=True)]
+    train, val_index, test_index = order.split([n - sum(sizes.values()), sizes["val"], sizes["test"]])
+    return train, val_index, test_index

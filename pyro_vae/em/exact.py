@@ -13,17 +13,17 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import distributed
 from pyro_vae.data import Dataset, Stored
 from pyro_vae.em import mixture, ppca
 from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
+from pyro_vae.parallel import collectives
 from pyro_vae.priors import Categorical, StandardNormal
-from pyro_vae.progress import Epochs, progress
-from pyro_vae.trainer import State
+from pyro_vae.programs.progress import Epochs, progress
+from pyro_vae.training.trainer import State
+from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
-from pyro_vae.validation import MeanELBO
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ExactEM:
             BadInput: if this is one, or if several processes are to share the work.
         """
         _closed_form(vae)
-        if distributed.world_size() > 1:
+        if collectives.world_size() > 1:
             raise BadInput("trainer=exact_em works in one process: start it without torchrun")
         return "exact EM takes no part of objective, optimizer and scheduler"
 

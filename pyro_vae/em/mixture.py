@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
 from pyro_vae.em.linear import decoder_layer
 from pyro_vae.errors import BadInput
 from pyro_vae.priors import Categorical
+from pyro_vae.programs.chunks import slices
 from pyro_vae.vae import VAE
 
 

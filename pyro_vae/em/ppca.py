@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.em.linear import decoder_layer
 from pyro_vae.guides import FullCovariance
-from pyro_vae.standardize import Standardize
+from pyro_vae.networks.standardize import Standardize
 from pyro_vae.vae import VAE
 
 

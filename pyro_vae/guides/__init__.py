@@ -5,8 +5,8 @@
 so by `needs_log_joint`.
 """
 
+from pyro_vae.distributions import CholeskyNormal as CholeskyNormal
 from pyro_vae.guides.categorical import Categorical as Categorical
-from pyro_vae.guides.cholesky_normal import CholeskyNormal as CholeskyNormal
 from pyro_vae.guides.diagonal import Diagonal as Diagonal
 from pyro_vae.guides.enumerated import Enumerated as Enumerated
 from pyro_vae.guides.full_covariance import FullCovariance as FullCovariance

@@ -7,7 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.guides.log_joint import LogJoint
-from pyro_vae.networks import Heads
+from pyro_vae.networks.initialization import Heads
 
 
 class Diagonal(nn.Module):

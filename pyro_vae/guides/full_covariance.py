@@ -9,8 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions.utils import vec_to_tril_matrix
 
+from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import positive
-from pyro_vae.guides.cholesky_normal import CholeskyNormal
 from pyro_vae.guides.log_joint import LogJoint
 
 

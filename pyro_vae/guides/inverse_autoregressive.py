@@ -10,9 +10,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import ConditionalAffineAutoregressive
 from torch import Tensor, nn
 
+from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.flow import Flow, autoregressive_network
 from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.networks.autoregressive import autoregressive_network
 
 
 class InverseAutoregressive(nn.Module):
@@ -50,4 +51,4 @@ class InverseAutoregressive(nn.Module):
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(loc, log_scale.exp()).to_event(1)
-        return Flow.of(h, self, base, [transform.condition(h) for transform in self.transforms])
+        return AutoregressiveFlow.of(h, self, base, [transform.condition(h) for transform in self.transforms])

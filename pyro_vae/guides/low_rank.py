@@ -7,9 +7,9 @@ import math
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.distributions import LowRankNormal
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.guides.log_joint import LogJoint
-from pyro_vae.guides.low_rank_normal import LowRankNormal
 
 
 class LowRank(nn.Module):

@@ -12,9 +12,10 @@ from pyro.distributions.transforms import AffineTransform, ConditionalSplineAuto
 from pyro.nn import ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 
+from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.flow import Flow, autoregressive_network
 from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.networks.autoregressive import autoregressive_network
 
 
 class NeuralSpline(nn.Module):
@@ -55,7 +56,7 @@ class NeuralSpline(nn.Module):
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
         affine = AffineTransform(loc, log_scale.exp(), event_dim=1, cache_size=1)
-        return Flow.of(h, self, base, [self.spline.condition(h), affine])
+        return AutoregressiveFlow.of(h, self, base, [self.spline.condition(h), affine])
 
 
 class _SplineParameters(ConditionalAutoRegressiveNN):

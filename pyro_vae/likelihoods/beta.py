@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae.distributions import BetaInDouble
 from pyro_vae.errors import BadInput
-from pyro_vae.likelihoods.in_double import BetaInDouble
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.softplus import Start

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.data.grid import Grid
+from pyro_vae.distributions import LogisticLevels
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.likelihoods.checks import on_grid
 from pyro_vae.likelihoods.levels import level_marginals
@@ -80,7 +79,7 @@ class DiscretizedLogistic(Likelihood):
         """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
         u = u.movedim(-1 - self.event_dim, -1)
         loc, raw, *logits = u.split(self.num_components, dim=-1)
-        components = _LogisticLevels(loc, self.min_scale + F.softplus(raw), self.grid.num_levels)
+        components = LogisticLevels(loc, self.min_scale + F.softplus(raw), self.grid.num_levels)
         # one logistic is its own mixture, with weight 1
         mixture = dist.Categorical(logits=logits[0] if logits else torch.zeros_like(loc))
         return dist.MixtureSameFamily(mixture, components).to_event(self.event_dim)
@@ -110,49 +109,3 @@ class DiscretizedLogistic(Likelihood):
             BadInput: if a value is not on the grid.
         """
         return on_grid("discretized_logistic", x, self.grid)
-
-
-class _LogisticLevels(TorchDistribution):
-    """P(k) = σ((k + ½ − μ) / s) − σ((k − ½ − μ) / s) in units of a bin, the tails going to the first and last k."""
-
-    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
-
-    def __init__(self, loc: Tensor, scale: Tensor, num_levels: int, validate_args: bool | None = None) -> None:
-        self.loc, self.scale, self._grid = loc, scale, Grid(num_levels)
-        super().__init__(loc.shape, validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> Grid:
-        return self._grid
-
-    @property
-    def mean(self) -> Tensor:
-        """E k / (num_levels − 1), E k = Σ_{j ≥ 1} P(k ≥ j) taken a threshold at a time."""
-        top = self._grid.num_levels - 1
-        total = torch.zeros_like(self.loc)
-        for j in range(1, top + 1):
-            total = total + ((self.loc - (j - 0.5) / top) / self.scale).sigmoid()
-        return total / top
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _LogisticLevels:
-        loc, scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        return _LogisticLevels(loc, scale, self._grid.num_levels, self._validate_args)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability, by σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)): no difference of numbers near each other."""
-        top = self._grid.num_levels - 1
-        k = self._grid.index(value)
-        b = ((k + 0.5) / top - self.loc) / self.scale
-        a = ((k - 0.5) / top - self.loc) / self.scale
-        below = torch.where(k == top, 0.0, F.logsigmoid(b))
-        above = torch.where(k == 0, 0.0, F.logsigmoid(-a))
-        between = torch.where((k == 0) | (k == top), 0.0, (-torch.expm1(-1 / (top * self.scale))).log())
-        return below + above + between
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """The logistic's draw, rounded to the grid."""
-        top = self._grid.num_levels - 1
-        with torch.no_grad():
-            u = torch.rand(self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device)
-            x = self.loc + self.scale * u.logit()
-            return (x * top).round().clamp(0, top) / top

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.distributions import NegativeBinomialInDouble
 from pyro_vae.likelihoods.checks import are_counts
-from pyro_vae.likelihoods.in_double import NegativeBinomialInDouble
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.poisson import Counts, mean_count
 from pyro_vae.likelihoods.softplus import Start

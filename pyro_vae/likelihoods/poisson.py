@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae.distributions import PoissonInDouble
 from pyro_vae.likelihoods.checks import are_counts
-from pyro_vae.likelihoods.in_double import PoissonInDouble
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import Moments, moments
 from pyro_vae.likelihoods.softplus import inverse_softplus

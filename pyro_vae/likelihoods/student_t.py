@@ -8,8 +8,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae.distributions import StudentTInDouble
 from pyro_vae.errors import BadInput, positive
-from pyro_vae.likelihoods.in_double import StudentTInDouble
 from pyro_vae.likelihoods.moments import moments, root_mean_square
 from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
-from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.hmc import adapt_step_sizes, anneal, both_ends
-from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program
-from pyro_vae.progress import Shares
-from pyro_vae.tracing import compiled
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.memory import chunk_option, pairs_at_once
+from pyro_vae.programs.progress import Shares
+from pyro_vae.programs.trace import Program
 
 
 class AIS(GradientEstimator):

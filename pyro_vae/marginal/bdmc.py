@@ -11,10 +11,10 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.ais import AIS
-from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.estimator import Progress
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program, trace
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.trace import Program, trace
 
 
 def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

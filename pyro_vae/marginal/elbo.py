@@ -4,7 +4,7 @@ from torch import Tensor
 
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence
 from pyro_vae.marginal.importance import Importance
-from pyro_vae.marginal.weights import Program
+from pyro_vae.programs.trace import Program
 
 
 class ELBO(Importance):

@@ -10,16 +10,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
 from pyro_vae.errors import NoEvidence, datapoints
-from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.ordinary import ordinary
-from pyro_vae.marginal.programs import require_match, require_programs, require_tensors, vectorized
-from pyro_vae.marginal.weights import Program, base_of, trace
-from pyro_vae.noise import fork_rng
-from pyro_vae.progress import progress as show_progress
-from pyro_vae.session import for_programs
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors, vectorized
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.inference_mode import ordinary
+from pyro_vae.programs.progress import progress as show_progress
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.session import for_programs
+from pyro_vae.programs.trace import Program, base_of, trace
 
 Progress = Callable[[int], Any]
 """Told of every K·N pairs' share done."""

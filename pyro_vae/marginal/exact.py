@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput, positive_int
-from pyro_vae.marginal.density import Latents, hessian, value_and_grad
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.weights import Program, base_of, trace
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents, hessian, value_and_grad
+from pyro_vae.programs.trace import Program, base_of, trace
 
 GAUSSIANS = (Normal, MultivariateNormal)
 NOT_LINEAR = (

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.marginal.density import Latents, value_and_grad
-from pyro_vae.marginal.weights import Program
+from pyro_vae.programs.density import Latents, value_and_grad
+from pyro_vae.programs.trace import Program
 
 Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""

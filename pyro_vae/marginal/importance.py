@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import true_false_auto
-from pyro_vae.marginal.density import is_discrete
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
-from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
-from pyro_vae.marginal.weights import Program, log_weights, stream
-from pyro_vae.tracing import compiled
+from pyro_vae.programs.density import is_discrete
+from pyro_vae.programs.log_weights import log_weights, stream
+from pyro_vae.programs.memory import chunk_option, pairs_at_once
+from pyro_vae.programs.trace import Program
 
 
 class Importance(Estimator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.marginal.density import LogDensity, hessian, value_and_grad
+from pyro_vae.programs.density import LogDensity, hessian, value_and_grad
 
 
 def positive_definite(precision: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, TransformedDistribution, constraints, transform_to
 from torch.distributions.transforms import AffineTransform
 
-from pyro_vae.guides.flow import Flow
-from pyro_vae.marginal.density import LogDensity
+from pyro_vae.distributions import AutoregressiveFlow
+from pyro_vae.programs.density import LogDensity
 
 NUM_PARTICLES = 8
 
@@ -48,7 +48,7 @@ def fit_elbo(
     Raises:
         NotImplementedError: if q's family has no parameters of its own.
     """
-    rounds = 1 if isinstance(q, Flow) else num_rounds
+    rounds = 1 if isinstance(q, AutoregressiveFlow) else num_rounds
     for _ in range(rounds):
         q = _climb(log_joint, q, max(1, num_steps // rounds), lr, num_particles, on_step)
     return q
@@ -70,7 +70,7 @@ def _climb(
         optimizer.zero_grad()
         candidate = member(moves)
         u: Tensor = candidate.rsample((num_particles,))
-        density = candidate if isinstance(q, Flow) else member([move.detach() for move in moves])
+        density = candidate if isinstance(q, AutoregressiveFlow) else member([move.detach() for move in moves])
         loss = -(log_joint(u) - density.log_prob(u)).mean(0).sum()
         gradients = torch.autograd.grad(loss, moves)  # the model's own parameters get none
         for move, gradient in zip(moves, gradients, strict=True):
@@ -121,7 +121,7 @@ def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
         weights, build_weights = _opened(q.mixture_distribution)
         components, build_components = _opened(q.component_distribution)
         return weights + components, lambda values: type(q)(build_weights(values), build_components(values))
-    if isinstance(q, Flow) and q.head is not None:
+    if isinstance(q, AutoregressiveFlow) and q.head is not None:
         return _opened_flow(q, q.head)
     if isinstance(q, TransformedDistribution):
         raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
@@ -134,16 +134,18 @@ def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
     return free, lambda values: type(q)(**{n: next(values) for n in names}, validate_args=False)
 
 
-def _opened_flow(q: Flow, head: Callable[[Tensor], Flow]) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Flow]]:
+def _opened_flow(
+    q: AutoregressiveFlow, head: Callable[[Tensor], AutoregressiveFlow]
+) -> tuple[list[_Free], Callable[[Iterator[Tensor]], AutoregressiveFlow]]:
     """Of a flow: its features, and a location and scale after it, which features alone move by detours."""
     draws = q.sample((100,))
     center, spread = draws.mean(0), draws.std(0)
     unit = q.features.square().mean().sqrt().clamp(min=1e-3)
 
-    def build(values: Iterator[Tensor]) -> Flow:
+    def build(values: Iterator[Tensor]) -> AutoregressiveFlow:
         flow, loc, scale = head(next(values)), next(values), next(values)
         after = AffineTransform(loc - scale * center, scale, event_dim=1, cache_size=1)
-        return Flow(flow.base_dist, [*flow.transforms, after])
+        return AutoregressiveFlow(flow.base_dist, [*flow.transforms, after])
 
     return [
         _Free("features", constraints.real, q.features, unit),

@@ -11,7 +11,7 @@ from pyro_vae.errors import datapoints
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.marginal.weights import Program
+from pyro_vae.programs.trace import Program
 
 
 class NoEstimate(Estimator):

@@ -11,16 +11,16 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
+from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import BadInput, datapoints, positive_int
-from pyro_vae.guides import CholeskyNormal
-from pyro_vae.marginal.density import Latents
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.pareto import FEW
-from pyro_vae.marginal.weights import Program
-from pyro_vae.progress import Shares
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.progress import Shares
+from pyro_vae.programs.trace import Program
 
 
 class NUTS(GradientEstimator):

@@ -11,7 +11,7 @@ from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.importance import Importance
-from pyro_vae.marginal.weights import Program
+from pyro_vae.programs.trace import Program
 
 
 def prior_of(model: Program) -> Program:

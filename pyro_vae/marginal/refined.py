@@ -11,20 +11,20 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.chunks import slices
+from pyro_vae.compilation.compiled import compiled
+from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import BadInput, one_of, positive, shown, true_false_auto, whole, within
-from pyro_vae.guides import CholeskyNormal
-from pyro_vae.marginal.density import Latents, LogDensity, log_density_at
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import NUM_PARTICLES, fit_elbo
-from pyro_vae.marginal.memory import chunk_option, pairs_at_once
 from pyro_vae.marginal.pareto import FEW
-from pyro_vae.marginal.weights import Program
-from pyro_vae.progress import Shares
-from pyro_vae.tracing import compiled
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents, LogDensity, log_density_at
+from pyro_vae.programs.memory import chunk_option, pairs_at_once
+from pyro_vae.programs.progress import Shares
+from pyro_vae.programs.trace import Program
 
 GRADIENT = 3
 """Approximate cost of a gradient, in evaluations of the density."""

@@ -12,8 +12,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.weights import Program, base_of
 from pyro_vae.objectives.latents import closed_form_kl, latents, needs_reparameterized
+from pyro_vae.programs.trace import Program, base_of
 
 
 def surrogate_loss(elbo: Any, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

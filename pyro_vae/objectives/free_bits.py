@@ -8,11 +8,11 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae import distributed
 from pyro_vae.errors import BadInput, positive
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
 from pyro_vae.objectives.latents import closed_form_kl
+from pyro_vae.parallel import collectives
+from pyro_vae.programs.trace import Program
 
 
 class FreeBits(TraceMeanField_ELBO):
@@ -37,7 +37,7 @@ class FreeBits(TraceMeanField_ELBO):
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
         """Refuse, beside what the ELBO does, several processes: they have shares of a batch, λ is about all of it."""
-        if distributed.world_size() > 1:
+        if collectives.world_size() > 1:
             raise BadInput("objective=free_bits takes the KL of a whole batch: start it without torchrun")
         return super().check(model, guide, x, y)
 

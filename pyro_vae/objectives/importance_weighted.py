@@ -12,9 +12,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, within
-from pyro_vae.marginal.weights import Program, log_prob
 from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
+from pyro_vae.programs.trace import Program, log_prob
 
 
 class DetachDraws(Messenger):

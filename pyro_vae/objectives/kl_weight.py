@@ -11,8 +11,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.errors import positive, positive_int, within
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
+from pyro_vae.programs.trace import Program
 
 
 class ScaleLatents(Messenger):

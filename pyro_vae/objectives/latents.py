@@ -10,9 +10,9 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.chunks import slices
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal.weights import Program, base_of, trace
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.trace import Program, base_of, trace
 
 Latents = dict[str, tuple[Any, Any]]
 """The guide's and the model's distribution at each latent site."""

@@ -9,8 +9,8 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.importance_weighted import IWAE, MultiSample
+from pyro_vae.programs.trace import Program
 
 
 class _PathGradient(MultiSample):

@@ -10,9 +10,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.elbo import Trace_ELBO, TraceMeanField_ELBO
 from pyro_vae.objectives.parameters import only, parameters
+from pyro_vae.programs.trace import Program
 
 
 class VariationalEM(TraceMeanField_ELBO):

@@ -11,9 +11,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, within
-from pyro_vae.marginal.weights import Program
 from pyro_vae.objectives.importance_weighted import IWAE
 from pyro_vae.objectives.parameters import only, parameters
+from pyro_vae.programs.trace import Program
 
 
 class ReweightedWakeSleep(IWAE):

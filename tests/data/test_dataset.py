@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from pyro_vae.data.dataset import Dataset, Split, bernoulli, three_way_split, three_ways, thresholds
+from pyro_vae.data.binarize import bernoulli, thresholds
+from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.split import three_way_split, three_ways
 from pyro_vae.errors import BadInput
 
 

@@ -9,8 +9,9 @@ from pyro_vae.errors import BadInput
 from pyro_vae.marginal import ELBO, Importance, Prior
 from pyro_vae.marginal.evidence import tail_length
 from pyro_vae.marginal.pareto import pareto_k
-from pyro_vae.marginal.weights import chunks, log_weights, stream
 from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.programs.chunks import chunks
+from pyro_vae.programs.log_weights import log_weights, stream
 
 
 def test_exact_posterior_gives_exact_log_px_with_zero_variance(ppca):

@@ -15,9 +15,9 @@ from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.guides import Mixture as MixtureGuide
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import AIS, BDMC, NUTS, Exact, Importance, Refined
-from pyro_vae.marginal.density import Latents
 from pyro_vae.networks import MLP
 from pyro_vae.priors import Mixture, StandardNormal
+from pyro_vae.programs.density import Latents
 from pyro_vae.vae import VAE
 
 SHORT_AIS = {"num_samples": 32, "num_temperatures": 40, "num_leapfrog": 4}

@@ -179,6 +179,6 @@ def test_single_site_kl_is_exact(ppca):
 
 
 def test_free_bits_are_those_of_one_process(small_vae, monkeypatch):
-    monkeypatch.setattr("pyro_vae.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("pyro_vae.parallel.collectives.world_size", lambda: 2)
     with pytest.raises(BadInput, match="objective=free_bits takes the KL of a whole batch: start it without torchrun"):
         FreeBits().check(small_vae.model, small_vae.guide, torch.zeros(2, 6).double())

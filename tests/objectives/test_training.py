@@ -14,8 +14,8 @@ from pyro_vae import objectives
 from pyro_vae.guides import FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import MLP
-from pyro_vae.optim import JointOptim
 from pyro_vae.priors import StandardNormal
+from pyro_vae.training.optim import JointOptim
 from pyro_vae.vae import VAE
 
 D, d, N, STEPS = 5, 2, 500, 80

@@ -8,7 +8,7 @@ from tiny import Tiny
 from torch.nn.utils import parameters_to_vector
 
 from pyro_vae.objectives import TraceMeanField_ELBO, VariationalEM
-from pyro_vae.optim import JointOptim
+from pyro_vae.training.optim import JointOptim
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, partial(torch.optim.AdamW, weight_decay=0.1),

@@ -1,0 +1,119 @@
+"""The inference gap: how much the guide loses, and why (Cremer, Li & Duvenaud 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
+from pyro_vae.marginal import ELBO, Estimator
+from pyro_vae.marginal.local import fit_elbo
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.inference_mode import ordinary
+from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.progress import Shares, progress
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.session import for_programs
+from pyro_vae.programs.trace import Program, trace
+
+TOLERANCE = 0.3
+"""Nats by which an upper and a lower bound on I(x; z) may differ before it is at its limit.
+
+The lower one errs by a third to a half of that (Gaussians of 1 to 20 dimensions, I from 2 to 16 nats, N from 300 on).
+"""
+
+
+def gaps(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    estimator: Estimator,
+    y: Tensor | None = None,
+    num_steps: int = 300,
+    num_samples: int = 200,
+    chunk_size: int = 100_000,
+) -> dict[str, Tensor]:
+    """log p(x) − ELBO, split in two (Cremer, Li & Duvenaud 2018, https://arxiv.org/abs/1801.03558, eq. 5).
+
+    Args:
+        model: the generative model.
+        guide: with one latent site: Gaussian, a mixture, or a flow, whose best member is that of the guide's networks
+            for any features (`marginal.local.fit_elbo`).
+        x: data, `[N, ...]`.
+        estimator: of log p(x).
+        y: labels, `[N]`, of a conditional model.
+        num_steps: gradient steps towards each datapoint's best member of the guide's family.
+        num_samples: draws that evaluate it.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+
+    Returns:
+        By name `[N]`, nats: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
+        `approximation_gap` = log_px − elbo_best; `amortization_gap` = elbo_best − elbo.
+
+    Raises:
+        BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
+    """
+    require_tensors(x, y)
+    require_programs(model, guide)
+    for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
+        positive_int(name, value)
+    if not isinstance(estimator, Estimator):
+        raise BadInput(
+            f"estimator has type {type(estimator).__name__}: give an estimator, as pyro_vae.marginal.Refined()"
+        )
+    with for_programs(x):
+        x, y = ordinary(x), ordinary(y)
+        with fork_rng(x):  # the same draws, checked or not
+            require_match(model, guide, x, y)
+        latents = Latents.of(model, x, y)
+        if len(latents.sites) != 1:
+            raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
+        if latents.is_constrained:
+            raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
+        rows = rows_in_memory(chunk_size, num_samples, model, x, y)
+        log_px = estimator(model, guide, x, y).log_px
+        elbo = ELBO(num_samples)(model, guide, x, y).log_px
+        parts, best = slices(rows, x, y), []
+        with progress(f"fitting the guide's family to each of {datapoints(len(x))}", len(x), "datapoint") as tick:
+            for x_n, y_n in parts:
+                shares = Shares(tick, len(x_n), num_steps)
+                best.append(_best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples, shares))
+        elbo_best = torch.cat(best)
+    return {
+        "log_px": log_px,
+        "elbo": elbo,
+        "elbo_best": elbo_best,
+        "approximation_gap": log_px - elbo_best,
+        "amortization_gap": elbo_best - elbo,
+    }
+
+
+def _best_elbo(
+    latents: Latents,
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    y: Tensor | None,
+    num_steps: int,
+    num_samples: int,
+    on_step: Callable[[], None],
+) -> Tensor:
+    """The ELBO `[N]` of each datapoint's best member of the guide's family."""
+    log_joint = latents.log_density(model, x, y)
+    with torch.no_grad():
+        q = trace(guide, x, y, num_samples=None).nodes[latents.sites[0].name]["fn"]
+    try:
+        best = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)
+    except (TypeError, NotImplementedError) as error:
+        raise BadInput(
+            f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "
+            "analysis=surgery, or guide=diagonal or full_covariance"
+        ) from error
+    with torch.no_grad():
+        u = best.sample((num_samples,))
+        elbo: Tensor = (log_joint(u) - best.log_prob(u)).double().mean(0)
+    return elbo

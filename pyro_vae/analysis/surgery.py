@@ -1,0 +1,171 @@
+"""What the numbers mean: where log p(x) − ELBO comes from, and what the latents carry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.analysis.gaps import TOLERANCE
+from pyro_vae.errors import datapoints, positive_int
+from pyro_vae.marginal.prior import prior_of
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.density import Latents
+from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.progress import Shares, Tick, progress
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.session import for_programs
+from pyro_vae.programs.trace import Program
+
+
+def surgery(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    y: Tensor | None = None,
+    num_samples: int = 10,
+    chunk_size: int = 100_000,
+) -> dict[str, Any]:
+    """The ELBO taken apart (Hoffman & Johnson 2016, ELBO surgery), as means over the data, in nats.
+
+    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). Of a conditional model
+    all is given y: the prior is p(z | y), q(z | y) the mean over the datapoints of that label.
+
+    With N datapoints I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's own
+    posterior from its q(z) makes an upper bound instead (Poole et al. 2019, On variational bounds of mutual
+    information, https://arxiv.org/abs/1905.06922, §2.2); if the two differ by more than `TOLERANCE` nats,
+    I(x; z) is at its limit.
+
+    Args:
+        model: the generative model.
+        guide: the guide.
+        x: data, `[N, ...]`.
+        y: labels, `[N]`, of a conditional model.
+        num_samples: draws of z a datapoint.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+
+    Returns:
+        `reconstruction` E_q log p(x | z); `kl` to the prior, which is `mutual_information` I(x; z) under q plus
+        `marginal_kl` KL(q(z) ‖ p(z)); `mutual_information_at_limit`, whether N datapoints are too few for these two:
+        then the first is a lower and the second an upper bound; `elbo`; `active_units`, the dimensions whose E[z | x]
+        has a variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
+    """
+    require_tensors(x, y)
+    require_programs(model, guide)
+    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
+        positive_int(name, value)
+    N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
+    with for_programs(x), torch.no_grad():
+        with fork_rng(x):  # the same draws, checked or not
+            require_match(model, guide, x, y)
+        latents = Latents.of(model, x, y)
+        n = rows_in_memory(chunk_size, num_samples, model, x, y)
+        u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
+        log_prior = latents.log_density(prior_of(model), x, y)(u)
+        log_joint = torch.cat(
+            [
+                latents.log_density(model, x_n, y_n)(u_n.transpose(0, 1))
+                for x_n, y_n, u_n in slices(n, x, y, u.transpose(0, 1))
+            ],
+            1,
+        )
+        log_likelihood = log_joint - log_prior
+        own = latents.log_density(guide, x, y)(u)
+        log_aggregate, log_others = (torch.empty_like(own, dtype=torch.float64) for _ in range(2))
+        with progress(f"ELBO surgery of {datapoints(N)}", N, "datapoint") as tick:
+            for label in labels.unique():
+                alike = labels == label
+                y_alike = None if y is None else y[alike]
+                log_aggregate[:, alike], log_others[:, alike] = _log_aggregate(
+                    latents, guide, x[alike], y_alike, u[:, alike], chunk_size, tick
+                )
+        active = _active_units(latents, guide, x, y, labels, chunk_size)
+    reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
+    return {
+        "elbo": (reconstruction - kl).item(),
+        "reconstruction": reconstruction.item(),
+        "kl": kl.item(),
+        "mutual_information": (own.double() - log_aggregate).mean().item(),
+        "mutual_information_at_limit": not (log_aggregate - log_others).mean().item() < TOLERANCE,
+        "marginal_kl": (log_aggregate - log_prior.double()).mean().item(),
+        "active_units": active,
+        "latent_dim": latents.dim,
+        "num_data": N,
+    }
+
+
+def _log_aggregate(
+    latents: Latents, guide: Program, x: Tensor, y: Tensor | None, u: Tensor, chunk_size: int, tick: Tick
+) -> tuple[Tensor, Tensor]:
+    """log q(z) at draws u `[S, N, D]`, the mean of all N posteriors' densities, and that of all but the draw's own.
+
+    Both `[S, N]`; the second is −∞ for N = 1.
+    """
+    S, N, D = u.shape
+    log_guide, shares = latents.log_density(guide, x, y), Shares(tick, N, S * N)
+    rows = max(1, chunk_size // N)
+    of_all, of_others = [], []
+    for part, index in zip(u.reshape(-1, 1, D).split(rows), torch.arange(N).repeat(S).split(rows), strict=True):
+        each = log_guide(part.expand(-1, N, -1)).double()
+        of_all.append(each.logsumexp(1))
+        each[torch.arange(len(each)), index] = -math.inf
+        of_others.append(each.logsumexp(1))
+        shares(len(part))
+    return (
+        torch.cat(of_all).reshape(S, N) - math.log(N),
+        torch.cat(of_others).reshape(S, N) - math.log(max(1, N - 1)),
+    )
+
+
+def _active_units(
+    latents: Latents, guide: Program, x: Tensor, y: Tensor | None, labels: Tensor, chunk_size: int
+) -> int:
+    """Dimensions of u whose E[u | x] varies with x, within a label, by more than 0.01.
+
+    The covariance of two means, of 100 draws each: to their variance the noise of the draws would add another 0.01.
+    """
+    parts = list(slices(max(1, chunk_size // 100), x, y))
+    one, other = (
+        torch.cat([latents.draw(guide, x_n, y_n, num_samples=100).mean(0) for x_n, y_n in parts]) for _ in range(2)
+    )
+    squares, groups = torch.zeros_like(one[0]), labels.unique()
+    for label in groups:
+        these, those = one[labels == label], other[labels == label]
+        squares += ((these - these.mean(0)) * (those - those.mean(0))).sum(0)
+    variance = squares / max(1, len(x) - len(groups))
+    return int((variance > 0.01).sum())
+
+
+def shown(name: str, parts: dict[str, Any]) -> str:
+    """An entry of an analysis as text, with a sign if it is only a bound."""
+    value = parts[name]
+    sign = {"mutual_information": ">= ", "marginal_kl": "<= "}.get(name, "")
+    form = ".3f" if isinstance(value, float) else "d"
+    return sign * parts.get("mutual_information_at_limit", False) + format(value, form)
+
+
+def limit(parts: dict[str, Any], most: int) -> str | None:
+    """A note if N datapoints are too few for I(x; z); `most` of them are in the split."""
+    if not parts["mutual_information_at_limit"]:
+        return None
+    N = parts["num_data"]
+    return (
+        f"note: {datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which with N of them is at most log N "
+        f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper one; "
+        + (f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints")
+    )
+
+
+def collapse(parts: dict[str, Any]) -> str | None:
+    """A warning if most of the latent carries nothing of x; few datapoints cannot tell: I(x; z) is at most log N."""
+    active, D = parts["active_units"], parts["latent_dim"]
+    if parts["num_data"] < 10 or (active > D / 2 and parts["mutual_information"] > 0.1):
+        return None
+    at_limit = ">=" if parts["mutual_information_at_limit"] else "="
+    return (
+        f"warning: posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
+        f"{parts['mutual_information']:.2f} nats: take a smaller latent_dim, or train longer"
+    )

@@ -1,0 +1,43 @@
+"""From a configuration to the objects it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from pyro_vae.data import Dataset
+from pyro_vae.data.vision import without_downloads
+from pyro_vae.vae import VAE
+
+
+def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
+    """The VAE of a configuration, for data of that shape and with labels of so many classes.
+
+    Raises:
+        BadInput: if an option is out of its range or does not fit the data.
+    """
+    families = {axis: partial(instantiate, config[axis]) for axis in ("prior", "likelihood", "guide")}
+    conditioning = config.get("conditioning", "none")
+    network = instantiate(config.network)
+    return VAE.build(
+        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes
+    )
+
+
+def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
+    """The data set of a configuration.
+
+    Args:
+        config: of the run.
+        may_download: whether to download data that are missing: not for a configuration from a file.
+
+    Raises:
+        BadInput: if it is not there or cannot be used.
+    """
+    with nullcontext() if may_download else without_downloads():
+        data: Dataset = instantiate(config.data)
+    return data

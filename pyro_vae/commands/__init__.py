@@ -1,0 +1,1 @@
+"""The commands around training, evaluation and search: options, messages, exit statuses."""

@@ -1,0 +1,278 @@
+"""Search for the options that raise the validation ELBO, by Optuna.
+
+python -m pyro_vae.search study=mine.db num_trials=20 +experiment=bernoulli trainer.max_epochs=20 \\
+    '+space.latent_dim={low:2,high:50,log:true}' '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}' \\
+    '+space.guide=[diagonal,full_covariance]'
+
+What is not about the search goes to its runs. The study is stored: the same command goes on with it, several may work
+on it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sqlite3
+import stat
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae.commands import shell
+from pyro_vae.errors import BadInput, FailedRun, positive_int, shown
+from pyro_vae.runs.config import compose
+from pyro_vae.runs.files import given
+
+log = logging.getLogger(__name__)
+
+RANGE = {"low", "high", "log", "step"}
+STUDY = "pyro_vae"
+"""The study's name in its file."""
+OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
+"""Tables in Optuna's files; only some of them exist while another process is creating the file."""
+LARGEST = 1e100
+"""No ELBO is larger; figures overflow near the largest float."""
+OPTION = r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*"
+"""A key without `_target_` and its like, nor Hydra's signs."""
+NEVER = ("hydra", "resume", "trust")
+"""Keys that are not about a model or its training."""
+OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
+"""Keys that are about the search."""
+
+
+def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key that is searched, and its choices or its range.
+
+    Raises:
+        BadInput: if it has neither.
+    """
+    for name, values in space.items():
+        key = f"{prefix}{name}"
+        if isinstance(values, Mapping) and not values.keys() & RANGE:
+            yield from leaves(values, f"{key}.")
+            continue
+        is_range = isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= RANGE
+        if not is_range and not (isinstance(values, list) and values):
+            raise BadInput(f"space.{key}={values} must be [choices] or {{low: 1, high: 9, log: false, step: 1}}")
+        yield key, values
+
+
+def suggest(trial: Any, key: str, values: Any) -> Any:
+    """The trial's value of `key`.
+
+    Raises:
+        BadInput: if Optuna cannot take the range or the choices.
+    """
+    try:
+        if isinstance(values, list):
+            return trial.suggest_categorical(key, [_choice(value) for value in values])
+        whole = isinstance(values["low"], int) and isinstance(values["high"], int)
+        extra = {name: value for name, value in values.items() if name in ("log", "step")}
+        return (trial.suggest_int if whole else trial.suggest_float)(key, values["low"], values["high"], **extra)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"space.{key}={values}: {error}") from error
+
+
+def ask(study: Any, seed: int) -> Any:
+    """A trial with draws of its own: several processes may work on the study at once, or go on with it."""
+    import optuna
+
+    trial = study.ask()
+    study.sampler = optuna.samplers.TPESampler(seed=seed + trial.number)
+    return trial
+
+
+def task(config: DictConfig) -> None:
+    """Make `num_trials` trials, each a run in a folder of its own."""
+    if OmegaConf.is_missing(config, "study"):
+        raise BadInput("study is missing: give study=FILE.db, where the trials are stored")
+    space = dict(leaves(OmegaConf.to_container(config.space, resolve=True)))  # type: ignore[arg-type]
+    if not space:
+        raise BadInput("space is empty: give +space.KEY=[choices], as in +space.latent_dim=[5,10,20]")
+    positive_int("num_trials", config.num_trials)
+    try:
+        import optuna
+    except ImportError as error:
+        raise BadInput("this command needs Optuna: pip install -e '.[search]'") from error
+    from pyro_vae.runs import plots
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # of odd choices in a study
+    study = _study(given(str(config.study)).absolute())
+    _require_same_runs(study, config)
+    _require_options(study, space, config.study)
+    folder = given(HydraConfig.get().runtime.output_dir)
+    log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
+    reason: Exception | None = None
+    for _ in range(config.num_trials):
+        trial = ask(study, config.sampler_seed)
+        chosen: dict[str, Any] = {}
+        try:
+            chosen = {key: suggest(trial, key, values) for key, values in space.items()}
+            val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
+        except BaseException as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
+                raise
+            reason = error  # options that do not go together, say: others may
+            log.warning("warning: trial %d failed: %s", trial.number, error)
+            continue
+        study.tell(trial, val_elbo)
+        log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
+    done = _finished(study)
+    if not done:
+        raise reason or FailedRun("every trial has failed")
+    best = max(done, key=lambda trial: trial.value)
+    plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
+    log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
+    overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
+    log.info("python -m pyro_vae.train %s", shlex.join(overrides))
+
+
+def _choice(value: Any) -> Any:
+    """As Optuna stores it and Hydra reads it."""
+    return value if isinstance(value, (int, float)) else "null" if value is None else str(value)
+
+
+def _study(path: Path) -> Any:
+    """The stored study, or a new one if the file does not exist yet.
+
+    Raises:
+        BadInput: if the file holds anything but a study that maximizes one value. It is left as it was.
+    """
+    import optuna
+
+    from pyro_vae.data.files import require_regular  # imports torch
+
+    another = "give another study=FILE.db"
+    if path.exists():
+        require_regular(path, f"study={path}")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{path}"
+    try:
+        _require_no_links(path)
+        if (tables := _tables(path)) and not tables & OPTUNAS:
+            raise BadInput(f"study={path} is a database of another program: {another}")
+        names = optuna.get_all_study_names(storage)
+        if names and STUDY not in names:
+            raise BadInput(f"study={path} holds other studies, {', '.join(names)[:100]}: {another}")
+        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        directions = [direction.name.lower() for direction in study.directions]
+        if directions != ["maximize"]:
+            raise BadInput(f"study={path} does not maximize one value (directions: {', '.join(directions)}): {another}")
+        _finished(study)  # reads all trials
+    except BadInput:
+        raise
+    except Exception as error:  # SQLAlchemy's, of many kinds
+        raise BadInput(f"study={path} is not a study that can be opened ({type(error).__name__}): {another}") from error
+    return study
+
+
+def _require_no_links(path: Path) -> None:
+    """Refuse what stands in the place of files that SQLite makes beside its own, and would write through.
+
+    Raises:
+        BadInput: at a link, a hard link to a file elsewhere, a folder, a pipe or a device.
+    """
+    for suffix in ("-journal", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        try:
+            about = os.lstat(beside)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+            raise BadInput(f"{beside} is not a file of this study alone, and SQLite would write to it: remove it")
+
+
+def _tables(path: Path) -> set[str]:
+    """Names of the tables in an SQLite file, read without a change to it.
+
+    Raises:
+        BadInput: if it holds more than tables and indices: views, triggers and columns may compute for ever.
+    """
+    if not path.exists():
+        return set()
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        entries = database.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    for kind, name, sql in entries:
+        if kind not in ("table", "index") or re.search(r"\bAS\b", str(sql), re.IGNORECASE):
+            raise BadInput(f"study={path} was not written by Optuna: it holds the {kind} {name}, which computes")
+    return {str(name) for kind, name, _ in entries if kind == "table"}
+
+
+def _finished(study: Any) -> list[Any]:
+    """Its trials that have a finite value, of a size that an ELBO has."""
+    return [trial for trial in study.trials if trial.value is not None and abs(trial.value) < LARGEST]
+
+
+def _require_same_runs(study: Any, config: DictConfig) -> None:
+    """Refuse a study whose finished trials had other options; they may run on other devices.
+
+    Raises:
+        BadInput: if so.
+    """
+    of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
+    before = study.user_attrs.get("train", of_runs)
+    if not isinstance(before, list) or not all(isinstance(option, str) for option in before):
+        raise BadInput(f"study={config.study} does not tell which runs it compares: give another study=FILE.db")
+    if before != of_runs and _finished(study):
+        raise BadInput(
+            f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "
+            f"{shlex.join(of_runs) or 'no options'}: give those, or another study=FILE.db"
+        )
+    study.set_user_attr("train", of_runs)
+
+
+def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
+    """Refuse a study with trials of options that a search does not set: the best becomes a command to be pasted.
+
+    Raises:
+        BadInput: at options such as `optimizer._target_`, and at values that Hydra would make something of.
+    """
+    for trial in study.trials:
+        for key, value in trial.params.items():
+            is_option = key in space or re.fullmatch(OPTION, key, re.ASCII)
+            text = str(value)
+            if not is_option or key.partition(".")[0] in NEVER or not text.isprintable() or set(text) & set("{$"):
+                raise BadInput(f"study={path} holds a trial of {key}={shown(value)}: give another study=FILE.db")
+
+
+def _run(overrides: list[str], run_dir: Path) -> float:
+    """The validation ELBO of the best epoch, nats per datapoint."""
+    from hydra.utils import instantiate
+
+    from pyro_vae.build import build_data
+    from pyro_vae.runs import metrics
+    from pyro_vae.runs.resume import make_paths_absolute
+    from pyro_vae.runs.run import train
+
+    config = compose(overrides)
+    make_paths_absolute(config)
+    instantiate(config.estimator)
+    data = build_data(config)
+    if not len(data.val):
+        raise BadInput("a search compares validation ELBOs: give data.num_val or data.val_fraction above 0")
+    _, state = train(config, data, run_dir)
+    return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
+
+
+def of_the_search(argv: list[str]) -> list[str]:
+    """Command-line arguments, those of the runs as a list, the key `train`."""
+    its = [a for a in argv if a.startswith("-") or a.lstrip("+~").partition("=")[0].partition(".")[0] in OWN]
+    others = ",".join("'" + a.replace("'", "\\'") + "'" for a in argv if a not in its)
+    return [*its, f"train=[{others}]"]
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = of_the_search(shell.at_home(sys.argv[1:]))
+    shell.run(task, "search", __doc__ or "")

@@ -1,0 +1,130 @@
+"""The shell of the commands: Hydra's, with errors a user can read. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from pyro_vae.commands import guard, logs, terminal
+from pyro_vae.commands.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
+from pyro_vae.errors import FailedRun, one_line
+from pyro_vae.errors.memory import out_of_memory
+from pyro_vae.parallel import environment
+from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
+
+PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
+HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
+
+
+def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> None:
+    """Run `task` on the composed configuration, or print the help, and exit with a status.
+
+    0: success; 1: the run failed; 2: bad input, one line on stderr; 130: Ctrl-C. `HYDRA_FULL_ERROR=1` brings
+    tracebacks back.
+    """
+    failed: list[Exception] = []
+
+    def job(config: DictConfig) -> None:
+        terminal.lose_no_line()  # of this process: jobs may have their own
+        try:
+            check_settings(config, config_name)
+            task(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                logs.to_logs_only(f"error: {_message(error) or one_line(error)}")
+                error.__dict__["of_sweep"] = True  # comes along from another process
+                raise  # Hydra goes on with the other jobs, then names those that failed
+            failed.append(error)
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    terminal.lose_no_line()
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_text(config_name, usage))
+            return
+        check_options(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        if failed:  # of a single run: past Hydra, which would add a line of its own
+            raise failed[0]
+    except KeyboardInterrupt as interrupt:
+        end(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
+    except Exception as error:
+        message = _message(error)
+        if wants_traceback or message is None:
+            traceback.print_exc()
+        failed_run = message is None or isinstance(error, FailedRun) or out_of_memory(error) is not None
+        bad_input = not failed_run and not hasattr(error, "of_sweep")
+        end(f"error: {message or one_line(error)}", EXIT_BAD_INPUT if bad_input else EXIT_FAILED)
+    finally:
+        logs.close()
+        guard.release()
+
+
+def end(line: str, status: int) -> None:
+    """Exit with a last line, which also goes to the run's log. After bad input an empty run directory is removed."""
+    logs.to_logs_only(line)
+    if status == EXIT_BAD_INPUT:
+        guard.remove_if_empty()
+    terminal.fail(line, status)
+
+
+def _message(error: Exception) -> str | None:
+    """One line about an error; None if the error is a bug in this package."""
+    return str(error) if isinstance(error, FailedRun) else out_of_memory(error) or explain(error)
+
+
+def help_text(config_name: str, usage: str) -> str:
+    """Usage, options and defaults; Hydra's own --help takes twice the time."""
+    config = compose([], config_name)
+    options = [f"  {group}={'|'.join(names)}" for group, names in sorted(options_of().items()) if group in config]
+    for added in ("experiment", "launcher") if config_name == "train" else ():
+        options.append(f"  +{added}={'|'.join(options_of()[added])}")
+    return "\n".join(
+        [
+            usage.strip(),
+            "\nOptions:",
+            *options,
+            "\nDefaults, to be changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
+            OmegaConf.to_yaml(config),
+            "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",
+        ]
+    )
+
+
+def at_home(argv: list[str]) -> list[str]:
+    """Command-line arguments with `~` in paths expanded: shells leave it in KEY=~/PATH, and Hydra cannot parse it."""
+    return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
+
+
+def resumed(argv: list[str]) -> list[str]:
+    """Command-line arguments with the run directory of `resume=DIR`, if given, as Hydra's own."""
+    for argument in reversed(argv):
+        key, _, directory = argument.partition("=")
+        if key.lstrip("+") == "resume" and directory not in ("", "null"):
+            # ++: of the run's own trainer and estimator, which may have other keys than the default ones
+            own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
+            own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # as it had to be given before
+            # the directory's .hydra/ stays: it records how the run was started
+            return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
+    return argv
+
+
+def one_of_several(argv: list[str]) -> list[str]:
+    """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
+    if not environment.is_one_of_several():
+        return argv
+    from pyro_vae.parallel.collectives import agreed_time  # imports torch
+
+    os.environ["PYRO_VAE_TIME"] = agreed_time("%Y-%m-%d_%H-%M-%S")
+    return argv if environment.rank() == 0 else [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled"]

@@ -1,0 +1,70 @@
+"""Train a variational autoencoder, estimate log p(x) of its test set, draw figures.
+
+python -m pyro_vae.train +experiment=bernoulli
+python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
+python -m pyro_vae.train data=array data.path=FILE.npy likelihood=gaussian
+python -m pyro_vae.train resume=DIR trainer.max_epochs=200
+torchrun --nproc_per_node=2 -m pyro_vae.train +experiment=bernoulli
+"""
+
+import logging
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pyro_vae.commands import shell
+from pyro_vae.errors import BadInput, true_false
+from pyro_vae.runs.config import option
+from pyro_vae.runs.files import given
+
+log = logging.getLogger(__name__)
+
+
+def task(config: DictConfig) -> None:
+    """One run, in Hydra's output directory or in that of `resume`."""
+    from hydra.utils import instantiate
+
+    from pyro_vae.build import build_data
+    from pyro_vae.marginal import BDMC
+    from pyro_vae.parallel import collectives  # imports torch
+    from pyro_vae.parallel.environment import restarted
+    from pyro_vae.runs import report
+    from pyro_vae.runs.restore import require_finite_outputs
+    from pyro_vae.runs.resume import OF_REPORT, is_run_of, make_paths_absolute, resumed_config
+    from pyro_vae.runs.run import train
+
+    hydra = HydraConfig.get()
+    run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
+    if config.resume is not None:
+        config = resumed_config(config, hydra.overrides.task, run_dir)
+        resume = True
+    else:
+        make_paths_absolute(config)
+        resume = restarted() and is_run_of(config, run_dir)
+    log.info("run directory: %s", run_dir)
+    try:
+        estimator = instantiate(config.estimator)  # errors of what is needed last, now
+        if isinstance(estimator, BDMC):
+            raise BadInput(
+                "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
+                "pyro_vae.evaluate estimator=bdmc"
+            )
+        for key in OF_REPORT:
+            true_false(key, config.get(key, True))
+        data = build_data(config, may_download=not resume)
+        data.split("test")
+        with collectives.process_group():
+            vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
+            if resume:
+                require_finite_outputs(vae, data.test, run_dir)
+            report.report(vae, data, estimator, config, state, run_dir)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{option('resume', run_dir)} goes on from the last epoch's checkpoint") from None
+    log.info("run directory: %s", run_dir)
+
+
+def main() -> None:
+    """The command."""
+    sys.argv[1:] = shell.one_of_several(shell.resumed(shell.at_home(sys.argv[1:])))
+    shell.run(task, "train", __doc__ or "")

@@ -1,0 +1,1 @@
+"""Pyro programs traced once into a graph that torch compiles."""

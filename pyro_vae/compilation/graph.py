@@ -1,0 +1,295 @@
+"""The graph of a Pyro program: traced as it runs, compiled, and compared with what the program does later."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
+from pyro_vae.compilation.places import Places
+from pyro_vae.errors import one_line
+from pyro_vae.programs.random_state import get_rng_state, other_noise, restore_other_noise, set_rng_state
+from pyro_vae.programs.session import one_thread
+
+
+class NotCompiled(Exception):
+    """A function cannot be compiled; the message tells where and why."""
+
+
+def reason(error: BaseException, place: str = "") -> str:
+    """The error in one line, after its place."""
+    text = one_line(error).partition(" Trace Shapes:")[0]  # which Pyro appends
+    if "aten._local_scalar_dense" in text:
+        text = "the value of a tensor is needed, as in `if x > 0` or `float(x)`: no graph has data-dependent branches"
+    elif not isinstance(error, OtherNoise):
+        text = f"{type(error).__name__}: {text}"
+    return f"{place}: {text}" if place else text
+
+
+class Graph:
+    """The graph of one signature: traced by its first call, compiled by its second, or by its third if watched.
+
+    Args:
+        fn: what to trace.
+        leaves: its arguments: tensors are inputs of the graph, all else is part of it.
+        structure: of the arguments.
+        backend: see `tracing.Compiled`.
+        keep: whether to copy results that a CUDA graph would write over.
+        watch: see `tracing.Compiled`.
+
+    Attributes:
+        frozen: why the graph must not be used, once that is known.
+        spent: seconds that calls have taken so far which were neither traced nor compiled.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str, keep: bool, watch: bool
+    ) -> None:
+        self.fn = fn
+        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.arguments = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.structure = structure
+        self.backend = backend
+        self.keep = keep
+        self.watch = watch
+        self.spent: float | None = None
+        self.frozen: str | None = None
+        self.has_run = False
+        self._traced: _Traced | None = None
+        self._run: Callable[..., list[Tensor]] | None = None
+        self._num_calls = 0
+        self._next_look = 1
+        self._asks = False
+
+    def is_stale(self) -> bool:
+        """Whether parameters have been replaced, frozen, cast or moved since the trace."""
+        return self._traced is not None and self._traced.is_stale()
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        """The function's result.
+
+        Raises:
+            NotCompiled: if this call cannot be traced or the graph cannot be compiled. The generators are unchanged.
+        """
+        tensors = [leaves[i] for i in self.arguments]
+        if self._traced is None:
+            graph, call, result = self._noting(tensors, make_fx)
+            self._traced = _Traced(graph, call)
+            return result
+        self._num_calls += 1
+        if self.watch and self._num_calls >= self._next_look:
+            return self._look(self._traced.call, tensors)
+        return self._call(self._traced, tensors)
+
+    def _look(self, before: _Call, tensors: list[Tensor]) -> Any:
+        """Run the function and compare what it does with what it did."""
+        _, call, result = self._noting(tensors, make_fx if self._asks else _plainly)
+        found = difference(before.operations, call.operations)
+        if found and not self._asks:  # some programs ask whether they are traced, and then do something else
+            self._asks = True  # the next call tells
+        else:
+            self.frozen = found
+            self._next_look *= 10
+        return result
+
+    def _call(self, traced: _Traced, tensors: list[Tensor]) -> Any:
+        on_gpu = traced.on_gpu or any(tensor.is_cuda for tensor in tensors)
+        try:
+            if am_i_wrapped():  # by SVI, for example, which collects the parameters
+                for name in traced.call.params:
+                    pyro.param(name)
+            if on_gpu:
+                torch.compiler.cudagraph_mark_step_begin()
+            with torch.no_grad():
+                self._run = self._run or self._compile(traced.graph, tensors, on_gpu)
+                results = self._run(*tensors)
+                computed = [result.clone() for result in results] if on_gpu and self.keep else results
+        except Exception as error:
+            if self.has_run:
+                raise
+            raise NotCompiled(reason(error, Places().of_error(error))) from error
+        self.has_run = True
+        return traced.call.fill(computed, tensors)
+
+    def _noting(self, tensors: list[Tensor], how: Callable[..., Any]) -> tuple[Any, _Call, Any]:
+        """Run the function.
+
+        Args:
+            tensors: among its arguments.
+            how: what runs it, of a function of such tensors: `make_fx`, which returns the graph, for example.
+
+        Returns:
+            What `how` returns, what the function did, and its result.
+
+        Raises:
+            NotCompiled: if it does something that a graph cannot hold.
+        """
+        results: list[Any] = []
+        operations: list[Operation] = []
+
+        def fn(*tensors: Tensor) -> list[Tensor]:
+            leaves = list(self.constants)
+            for i, tensor in zip(self.arguments, tensors, strict=True):
+                leaves[i] = tensor
+            args, kwargs = tree_unflatten(leaves, self.structure)
+            with _WithoutValues(), Record(tensors, places.now) if self.watch else nullcontext() as record:
+                results.append(self.fn(*args, **kwargs))
+            operations.extend(record.operations if record else ())
+            return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
+
+        # aliases, since tensors are known by identity here, and two of the arguments may be one
+        aliases = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
+        places = Places(until=fn.__code__)
+        noise, others = get_rng_state(), other_noise()
+        try:
+            with _unchecked(), poutine.trace(param_only=True) as params, places:
+                made = how(fn)(*aliases)
+        except Exception as error:
+            set_rng_state(noise)  # the attempt has used up some
+            restore_other_noise(others)
+            raise NotCompiled(reason(error, places.of_error(error))) from error
+        sites: dict[str, Any] = dict(params.trace.nodes)
+        store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not
+        values, structure = tree_flatten(results[0])
+        index = {id(alias): _Argument(i) for i, alias in enumerate(aliases)}
+        call = _Call(
+            [_COMPUTED if _is_computed(value) else index.get(id(value), value) for value in values],
+            structure,
+            {name: store[name] for name in sites if name in store},
+            operations,
+        )
+        return made, call, call.fill([value for value in values if _is_computed(value)], tensors)
+
+    def _compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
+        """Compile the graph without Dynamo, whose guards would check again what the signature tells."""
+        if self.backend == "inductor":
+            options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
+            with warnings.catch_warnings():  # of torch, about itself
+                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+                run: Callable[..., Any] = torch._inductor.compile(graph, tensors, options)
+        else:
+            run = torch._dynamo.lookup_backend(self.backend)(graph, tensors)
+        return run
+
+
+@dataclass
+class _Call:
+    """What a call of the function did.
+
+    Attributes:
+        known: for each value of the result, `_COMPUTED`, an `_Argument`, or a value that is the same in all calls.
+        structure: of the result.
+        params: those of the param store, by name.
+        operations: what it did, if that is watched.
+    """
+
+    known: list[Any]
+    structure: TreeSpec
+    params: dict[str, Tensor]
+    operations: list[Operation]
+
+    def fill(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
+        """The function's result, of what has been computed."""
+        left = iter(computed)
+        values = (next(left) if value is _COMPUTED else value for value in self.known)
+        return tree_unflatten(
+            [arguments[value.index] if isinstance(value, _Argument) else value for value in values], self.structure
+        )
+
+
+class _Traced:
+    """A graph of tensors, and the call that has been traced."""
+
+    def __init__(self, graph: GraphModule, call: _Call) -> None:
+        self.graph = graph
+        self.call = call
+        self.found = [*graph.parameters(), *graph.buffers()]
+        self.kinds = [_kind(tensor) for tensor in self.found]
+        self.on_gpu = any(tensor.is_cuda for tensor in self.found)
+
+    def is_stale(self) -> bool:
+        """See `Graph.is_stale`."""
+        now = dict(pyro.get_param_store().named_parameters())
+        changed = any(_kind(tensor) != before for tensor, before in zip(self.found, self.kinds, strict=True))
+        return changed or any(now.get(name) is not value for name, value in self.call.params.items())
+
+
+_COMPUTED: Any = object()
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """A result that is one of the arguments."""
+
+    index: int
+
+
+def _plainly(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a function without tracing, which takes a tenth of the time."""
+    return fn
+
+
+def _is_computed(value: Any) -> bool:
+    """Whether a value of the result is computed; parameters are returned as they are."""
+    return isinstance(value, Tensor) and not value.requires_grad
+
+
+def _kind(tensor: Tensor) -> Hashable:
+    return tensor.requires_grad, tensor.dtype, tensor.device
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Switch off the checks of distributions, which look at values; also those with `validate_args=True`.
+
+    A distribution built while validation was on, as the prior of a `PyroSample` is, keeps its flag. The checks belong
+    to the process: one thread at a time switches them off, or the second would restore what the first has put there.
+    """
+    owner: Any = Distribution
+
+    def unchecked(self: Any, batch_shape: Any = (), event_shape: Any = (), validate_args: Any = None) -> None:
+        init(self, torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    with one_thread():
+        init, validate = owner.__init__, owner._validate_sample
+        owner.__init__, owner._validate_sample = unchecked, lambda self, value: None
+        try:
+            with pyro.validation_enabled(False):
+                yield
+        finally:
+            owner.__init__, owner._validate_sample = init, validate
+
+
+class _WithoutValues(TorchFunctionMode):
+    """While tracing, replace functions that look at values.
+
+    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` is computed by
+    comparing.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.item:
+            return args[0].detach()
+        if func is nn.functional.one_hot:
+            return _one_hot(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 1:
+        raise ValueError("one_hot without num_classes depends on the values of its argument: give it")
+    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()

@@ -1,0 +1,27 @@
+"""Distributions that Pyro does not have, and KL divergences that neither torch nor Pyro has."""
+
+from pyro_vae.distributions.autoregressive_flow import AutoregressiveFlow
+from pyro_vae.distributions.cholesky_normal import CholeskyNormal
+from pyro_vae.distributions.in_double import (
+    BetaInDouble,
+    NegativeBinomialInDouble,
+    PoissonInDouble,
+    StudentTInDouble,
+)
+from pyro_vae.distributions.logistic_levels import LogisticLevels
+from pyro_vae.distributions.low_rank_normal import LowRankNormal
+from pyro_vae.distributions.mixture_of_normals import MixtureOfNormals
+from pyro_vae.distributions.normal_kl import kl_to_independent_normal
+
+__all__ = [
+    "AutoregressiveFlow",
+    "BetaInDouble",
+    "CholeskyNormal",
+    "LogisticLevels",
+    "LowRankNormal",
+    "MixtureOfNormals",
+    "NegativeBinomialInDouble",
+    "PoissonInDouble",
+    "StudentTInDouble",
+    "kl_to_independent_normal",
+]

@@ -1,0 +1,177 @@
+"""The density of a Pyro program as a function of its latents: what gradients, modes and Markov chains need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import MixtureSameFamily, Transform, biject_to
+
+from pyro_vae.errors import BadInput
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.trace import Program, log_prob, trace
+
+LogDensity = Callable[[Tensor], Tensor]
+"""u `[k, N, D]` -> log-density `[k, N]`, nats."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A latent site: its name, how many unconstrained numbers it takes, and their way to its support."""
+
+    name: str
+    unconstrained_shape: torch.Size
+    transform: Transform
+
+
+@dataclass(frozen=True, eq=False)  # known by identity, transforms have no hash
+class Latents:
+    """The latent sites of a model side by side, as one unconstrained vector u `[..., N, D]`."""
+
+    sites: tuple[Site, ...]
+
+    @classmethod
+    def of(cls, model: Program, x: Tensor, y: Tensor | None = None) -> Latents:
+        """Those of a model whose datapoints lie in a plate at dim −1.
+
+        Raises:
+            BadInput: if there are none, or one is discrete or shared by all datapoints, or has bounds of its own for
+                each of them.
+        """
+        x, y = next(slices(2, x, y))  # all are alike
+        sites = []
+        for name, site in trace(model, x, y, num_samples=1).nodes.items():
+            if site["type"] != "sample" or site["is_observed"]:
+                continue
+            fn: Any = site["fn"]
+            if has_atoms(fn):
+                raise BadInput(f"site {name} is discrete: estimator=importance takes it, not this one, nor an analysis")
+            if fn.batch_shape[-1:] != (len(x),):
+                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
+            transform = biject_to(_component(fn).support)
+            shape = transform.inverse_shape(fn.event_shape)
+            if len(shape) > len(fn.event_shape):
+                raise BadInput(
+                    f"site {name} has bounds of its own for each datapoint: estimator=importance takes it, not this "
+                    "one, nor an analysis"
+                )
+            sites.append(Site(name, shape, transform))
+        if not sites:
+            raise BadInput("the model has no latent site")
+        return cls(tuple(sites))
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return sum(site.unconstrained_shape.numel() for site in self.sites)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether a site's support is less than the real line: its values are then others than u."""
+        _, log_det = self.unpack(torch.ones(1, self.dim))
+        return bool(log_det.any())
+
+    def pack(self, draws: Trace) -> Tensor:
+        """u `[..., N, D]` of a trace's values."""
+        parts = []
+        for site in self.sites:
+            value = site.transform.inv(draws.nodes[site.name]["value"])
+            parts.append(
+                value.flatten(value.dim() - len(site.unconstrained_shape))
+                if site.unconstrained_shape
+                else value.unsqueeze(-1)
+            )
+        return torch.cat(parts, dim=-1)
+
+    def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Values of the sites at u `[..., N, D]`, and log |dz / du| `[..., N]`."""
+        values, log_det = {}, torch.zeros_like(u[..., 0])
+        for site, part in zip(
+            self.sites, u.split([s.unconstrained_shape.numel() for s in self.sites], -1), strict=True
+        ):
+            part = part.reshape(part.shape[:-1] + site.unconstrained_shape)
+            values[site.name] = site.transform(part)
+            jacobian = site.transform.log_abs_det_jacobian(part, values[site.name])
+            log_det = log_det + jacobian.reshape(*u.shape[:-1], -1).sum(-1)
+        return values, log_det
+
+    def log_density(self, program: Program, x: Tensor, y: Tensor | None = None) -> LogDensity:
+        """Log-density of a program at given latents: of a model log p(x, u), of a guide log q(u | x)."""
+
+        def log_density(u: Tensor) -> Tensor:
+            values, log_det = self.unpack(u)
+            conditioned = trace(poutine.condition(program, values), x, y, num_samples=len(u))
+            return log_prob(conditioned, len(u), x) + log_det
+
+        return log_density
+
+    def draw(self, program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
+        """Draws u `[num_samples, N, D]` of a program that samples all of the sites."""
+        return self.pack(trace(program, x, y, num_samples=num_samples))
+
+    def center(self, guide: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The guide's mean, where it has one site whose distribution knows it, else that of 100 draws: `[N, D]`."""
+        draws = trace(guide, x, y, num_samples=1)
+        try:
+            (site,) = self.sites  # the mean of one, given a draw of another, would be a draw
+            fn: Any = draws.nodes[site.name]["fn"]
+            draws.nodes[site.name]["value"] = fn.mean
+        except (ValueError, NotImplementedError):
+            return self.draw(guide, x, y, num_samples=100).mean(0)
+        return self.pack(draws).squeeze(0)
+
+
+def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether all that a program draws is discrete."""
+    x, y = next(slices(2, x, y))
+    with torch.no_grad(), fork_rng(x):
+        sites = trace(program, x, y, num_samples=1).nodes.values()
+    return all(has_atoms(site["fn"]) for site in sites if site["type"] == "sample" and not site["is_observed"])
+
+
+def has_atoms(fn: Any) -> bool:
+    """Whether a distribution is discrete."""
+    try:
+        return fn.has_enumerate_support or bool(fn.support.is_discrete)
+    except NotImplementedError:  # a distribution that does not tell its support
+        return False
+
+
+def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
+    """`latents.log_density(program, x, y)(u)`."""
+    return latents.log_density(program, x, y)(u)
+
+
+def _component(fn: Any) -> Any:
+    """A component of a mixture, which has the mixture's support."""
+    return _component(fn.component_distribution) if isinstance(fn, MixtureSameFamily) else fn
+
+
+def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
+    """f and its gradient at u `[k, N, D]`: `[k, N]` and `[k, N, D]`."""
+
+    def total(u: Tensor) -> tuple[Tensor, Tensor]:
+        value = f(u)
+        return value.sum(), value
+
+    gradient, value = torch.func.grad(total, has_aux=True)(u)
+    return value.detach(), gradient.detach()
+
+
+def hessian(f: LogDensity, u: Tensor, chunk_size: int = 8) -> Tensor:
+    """Second derivatives of f at u `[N, D]`, for all datapoints at once: `[N, D, D]`.
+
+    One linearization of the gradient, then its product with D unit vectors, `chunk_size` of them at a time.
+    """
+    gradient = torch.func.grad(lambda u: f(u).sum())
+    product: Any = torch.func.vjp(gradient, u.unsqueeze(0))[1]
+    basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+    rows = torch.func.vmap(lambda e: product(e.expand(1, *u.shape))[0], chunk_size=chunk_size)(basis)  # [D, 1, N, D]
+    H: Tensor = rows[:, 0].transpose(0, 1).detach()
+    return 0.5 * (H + H.mT)

@@ -1,0 +1,193 @@
+"""How far a long task has come: a bar on terminals and in notebooks, elsewhere lines.
+
+Lines go to the log. In scripts that do not configure `logging` nobody would see them there: they go to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from pyro_vae.parallel import collectives
+
+log = logging.getLogger(__name__)
+
+SECONDS = 30.0
+"""Time between two lines about a task."""
+
+EPOCH_SECONDS = 60.0
+"""After so much time the next epoch has a line on stderr, whichever it is."""
+
+DELAY = 1.0
+"""A bar appears after so many seconds: short tasks need none."""
+
+_split: ContextVar[str] = ContextVar("split", default="")
+
+Tick = Callable[[int], Any]
+"""Called with the number of units done since the last call."""
+
+
+_shown = ContextVar("_shown", default=True)
+
+
+@contextmanager
+def shown_if(verbose: bool) -> Iterator[None]:
+    """Within, progress is shown on stderr only if `verbose`; the log has it in any case."""
+    token = _shown.set(verbose)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def shows_bars() -> bool:
+    """Whether a progress bar on stderr is seen: on a terminal or in a notebook, by the first of several processes."""
+    return _shown.get() and collectives.rank() == 0 and (sys.stderr.isatty() or _in_notebook())
+
+
+def beside_bar() -> AbstractContextManager[Any]:
+    """Within, lines of the log do not break the bar, if one is shown."""
+    return logging_redirect_tqdm() if shows_bars() else nullcontext()
+
+
+@contextmanager
+def of_split(name: str) -> Iterator[None]:
+    """Within, tasks are shown with the name of the split that they are of, as in `test: drawing figures`."""
+    token = _split.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _split.reset(token)
+
+
+@contextmanager
+def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
+    """Show how far a task has come.
+
+    Where no bar can be seen, there is a line every `SECONDS`; the log has one at the start as well.
+
+    Args:
+        task: what is done, as in `drawing figures`.
+        total: units of work.
+        unit: their name.
+
+    Yields:
+        A function to call with the number of units done since its last call.
+
+    Example:
+        >>> with progress("adding", total=10) as tick:
+        ...     for i in range(10):
+        ...         tick(1)
+    """
+    task = _split.get() + task
+    if shows_bars():
+        with (
+            beside_bar(),
+            tqdm(total=total, desc=task, unit=unit, unit_scale=True, leave=False, delay=DELAY) as bar,
+        ):
+            yield bar.update
+    elif collectives.rank() == 0:
+        log.info("%s ...", task)
+        yield _Lines(task, total)
+    else:
+        yield lambda units: None
+
+
+class Shares:
+    """Tells `tick` of `total` units in equal shares, one a call, rounded so that they sum to `total`.
+
+    Args:
+        tick: what to tell.
+        total: units of all calls together.
+        calls: how many there will be.
+    """
+
+    def __init__(self, tick: Tick, total: int, calls: int) -> None:
+        self.tick, self.total, self.calls, self.called, self.told = tick, total, max(1, calls), 0, 0
+
+    def __call__(self, calls: int = 1) -> None:
+        """Count this call, or several at once."""
+        self.called += calls
+        now = min(self.total, self.total * self.called // self.calls)
+        self.tick(now - self.told)
+        self.told = now
+
+
+class Epochs:
+    """Lines about epochs: one each in the log; on stderr one in ten at most, or one a minute, and the last.
+
+    Args:
+        log: where they go, if `logging` is configured.
+        num_epochs: how many there will be at most.
+    """
+
+    def __init__(self, log: logging.Logger, num_epochs: int) -> None:
+        self.log, self.every = log, math.ceil(num_epochs / 10)
+        self.told, self.pending = -math.inf, ""
+
+    def __enter__(self) -> Epochs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Tell the last epoch, if it has not been told."""
+        if self.pending:
+            _to_stderr(self.pending)
+
+    def tell(self, line: str, row: dict[str, float]) -> None:
+        """Say `line % row` of an epoch, if its turn has come.
+
+        Args:
+            line: a format of names in `row`.
+            row: the epoch's metrics, among them `epoch`.
+        """
+        if _logging_is_configured(self.log):
+            self.log.info(line, row)
+            return
+        self.pending, now = line % row, time.monotonic()
+        if row["epoch"] % self.every == 0 or now - self.told >= EPOCH_SECONDS:
+            _to_stderr(self.pending)
+            self.told, self.pending = now, ""
+
+
+class _Lines:
+    def __init__(self, task: str, total: int) -> None:
+        self.task, self.total, self.done = task, total, 0
+        self.started = self.last = time.monotonic()
+
+    def __call__(self, units: int) -> None:
+        self.done += units
+        now = time.monotonic()
+        if now - self.last < SECONDS or not 0 < self.done < self.total:
+            return
+        self.last = now
+        left = (now - self.started) * (self.total - self.done) / self.done
+        line = f"{self.task}: {100 * self.done / self.total:.0f} % done, about {left:.0f} s left"
+        if _logging_is_configured(log):
+            log.info("%s", line)
+        else:
+            _to_stderr(line)
+
+
+def _logging_is_configured(log: logging.Logger) -> bool:
+    """Whether messages of this logger have somewhere to go, or are to go nowhere."""
+    return log.hasHandlers() or log.disabled
+
+
+def _to_stderr(line: str) -> None:
+    if _shown.get() and collectives.rank() == 0 and not shows_bars():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _in_notebook() -> bool:
+    """Whether stderr goes to a Jupyter notebook, where it is not a terminal but shows bars."""
+    kernel = sys.modules.get("ipykernel.iostream")
+    return kernel is not None and isinstance(sys.stderr, kernel.OutStream)

@@ -1,0 +1,88 @@
+"""The log p(x) of a model without latents: a VAE below it has not learnt its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from pyro_vae.data import Dataset
+from pyro_vae.errors import NoEvidence
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import parts
+from pyro_vae.marginal import ELBO, LogEvidence
+from pyro_vae.programs.random_state import seeded
+from pyro_vae.vae import VAE
+
+NAME = "baseline"
+COMPARED = 1000
+"""Validation datapoints whose ELBO is compared after training."""
+
+TRAIN = (
+    "train longer (trainer.max_epochs) or raise optimizer.lr; where the dimensions are independent, no model is better"
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Independent marginals, beside which a model's log p(x) is reported.
+
+    Attributes:
+        likelihood: of the model.
+        marginals: its `marginals` of the training data, or of the first part of data on disk.
+    """
+
+    likelihood: Likelihood
+    marginals: TorchDistributionMixin
+
+    def beside(self, evidence: LogEvidence, x: Tensor) -> LogEvidence:
+        """The evidence of x `[N, *data_shape]`, with the marginals' log p(x) in its `extra`."""
+        with torch.no_grad():
+            log_px = torch.cat([self.marginals.log_prob(part) for part in parts(x)])
+        return replace(evidence, extra={**evidence.extra, NAME: log_px})
+
+    def warning(self, evidence: LogEvidence) -> str | None:
+        """A warning if the model is below the marginals by more than two standard errors of the difference.
+
+        What is compared is log p(x), or the ELBO where there is no more than that; the warning says which.
+        """
+        if NAME not in evidence.extra:
+            return None
+        only_elbo = evidence.is_bound or not evidence.num_samples
+        log_px, independent = evidence.elbo if only_elbo else evidence.log_px, evidence.extra[NAME]
+        if len(log_px) < 2:
+            return None
+        difference = log_px - independent
+        if not difference.mean() < -2 * difference.std() / math.sqrt(len(difference)):
+            return None
+        remedy = self.likelihood.remedy_of_scales(self.marginals, -difference.mean().item()) or TRAIN
+        numbers = f"{log_px.mean():.2f} against {independent.mean():.2f} nats per datapoint"
+        if only_elbo:
+            return (
+                f"warning: the model's ELBO is below the log p(x) of independent marginals: {numbers}. An ELBO is a "
+                f"lower bound of log p(x), so this does not prove that the model is worse. To improve it: {remedy}"
+            )
+        return f"warning: the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
+
+
+def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
+    """The baseline of a VAE, None if its likelihood is a class of yours that does not derive from `Likelihood`."""
+    if not isinstance(vae.likelihood, Likelihood):
+        return None
+    return Baseline(vae.likelihood, vae.likelihood.marginals(data.sample().x))
+
+
+def elbo_below(vae: VAE, data: Dataset) -> str | None:
+    """A warning if the ELBO of the validation set is below the baseline's log p(x)."""
+    if not len(data.val) or (independent := independent_marginals(vae, data)) is None:
+        return None
+    val = data.val.first(min(len(data.val), COMPARED))
+    try:
+        with seeded(0, val.x):
+            evidence = ELBO(10)(vae.model, vae.guide, val.x, vae.taken_labels(val.y))
+    except NoEvidence:  # of an autoencoder
+        return None
+    return independent.warning(independent.beside(evidence, val.x))

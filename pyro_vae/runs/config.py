@@ -1,0 +1,232 @@
+"""Where the configuration lies, how to compose it, and its errors in one line. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pyro_vae.errors import BadInput, causes, one_line, shown, true_false, within
+from pyro_vae.runs.plain import not_plain
+
+_HERE = Path(__file__).resolve().parents[1]
+# in a wheel conf/ lies inside the package, in a checkout beside it
+CONFIG_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
+SECTIONS = {
+    "train": ("data", "network", "prior", "likelihood", "guide", "objective", "optimizer", "scheduler", "trainer",
+              "estimator"),
+    "evaluate": ("estimator",),
+}  # fmt: skip
+"""What each command instantiates."""
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The configuration that `python -m pyro_vae.train OVERRIDES` would run with.
+
+    Raises:
+        BadInput: if an override is unknown or malformed.
+    """
+    check_options(overrides)
+    active = GlobalHydra.instance().hydra  # of the command that asks: there is one at a time
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            config = hydra_compose(config_name, list(overrides))
+        check_settings(config, config_name)
+        return config
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise BadInput(explain(error) or one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = active
+
+
+def option(key: str, value: object) -> str:
+    """KEY=VALUE as it can be pasted after a command, whatever the value holds."""
+    plain = re.fullmatch(r"[\w./:+@%-]+", str(value), re.ASCII)
+    return f"{key}={value}" if plain else shlex.quote("{}='{}'".format(key, str(value).replace("'", "\\'")))
+
+
+def check_options(overrides: Sequence[str]) -> None:
+    """Refuse options that are not chosen by name, as in `guide=3`: Hydra would ignore some, and fail at others.
+
+    Raises:
+        BadInput: at the first.
+    """
+    parser = OverridesParser.create()
+    for override in overrides:
+        group = override.partition("=")[0].lstrip("+")
+        if group not in options_of():
+            continue
+        try:
+            parsed = parser.parse_override(override)
+            value = None if parsed.is_sweep_override() else parsed.value()
+        except (HydraException, ValueError):  # Hydra will say why
+            continue
+        names = value if isinstance(value, list) else [value]
+        if not parsed.is_sweep_override() and not (names and all(isinstance(name, str) for name in names)):
+            raise BadInput(f"{group}={shown(value)} is unknown: choose one of {', '.join(options_of()[group])}")
+
+
+@cache
+def options_of() -> dict[str, list[str]]:
+    """The options of each group in conf/."""
+    names = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in CONFIG_DIR.iterdir() if d.is_dir()}
+    return {group: options for group, options in names.items() if options}
+
+
+def contents_of(group: str, target: object) -> list[dict[str, Any]]:
+    """What the options of a group in conf/ that call `target` hold, interpolations as they are."""
+    return [content for content in _contents(group) if content.get("_target_") == target]
+
+
+@cache
+def _contents(group: str) -> list[dict[str, Any]]:
+    options: Any = [OmegaConf.to_container(OmegaConf.load(f)) for f in sorted((CONFIG_DIR / group).glob("*.yaml"))]
+    return options
+
+
+def check_settings(config: DictConfig, config_name: str = "train") -> None:
+    """Refuse settings that no run can use or no checkpoint can hold, before the work.
+
+    These are sections that are not options, missing values, NaN and infinities, integers of more than 64 bits, and
+    settings of torch's classes of another kind than in conf/: it would refuse them without their names, if at all.
+
+    Raises:
+        BadInput: at the first, naming its key.
+    """
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    for group in SECTIONS.get(config_name, ()):
+        section = content.get(group)
+        if not isinstance(section, dict) or not isinstance(section.get("_target_"), str):
+            raise BadInput(f"{group} is not an option of conf/{group}: choose one of {', '.join(options_of()[group])}")
+        if not isinstance(section.get("_partial_", False), bool):
+            raise BadInput(f"{group}._partial_={section['_partial_']} must be true or false: leave it out")
+    for key, value in _leaves(content):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{key}={value} must be a finite number")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise BadInput(f"{key}={shown(value)} must be at most {2**63 - 1}")
+        if value == "???" and key not in ("run", "study"):  # which the commands ask for themselves
+            raise BadInput(f"{key} is missing: give {key}=VALUE")
+    if config_name == "train" and (found := not_plain({key: content[key] for key in content if key != "trust"})):
+        raise BadInput(f"{found[0]} holds {found[1]}, which a checkpoint cannot keep")
+    for group in ("optimizer", "scheduler"):
+        chosen = content.get(group, {})
+        for default in contents_of(group, chosen.get("_target_")):
+            for name in chosen:
+                _check_kind(f"{group}.{name}", chosen[name], default.get(name))
+
+
+def _check_kind(key: str, value: object, default: object) -> None:
+    """Refuse a value of another kind than the default one."""
+    if isinstance(default, bool):
+        if value is not None:
+            true_false(key, value)
+    elif isinstance(default, (int, float)):
+        within(key, value)
+    elif isinstance(default, list):
+        if not isinstance(value, list):
+            raise BadInput(f"{key}={shown(value)} must be a list of numbers, as in {key}={default}")
+        for number in value:
+            within(key, number)
+
+
+def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value in plain containers, and its key."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
+    if inside is None:
+        yield key, content
+    else:
+        for name, value in inside:
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+
+
+def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
+    """Refuse a key that an option of conf/ has not, nor had when it was saved. A class of your own may have any.
+
+    Args:
+        key: `trainer.max_epochs` say.
+        target: the class that it is for.
+        saved: its section of a saved configuration, which may be of another class.
+
+    Raises:
+        BadInput: if so.
+    """
+    group, _, name = key.partition(".")
+    same = contents_of(group, target)
+    before = saved if saved.get("_target_") == target else {}
+    choices = [str(choice) for choice in dict.fromkeys(chain(before, *same)) if choice != "_target_"]
+    if same and name.partition(".")[0] not in ("", "_target_", *choices):
+        raise BadInput(_no_key(key, choices))
+
+
+def explain(error: BaseException) -> str | None:
+    """One line that says what to mend, if `error` stems from the user's input; None if it is a failure of ours."""
+    for cause in causes(error):
+        if isinstance(cause, BadInput):
+            return str(cause)
+    if isinstance(error, InstantiationException):
+        key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
+        kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError, OSError)
+        blamed = [e for e in causes(error) if isinstance(e, kinds)]
+        return f"{key}: {one_line(blamed[-1])}" if blamed else None
+    if isinstance(error, OverrideParseException):
+        override = shown(error.override)
+        return f"{override} cannot be read ({one_line(error)}): write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher":
+            extra = {"submitit_slurm": "slurm", "submitit_local": "slurm"}.get(name, name)
+            return f"+launcher={extra} needs a plugin: pip install -e '.[{extra}]'"
+        return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
+    if isinstance(error, ConfigCompositionException):
+        return _unknown_key(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
+    if "integer string conversion" in str(error):  # Hydra leaves that limit to Python
+        return "an option holds an integer of thousands of digits: give a smaller number"
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
+        r"Config group override|The --resolve flag", str(error)
+    ):
+        return one_line(error)
+    return None
+
+
+def _unknown_key(error: ConfigCompositionException) -> str:
+    """Hydra's message on an override that fits nothing, with the keys that would."""
+    cause = error.__cause__
+    node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
+    if node is None or not key:
+        return one_line(error)
+    if not isinstance(node, Mapping):  # a mapping given for a list
+        return f"{key} must be a list, as in {key}=[1,2]"
+    choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
+    if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong kind
+        return f"{key}: {one_line(cause) if cause else one_line(error)}"
+    return _no_key(str(key), choices)
+
+
+def _no_key(key: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key.rpartition(".")[-1], choices, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"{key} is no key of the configuration{meant}: choose one of {', '.join(choices)}"

@@ -1,0 +1,101 @@
+"""metrics.csv and TensorBoard events: one row an epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+
+from pyro_vae.errors import BadInput
+from pyro_vae.runs import files
+from pyro_vae.runs.files import Folder
+
+log = logging.getLogger(__name__)
+
+NAME = "metrics.csv"
+COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
+MAX_BYTES = 2**23
+"""Of the file: a hundred thousand epochs. In memory rows take a hundred times what they do there, at worst."""
+LARGEST = 1e100
+"""Larger numbers count as damaged: figures overflow near the largest float."""
+
+
+class Metrics:
+    """Appends rows to `run_dir/metrics.csv` and to TensorBoard events beside it; a context manager.
+
+    Args:
+        run_dir: the run.
+        epoch: the epoch to go on from; rows after it belong to work that was lost, and are dropped.
+    """
+
+    def __init__(self, run_dir: Path, epoch: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        rows = [row for row in read(run_dir) if row["epoch"] <= epoch] if epoch else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows({**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows)
+        with Folder(run_dir) as folder:
+            folder.write(NAME, text.getvalue().encode())
+            self.file = folder.append(NAME)
+        # a random name: nobody can have put a link there
+        suffix = f".{secrets.token_hex(8)}"
+        self.events = SummaryWriter(str(run_dir), purge_step=epoch + 1, filename_suffix=suffix)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row with `COLUMNS` as keys; it is on disk when this returns."""
+        csv.DictWriter(self.file, COLUMNS).writerow(row)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        for name, value in row.items():
+            if "/" in name:
+                self.events.add_scalar(name, value, int(row["epoch"]))
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.file.close()
+        self.events.close()
+
+
+def read(run_dir: Path) -> list[dict[str, float]]:
+    """The rows of `run_dir/metrics.csv` as numbers; those that are damaged are left out with a warning.
+
+    Only the figure needs them, so a file that is missing or damaged as a whole counts as empty.
+    """
+    path = run_dir / NAME
+    try:
+        text = files.read(path, limit=MAX_BYTES).decode(errors="replace").replace("\0", "")
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        lines = list(table)
+        if not set(COLUMNS) <= set(table.fieldnames or ()):
+            raise BadInput(f"{path} is damaged: its columns must be {', '.join(COLUMNS)}")
+    except (BadInput, csv.Error) as error:
+        log.warning("warning: the epochs so far are left out of figures: %s", error)
+        return []
+    if lines and None in lines[-1].values():
+        lines.pop()  # a last row that a power cut left unfinished
+    rows = [row for row in map(_numbers, lines) if row is not None]
+    if len(rows) < len(lines):
+        log.warning("warning: %s is damaged: %d of its rows are left out of figures", path, len(lines) - len(rows))
+    return rows
+
+
+def _numbers(line: dict[str, str]) -> dict[str, float] | None:
+    """A row as numbers, or None if a run would not write it. Without validation data the validation ELBO is NaN."""
+    try:
+        row = {name: float(line[name]) for name in COLUMNS}
+    except (KeyError, TypeError, ValueError):
+        return None
+    whole = row["epoch"].is_integer() and row["step"].is_integer()
+    known = (value for name, value in row.items() if not (name == "val/elbo" and math.isnan(value)))
+    return row if whole and all(abs(value) < LARGEST for value in known) else None

@@ -1,0 +1,140 @@
+"""From a checkpoint to its VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from omegaconf import OmegaConf
+
+from pyro_vae.build import build_vae
+from pyro_vae.data import Dataset, Split, difference
+from pyro_vae.errors import (
+    BadInput,
+    causes,
+    one_line,
+    one_of,
+)
+from pyro_vae.errors.memory import raise_out_of_memory
+from pyro_vae.runs import checkpoint
+from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.fence import Fence
+from pyro_vae.runs.targets import OF_THE_MODEL, check_sections
+from pyro_vae.vae import VAE
+
+
+def restore(
+    run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
+) -> tuple[VAE, dict[str, Any]]:
+    """`load`, with the checkpoint it comes from. Callers that use its data must check that section themselves."""
+    checkpoints = Checkpoints(run_dir)
+    if not checkpoints.folder.is_dir():
+        raise BadInput(f"{run_dir} is not a run directory: it has no checkpoints/")
+    path = checkpoints.folder / f"{one_of('which', which, ('best', 'last'))}.pt"
+    saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
+    check_sections(saved["config"], OF_THE_MODEL, path, trust)
+    with as_saved(saved, path, trust):
+        vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes"))
+    vae = vae.to(device)
+    load_weights(vae, saved, path)
+    return vae.eval(), saved
+
+
+@contextmanager
+def as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] | None) -> Iterator[None]:
+    """Within, build the VAE of a checkpoint, which may not take much more memory than its weights.
+
+    There is no limit without a checkpoint, or if classes are trusted.
+
+    Raises:
+        BadInput: if it cannot be built.
+    """
+    if saved is None:
+        yield
+        return
+    sizes = [weights.numel() for weights in saved["vae"].values()]
+    fence = nullcontext() if trust else Fence(8 * sum(sizes) + 2**24, 100 * len(sizes) + 100_000)
+    try:
+        with fence:
+            yield
+    except Exception as error:
+        if trust:  # else it is the fence that has refused
+            raise_out_of_memory(error)
+        reason = one_line([*causes(error)][-1])
+        raise BadInput(f"{path}: its configuration and its weights do not make a VAE ({reason})") from error
+
+
+def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, Any], run_dir: Path) -> None:
+    """Refuse data that are not those of a checkpoint: its training set may be among what is held out now.
+
+    Args:
+        data: what there is now.
+        identity: its `fingerprint`.
+        saved: the checkpoint.
+        run_dir: its run.
+
+    Raises:
+        BadInput: if so.
+    """
+    shape, found = list(data.data_shape), None
+    if shape != saved["data_shape"]:
+        found = f"of shape {saved['data_shape']}, {shape} now"
+    elif "data" in saved:  # it is not in those of earlier versions
+        found = difference(saved["data"], identity)
+    if found is not None:
+        config = saved["config"]["data"]
+        place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
+        raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train anew")
+
+
+def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
+    """Check on two datapoints that the networks of a run give numbers: finite weights may be too large for that.
+
+    Raises:
+        BadInput: if they do not.
+    """
+    first = split.first(min(2, len(split)))
+    try:
+        with pyro.validation_enabled(False):
+            finite = vae.reconstruct(first.x, y=vae.taken_labels(first.y)).isfinite().all()
+    except (ValueError, RuntimeError) as error:  # of a distribution with such parameters
+        raise_out_of_memory(error)
+        finite = torch.tensor(False)
+    if not finite:
+        raise BadInput(f"{run_dir}: its weights are so large that its networks give NaN or infinity: train another run")
+
+
+def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
+    """Refuse data whose labels are not those of the classes that a conditional model has.
+
+    Raises:
+        BadInput: if so.
+    """
+    if vae.num_classes is not None and (split.y is None or bool((split.y >= vae.num_classes).any())):
+        raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {vae.num_classes - 1}")
+
+
+def load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
+    """Give `vae` the weights of a checkpoint.
+
+    Raises:
+        BadInput: if they have other names, shapes or types, or not all of them are finite.
+    """
+    own = vae.state_dict()
+    for name, value in saved["vae"].items():
+        # exact EM saves double precision
+        if name in own and value.is_floating_point() != own[name].is_floating_point():
+            raise BadInput(f"{path}: its weight {name} is of type {value.dtype}, not {own[name].dtype}")
+        if not value.isfinite().all():
+            raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
+    try:
+        # a new dict: the file's may carry metadata that torch would believe
+        vae.load_state_dict(dict(saved["vae"]))
+    except RuntimeError as error:
+        raise BadInput(
+            f"{path}: its weights do not fit its configuration, or the shape of the data ({one_line(error)})"
+        ) from error

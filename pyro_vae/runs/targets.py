@@ -1,0 +1,113 @@
+"""What a configuration out of a file may have `instantiate` call: options of conf/, each in its own section."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.errors import BadInput, shown
+from pyro_vae.runs.config import contents_of
+from pyro_vae.runs.plain import require_plain
+
+OF_THE_MODEL = ("prior", "likelihood", "guide", "network")
+OF_TRAINING = ("objective", "optimizer", "scheduler", "trainer", "estimator")
+OF_THE_DATA = ("data",)
+
+
+def check_sections(config: Any, sections: Collection[str], path: Path, trust: Collection[str] | None = ()) -> None:
+    """Reject a configuration out of a file that would have `instantiate` call what it should not.
+
+    Each section may call the options of its own group in conf/ (an optimizer or scheduler, any of torch's), with the
+    keys that they have, and the classes in `trust`, with any keys. Other sections are not looked at: do not instantiate
+    them.
+
+    Args:
+        config: the very object that is instantiated afterwards.
+        sections: the groups that are instantiated.
+        path: the file, for the message.
+        trust: names of your own classes, such as `my_package.MyGuide`.
+
+    Raises:
+        BadInput: at anything else.
+    """
+    trusted = as_names(trust)
+    require_plain(config, path)
+
+    def require(target: Any, group: str) -> None:
+        if target not in trusted and (not isinstance(target, str) or _keys(group, target) is None):
+            raise BadInput(
+                f"{path} would call {target}, which is not one of pyro_vae's options for {group}: "
+                f"trust=[{target}] allows it"
+            )
+
+    for group in sections:
+        section = config.get(group) if isinstance(config, dict) else None
+        if not isinstance(section, dict):
+            raise BadInput(f"{path} was not written by pyro_vae: its configuration has no section {group}")
+        target = section.get("_target_")
+        require(target, group)
+        for key, value in section.items():
+            inner = _targets(value)
+            if target in trusted:
+                for nested in inner:
+                    require(nested, group)
+            elif inner:
+                raise BadInput(f"{path} would call {inner[0]} for {group}.{key}, which takes no class")
+            elif key not in (_keys(group, target) or ()):
+                raise BadInput(f"{path} was not written by pyro_vae: {group}.{key} is unknown to {target}")
+            elif key == "_partial_" and value is not True:
+                raise BadInput(f"{path} was not written by pyro_vae: {group}._partial_ is {value}, not true")
+
+
+def _targets(value: Any) -> list[Any]:
+    """The `_target_` of each dict in plain containers that has one."""
+    found, waiting = [], [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if "_target_" in node:
+                found.append(node["_target_"])
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    return found
+
+
+def as_names(trust: Collection[str] | None) -> list[str]:
+    """The option `trust`, of which users give one name, several or none.
+
+    Raises:
+        BadInput: if it is anything else.
+    """
+    names = [trust] if isinstance(trust, str) else [] if trust is None else trust
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"trust={shown(trust)} must be a list of names, as in trust=[my_package.MyGuide]")
+    return list(names)
+
+
+@cache
+def _keys(group: str, target: str) -> frozenset[str] | None:
+    """The keys that a target may have in this group; None: it is not one of the group's."""
+    same = contents_of(group, target)
+    module, _, name = target.rpartition(".")
+    if not same and module != {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}.get(group):
+        return None
+    if not same and re.fullmatch(r"[A-Z]\w*", name) is None:
+        return None
+    function: Any = getattr(import_module(module), name, None)
+    if not same and not _is_optim(function):
+        return None
+    keys = {str(key) for option in same for key in option} | {"_target_"} | (set() if same else {"_partial_"})
+    return frozenset(keys | {key for key in inspect.signature(function).parameters if key != "kwargs"})
+
+
+def _is_optim(kind: Any) -> bool:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    return isinstance(kind, type) and issubclass(kind, (Optimizer, LRScheduler))

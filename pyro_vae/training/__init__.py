@@ -1,0 +1,1 @@
+"""Stochastic variational inference: the trainer, its steps, its optimizers."""

@@ -1,0 +1,57 @@
+"""The ELBO of a whole data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.vae import VAE
+
+
+class MeanELBO:
+    """ELBO of data, its log-likelihood part, and the bound of an objective: three numbers, nats per datapoint.
+
+    The first two know no density of a point, the bound does: log p(x, z) of a maximum a posteriori z.
+
+    Args:
+        vae: whose.
+        objective: the bound, and how many draws of z a datapoint: an objective's `for_validation`.
+        chunk_size: pairs (draw, datapoint) in memory at once.
+    """
+
+    def __init__(self, vae: VAE, objective: Trace_ELBO | None = None, chunk_size: int = 4096) -> None:
+        self.vae = vae
+        self.objective = objective or Trace_ELBO()
+        self.num_rows = max(1, chunk_size // self.objective.num_particles)
+        self.sums: Callable[[Tensor, Tensor | None], Tensor] = self._sums
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float, float]:
+        """Of x `[N, *data_shape]`, y `[N]`; NaN of no data."""
+        if not len(x):
+            return math.nan, math.nan, math.nan
+        with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self.vae):
+            total: Any = sum(self.sums(*rows) for rows in slices(self.num_rows, x, y))
+        elbo, log_likelihood, bound = (total / len(x)).tolist()
+        return elbo, log_likelihood, bound
+
+    def compile(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Compile it for such data; a last, smaller chunk of them runs as it is. No noise is used up."""
+        if not len(x):
+            return
+        self.sums = compiled = Compiled(self._sums)
+        with fork_rng(x):
+            compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
+
+    def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
+        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
+        return torch.stack([self.objective.elbo, self.objective.log_likelihood, -loss]).double()

@@ -1,0 +1,118 @@
+"""Missing values, against the exact conditional distribution of a linear-Gaussian model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import every
+
+import pyro_vae
+from pyro_vae.errors import BadInput, NoEvidence
+from pyro_vae.guides import Diagonal, Point
+from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.networks import MLP
+from pyro_vae.priors import StandardNormal
+from pyro_vae.vae import VAE
+
+S = 2000
+OBSERVED = torch.tensor([[True, True, False, True, False], [False, False, False, True, False], [True] * 5])
+
+
+def exact(ppca, x, observed):
+    """Mean and covariance of x_mis given x_obs."""
+    mu, cov = ppca.evidence.mean, ppca.evidence.covariance_matrix
+    o, m = observed, ~observed
+    gain = cov[m][:, o] @ cov[o][:, o].inverse()
+    return mu[m] + gain @ (x[o] - mu[o]), cov[m][:, m] - gain @ cov[o][:, m]
+
+
+@pytest.fixture
+def rows(ppca):
+    return ppca.evidence.sample((3,))
+
+
+@pytest.mark.parametrize(("widen", "shift"), every(2, [(1.3, 0.5), (1.0, 0.0), (1.5, 0.0)], several=True))
+def test_draws_are_those_of_the_exact_conditional(ppca, rows, widen, shift):
+    ppca.set_exact_guide(widen, shift)  # a poor guide must not show
+    x = torch.where(OBSERVED, rows, math.nan)
+    draws = ppca.vae.impute(x, num_samples=S, num_steps=200)
+    assert draws.shape == (S, 3, 5)
+    assert torch.equal(draws[:, OBSERVED], rows[OBSERVED].expand(S, -1))
+    for n in (0, 1):
+        mean, cov = exact(ppca, rows[n], OBSERVED[n])
+        missing = draws[:, n, ~OBSERVED[n]]
+        se = (cov.diagonal() / S).sqrt()
+        assert ((missing.mean(0) - mean).abs() < 4.5 * se).all()
+        # Var of a sample covariance: (Σ_ii Σ_jj + Σ_ij²) / S
+        se = ((torch.outer(cov.diagonal(), cov.diagonal()) + cov**2) / S).sqrt()
+        assert ((missing.T.cov() - cov).abs() < 4.5 * se).all()
+
+
+def test_chains_that_hardly_move_are_told_of(ppca, rows, caplog):
+    """A guide far away is followed only by draws better than all before: the n-th step with a chance of 1/n or so."""
+    for shift, told in ((0.0, False), (20.0, True)):
+        ppca.set_exact_guide(shift=shift)
+        caplog.clear()
+        ppca.vae.impute(rows, OBSERVED, num_samples=20, num_steps=400)
+        assert ("chains moved" in caplog.text) == told
+
+
+def test_means_vary_less_and_agree(ppca, rows):
+    ppca.set_exact_guide()
+    draws, means = (ppca.vae.impute(rows[:1], OBSERVED[:1], num_samples=S, num_steps=40, mean=m) for m in (False, True))
+    mean, cov = exact(ppca, rows[0], OBSERVED[0])
+    of_means = means[:, 0, ~OBSERVED[0]]
+    assert ((of_means.mean(0) - mean).abs() < 4.5 * (cov.diagonal() / S).sqrt()).all()
+    noise = draws[:, 0, ~OBSERVED[0]].var(0) - of_means.var(0)
+    assert (noise / 0.25 - 1).abs().max() < 4.5 * (2 * (cov.diagonal() ** 2).max() / S / 0.25**2).sqrt() * 2**0.5
+
+
+def test_a_mask_broadcasts_and_chains_are_taken_some_at_a_time(ppca, rows, monkeypatch):
+    monkeypatch.setattr("pyro_vae.analysis.imputation.CHAINS_AT_ONCE", 5)
+    ppca.set_exact_guide()
+    mask = np.array([True, True, False, True, True])
+    draws = ppca.vae.impute(rows, mask, num_samples=4, num_steps=2)
+    assert torch.equal(draws[:, :, mask], rows[:, mask].expand(4, -1, -1))
+    assert (draws[:, :, 2] != rows[:, 2]).all()
+
+
+@pytest.mark.parametrize("guide", ["diagonal", "mixture", "inverse_autoregressive", "semi_amortized"])
+@pytest.mark.parametrize("latent_dim", ["2", "[3,2]"])
+def test_every_kind_of_model(guide, latent_dim):
+    if guide == "semi_amortized" and latent_dim != "2":
+        pytest.skip("it has one stochastic layer")
+    x = torch.bernoulli(torch.full((40, 6), 0.3))
+    y = torch.arange(40) % 2
+    overrides = ["network.hidden=[8]", "network.upper_hidden=[8]", f"++latent_dim={latent_dim}", "conditioning=concat"]
+    vae = pyro_vae.fit(x, y=y, guide=guide, max_epochs=1, overrides=overrides)
+    draws = vae.impute(x[:5], torch.rand(5, 6) < 0.5, y=y[:5], num_samples=3, num_steps=4)
+    assert draws.shape == (3, 5, 6)
+    assert ((draws == 0) | (draws == 1)).all()
+
+
+def test_what_is_wrong_is_said(ppca, rows):
+    vae = ppca.vae
+    for x, mask, settings, message in [
+        (rows, torch.ones(3, 4, dtype=torch.bool), {}, r"mask has shape \[3, 4\]: it must broadcast to \[3, 5\]"),
+        (rows, torch.ones(3, 5), {}, "mask has dtype float32: it must be boolean"),
+        (rows, torch.ones(3, 5).bool().to_sparse(), {}, r"mask is a sparse tensor .*mask.to_dense\(\)"),
+        (rows, [[True] * 5, [True]], {}, "mask is a ragged list"),
+        (rows, np.full((3, 5), "a"), {}, "mask has dtype <U1"),
+        (rows / 0, OBSERVED, {}, "x holds values that are NaN or Inf, but not missing"),
+        (rows[:, :4], None, {}, r"x has shape \[3, 4\]"),
+        (rows, OBSERVED, {"num_samples": 0}, "num_samples=0"),
+        (rows, OBSERVED, {"num_steps": 1.5}, "num_steps=1.5"),
+        (rows, OBSERVED, {"y": 1}, "y is given"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            vae.impute(x, mask, **settings)
+    binary = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Diagonal)
+    x = torch.tensor([[0.0, 255.0, 0.5, 1.0, 0.0, torch.nan]])
+    with pytest.raises(BadInput, match="255"):  # a scale that the likelihood does not know, where it is observed
+        binary.impute(x)
+    with pytest.warns(UserWarning, match="bernoulli"):
+        binary.impute(x, torch.tensor([True, False, True, True, True, False]), num_steps=1)
+    point = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Point)
+    with pytest.raises(NoEvidence, match="autoencoder"):
+        point.impute(torch.zeros(2, 6), torch.ones(6, dtype=torch.bool))

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pyro_vae.runs import plots
+
+ROWS = [{"epoch": e, "train/elbo": -100.0 / e, "val/elbo": -110.0 / e, "train/kl": float(e)} for e in range(1, 6)]
+
+
+def test_tile_puts_images_in_rows_with_lines_between():
+    x = np.stack([np.full((1, 2, 3), v) for v in (0.1, 0.2, 0.3)])
+    picture = plots.tile(x, columns=2)
+    assert picture.shape == (2 * 3 - 1, 2 * 4 - 1)
+    np.testing.assert_allclose(picture[:2, :3], 0.1)
+    np.testing.assert_allclose(picture[:2, 4:], 0.2)
+    np.testing.assert_allclose(picture[3:, :3], 0.3)
+    np.testing.assert_allclose(picture[2], 0.5)
+    np.testing.assert_allclose(plots.tile(10 * x, columns=2, limits=(1.0, 3.0))[:2, 4:], 0.5)
+    assert plots.tile(np.zeros((5, 3, 4, 4)), 5).shape == (4, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((28, 28), True),
+        ((1, 8, 8), True),
+        ((3, 9, 7), True),
+        ((12,), False),
+        ((2,), False),
+        ((4, 9, 7), False),
+        ((1, 5), False),
+        ((3, 4), True),
+        ((2, 2), True),
+        ((80, 1000), True),
+        ((1500, 2), False),
+        ((2, 1500), False),
+        ((24, 4), False),
+        ((1, 100, 3), False),
+    ],
+)
+def test_is_image(shape, image):
+    assert plots.is_image(np.zeros((2, *shape))) == image
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 8, 8), (3, 9, 7), (12,), (2,), (1,), (2, 5, 6, 7)])
+@pytest.mark.parametrize("n", [1, 4])
+def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
+    x = np.random.default_rng(0).random((n, *shape))
+    plots.samples(x, tmp_path / "samples.png")
+    plots.reconstructions(x, 1 - x, tmp_path / "reconstructions.png")
+    plots.manifold(x, tmp_path / "manifold.png")
+    for name in ("samples", "reconstructions", "manifold"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 1  # something is drawn
+
+
+@pytest.mark.parametrize("shape", [(1500, 2), (1500, 8), (3, 9, 5000), (1, 500, 500), (10**5,)])
+def test_large_data_make_no_large_figures(shape, tmp_path, monkeypatch):
+    x = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
+    x = np.concatenate([x] * 16)
+    monkeypatch.setattr(plots, "DPI", 30)
+    plots.samples(x, tmp_path / "samples.png")
+    plots.reconstructions(x[:10], x[:10], tmp_path / "reconstructions.png")
+    plots.histogram(np.arange(64.0), x, tmp_path / "histogram.png")
+    for name in ("samples", "reconstructions", "histogram"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert max(picture.size) < 16 * plots.DPI
+            assert np.asarray(picture.convert("L")).std() > 1
+
+
+@pytest.mark.parametrize(("n", "D", "lines", "points"), [(500, 3000, 100, 500), (64, 784, 64, 500), (500, 12, 500, 12)])
+def test_long_vectors_are_drawn_by_some_of_their_values(n, D, lines, points, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    x = np.arange(n * D, dtype=float).reshape(n, D)
+    plots.samples(x, tmp_path / "samples.png")
+    drawn = np.array(figures[0].axes[0].collections[0].get_segments())
+    assert drawn.shape == (lines, points, 2)
+    assert drawn[0, [0, -1], 0].tolist() == [0, D - 1]
+    assert np.isin(drawn[..., 1], x).all()
+
+
+def test_tile_leaves_out_pixels_of_large_images():
+    x = np.arange(4000.0).reshape(1, 1, 4000).repeat(8, 1) / 4000
+    picture = plots.tile(np.concatenate([x, x]), columns=2)
+    assert picture.shape == (2, 2 * 1000 + 1)
+    np.testing.assert_allclose(picture[:, :1000], x[0, ::4, ::4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])
+def test_training(rows, tmp_path):
+    plots.training(rows, tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("validated", "curves"), [(True, ["train/elbo", "val/elbo"]), (False, ["train/elbo"])])
+def test_the_legend_names_the_curves_that_are_drawn(validated, curves, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.training([row if validated else {**row, "val/elbo": np.nan} for row in ROWS], tmp_path / "training.png")
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == curves
+
+
+def test_epochs_are_labelled_by_integers(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.training([{**ROWS[0], "epoch": epoch} for epoch in (1, 2, 3)], tmp_path / "training.png")
+    assert all(float(tick).is_integer() for ax in figures[0].axes for tick in ax.get_xticks())
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
+def test_figures_of_an_evaluation(shape, tmp_path):
+    rng = np.random.default_rng(0)
+    plots.histogram(rng.normal(size=30), rng.random((30, *shape)), tmp_path / "histogram.png")
+    plots.curve([1, 10, 100], [-3.0, -2.0, -1.5], [np.nan, 0.3, 0.1], tmp_path / "curve.png")
+    plots.tails(-np.sort(rng.random((20, 7)), 0), rng.normal(size=7), tmp_path / "tails.png")
+    plots.gaps(
+        {n: {"approximation_gap": 1.0, "amortization_gap": 2.0} for n in ("train", "test")}, tmp_path / "gaps.png"
+    )
+    for name in ("histogram", "curve", "tails", "gaps"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30), np.zeros(30)])
+def test_latent(y, tmp_path):
+    plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")
+    assert (tmp_path / "latent.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("k", "threshold", "labels"),
+    [
+        ([0.9, 0.1, 0.5], 0.63, ["lowest Pareto k: 0.10", "highest Pareto k: 0.90, unreliable above 0.63"]),
+        ([np.nan] * 3, None, ["lowest share of the largest weight", "highest share of the largest weight"]),
+    ],
+)
+def test_tails_tell_which_pareto_k_is_too_high_and_none_that_is_unknown(k, threshold, labels, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    plots.tails(np.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.1]]), np.array(k), tmp_path / "a.png", threshold)
+    legend = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert [legend[0], legend[-1]] == labels
+    assert not any("nan" in text for text in legend)
+
+
+def test_channels_of_a_series_are_drawn_one_after_the_other(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plots.samples(np.broadcast_to([0.0, 1.0], (3, 1500, 2)), tmp_path / "samples.png")
+    for line in figures[0].axes[0].collections[0].get_segments():
+        assert (np.diff(line[:, 1]) != 0).sum() == 1

@@ -1,0 +1,239 @@
+import sys
+from copy import deepcopy
+from functools import partial
+from importlib import import_module
+
+import pyro
+import pytest
+import torch
+from hydra.utils import instantiate
+from pyro.infer import SVI
+from pyro.optim import PyroOptim
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
+
+from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.objectives import TraceMeanField_ELBO
+from pyro_vae.runs.config import compose
+from pyro_vae.training.optim import FusedAdam, JointOptim
+
+ADAM = partial(torch.optim.Adam, lr=1e-2)
+
+
+def steps(vae, optim, n, end_epoch=False):
+    x = torch.arange(30).reshape(5, 6).double() % 2
+    svi = SVI(vae.model, vae.guide, optim, loss=TraceMeanField_ELBO())
+    for i in range(n):
+        torch.manual_seed(i)
+        svi.step(x)
+        if end_epoch:
+            optim.end_epoch(0.0)
+    return torch.nn.utils.parameters_to_vector(vae.parameters()).detach()
+
+
+def test_steps_are_those_of_pyros_one_optimizer_a_parameter(small_vae):
+    twin = deepcopy(small_vae)
+    ours = steps(small_vae, JointOptim(ADAM), 5)
+    pyro.clear_param_store()
+    torch.testing.assert_close(ours, steps(twin, PyroOptim(torch.optim.Adam, {"lr": 1e-2}), 5))
+
+
+def test_clip_norm_bounds_the_norm_of_the_whole_gradient(small_vae):
+    before = torch.nn.utils.parameters_to_vector(small_vae.parameters()).detach()
+    after = steps(small_vae, JointOptim(partial(torch.optim.SGD, lr=1.0), clip_norm=0.1), 1)
+    assert (after - before).norm().item() == pytest.approx(0.1, rel=1e-6)
+
+
+def test_schedule(small_vae):
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1))
+    steps(small_vae, optim, 2, end_epoch=True)
+    assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+
+
+def test_plateau_watches_the_validation_elbo(small_vae):
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.1, patience=0)
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), plateau)
+    steps(small_vae, optim, 1)
+    for elbo, lr in [(-10.0, 0.5), (-9.0, 0.5), (-9.5, 0.05)]:
+        optim.end_epoch(elbo)
+        assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+@pytest.mark.parametrize("level", [722.0, -722.0])
+def test_plateau_takes_no_fall_of_the_elbo_for_a_rise(level, small_vae):
+    """Whatever its sign: a threshold relative to a positive one would."""
+    optim = JointOptim(partial(torch.optim.SGD, lr=0.5), instantiate(compose(["scheduler=plateau"]).scheduler))
+    steps(small_vae, optim, 1)
+    for i in range(7):
+        optim.end_epoch(level - 0.05 * i)
+    assert optim.optimizer.param_groups[0]["lr"] == pytest.approx(0.15)
+
+
+def test_state_goes_on_exactly(small_vae):
+    schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    whole, twin = JointOptim(ADAM, schedule), deepcopy(small_vae)
+    expected = steps(small_vae, whole, 6, end_epoch=True)
+
+    pyro.clear_param_store()
+    first = JointOptim(ADAM, schedule)
+    x = torch.arange(30).reshape(5, 6).double() % 2
+    svi = SVI(twin.model, twin.guide, first, loss=TraceMeanField_ELBO())
+    for i in range(6):
+        if i == 3:  # as after a restart: another object
+            second = JointOptim(ADAM, schedule)
+            second.set_state(deepcopy(first.get_state()))
+            assert second.get_state()["names"] == first.get_state()["names"]
+            svi = SVI(twin.model, twin.guide, second, loss=TraceMeanField_ELBO())
+        torch.manual_seed(i)
+        svi.step(x)
+        (first if i < 3 else second).end_epoch(0.0)
+    assert torch.equal(torch.nn.utils.parameters_to_vector(twin.parameters()), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (partial(torch.optim.Adam, lr=-1.0),),
+        (partial(torch.optim.Adam, lr=float("nan")),),
+        (partial(torch.optim.Adam, lr=float("inf")),),
+        (partial(torch.optim.Adam, speed=1.0),),
+        (partial(torch.optim.Adam, lr="fast"),),
+        (ADAM, partial(torch.optim.lr_scheduler.ConstantLR, factor=7.0)),
+        (partial(torch.optim.Adam, lr=True),),
+        (partial(torch.optim.Adam, betas=[0.9]),),
+        (ADAM, partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=0)),
+        (ADAM, None, 0.0),
+        (ADAM, None, float("nan")),
+    ],
+)
+def test_refuses_bad_settings_at_once(arguments):
+    with pytest.raises(BadInput):
+        JointOptim(*arguments)
+
+
+def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
+    """As after Ctrl-C within the first optimizer's import of torch._dynamo."""
+
+    def half_imported(params):
+        return torch._dynamo.what_was_not_imported_any_more
+
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(half_imported)
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(lambda params: import_module("torch._dynamo.what_was_not_imported_any_more"))
+    with pytest.raises(BadInput, match="mend one of optimizer.params"):  # an argument's attribute
+        JointOptim(partial(lambda p, params: params.lr, params=1))
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    with pytest.raises(FailedRun, match="restart Python"):
+        JointOptim(ADAM)
+
+
+def test_refuses_the_state_of_other_parameters(small_vae):
+    optim = JointOptim(ADAM)
+    optim.set_state({"names": ["a"], "optimizer": {}, "scheduler": {}})
+    with pytest.raises(BadInput, match="other parameters"):
+        steps(small_vae, optim, 1)
+
+
+def test_fused_adam_is_torchs_adam():
+    """Bit by bit: with two groups, weight decay, a schedule, gradients of some only, and each other's state."""
+    shapes = [(7, 5), (3,), (2, 2), (4,)]
+    twins = [[torch.randn(shape).requires_grad_() for shape in shapes]]
+    twins.append([p.detach().clone().requires_grad_() for p in twins[0]])
+    settings = {"lr": 0.1, "betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}
+    groups = [[{"params": p[:3]}, {"params": p[3:], "lr": 0.01}] for p in twins]
+    optims = [torch.optim.Adam(groups[0], fused=True, **settings), FusedAdam(groups[1], **settings)]
+    schedules = [torch.optim.lr_scheduler.StepLR(optim, 2) for optim in optims]
+    without = {0: [2], 3: [1, 2], 4: [0], 5: [1, 2], 8: [0, 1, 2, 3]}
+    for i in range(12):
+        for j, (p, q) in enumerate(zip(*twins, strict=True)):
+            p.grad = q.grad = None if j in without.get(i, []) else torch.randn_like(p)
+        for optim, schedule in zip(optims, schedules, strict=True):
+            optim.step()
+            schedule.step()
+        assert all(torch.equal(p, q) for p, q in zip(*twins, strict=True))
+        if i in (6, 9):
+            states = [optim.state_dict() for optim in optims]
+            assert states[0]["param_groups"] == states[1]["param_groups"]
+            assert [s["step"] for s in states[0]["state"].values()] == [s["step"] for s in states[1]["state"].values()]
+            optims[0].load_state_dict(deepcopy(states[1]))
+            optims[1].load_state_dict(deepcopy(states[0]))
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "maximize", "decoupled_weight_decay"])
+def test_fused_adam_steps_a_group_with_options_of_torchs(option):
+    twins = [torch.ones(3).requires_grad_() for _ in range(2)]
+    makes = [partial(torch.optim.Adam, fused=True), FusedAdam]
+    optims = [make([{"params": [p], option: True}], weight_decay=0.1) for make, p in zip(makes, twins, strict=True)]
+    for gradient in (2.0, 1.0, -0.5):
+        for p, optim in zip(twins, optims, strict=True):
+            p.grad = torch.full((3,), gradient)
+            optim.step()
+        assert torch.equal(*twins)
+
+
+def test_fused_adam_under_a_gradscaler():
+    """The gradient is divided by the scale, and a step is left out if it is not finite."""
+    twins = [torch.ones(3).requires_grad_() for _ in range(2)]
+    optims = [make([p], lr=0.1, eps=1.0) for make, p in zip([torch.optim.Adam, FusedAdam], twins, strict=True)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for factor in (1.0, 2.0, torch.inf, 3.0):
+        scaler.scale(factor * twins[1].square().sum()).backward()
+        scaler.step(optims[1])
+        scaler.update()
+        optims[1].zero_grad()
+        if factor < torch.inf:
+            twins[0].grad = 2 * factor * twins[0].detach()
+            optims[0].step()
+        torch.testing.assert_close(*twins)
+
+
+def test_fused_adam_takes_a_closure():
+    p = torch.ones(2).requires_grad_()
+    optim = FusedAdam([p], lr=0.5)
+
+    def closure():
+        optim.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert [optim.step(closure).item() for _ in range(2)] == pytest.approx([2.0, 0.5])
+
+
+def test_a_first_square_above_0_is_that_of_the_authors_adam():
+    """Burda, Grosse & Salakhutdinov's code, optimizers.py, which takes sums of n gradients where ours are means."""
+    n, beta_1, beta_2, lr, eps = 20, 0.99, 0.999, 0.01, 1e-4
+    p = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optim = FusedAdam([p], lr=lr, betas=(beta_1, beta_2), eps=0.0, first_square=1 / n**2)
+    theirs, first, second = torch.zeros(5).double(), torch.zeros(5).double(), torch.ones(5).double()
+    for t in range(1, 30):
+        p.grad = torch.randn(5, dtype=torch.float64) * 10.0 ** torch.arange(-4, 1)
+        gradient = -n * p.grad  # they ascend
+        first = beta_1 * first + (1 - beta_1) * gradient
+        second = beta_2 * second + (1 - beta_2) * gradient**2
+        alpha = lr * (1 - beta_2**t) ** 0.5 / (1 - beta_1**t)
+        theirs += alpha * first / (second.sqrt() + eps)
+        optim.step()
+    torch.testing.assert_close(
+        p.detach(), theirs, rtol=1.1e-4, atol=0
+    )  # but for their eps, beside a root of 0.98 or more
+    with pytest.raises(BadInput, match="optimizer.first_square=-1 must be at least 0"):
+        FusedAdam([p], first_square=-1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (partial(ReduceLROnPlateau, patience="abc"), "scheduler.patience=abc"),
+        (partial(ReduceLROnPlateau, patience=-1), "scheduler.patience=-1"),
+        (partial(ReduceLROnPlateau, threshold="abc"), "scheduler.threshold=abc"),
+        (partial(ExponentialLR, gamma=-1), "scheduler.gamma=-1"),
+        (partial(MultiStepLR, milestones=[0.5, 2.5], gamma=0.1), "scheduler.milestones=0.5"),
+        (partial(StepLR, step_size=1.5), "scheduler.step_size=1.5"),
+        (partial(StepLR, step_size=0), "scheduler.step_size=0"),
+        (partial(ConstantLR, total_iters="abc"), "scheduler.total_iters=abc"),
+    ],
+)
+def test_schedules_that_torch_takes_and_does_not_do_are_refused(schedule, message):
+    with pytest.raises(BadInput, match=message):
+        JointOptim(partial(torch.optim.Adam, lr=0.1), schedule)
