@@ -38,15 +38,15 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
     """
     if path is None:
         raise BadInput(
-            "data.path is missing: give data.path=FILE.npy or FILE.npz "
+            "path is missing: give path=FILE.npy or path=FILE.npz "
             "(for a run that fit() made of an array in memory, use vae.log_prob)"
         )
     # names may look like numbers
     path, (key, label_key) = str(path), (None if name is None else str(name) for name in (key, label_key))
     y = None if label_key is None else read(path, label_key, "label_key")
     x = read(path, key, labels=label_key)
-    name = f"data.path={shown(path)}" + (f", data.key={key}" if key else "")
-    return from_array(x, name=name, y=y, label_name=f"data.label_key={label_key}", **kwargs)
+    name = f"path={shown(path)}" + (f", key={key}" if key else "")
+    return from_array(x, name=name, y=y, label_name=f"label_key={label_key}", **kwargs)
 
 
 def from_array(

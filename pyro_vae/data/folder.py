@@ -36,7 +36,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __init__(self, root: str, size: int, channels: int) -> None:
         vision = torchvision()
         if not Path(root).is_dir():
-            raise BadInput(f"data.root={shown(root)}: no such folder")
+            raise BadInput(f"root={shown(root)}: no such folder")
         self.size = size
         self.paths, self.labels = in_classes(root)
         transforms = vision.transforms
@@ -100,11 +100,11 @@ def image_folder(
         BadInput: if there are no such images, one is broken (where it is read), or an option is out of its range.
     """
     if root is None:
-        raise BadInput("data.root is missing: give data.root=FOLDER, with images in FOLDER/CLASS/")
+        raise BadInput("root is missing: give root=FOLDER, with images in FOLDER/CLASS/")
     if num_workers != "auto":
-        whole("data.num_workers", num_workers, high=MAX_WORKERS)
-    positive_int("data.size", size)
-    one_of("data.channels", str(channels), ("1", "3"))
+        whole("num_workers", num_workers, high=MAX_WORKERS)
+    positive_int("size", size)
+    one_of("channels", str(channels), ("1", "3"))
     images = Images(str(root), size, channels)
     y = torch.tensor(images.labels)
     parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)

@@ -26,7 +26,7 @@ class Grid(Constraint):
     event_dim = 0
 
     def __init__(self, num_levels: int) -> None:
-        self.num_levels = whole("data.num_levels", num_levels, low=2, high=MAX_LEVELS)
+        self.num_levels = whole("num_levels", num_levels, low=2, high=MAX_LEVELS)
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
     Raises:
         BadInput: if there are no classes, a class has no images, or a file is not regular.
     """
-    should = f"data.root={shown(root)} should hold images as CLASS/NAME.png"
+    should = f"root={shown(root)} should hold images as CLASS/NAME.png"
     try:
         classes = sorted(entry.name for entry in os.scandir(root) if os.path.isdir(entry.path))
         found, num_folders = _below([os.path.join(root, name) for name in classes], root)

@@ -185,7 +185,7 @@ def stored(
         BadInput: if a file cannot be read, or memory does not hold what is held out.
     """
     held_out = 4 * math.prod(data_shape) * sum(map(len, parts[1:]))
-    require_memory(held_out, "validation and test data take", "set data.max_held_out to fewer", copies=2)
+    require_memory(held_out, "validation and test data take", "set max_held_out=N, smaller", copies=2)
     train, val, test = (
         Stored(rows, index, None if y is None else y[index], data_shape, num_workers=num_workers) for index in parts
     )
@@ -236,17 +236,17 @@ def three_ways(
     """
     for name, fraction in (("val", val), ("test", test)):
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-            raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
-    most = n if max_held_out is None else positive_int("data.max_held_out", max_held_out)
+            raise BadInput(f"{name}_fraction={fraction} must be a number in [0, 1)")
+    most = n if max_held_out is None else positive_int("max_held_out", max_held_out)
     sizes = {"val": min(most, round(val * n)), "test": min(most, round(test * n))}
     enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
     if not enough:
         raise BadInput(
-            f"{datapoints(n)} with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            f"{datapoints(n)} with val_fraction={val} and test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
         by_class = order[y[order].argsort(stable=True)]

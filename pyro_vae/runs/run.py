@@ -12,17 +12,17 @@ from typing import Any
 
 import pyro
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from pyro_vae.build import build_vae
+from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Split, Stored, fingerprint
 from pyro_vae.em import ExactEM
 from pyro_vae.errors import (
     BadInput,
     NoEvidence,
     in_callers_names,
+    in_section,
 )
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.marginal import Estimator
@@ -81,7 +81,7 @@ def _train(
 ) -> tuple[VAE, State]:
     """`train`, once no other process can write to `run_dir`."""
     set_seed(config.seed)
-    trainer: Trainer | ExactEM = instantiate(config.trainer)
+    trainer: Trainer | ExactEM = instantiate(config, "trainer")
     device = torch_device(trainer.device)
     data.to(device)
     num_classes = data.num_classes
@@ -90,19 +90,22 @@ def _train(
     with as_saved(saved, checkpoints.last, config.get("trust")):
         vae = build_vae(config, data.data_shape, num_classes)
     vae = vae.to(device)
-    objective = instantiate(config.objective)
+    objective = instantiate(config, "objective")
     # _convert_: their settings get into checkpoints, which hold plain containers only
-    optimizer, scheduler = (instantiate(config[axis], _convert_="all") for axis in ("optimizer", "scheduler"))
-    optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
+    optimizer, scheduler = (instantiate(config, axis, _convert_="all") for axis in ("optimizer", "scheduler"))
+    with in_section("trainer", config.trainer), in_section("optimizer", config.optimizer):
+        optim = JointOptim(optimizer, scheduler, trainer.clip_norm)
     if isinstance(data.train, Stored):
-        read_through(data.train, data, vae)
+        with in_section("data", config.data):
+            read_through(data.train, data, vae)
     warn_of_misfit(vae, data.samples())
     warn_of_empty_classes(vae, data.train.y)
     start = data.train.sample().x
     if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(start)):
         log.warning("warning: %s", in_callers_names(warning))
     vae.initialize(start)
-    _check(trainer, vae, objective, estimator, data)
+    with in_section("trainer", config.trainer), in_section("estimator", config.estimator):
+        _check(trainer, vae, objective, estimator, data)
 
     for value in vae.state_dict().values():
         collectives.from_rank_0(value)
@@ -154,7 +157,8 @@ def _train(
                 metrics.write(row)
             save(is_best)
 
-        trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
+        with in_section("trainer", config.trainer), in_section("data", config.data):
+            trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     collectives.from_rank_0(None)  # which has written it by then
     load_weights(vae, checkpoint.load(checkpoints.best, device), checkpoints.best)
     vae.zero_grad()  # the last step's gradients are not needed any more

@@ -54,7 +54,7 @@ class FusedAdam(torch.optim.Adam):
         first_square: float = 0.0,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=True)
-        self.first_square = within("optimizer.first_square", first_square, low=0)
+        self.first_square = within("first_square", first_square, low=0)
         self._step_supports_amp_scaling = False  # a GradScaler divides the gradients itself, and leaves steps out
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class JointOptim(PyroOptim):
         super().__init__(optimizer, {})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.clip_norm = None if clip_norm is None else positive("trainer.clip_norm", clip_norm)
+        self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
         self.optimizer: Optimizer | None = None
         self.scheduler: LRScheduler | None = None
         self.names: list[str] = []

@@ -171,18 +171,18 @@ def test_first_datapoints():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make("soft"), "data.binarize=soft.*dynamic, static, threshold, none"),
+        (lambda: make("soft"), "binarize=soft.*dynamic, static, threshold, none"),
         (lambda: Dataset(Split(grey() + 1), Split(grey()), Split(grey()), "dynamic"), r"values in \[0, 1\]"),
         (lambda: make("none").split("eval"), "split=eval.*train, val, test"),
         (lambda: three_way_split(grey(5), None, 0.1, 0.1, 0), "5 datapoints"),
-        (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "data.val_fraction=0.5"),
-        (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "data.test_fraction=abc"),
-        (lambda: make("none", eval_seed="abc"), "data.eval_seed=abc"),
-        (lambda: make("none", num_levels=1), "data.num_levels=1"),
-        (lambda: make("none", dequantize="abc"), "data.dequantize=abc must be true or false"),
-        (lambda: make("dynamic", dequantize=True), "data.dequantize=true with data.binarize=dynamic"),
-        (lambda: make("none", dequantize=True), r"data.dequantize=true needs values k/255.*\d+ values.*num_levels"),
-        (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "data.val_fraction=-0.5"),
+        (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "val_fraction=0.5"),
+        (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "test_fraction=abc"),
+        (lambda: make("none", eval_seed="abc"), "eval_seed=abc"),
+        (lambda: make("none", num_levels=1), "num_levels=1"),
+        (lambda: make("none", dequantize="abc"), "dequantize=abc must be true or false"),
+        (lambda: make("dynamic", dequantize=True), "dequantize=true does not go with binarize=dynamic: use"),
+        (lambda: make("none", dequantize=True), r"dequantize=true needs values k/255.*\d+ values.*num_levels"),
+        (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "val_fraction=-0.5"),
     ],
 )
 def test_refuses_bad_settings(make, message):
