@@ -29,6 +29,7 @@ from pyro_vae.runs import archive
 from pyro_vae.runs.archive import Shape
 from pyro_vae.runs.files import Folder
 from pyro_vae.runs.plain import require_plain
+from pyro_vae.runs.renamed import renamed
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if malformed := _malformed(outline):
         raise BadInput(f"{path} was not written by pyro_vae: {malformed}")
     require_plain(checkpoint["config"], path)
-    return checkpoint
+    return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 
 def _malformed(outline: dict[str, Any]) -> str | None:
