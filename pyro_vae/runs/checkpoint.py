@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.errors import BadInput, one_line, printable, shown
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.runs import archive
 from pyro_vae.runs.archive import Shape
@@ -82,7 +82,8 @@ class Checkpoints:
                 raise
             saved = load(self.previous, device)
             self.damaged = self.last.is_file()
-            log.warning("warning: %s; going on from %s, epoch %s", error, self.previous, saved["state"].get("epoch"))
+            epoch = printable(shown(saved["state"].get("epoch")))  # it may be anything: `State` checks it later
+            log.warning("warning: %s; going on from %s, epoch %s", error, self.previous, epoch)
             return saved
 
 
