@@ -325,7 +325,7 @@ def test_values_that_no_elbo_has_are_not_drawn(study):
 
 
 def test_the_epoch_of_the_checkpoint_before_cannot_write_to_the_terminal(small_run, tmp_path, caplog):
-    run = shutil.copytree(small_run, tmp_path / "run")
+    run = shutil.copytree(small_run, tmp_path / "copy")
     rewrite(run, setting("state", "epoch", to="\x1b[2J\nerror: all is well"))
     (run / "checkpoints" / "last.pt").write_bytes(b"damaged")
     pyro_vae.load(run, which="last")
