@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
         except InstantiationException as error:
             for cause in causes(error):
                 if isinstance(cause, BadInput):
-                    raise type(cause)(str(cause)) from error
+                    raise copy(cause) from error
             raise
 
 

@@ -80,8 +80,8 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal import NoEstimate
     from pyro_vae.runs import report
+    from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
-    from pyro_vae.runs.run import warn_of_misfit
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 

@@ -16,7 +16,7 @@ MOVED = {
     "compiled": ("compilation.elbos",),
     "config": ("runs.config",),
     "distributed": ("parallel.collectives",),
-    "experiment": ("runs.run", "runs.restore", "runs.resume", "programs.random_state", "build", "api"),
+    "experiment": ("runs.run", "runs.restore", "runs.resume", "runs.misfit", "programs.random_state", "build", "api"),
     "guides.cholesky_normal": ("distributions.cholesky_normal",),
     "guides.low_rank_normal": ("distributions.low_rank_normal",),
     "imputation": ("analysis.imputation",),
