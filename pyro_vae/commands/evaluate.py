@@ -121,5 +121,5 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = shell.one_of_several(shell.at_home(sys.argv[1:]))
+    sys.argv[1:] = shell.for_this_rank(shell.expand_home(sys.argv[1:]))
     shell.run(task, "evaluate", __doc__ or "")

@@ -272,5 +272,5 @@ def of_the_search(argv: list[str]) -> list[str]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = of_the_search(shell.at_home(sys.argv[1:]))
+    sys.argv[1:] = of_the_search(shell.expand_home(sys.argv[1:]))
     shell.run(task, "search", __doc__ or "")

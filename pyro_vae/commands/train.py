@@ -64,5 +64,5 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = shell.one_of_several(shell.resumed(shell.at_home(sys.argv[1:])))
+    sys.argv[1:] = shell.for_this_rank(shell.resumed(shell.expand_home(sys.argv[1:])))
     shell.run(task, "train", __doc__ or "")

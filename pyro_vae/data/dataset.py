@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, one_of, true_false, whole
+from pyro_vae.errors import BadInput, integer, one_of, true_false
 
 SPLITS = ("train", "val", "test")
 
@@ -55,7 +55,7 @@ class Dataset:
         for split in (train, val, test):
             if isinstance(split, Split) and len(split):
                 self.require(split.x)
-        self.eval_seed = whole("eval_seed", eval_seed)
+        self.eval_seed = integer("eval_seed", eval_seed)
         self.redrawn = binarize == "dynamic" or dequantize
         self.train = train
         """Training data as stored: before what is drawn anew for each `batch`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_vae.errors import BadInput, datapoints, positive_int, whole
+from pyro_vae.errors import BadInput, datapoints, integer, positive_int
 from pyro_vae.errors.memory import require_memory
 from pyro_vae.parallel.collectives import share
 
@@ -127,7 +127,7 @@ class Stored:
         loader: DataLoader[Any] = DataLoader(
             self.rows,
             batch_sampler=(self.index[index].tolist() for index in indices),
-            collate_fn=_as_it_is,
+            collate_fn=_uncollated,
             num_workers=self.num_workers,
             worker_init_fn=_leave_interrupts_to_the_parent,
             pin_memory=self.device.type == "cuda",
@@ -202,7 +202,7 @@ def _require(n: int, most: int) -> None:
         raise BadInput(f"num_data={n} must lie between 1 and {most}, the size of the split")
 
 
-def _as_it_is(batch: Any) -> Any:
+def _uncollated(batch: Any) -> Any:
     return batch
 
 
@@ -213,12 +213,12 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
 
 
 def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
-    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `three_ways` draws them."""
-    train, val, test = (Split(x, y).at(index) for index in three_ways(len(x), y, *args, **kwargs))
+    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `split_indices` draws them."""
+    train, val, test = (Split(x, y).at(index) for index in split_indices(len(x), y, *args, **kwargs))
     return train, val, test
 
 
-def three_ways(
+def split_indices(
     n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of random training, validation and test sets, stratified by y where it is given.
@@ -246,7 +246,7 @@ def three_ways(
             "training, validation or test set: give more data or other fractions"
         )
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("split_seed", seed)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(integer("split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
         by_class = order[y[order].argsort(stable=True)]

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.files import require_regular, shown
+from pyro_vae.data.files import require_regular
 from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
-from pyro_vae.errors import BadInput, one_line, whole
+from pyro_vae.errors import BadInput, integer, one_line
 from pyro_vae.errors.memory import require_memory
 
 
@@ -144,8 +144,8 @@ def _idx(
     for resource, _ in cls.resources:
         file = Path(root) / cls_name / "raw" / Path(resource).stem
         if file.exists():
-            size = require_regular(file, shown(file)).st_size
-            require_memory(size, f"{shown(file)} takes", "it is not the published file", copies=8)  # 4 as floats
+            size = require_regular(file, str(file)).st_size
+            require_memory(size, f"{file} takes", "it is not the published file", copies=8)  # 4 as floats
     if verify:
         _verify(cls, Path(root) / cls_name / "raw")
 
@@ -157,16 +157,16 @@ def _idx(
     files = "the unpacked {train,t10k}-{images-idx3,labels-idx1}-ubyte"
     whole_train, test = _load(name, make, Path(root) / cls_name / "raw", files)
     train, val = _hold_out(whole_train, num_val, split_seed)
-    if num_train is not None and not 1 <= whole("num_train", num_train) <= len(train):
+    if num_train is not None and not 1 <= integer("num_train", num_train) <= len(train):
         raise BadInput(f"num_train={num_train} must lie between 1 and {len(train)}")
     return Dataset(train.first(num_train), val, test, **kwargs)
 
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
     """Training and validation set, at random; the former in the order of the files."""
-    if not 0 <= whole("num_val", num_val) < len(train):
+    if not 0 <= integer("num_val", num_val) < len(train):
         raise BadInput(f"num_val={num_val} must lie between 0 and {len(train) - 1}")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("split_seed", split_seed)))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(integer("split_seed", split_seed)))
     return train.at(order[num_val:].sort().values), train.at(order[:num_val])
 
 

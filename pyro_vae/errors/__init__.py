@@ -130,7 +130,7 @@ def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    return whole(name, value, 1, high)
+    return integer(name, value, 1, high)
 
 
 def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]:
@@ -144,7 +144,7 @@ def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]
     return [positive_int(name, value, high) for value in values]
 
 
-def whole(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
+def integer(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
     """`value`, if it is an integer from `low` to `high`.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_ints, shown, whole, within
+from pyro_vae.errors import BadInput, FailedRun, integer, one_line, positive, positive_ints, shown, within
 from pyro_vae.training.interrupt import half_imported, import_whole
 from pyro_vae.training.optim_state import restore
 
@@ -217,6 +217,6 @@ def _check_schedule(scheduler: Any) -> None:
         if name in ("gamma", "factor"):
             positive(key, value)
         elif name in ("step_size", "patience", "cooldown", "T_max", "total_iters"):
-            whole(key, value, low=name in ("step_size", "T_max"))
+            integer(key, value, low=name in ("step_size", "T_max"))
         elif name == "milestones":
             positive_ints(key, value)

@@ -5,7 +5,7 @@ import torch
 
 from pyro_vae.data.binarize import bernoulli, thresholds
 from pyro_vae.data.dataset import Dataset, Split
-from pyro_vae.data.split import three_way_split, three_ways
+from pyro_vae.data.split import split_indices, three_way_split
 from pyro_vae.errors import BadInput
 
 
@@ -218,9 +218,9 @@ def test_splits_are_stratified_as_a_loop_over_the_classes_would():
     members = {label: [i for i in order if y[i] == label] for label in set(y.tolist())}
     rank = {i: (k + 0.5) / len(of) for of in members.values() for k, i in enumerate(of)}
     expected = sorted(order, key=rank.__getitem__)  # stable
-    assert torch.cat(three_ways(n, y, 0.2, 0.1, seed=4)).tolist() == expected
+    assert torch.cat(split_indices(n, y, 0.2, 0.1, seed=4)).tolist() == expected
 
 
 def test_as_many_classes_as_datapoints_are_quickly_stratified():
-    train, val, test = three_ways(200_000, torch.arange(200_000), 0.1, 0.1, seed=0)  # a loop would take an hour
+    train, val, test = split_indices(200_000, torch.arange(200_000), 0.1, 0.1, seed=0)  # a loop would take an hour
     assert (len(train), len(val), len(test)) == (160_000, 20_000, 20_000)
