@@ -178,7 +178,7 @@ def test_classes_without_data_are_told_of(caplog):
     for labels, conditioning, told in [(y, "concat", ""), (y + 1, "none", ""), (y + 2, "concat", "2 of the 5 classes")]:
         caplog.clear()
         pyro_vae.fit(x, y=labels, **settings, overrides=["network.hidden=[8]", f"conditioning={conditioning}"])
-        assert ("no training data, class 0 is the first" in caplog.text) == bool(told)
+        assert ("the first of them class 0, have no training data" in caplog.text) == bool(told)
         assert told in caplog.text
 
 

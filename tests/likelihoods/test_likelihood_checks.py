@@ -89,7 +89,7 @@ def test_warns_where_it_does_not(family, x, warning):
         (Beta, UNIT, r"likelihood=beta needs values in \(0, 1\).*\[0, 1\].*data.dequantize=true"),
         (Beta, INNER + 0.1, "likelihood=beta"),
         (Beta, INNER - 0.1, "likelihood=beta"),
-        (LEVELS3, INNER, "likelihood=categorical needs values k/2, k = 0, …, 2, 2 values.*data.num_levels"),
+        (LEVELS3, INNER, "likelihood=categorical needs values k/2, k = 0, …, 2, and 2 values.*data.num_levels"),
         (LEVELS3, COUNTS, "likelihood=categorical needs values k/2"),
         (LEVELS3, UNIT - 0.5, "likelihood=categorical needs values k/2"),
         (LOGISTIC3, INNER, "likelihood=discretized_logistic needs values k/2"),
