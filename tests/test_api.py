@@ -145,7 +145,7 @@ def test_load_refuses_weights_that_do_not_fit(small_run):
     assert "\n" not in str(caught.value)
     del content["optim"]
     torch.save(content, path)
-    with pytest.raises(BadInput, match="no checkpoint"):
+    with pytest.raises(BadInput, match="not a checkpoint"):
         pyro_vae.load(small_run)
 
 

@@ -136,7 +136,7 @@ def test_a_requeued_slurm_job_goes_on(command, small_data, tmp_path, monkeypatch
     one_error_line(command("train", *options, f"hydra.run.dir={requeued}"), "already holds a run")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     other = command("train", *options, "latent_dim=3", f"hydra.run.dir={requeued}")
-    one_error_line(other, "already holds a run of other options")
+    one_error_line(other, "already holds a run with other options")
     outcome = command("train", *options, f"hydra.run.dir={requeued}")
     assert outcome.code == 0, outcome.err
     assert "resumed after epoch 1" in outcome.out
