@@ -82,7 +82,7 @@ def test_fit_takes_tensors_bytes_and_booleans_and_writes_nothing_unless_asked(x,
         ({"lr": -1.0}, "Invalid learning rate: -1"),
         ({"max_epochs": 0}, "^max_epochs=0"),
         ({"binarize": "maybe"}, "^binarize=maybe"),
-        ({"overrides": ["trainer.banana=1"]}, "trainer.banana is no key"),
+        ({"overrides": ["trainer.banana=1"]}, "trainer.banana is not a key"),
         ({"overrides": ["likelihood=gaussian", "likelihood.scale=banana"]}, "likelihood.scale=banana"),
     ],
 )

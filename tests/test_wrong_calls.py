@@ -73,7 +73,7 @@ class Silent:
         ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
         ({"run_dir": 3}, "3 is not a path"),
         ({"run_dir": "x" * 5000}, "xxx.*: File name too long"),
-        ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be made"),
+        ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be created"),
     ],
 )
 def test_fit_names_what_it_cannot_use(settings, message):
