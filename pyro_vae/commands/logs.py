@@ -1,4 +1,4 @@
-"""train.log: what a command says, with the time."""
+"""The log file of a command."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pyro_vae.runs.files import Folder, given
 
 
 class RunLog(logging.StreamHandler[TextIO]):
-    """Appends messages to a file of a run directory, in UTF-8. `logging.FileHandler` would follow a symbolic link.
+    """Appends messages to a file in UTF-8. Unlike `logging.FileHandler` it does not follow symbolic links.
 
     Args:
         filename: the file.
 
     Raises:
-        BadInput: if it cannot be written, or a link, a pipe or a device stands in its place.
+        BadInput: if it cannot be written, or is a link, a pipe or a device.
     """
 
     def __init__(self, filename: str) -> None:
@@ -26,38 +26,38 @@ class RunLog(logging.StreamHandler[TextIO]):
         try:
             with Folder(given(path.parent)) as folder:
                 super().__init__(folder.append(path.name))
-        except OSError as error:  # which Hydra would wrap into an error that names no file
+        except OSError as error:  # Hydra would wrap it into an error without the file's name
             raise BadInput(f"{path}: {error.strerror}") from error
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write buffered messages."""
         if not self.stream.closed:
             super().flush()
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):  # of a full disk
+        with suppress(OSError):  # the disk is full
             self.stream.close()
         super().close()
 
 
 class PrintableFormatter(logging.Formatter):
-    """Escapes the characters that a terminal would obey, but for line breaks."""
+    """Escapes control characters, except line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message of a record."""
+        """Format a record."""
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def to_logs_only(line: str) -> None:
-    """Write an error to the run's log, not to the screen, where it is said last."""
+    """Write an error to the run's log only; the screen shows it last."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RunLog):
             handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, line, None, None))
 
 
 def close() -> None:
-    """Close the run's log, so that it can be removed."""
+    """Close the run's log."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, RunLog)]:
         root.removeHandler(handler)

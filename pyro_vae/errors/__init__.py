@@ -50,10 +50,8 @@ def called(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except (BadInput, FailedRun) as error:
-        message = in_callers_names(str(error))
-        if message == str(error):
-            raise
-        raise type(error)(message) from error
+        error.args = (in_callers_names(str(error)),)
+        raise
     finally:
         _names.reset(token)
 

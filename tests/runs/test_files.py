@@ -265,7 +265,9 @@ def test_a_lock_ends_with_its_process(tmp_path):
 def test_a_second_resume_and_a_second_fit_are_refused(command, small_run):
     claim = locks.Claim(small_run, "")
     before = {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()}
-    one_error_line(command("train", f"resume={small_run}", "trainer.max_epochs=9"), f"{small_run}", "another run is active")
+    one_error_line(
+        command("train", f"resume={small_run}", "trainer.max_epochs=9"), f"{small_run}", "another run is active"
+    )
     assert {path: path.read_bytes() for path in small_run.rglob("*") if path.is_file()} == before
     (small_run / "checkpoints").rename(small_run / "other")
     with pytest.raises(BadInput, match="another run is active"):
