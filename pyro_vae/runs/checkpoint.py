@@ -97,6 +97,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise BadInput(f"{path}: no such checkpoint")
     try:
         checkpoint, outline = archive.read(path, device)
+    except BadInput:
+        raise
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
         raise_out_of_memory(error)
         raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error

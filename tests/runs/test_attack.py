@@ -90,9 +90,9 @@ def test_yaml_of_many_values_is_not_parsed_to_its_end(tmp_path, monkeypatch):
 
 
 def test_numbers_out_of_a_file_are_bounded_where_they_take_memory(tmp_path, monkeypatch):
-    with pytest.raises(BadInput, match=r"data\.num_data"):
+    with pytest.raises(BadInput, match="^num_data=200000000 must be at most"):
         ring(num_data=2 * 10**8)
-    with pytest.raises(BadInput, match=r"data\.num_workers"):
+    with pytest.raises(BadInput, match="^num_workers=10000 must be at most"):
         image_folder(str(tmp_path), num_workers=10_000)
     monkeypatch.setattr("pyro_vae.errors.memory.physical_memory", lambda: 1000.0)
     with pytest.raises(BadInput, match="the order of 3000 datapoints"):
