@@ -26,7 +26,7 @@ class Levels(TorchDistribution):
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         self._index = dist.Categorical(logits=logits, validate_args=validate_args)
-        self._grid = Grid(logits.shape[-1])
+        self._grid = Grid(int(logits.shape[-1]))  # a tensor in torch.jit.trace
         super().__init__(self._index.batch_shape, validate_args=validate_args)
 
     @property

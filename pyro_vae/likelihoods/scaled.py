@@ -80,7 +80,8 @@ class Scaled(Likelihood):
     @property
     def scale(self) -> Tensor:
         """The scale that all dimensions share, `[]`."""
-        assert self.raw_scale is not None
+        if self.raw_scale is None:
+            raise AttributeError("each dimension of each datapoint has its scale: it comes from the decoder")
         return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
 
     @torch.no_grad()
