@@ -5,13 +5,13 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import BadInput
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Enumerated(nn.Module):
+class Enumerated(Guide):
     """q(z = e_k | x) = p(x, e_k) / Σ_j p(x, e_j), the E-step of EM: the ELBO is log p(x). It has no parameters.
 
     Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39(1).

@@ -10,10 +10,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class SemiAmortized(nn.Module):
+class SemiAmortized(Guide):
     """q(z | x) = N(z; μ, diag σ²) where (μ, log σ) start at the encoder's and climb L = E_q[log p(x, z)] + H(q).
 
     Kim et al. (2018), Semi-amortized variational autoencoders, https://arxiv.org/abs/1802.02550, algorithm 1: the
