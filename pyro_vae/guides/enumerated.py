@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import Incompatible
 from pyro_vae.guides.guide import Guide, LogJoint
 
 
@@ -33,7 +33,7 @@ class Enumerated(Guide):
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=enumerated needs log p(x, z) of a single stochastic layer: take guide=categorical")
+            raise Incompatible("guide=enumerated needs a single stochastic layer", "set latent_dim to a single number")
         K, batch_shape = self.latent_dim, h.shape[:-1]
         one_hot = torch.eye(K, dtype=h.dtype, device=h.device).reshape(K, *[1] * len(batch_shape), K)
         log_p = log_joint(one_hot.expand(K, *batch_shape, K))

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive, positive_int
+from pyro_vae.errors import BadInput, Incompatible, positive, positive_int
 from pyro_vae.guides.guide import Guide, LogJoint
 
 
@@ -50,7 +50,9 @@ class SemiAmortized(Guide):
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=semi_amortized needs log p(x, z) of a single stochastic layer: take guide=diagonal")
+            raise Incompatible(
+                "guide=semi_amortized needs a single stochastic layer", "set latent_dim to a single number"
+            )
         noise = self.noise.reshape(-1, *[1] * (h.dim() - 1), self.noise.shape[-1])
 
         def elbo(loc: Tensor, log_scale: Tensor) -> Tensor:

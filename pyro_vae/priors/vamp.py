@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int
+from pyro_vae.errors import MAX_WIDTH, Incompatible, positive_int
 from pyro_vae.priors.prior import Posterior, Prior
 
 
@@ -42,13 +42,14 @@ class Vamp(Prior):
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`.
 
         Raises:
-            BadInput: if there is no `posterior` of an x alone, or it is a point.
+            Incompatible: if there is no `posterior` of an x alone, or it is a point.
         """
         components = None if posterior is None else posterior(self.pseudo_inputs)
         if components is None or isinstance(components, dist.Delta):
-            raise BadInput(
+            raise Incompatible(
                 "prior=vamp needs a guide of x alone that has a density, of one stochastic layer and without labels in "
-                "the encoder: take guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture"
+                "the encoder",
+                "use guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture",
             )
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs))), components
