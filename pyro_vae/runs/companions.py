@@ -1,9 +1,9 @@
-"""Options that go together: the fewest changes that turn options which do not into a run."""
+"""Options that go together: few changes that turn options which do not into a run."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
 
@@ -11,6 +11,7 @@ import pyro
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pyro_vae.build import build_vae
@@ -29,84 +30,101 @@ STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
     {"objective": ("score_function", "trace_elbo")},
     {"estimator": ("importance",)},
 )
-"""Options that fit where others do not: those of the model first, then those that a given model needs."""
+"""Options that fit where others do not: first those of the model, then those that a given model needs."""
 
 GIVEN = 100
 """Cost of changing an option that the user has given; that of a default is 1."""
 
+Changes = Mapping[str, str]
+"""Axis -> another option."""
+
 
 @contextmanager
-def completed(overrides: Sequence[str], data: Dataset) -> Iterator[None]:
-    """Within, an error about incompatible options suggests a whole command that works.
+def completed(
+    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig], call: Callable[[Changes], str]
+) -> Iterator[None]:
+    """Within, an error about incompatible options suggests a whole call that works.
 
     Args:
-        overrides: of `python -m pyro_vae.train`.
-        data: its data.
+        data: of the run.
+        given: axes that the user has given options of, which are kept where possible.
+        config_of: the configuration after changes.
+        call: how to write the call after changes.
     """
     try:
         yield
     except Incompatible as error:
-        resumes = any(_sets(override, "resume") for override in overrides)
-        working = None if resumes else working_overrides(overrides, data)
-        if working is None:
+        changes = companions(data, given, config_of)
+        if changes is None:
             raise
-        raise BadInput(f"{error.reason}; this works: python -m pyro_vae.train {shlex.join(working)}") from error
+        raise BadInput(f"{error.reason}; this works: {call(changes)}") from error
 
 
-def working_overrides(overrides: Sequence[str], data: Dataset) -> list[str] | None:
-    """Return overrides that can be trained and evaluated, with few changes and preferably of defaults; None: none.
+@contextmanager
+def completed_command(overrides: Sequence[str], data: Dataset) -> Iterator[None]:
+    """`completed`, for `python -m pyro_vae.train OVERRIDES`."""
+    given = [key for key in ("latent_dim", *(axis for stage in STAGES for axis in stage)) if _given(overrides, key)]
+    with completed(
+        data,
+        given,
+        lambda changes: compose(_changed(overrides, changes)),
+        lambda changes: f"python -m pyro_vae.train {shlex.join(_changed(overrides, changes))}",
+    ):
+        yield
 
-    Args:
-        overrides: that compose, but do not go together.
-        data: of the run.
+
+def companions(
+    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig]
+) -> dict[str, str] | None:
+    """Find few changes, preferably of defaults, after which the run passes all checks; None if there are none.
+
+    Arguments are those of `completed`.
     """
-    working = list(overrides)
-    for n, alternatives in enumerate(STAGES):
-        for changes in _by_cost(alternatives, working):
-            changed = _change(working, changes)
-            if _passes(changed, data, n):
-                working = changed
+    found: dict[str, str] = {}
+    latent_dim = config_of(found).latent_dim
+    for n, axes in enumerate(STAGES):
+        if n == 0 and not isinstance(latent_dim, int):
+            axes = {**axes, "latent_dim": (str(latent_dim[0]),)}
+        for changes in _by_cost(axes, given):
+            if _passes({**found, **changes}, data, config_of, n):
+                found |= changes
                 break
         else:
             return None
-    return working
+    return found
 
 
-def _by_cost(alternatives: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> list[dict[str, str]]:
+def _by_cost(axes: Mapping[str, Sequence[str]], given: Collection[str]) -> list[dict[str, str]]:
     """Return all sets of changes, the cheapest first."""
-    latent_dim = compose(overrides).latent_dim
-    if "guide" in alternatives and not isinstance(latent_dim, int):
-        alternatives = {**alternatives, "latent_dim": (str(latent_dim[0]),)}
-    given = {key for key in alternatives if any(_sets(override, key) for override in overrides)}
-    values = product(*((None, *options) for options in alternatives.values()))
-    changes = [{key: option for key, option in zip(alternatives, some, strict=True) if option} for some in values]
-    return sorted(changes, key=lambda change: sum(GIVEN if key in given else 1 for key in change))
+    values = product(*((None, *options) for options in axes.values()))
+    changes = [{axis: option for axis, option in zip(axes, some, strict=True) if option} for some in values]
+    return sorted(changes, key=lambda change: sum(GIVEN if axis in given else 1 for axis in change))
 
 
-def _change(overrides: Sequence[str], changes: Mapping[str, str]) -> list[str]:
-    kept = [override for override in overrides if not any(_sets(override, key) for key in changes)]
-    return [*kept, *(f"{key}={value}" for key, value in changes.items())]
-
-
-def _sets(override: str, key: str) -> bool:
-    """Whether an override chooses an axis, or sets one of its options."""
-    name = override.partition("=")[0].lstrip("+~")
-    return name == key or name.startswith(f"{key}.")
-
-
-def _passes(overrides: Sequence[str], data: Dataset, stage: int) -> bool:
-    """Whether a run with these overrides would pass the checks before its work, up to a stage."""
+def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], DictConfig], stage: int) -> bool:
+    """Whether the run would pass the checks before its work, up to a stage."""
     x, y = data.batch(torch.arange(min(2, len(data.train))))
     try:
-        config = compose(overrides)
+        config = config_of(changes)
         with pyro.get_param_store().scope(), fork_rng(x), pyro.validation_enabled(False):
             vae = build_vae(config, data.data_shape, data.num_classes).to(x.device)
             with eval_mode(vae):
                 if stage >= 1:
                     instantiate(config.trainer).check(vae, instantiate(config.objective), x, y)
                 if stage >= 2:
-                    with suppress(NoEvidence):
+                    with suppress(NoEvidence):  # an autoencoder is no error
                         instantiate(config.estimator).check(vae.model, vae.guide, x, y)
     except (BadInput, HydraException, OmegaConfBaseException):
         return False
     return True
+
+
+def _changed(overrides: Sequence[str], changes: Changes) -> list[str]:
+    kept = [override for override in overrides if not any(_given([override], axis) for axis in changes)]
+    return [*kept, *(f"{axis}={option}" for axis, option in changes.items())]
+
+
+def _given(overrides: Sequence[str], axis: str) -> bool:
+    """Whether one of the overrides chooses an axis, or sets one of its options."""
+    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    return any(name == axis or name.startswith(f"{axis}.") for name in names)
