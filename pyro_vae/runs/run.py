@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -47,9 +47,17 @@ from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
+Tell = Callable[[dict[str, float]], None]
+
 
 def train(
-    config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False, estimator: Estimator | None = None
+    config: DictConfig,
+    data: Dataset,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    estimator: Estimator | None = None,
+    tell: Tell = lambda row: None,
 ) -> tuple[VAE, State]:
     """Train the VAE of a configuration, saving a checkpoint every epoch.
 
@@ -60,6 +68,7 @@ def train(
         resume: go on from `run_dir`'s last checkpoint.
         estimator: of the test set's log p(x) when all is done: refused now, if it is not for this model. None: the
             validation ELBO is compared with the baseline.
+        tell: called with each epoch's row of metrics once it is saved; what it raises ends the training.
 
     Returns:
         The VAE of the epoch with the best validation ELBO, without a validation set the last, and how far it came.
@@ -70,14 +79,14 @@ def train(
     """
     check_settings(config)
     if collectives.rank() > 0:
-        return _train(config, data, run_dir, resume, estimator)
+        return _train(config, data, run_dir, resume, estimator, tell)
     with alone_in(run_dir, "wait for it to end, or give another directory", patience()):
         check_run_directory(run_dir, resume)
-        return _train(config, data, run_dir, resume, estimator)
+        return _train(config, data, run_dir, resume, estimator, tell)
 
 
 def _train(
-    config: DictConfig, data: Dataset, run_dir: Path, resume: bool, estimator: Estimator | None
+    config: DictConfig, data: Dataset, run_dir: Path, resume: bool, estimator: Estimator | None, tell: Tell
 ) -> tuple[VAE, State]:
     """`train`, once no other process can write to `run_dir`."""
     set_seed(config.seed)
@@ -153,6 +162,7 @@ def _train(
             if metrics is not None:
                 metrics.write(row)
             save(is_best)
+            tell(row)
 
         trainer.fit(vae, data, objective, optim, state, on_epoch, on_start=save, on_step=check_interrupt)
     collectives.from_rank_0(None)  # which has written it by then

@@ -52,7 +52,7 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
         target = section.get("_target_")
         require(target, group)
         for key, value in section.items():
-            inner = _targets(value)
+            inner = targets_in(value)
             if target in trusted:
                 for nested in inner:
                     require(nested, group)
@@ -64,8 +64,8 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
                 raise BadInput(f"{path} was not written by pyro_vae: {group}._partial_ is {value}, not true")
 
 
-def _targets(value: Any) -> list[Any]:
-    """The `_target_` of each dict in plain containers that has one."""
+def targets_in(value: Any) -> list[Any]:
+    """Return the `_target_` of each dict in plain containers that has one."""
     found, waiting = [], [value]
     while waiting:
         node = waiting.pop()

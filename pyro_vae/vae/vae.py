@@ -1,8 +1,7 @@
-"""The variational autoencoder as two Pyro programs, and what its users do with it."""
+"""The variational autoencoder as two Pyro programs; `methods` has what its users call."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
@@ -12,23 +11,20 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.errors import BadInput
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
 from pyro_vae.networks.network import Network
 from pyro_vae.networks.standardize import Standardize
 from pyro_vae.priors.prior import Prior
-from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.eval_mode import eval_mode
-from pyro_vae.programs.random_state import seeded
-from pyro_vae.programs.session import for_users
 from pyro_vae.vae.assemble import assemble, require_same_kind
-from pyro_vae.vae.inputs import Array, Labels, as_data, as_labels, as_observed, as_z
 from pyro_vae.vae.layer import Layer
+from pyro_vae.vae.methods import Methods
 
 
-class VAE(nn.Module):
+class VAE(Methods):
     """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), given labels y or not.
 
     `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on. With
@@ -185,176 +181,3 @@ class VAE(nn.Module):
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
         """Return the labels y of a data set if this VAE depends on labels, else None."""
         return None if self.num_classes is None else y
-
-    # For users ----------------------------------------------------------------------------------------
-
-    # These methods take as many rows at a time as fit into memory, and do not depend on the caller's session.
-
-    @for_users
-    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
-        """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
-
-        With several layers that of z_1. A guide that does not know its mean takes that of 100 draws, the same at every
-        call. The whole distribution is `vae.q_z(x)`.
-        """
-        x = self._data(x)
-        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
-
-    @for_users
-    def decode(self, z: Array, *, y: Labels = None) -> Tensor:
-        """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
-
-        The whole distribution is `vae.p_x(z)`.
-        """
-        z = as_z(z, self.latent_dim[0], self._like)
-        leading = z.shape[:-1]
-        labels = self._labels(y, leading[-1] if leading else 1, self.concat)
-        labels = None if labels is None else labels.expand(leading or [1]).flatten()
-        require_room(leading.numel() * self.data_shape.numel(), z, f"the mean of z {list(z.shape)} takes")
-        return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
-
-    @for_users
-    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
-        """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
-        return self.decode(self.encode(x, y=y), y=y)
-
-    @for_users
-    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
-        """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead.
-
-        Args:
-            n: number of draws.
-            y: of a conditional VAE the label to draw, or `n` of them.
-            mean: means of p(x | z) instead of draws.
-
-        Raises:
-            BadInput: if n is not a positive integer, the draws do not fit into memory, or y is missing, superfluous
-                or no label.
-        """
-        true_false("mean", mean)
-        self._require_room("n", n, self.data_shape.numel())
-        z = self.sample_z(n, y=y)
-        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
-
-    @for_users
-    def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
-        """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
-        self._require_room("n", n, self.latent_dim[0])
-        labels = self._labels(y, n, self.num_classes is not None)
-        return by_rows(self._draw_z, torch.empty(n, 0), labels)
-
-    @for_users
-    def log_prob(self, x: Array, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
-        """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
-
-        `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it. Warns if more than 1 %
-        of the estimates are unreliable (`LogEvidence.unreliable`), or if x is hardly what the likelihood is made for.
-
-        Raises:
-            BadInput: if x is nothing that the likelihood can give, or num_samples is not a positive integer.
-        """
-        from pyro_vae.marginal import Importance  # estimators stand above the VAE
-        from pyro_vae.marginal.evidence import doubt
-        from pyro_vae.marginal.pareto import FEW
-        from pyro_vae.marginal.summary import TOLERATED
-
-        x = self._data(x)
-        positive_int("num_samples", num_samples)
-        labels = self._labels(y, len(x), self.num_classes is not None)
-        if warning := self.likelihood.check(x):
-            warnings.warn(warning, stacklevel=3)
-        evidence = Importance(num_samples=num_samples)(self.model, self.guide, x, labels)
-        given = "" if labels is None else ", y"
-        if (share := evidence.unreliable.double().mean().item()) > TOLERATED:
-            more = "raise num_samples, or " if evidence.num_samples < FEW else ""
-            warnings.warn(
-                f"{share:.0%} of these log p(x) are unreliable ({evidence.criterion}), "
-                f"{doubt(evidence.num_samples, evidence.k_threshold)}: {more}take "
-                f"pyro_vae.marginal.Refined()(vae.model, vae.guide, x{given}).log_px, x a tensor; for discrete latents "
-                "raise num_samples",
-                stacklevel=3,
-            )
-        return evidence.log_px
-
-    @for_users
-    def impute(
-        self,
-        x: Array,
-        mask: Array | None = None,
-        *,
-        y: Labels = None,
-        num_samples: int = 10,
-        num_steps: int = 100,
-        mean: bool = False,
-    ) -> Tensor:
-        """Draws of the missing values of x given the others: `[num_samples, N, *data_shape]`.
-
-        Their mean over the first dimension is the best guess in squared error, their spread says how sure it is.
-
-        Args:
-            x: data `[N, *data_shape]`, NaN or anything where values are missing.
-            mask: True where x is observed, False where it is missing, `[N, *data_shape]` or of a shape that
-                broadcasts to that; None: what is NaN is missing.
-            y: labels of a conditional VAE.
-            num_samples: draws, each from a Markov chain of its own.
-            num_steps: length of the chains (`imputation.impute`).
-            mean: means of p(x_mis | z) instead of draws.
-
-        Raises:
-            BadInput: if shapes or numbers are out of their range, or an observed value is NaN, or nothing that the
-                likelihood can give.
-            NoEvidence: if the guide is a point.
-        """
-        from pyro_vae.analysis.imputation import impute
-
-        x = as_data(x, self.data_shape, self._like, incomplete=True)
-        observed = as_observed(mask, x)
-        if observed.any() and (warning := self.likelihood.check(x[observed])):
-            warnings.warn(warning, stacklevel=3)
-        labels = self._labels(y, len(x), self.num_classes is not None)
-        return impute(
-            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
-        )
-
-    # What these methods do with some of the rows
-
-    def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
-        q = self.q_z(x, y)
-        try:
-            mean: Tensor = q.mean
-        except NotImplementedError:
-            with seeded(0, x):
-                mean = q.sample((100,)).mean(0)
-        return mean
-
-    def _mean(self, z: Tensor, y: Tensor | None) -> Tensor:
-        return self.p_x(z, y).mean
-
-    def _draw(self, z: Tensor, y: Tensor | None) -> Tensor:
-        return self.p_x(z, y).sample()
-
-    def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
-        """One draw for each row of `blank`."""
-        z: Tensor = self.p_z(y).expand([len(blank)]).sample()
-        for layer in reversed(self.layers):
-            z = layer.below(z).sample()
-        return z
-
-    def _require_room(self, name: str, n: int, size: int) -> None:
-        """Refuse n draws of `size` numbers each that do not fit into memory."""
-        require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
-
-    def _data(self, x: Array) -> Tensor:
-        """x as data `[N, *data_shape]` that the likelihood can give."""
-        x = as_data(x, self.data_shape, self._like)
-        self.likelihood.check(x)  # raises; its warnings are about log p(x)
-        return x
-
-    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
-        """y as labels `[n]`, if they are needed."""
-        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of this VAE."""
-        return next(self.parameters())

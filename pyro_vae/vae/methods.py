@@ -1,0 +1,315 @@
+"""Methods that users call on a trained VAE."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.guides.guide import Guide
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.marginal import Estimator, LogEvidence
+from pyro_vae.programs.chunks import by_rows, require_room
+from pyro_vae.programs.random_state import seeded
+from pyro_vae.programs.session import for_users
+from pyro_vae.vae.history import History
+from pyro_vae.vae.inputs import Array, Labels, as_data, as_labels, as_observed, as_z
+from pyro_vae.vae.layer import Layer
+from pyro_vae.vae.log_evidence import estimator_of, warning_of
+from pyro_vae.vae.modules import Decoder, Encoder
+
+
+class Methods(nn.Module):
+    """What users call on a `VAE`, in terms of its distributions.
+
+    Methods for arrays process as many rows at a time as fit into memory, and do not depend on the caller's session.
+    """
+
+    data_shape: torch.Size
+    latent_dim: tuple[int, ...]
+    num_classes: int | None
+    concat: bool
+    likelihood: Likelihood
+    standardize: nn.Module
+    encoder: nn.Module
+    decoder: nn.Module
+    posterior: Guide
+    layers: Sequence[Layer]
+
+    history = History()
+    """The epochs of the run that this VAE comes from."""
+    saver: Callable[[Any, str | Path], None] | None = None
+    """Writes a run directory; `fit` and `load` set it."""
+
+    @abstractmethod
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw p(x, z | y)."""
+
+    @abstractmethod
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw q(z | x, y)."""
+
+    @abstractmethod
+    def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return p(z | y) of the top layer."""
+
+    @abstractmethod
+    def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return p(x | z, y)."""
+
+    @abstractmethod
+    def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return q(z | x, y) of the first layer."""
+
+    @for_users
+    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
+        """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
+
+        With several layers that of z_1. A guide that does not know its mean takes that of 100 draws, the same at every
+        call. The whole distribution is `vae.q_z(x)`.
+        """
+        x = self._data(x)
+        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
+
+    @for_users
+    def decode(self, z: Array, *, y: Labels = None) -> Tensor:
+        """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
+
+        The whole distribution is `vae.p_x(z)`.
+        """
+        z = as_z(z, self.latent_dim[0], self._like)
+        leading = z.shape[:-1]
+        labels = self._labels(y, leading[-1] if leading else 1, self.concat)
+        labels = None if labels is None else labels.expand(leading or [1]).flatten()
+        require_room(leading.numel() * self.data_shape.numel(), z, f"the mean of z {list(z.shape)} takes")
+        return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
+
+    @for_users
+    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
+        """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
+        return self.decode(self.encode(x, y=y), y=y)
+
+    @for_users
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+        """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead.
+
+        Args:
+            n: number of draws.
+            y: of a conditional VAE the label to draw, or `n` of them.
+            mean: means of p(x | z) instead of draws.
+
+        Raises:
+            BadInput: if n is not a positive integer, the draws do not fit into memory, or y is missing, superfluous
+                or no label.
+        """
+        true_false("mean", mean)
+        self._require_room("n", n, self.data_shape.numel())
+        z = self.sample_z(n, y=y)
+        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+
+    @for_users
+    def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
+        """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
+        self._require_room("n", n, self.latent_dim[0])
+        labels = self._labels(y, n, self.num_classes is not None)
+        return by_rows(self._draw_z, torch.empty(n, 0), labels)
+
+    @for_users
+    def log_prob(
+        self,
+        x: Array,
+        num_samples: int | None = None,
+        *,
+        y: Labels = None,
+        estimator: str | Estimator = "importance",
+        **settings: Any,
+    ) -> Tensor:
+        """Estimate log p(x), or log p(x | y), in nats per datapoint: `[N]`, float64.
+
+        `evidence` returns standard errors and diagnostics as well. Warns if more than 1 % of the estimates are
+        unreliable (`LogEvidence.unreliable`), or if x is hardly what the likelihood is made for.
+
+        Args:
+            x: data `[N, *data_shape]`.
+            num_samples: samples a datapoint; None: 1000 for importance sampling, else the estimator's default.
+            y: labels of a conditional VAE.
+            estimator: `importance` (from the guide), `refined`, `ais`, `prior`, `elbo`, `exact` or `nuts`; or an object
+                of `pyro_vae.marginal`.
+            **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
+
+        Raises:
+            BadInput: if the likelihood does not have x in its support, or a setting is unknown or out of its range.
+        """
+        if num_samples is None and estimator == "importance":
+            num_samples = 1000
+        if num_samples is not None:
+            settings["num_samples"] = positive_int("num_samples", num_samples)
+        by = estimator_of(estimator, settings)
+        evidence = self._evidence(x, y, by)
+        if warning := warning_of(evidence, by):
+            warnings.warn(warning, stacklevel=3)
+        return evidence.log_px
+
+    @for_users
+    def evidence(
+        self, x: Array, *, y: Labels = None, estimator: str | Estimator = "refined", **settings: Any
+    ) -> LogEvidence:
+        """Estimate log p(x) with standard errors, effective sample sizes and Pareto k; arguments as for `log_prob`."""
+        return self._evidence(x, y, estimator_of(estimator, settings))
+
+    @for_users
+    def impute(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        *,
+        y: Labels = None,
+        num_samples: int = 10,
+        num_steps: int = 100,
+        mean: bool = False,
+    ) -> Tensor:
+        """Draws of the missing values of x given the others: `[num_samples, N, *data_shape]`.
+
+        Their mean over the first dimension is the best guess in squared error, their spread says how sure it is.
+
+        Args:
+            x: data `[N, *data_shape]`, NaN or anything where values are missing.
+            mask: True where x is observed, False where it is missing, `[N, *data_shape]` or of a shape that
+                broadcasts to that; None: what is NaN is missing.
+            y: labels of a conditional VAE.
+            num_samples: draws, each from a Markov chain of its own.
+            num_steps: length of the chains (`imputation.impute`).
+            mean: means of p(x_mis | z) instead of draws.
+
+        Raises:
+            BadInput: if shapes or numbers are out of their range, or an observed value is NaN, or nothing that the
+                likelihood can give.
+            NoEvidence: if the guide is a point.
+        """
+        from pyro_vae.analysis.imputation import impute
+
+        x = as_data(x, self.data_shape, self._like, incomplete=True)
+        observed = as_observed(mask, x)
+        if observed.any() and (warning := self.likelihood.check(x[observed])):
+            warnings.warn(warning, stacklevel=3)
+        labels = self._labels(y, len(x), self.num_classes is not None)
+        return impute(
+            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
+        )
+
+    def save(self, run_dir: str | Path) -> None:
+        """Save as a run directory, which `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR` read.
+
+        It holds the configuration, the present weights and the history, not the data: to evaluate a VAE that `fit` has
+        trained on an array, give the array in a file, `data.path=FILE.npy split=val`.
+
+        Raises:
+            BadInput: if the directory holds a run already, or this VAE does not come from `fit` or `load`.
+        """
+        if self.saver is None:
+            raise BadInput(
+                "this VAE has no configuration to save, as VAE.build made it: use torch.save(vae.state_dict(), FILE), "
+                "or train with pyro_vae.fit"
+            )
+        self.saver(self, run_dir)
+
+    # For other tools: tensors in, tensors out ---------------------------------------------------------
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Reconstruct x `[N, *data_shape]`: the mean of p(x | z) at the mean z of q(z | x); with gradients.
+
+        `reconstruct` does the same for arrays of any type and size.
+        """
+        return self._mean(self._embed(x, y), y)
+
+    def encoder_module(self) -> Encoder:
+        """Return x -> mean and standard deviation of q(z | x) as a plain module, which shares this VAE's weights.
+
+        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it; with labels in encoder and decoder it is
+        called with (x, y). With several layers it is q(z_1 | x).
+
+        Raises:
+            BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
+
+        Example:
+            >>> torch.onnx.export(vae.encoder_module(), (x,), "encoder.onnx")  # doctest: +SKIP
+        """
+        module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).eval()
+        guide = type(self.posterior).__name__
+        if getattr(self.posterior, "needs_log_joint", False):
+            raise BadInput(f"the guide {guide} needs the decoder to find q(z | x), which an encoder alone cannot do")
+        x = self._like.new_zeros(1, *self.data_shape)
+        try:
+            with torch.no_grad():
+                module(x, x.new_zeros(1, dtype=torch.long))
+        except NotImplementedError as error:
+            raise BadInput(
+                f"the guide {guide} has no mean in closed form: use vae.encode, which draws samples"
+            ) from error
+        return module
+
+    def decoder_module(self) -> Decoder:
+        """Return z -> mean of p(x | z) as a plain module, as `encoder_module` does."""
+        return Decoder(self.decoder, self.likelihood, self._num_context).eval()
+
+    # What these methods do with some of the rows
+
+    def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
+        x = self._data(x)
+        labels = self._labels(y, len(x), self.num_classes is not None)
+        if warning := self.likelihood.check(x):
+            warnings.warn(warning, stacklevel=4)
+        return estimator(self.model, self.guide, x, labels)
+
+    def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
+        q = self.q_z(x, y)
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            with seeded(0, x):
+                mean = q.sample((100,)).mean(0)
+        return mean
+
+    def _mean(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).mean
+
+    def _draw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).sample()
+
+    def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
+        """One draw for each row of `blank`."""
+        z: Tensor = self.p_z(y).expand([len(blank)]).sample()
+        for layer in reversed(self.layers):
+            z = layer.below(z).sample()
+        return z
+
+    def _require_room(self, name: str, n: int, size: int) -> None:
+        """Refuse n draws of `size` numbers each that do not fit into memory."""
+        require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
+
+    def _data(self, x: Array) -> Tensor:
+        """x as data `[N, *data_shape]` that the likelihood can give."""
+        x = as_data(x, self.data_shape, self._like)
+        self.likelihood.check(x)  # raises; its warnings are about log p(x)
+        return x
+
+    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
+        """y as labels `[n]`, if they are needed."""
+        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
+
+    @property
+    def _num_context(self) -> int:
+        """Width of the one-hot labels that encoder and decoder take; 0: they take none."""
+        return (self.num_classes or 0) if self.concat else 0
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of this VAE."""
+        return next(self.parameters())
