@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import torch
@@ -14,6 +14,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.guides.guide import Guide
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
@@ -35,11 +37,12 @@ class Methods(nn.Module):
     latent_dim: tuple[int, ...]
     num_classes: int | None
     concat: bool
-    likelihood: Any
+    likelihood: Likelihood
     standardize: nn.Module
     encoder: nn.Module
     decoder: nn.Module
-    posterior: nn.Module
+    posterior: Guide
+    layers: Sequence[Layer]
 
     history = History()
     """The epochs of the run that this VAE comes from."""
@@ -285,7 +288,7 @@ class Methods(nn.Module):
     def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
         """One draw for each row of `blank`."""
         z: Tensor = self.p_z(y).expand([len(blank)]).sample()
-        for layer in reversed(cast("Sequence[Layer]", self.layers)):
+        for layer in reversed(self.layers):
             z = layer.below(z).sample()
         return z
 
