@@ -51,3 +51,12 @@ class FullCovariance(Guide):
             below = self.off_diagonal_gain * self.off_diagonal(h)
             scale_tril = scale_tril + vec_to_tril_matrix(below, diag=-1)
         return CholeskyNormal(loc, scale_tril=scale_tril)
+
+    def moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, the norms of the rows of L, each `[..., latent_dim]`."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        variance = (2 * log_scale).exp()
+        if self.off_diagonal is not None:
+            rows, _ = torch.tril_indices(loc.shape[-1], loc.shape[-1], offset=-1, device=h.device)
+            variance = variance.index_add(-1, rows, (self.off_diagonal_gain * self.off_diagonal(h)).square())
+        return loc, variance.sqrt()

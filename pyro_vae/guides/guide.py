@@ -46,3 +46,11 @@ class Guide(nn.Module):
             h: features `[..., num_features]`.
             log_joint: log p(x, z) as a function of z; None if there are several stochastic layers.
         """
+
+    def moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of q(z | x), each `[..., latent_dim]`.
+
+        Override it where the distribution itself needs operations that exporters such as ONNX lack.
+        """
+        q = self(h)
+        return q.mean, q.stddev

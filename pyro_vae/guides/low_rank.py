@@ -40,3 +40,8 @@ class LowRank(Guide):
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         return LowRankNormal(loc, self.factor_gain * self.factor(h), (2 * log_scale).exp())
+
+    def moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each `[..., latent_dim]`, without the distribution's Cholesky factor."""
+        loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
+        return loc, ((self.factor_gain * self.factor(h)).square().sum(-1) + (2 * log_scale).exp()).sqrt()

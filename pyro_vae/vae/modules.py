@@ -8,6 +8,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.guides.guide import Guide
+
 
 class Encoder(nn.Module):
     """x `[N, *data_shape]` -> mean and standard deviation of q(z | x), each `[N, latent_dim]`.
@@ -19,7 +21,7 @@ class Encoder(nn.Module):
         num_classes: width of one-hot labels, which `encoder` takes as well; 0: it does not.
     """
 
-    def __init__(self, standardize: nn.Module, encoder: nn.Module, posterior: nn.Module, num_classes: int = 0) -> None:
+    def __init__(self, standardize: nn.Module, encoder: nn.Module, posterior: Guide, num_classes: int = 0) -> None:
         super().__init__()
         self.standardize, self.encoder, self.posterior = standardize, encoder, posterior
         self.num_classes = num_classes
@@ -28,8 +30,7 @@ class Encoder(nn.Module):
         """Return mean and standard deviation for x and, of a conditional VAE, labels y `[N]`."""
         features = self.encoder(self.standardize(x), *one_hot(y, self.num_classes, x.dtype))
         with pyro.validation_enabled(False):  # data-dependent checks cannot be exported
-            q = self.posterior(features, None)
-            return q.mean, q.stddev
+            return self.posterior.moments(features)
 
 
 class Decoder(nn.Module):
