@@ -23,6 +23,7 @@ from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
 from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.companions import AXES, completed, is_given
 from pyro_vae.runs.config import explain
 from pyro_vae.runs.files import given, make_directory
 from pyro_vae.runs.options import configuration
@@ -194,13 +195,25 @@ def fit(
     values = {KEYS.get(name, name): value for name, value in parameters.items()}
     overridden = {override.partition("=")[0].lstrip("+") for override in overrides}
     names = {key: name for name, key in KEYS.items() if key not in overridden}
+
+    def config_of(changes: Mapping[str, str]) -> DictConfig:
+        one_layer = {key: int(value) for key, value in changes.items() if key == "latent_dim"}
+        others = {key: value for key, value in changes.items() if key != "latent_dim"}
+        return configuration({**options, **others}, {**values, **one_layer}, experiment, overrides)
+
+    def call(changes: Mapping[str, str]) -> str:
+        written = [f"{key}={value if key == 'latent_dim' else repr(value)}" for key, value in changes.items()]
+        return f"fit(x, …, {', '.join(written)})"
+
     with called(names), shown_if(verbose), TemporaryDirectory() as temporary:
-        config = configuration(options, values, experiment, overrides)
+        config = config_of({})
         _require_use_of_labels(config, y)
         data = _data(config, x, y, validation_data)
         if run_dir is not None:
             make_directory(run_dir, "run_dir")
-        return _fit(config, data, run_dir or Path(temporary), _tell(callbacks))
+        chosen = [axis for axis in AXES if {**options, **values}.get(axis) is not None or is_given(overrides, axis)]
+        with completed(data, chosen, config_of, call, num_stages=2):
+            return _fit(config, data, run_dir or Path(temporary), _tell(callbacks))
 
 
 def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VAE:

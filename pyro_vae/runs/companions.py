@@ -32,6 +32,8 @@ STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
 )
 """Options that fit where others do not: first those of the model, then those that a given model needs."""
 
+AXES = ("latent_dim", *(axis for stage in STAGES for axis in stage))
+
 GIVEN = 100
 """Cost of changing an option that the user has given; that of a default is 1."""
 
@@ -41,7 +43,11 @@ Changes = Mapping[str, str]
 
 @contextmanager
 def completed(
-    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig], call: Callable[[Changes], str]
+    data: Dataset,
+    given: Collection[str],
+    config_of: Callable[[Changes], DictConfig],
+    call: Callable[[Changes], str],
+    num_stages: int = len(STAGES),
 ) -> Iterator[None]:
     """Within, an error about incompatible options suggests a whole call that works.
 
@@ -50,11 +56,12 @@ def completed(
         given: axes that the user has given options of, which are kept where possible.
         config_of: the configuration after changes.
         call: how to write the call after changes.
+        num_stages: of `STAGES` that the run has.
     """
     try:
         yield
     except Incompatible as error:
-        changes = companions(data, given, config_of)
+        changes = companions(data, given, config_of, num_stages)
         if changes is None:
             raise
         raise BadInput(f"{error.reason}; this works: {call(changes)}") from error
@@ -63,10 +70,9 @@ def completed(
 @contextmanager
 def completed_command(overrides: Sequence[str], data: Dataset) -> Iterator[None]:
     """`completed`, for `python -m pyro_vae.train OVERRIDES`."""
-    given = [key for key in ("latent_dim", *(axis for stage in STAGES for axis in stage)) if _given(overrides, key)]
     with completed(
         data,
-        given,
+        [axis for axis in AXES if is_given(overrides, axis)],
         lambda changes: compose(_changed(overrides, changes)),
         lambda changes: f"python -m pyro_vae.train {shlex.join(_changed(overrides, changes))}",
     ):
@@ -74,7 +80,7 @@ def completed_command(overrides: Sequence[str], data: Dataset) -> Iterator[None]
 
 
 def companions(
-    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig]
+    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig], num_stages: int
 ) -> dict[str, str] | None:
     """Find few changes, preferably of defaults, after which the run passes all checks; None if there are none.
 
@@ -82,7 +88,7 @@ def companions(
     """
     found: dict[str, str] = {}
     latent_dim = config_of(found).latent_dim
-    for n, axes in enumerate(STAGES):
+    for n, axes in enumerate(STAGES[:num_stages]):
         if n == 0 and not isinstance(latent_dim, int):
             axes = {**axes, "latent_dim": (str(latent_dim[0]),)}
         for changes in _by_cost(axes, given):
@@ -120,11 +126,11 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
 
 
 def _changed(overrides: Sequence[str], changes: Changes) -> list[str]:
-    kept = [override for override in overrides if not any(_given([override], axis) for axis in changes)]
+    kept = [override for override in overrides if not any(is_given([override], axis) for axis in changes)]
     return [*kept, *(f"{axis}={option}" for axis, option in changes.items())]
 
 
-def _given(overrides: Sequence[str], axis: str) -> bool:
+def is_given(overrides: Sequence[str], axis: str) -> bool:
     """Whether one of the overrides chooses an axis, or sets one of its options."""
     names = [override.partition("=")[0].lstrip("+~") for override in overrides]
     return any(name == axis or name.startswith(f"{axis}.") for name in names)

@@ -4,7 +4,11 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 from conftest import one_error_line
+
+import pyro_vae
+from pyro_vae.errors import BadInput
 
 COMMAND = "this works: python -m pyro_vae.train "
 TINY = [
@@ -59,3 +63,21 @@ def test_one_refusal_and_one_working_command(command, labelled, options, reason,
 
 def test_options_that_cannot_be_completed_keep_their_own_remedy(command, labelled):
     one_error_line(command("train", "trainer=exact_em", "guide=categorical", *TINY[:-4]), "combine prior=categorical")
+
+
+@pytest.mark.parametrize(
+    ("options", "works"),
+    [
+        ({"guide": "enumerated"}, {"prior": "categorical", "objective": "score_function"}),
+        ({"guide": ("semi_amortized", {"num_steps": 1}), "latent_dim": [3, 2]}, {"latent_dim": "3"}),
+    ],
+)
+def test_fit_names_all_companions_at_once(options, works):
+    x = torch.rand(30, 4).round()
+    short = {"max_epochs": 1, "verbose": False, "network": ("mlp", {"hidden": [4], "upper_hidden": [4]})}
+    call = ", ".join(f"{name}={value!r}" for name, value in works.items())
+    with pytest.raises(BadInput) as caught:
+        pyro_vae.fit(x, **options, **short)
+    assert str(caught.value).endswith(f"; this works: fit(x, …, {call})".replace("'3'", "3"))
+    changes = {name: int(value) if name == "latent_dim" else value for name, value in works.items()}
+    pyro_vae.fit(x, **options | changes, **short)
