@@ -28,10 +28,7 @@ from pyro_vae.vae.modules import Decoder, Encoder
 
 
 class Methods(nn.Module):
-    """What users call on a `VAE`, in terms of its distributions.
-
-    Methods for arrays process as many rows at a time as fit into memory, and do not depend on the caller's session.
-    """
+    """What users call on a `VAE`. Arrays are processed by as many rows at a time as fit into memory."""
 
     data_shape: torch.Size
     latent_dim: tuple[int, ...]
@@ -71,19 +68,19 @@ class Methods(nn.Module):
 
     @for_users
     def encode(self, x: Array, *, y: Labels = None) -> Tensor:
-        """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
+        """Embed x `[N, *data_shape]`, bytes or floats, as the mean of q(z | x): `[N, latent_dim]`.
 
-        With several layers that of z_1. A guide that does not know its mean takes that of 100 draws, the same at every
-        call. The whole distribution is `vae.q_z(x)`.
+        With several layers, this is the mean of q(z_1 | x). If the guide has no mean in closed form, it is the mean of
+        100 draws, the same in every call. `vae.q_z(x)` is the whole distribution.
         """
         x = self._data(x)
         return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
 
     @for_users
     def decode(self, z: Array, *, y: Labels = None) -> Tensor:
-        """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
+        """Return the mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
 
-        The whole distribution is `vae.p_x(z)`.
+        `vae.p_x(z)` is the whole distribution.
         """
         z = as_z(z, self.latent_dim[0], self._like)
         leading = z.shape[:-1]
@@ -94,21 +91,20 @@ class Methods(nn.Module):
 
     @for_users
     def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
-        """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
+        """Return the mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
         return self.decode(self.encode(x, y=y), y=y)
 
     @for_users
     def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
-        """`n` draws x ~ p(x | z), z ~ p(z): `[n, *data_shape]`; with `mean` the means of p(x | z) instead.
+        """Draw n datapoints, z ~ p(z) and x ~ p(x | z): `[n, *data_shape]`.
 
         Args:
             n: number of draws.
-            y: of a conditional VAE the label to draw, or `n` of them.
-            mean: means of p(x | z) instead of draws.
+            y: label to draw, or n labels, if the VAE is conditional.
+            mean: return the means of p(x | z) instead of draws.
 
         Raises:
-            BadInput: if n is not a positive integer, the draws do not fit into memory, or y is missing, superfluous
-                or no label.
+            BadInput: if n is not a positive integer, the draws do not fit into memory, or y does not fit the VAE.
         """
         true_false("mean", mean)
         self._require_room("n", n, self.data_shape.numel())
@@ -117,7 +113,7 @@ class Methods(nn.Module):
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
-        """`n` draws z ~ p(z), of the first of several layers: `[n, latent_dim]`; arguments as for `sample`."""
+        """Draw n latents z ~ p(z), of the first layer if there are several: `[n, latent_dim]`; see `sample`."""
         self._require_room("n", n, self.latent_dim[0])
         labels = self._labels(y, n, self.num_classes is not None)
         return by_rows(self._draw_z, torch.empty(n, 0), labels)
@@ -132,21 +128,20 @@ class Methods(nn.Module):
         estimator: str | Estimator = "importance",
         **settings: Any,
     ) -> Tensor:
-        """Estimate log p(x), or log p(x | y), in nats per datapoint: `[N]`, float64.
+        """Estimate log p(x), or log p(x | y), of x `[N, *data_shape]`, in nats per datapoint: `[N]`, float64.
 
-        `evidence` returns standard errors and diagnostics as well. Warns if more than 1 % of the estimates are
-        unreliable (`LogEvidence.unreliable`), or if x is hardly what the likelihood is made for.
+        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`), or if the likelihood does not
+        suit x. `evidence` returns standard errors and diagnostics as well.
 
         Args:
-            x: data `[N, *data_shape]`.
+            x: data.
             num_samples: samples a datapoint; None: 1000 for importance sampling, else the estimator's default.
             y: labels of a conditional VAE.
-            estimator: `importance` (from the guide), `refined`, `ais`, `prior`, `elbo`, `exact` or `nuts`; or an object
-                of `pyro_vae.marginal`.
+            estimator: `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, or one of `pyro_vae.marginal`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
 
         Raises:
-            BadInput: if the likelihood does not have x in its support, or a setting is unknown or out of its range.
+            BadInput: if x is not in the likelihood's support, or a setting is unknown or out of range.
         """
         if num_samples is None and estimator == "importance":
             num_samples = 1000
@@ -176,22 +171,21 @@ class Methods(nn.Module):
         num_steps: int = 100,
         mean: bool = False,
     ) -> Tensor:
-        """Draws of the missing values of x given the others: `[num_samples, N, *data_shape]`.
+        """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
 
-        Their mean over the first dimension is the best guess in squared error, their spread says how sure it is.
+        The mean over the first dimension is the best guess in squared error; the spread is its uncertainty.
 
         Args:
-            x: data `[N, *data_shape]`, NaN or anything where values are missing.
-            mask: True where x is observed, False where it is missing, `[N, *data_shape]` or of a shape that
-                broadcasts to that; None: what is NaN is missing.
+            x: data `[N, *data_shape]`, with NaN or any number where values are missing.
+            mask: True where x is observed, False where it is missing, of a shape that broadcasts to that of x; None:
+                NaN is missing.
             y: labels of a conditional VAE.
-            num_samples: draws, each from a Markov chain of its own.
-            num_steps: length of the chains (`imputation.impute`).
-            mean: means of p(x_mis | z) instead of draws.
+            num_samples: number of draws, each from a separate Markov chain.
+            num_steps: length of the chains (`analysis.imputation.impute`).
+            mean: return means of p(x_mis | z) instead of draws.
 
         Raises:
-            BadInput: if shapes or numbers are out of their range, or an observed value is NaN, or nothing that the
-                likelihood can give.
+            BadInput: if shapes or numbers are out of range, or an observed value is not in the likelihood's support.
             NoEvidence: if the guide is a point.
         """
         from pyro_vae.analysis.imputation import impute
@@ -201,15 +195,15 @@ class Methods(nn.Module):
         if observed.any() and (warning := self.likelihood.check(x[observed])):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        return impute(
-            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean
-        )
+        options: dict[str, Any] = {"num_samples": num_samples, "num_steps": num_steps, "mean": mean}
+        return impute(self.model, self.guide, x, observed, labels, **options)
 
     def save(self, run_dir: str | Path) -> None:
-        """Save as a run directory, which `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR` read.
+        """Save as a run directory, for `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR`.
 
-        It holds the configuration, the present weights and the history, not the data: to evaluate a VAE that `fit` has
-        trained on an array, give the array in a file, `data.path=FILE.npy split=val`.
+        It holds the configuration, the present weights and the history, but no data. To evaluate a VAE that `fit` has
+        trained, pass its array in a file: `data.path=FILE.npy split=val`. If it uses your own classes, loading needs
+        their names in `trust`.
 
         Raises:
             BadInput: if the directory holds a run already, or this VAE does not come from `fit` or `load`.
@@ -232,10 +226,10 @@ class Methods(nn.Module):
             return self._mean(self._embed(x, y), y)
 
     def encoder_module(self) -> Encoder:
-        """Return x -> mean and standard deviation of q(z | x) as a plain module, which shares this VAE's weights.
+        """Return x -> mean and standard deviation of q(z | x) as a plain module that shares this VAE's weights.
 
-        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it; with labels in encoder and decoder it is
-        called with (x, y). With several layers it is q(z_1 | x).
+        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. With `conditioning="concat"` it is called
+        with (x, y); with several layers it describes q(z_1 | x).
 
         Raises:
             BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
@@ -243,25 +237,15 @@ class Methods(nn.Module):
         Example:
             >>> torch.onnx.export(vae.encoder_module(), (x,), "encoder.onnx")  # doctest: +SKIP
         """
-        module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).eval()
-        guide = type(self.posterior).__name__
-        if getattr(self.posterior, "needs_log_joint", False):
-            raise BadInput(f"the guide {guide} needs the decoder to find q(z | x), which an encoder alone cannot do")
-        x = self._like.new_zeros(1, *self.data_shape)
-        try:
-            with torch.no_grad():
-                module(x, x.new_zeros(1, dtype=torch.long))
-        except NotImplementedError as error:
-            raise BadInput(
-                f"the guide {guide} has no mean in closed form: use vae.encode, which draws samples"
-            ) from error
+        module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).train(self.training)
+        module.check(self._like.new_zeros(1, *self.data_shape))
         return module
 
     def decoder_module(self) -> Decoder:
         """Return z -> mean of p(x | z) as a plain module, as `encoder_module` does."""
-        return Decoder(self.decoder, self.likelihood, self._num_context).eval()
+        return Decoder(self.decoder, self.likelihood, self._num_context).train(self.training)
 
-    # What these methods do with some of the rows
+    # Shared by these methods --------------------------------------------------------------------------
 
     def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
         x = self._data(x)
@@ -293,22 +277,22 @@ class Methods(nn.Module):
         return z
 
     def _require_room(self, name: str, n: int, size: int) -> None:
-        """Refuse n draws of `size` numbers each that do not fit into memory."""
+        """Check that n draws of `size` numbers each fit into memory."""
         require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
 
     def _data(self, x: Array) -> Tensor:
-        """x as data `[N, *data_shape]` that the likelihood can give."""
+        """Return x as data `[N, *data_shape]` in the likelihood's support."""
         x = as_data(x, self.data_shape, self._like)
         self.likelihood.check(x)  # raises; its warnings are about log p(x)
         return x
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
-        """y as labels `[n]`, if they are needed."""
+        """Return y as labels `[n]`, if they are needed."""
         return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
 
     @property
     def _num_context(self) -> int:
-        """Width of the one-hot labels that encoder and decoder take; 0: they take none."""
+        """Width of the one-hot labels that enter encoder and decoder, or 0."""
         return (self.num_classes or 0) if self.concat else 0
 
     @property

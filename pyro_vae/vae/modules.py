@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.errors import BadInput
 from pyro_vae.guides.guide import Guide
 
 
@@ -31,6 +32,21 @@ class Encoder(nn.Module):
         features = self.encoder(self.standardize(x), *one_hot(y, self.num_classes, x.dtype))
         with pyro.validation_enabled(False):  # data-dependent checks cannot be exported
             return self.posterior.moments(features)
+
+    @torch.no_grad()
+    def check(self, x: Tensor) -> None:
+        """Check on one datapoint x `[1, *data_shape]` that q(z | x) has moments in closed form.
+
+        Raises:
+            BadInput: if it does not.
+        """
+        guide = type(self.posterior).__name__
+        if self.posterior.needs_log_joint:
+            raise BadInput(f"the guide {guide} evaluates the decoder, which an encoder alone cannot do")
+        try:
+            self(x, x.new_zeros(1, dtype=torch.long))
+        except NotImplementedError as error:
+            raise BadInput(f"the guide {guide} has no mean in closed form: use vae.encode, which draws") from error
 
 
 class Decoder(nn.Module):
@@ -58,5 +74,6 @@ def one_hot(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Ten
     """Return labels y `[N]` one-hot, `[N, num_classes]`, or nothing."""
     if not num_classes:
         return ()
-    assert y is not None, "this VAE is conditional: give y"
+    if y is None:
+        raise BadInput(f"this VAE is conditional: give y, labels from 0 to {num_classes - 1}")
     return (nn.functional.one_hot(y, num_classes).to(dtype),)

@@ -11,7 +11,6 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
@@ -22,6 +21,7 @@ from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.vae.assemble import assemble, require_same_kind
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.methods import Methods
+from pyro_vae.vae.modules import one_hot
 
 
 class VAE(Methods):
@@ -119,11 +119,7 @@ class VAE(Methods):
 
     def _context(self, y: Tensor | None) -> tuple[Tensor, ...]:
         """Return what encoder and decoder get beside their input: y one-hot, or nothing."""
-        if not self.concat:
-            return ()
-        if y is None:
-            raise BadInput(f"this VAE is conditional: give y, labels from 0 to {(self.num_classes or 0) - 1}")
-        return (nn.functional.one_hot(y, self.num_classes or -1).to(self._like.dtype),)
+        return one_hot(y, self._num_context, self._like.dtype)
 
     def _register(self, *names: str) -> None:
         for name in names:
