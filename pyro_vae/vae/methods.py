@@ -143,8 +143,7 @@ class Methods(nn.Module):
         Raises:
             BadInput: if x is not in the likelihood's support, or a setting is unknown or out of range.
         """
-        if num_samples is None and estimator == "importance":
-            num_samples = 1000
+        num_samples = 1000 if num_samples is None and estimator == "importance" else num_samples
         if num_samples is not None:
             settings["num_samples"] = positive_int("num_samples", num_samples)
         by = estimator_of(estimator, settings)
