@@ -1,11 +1,8 @@
 """The table of epochs."""
 
-import pandas
 import pytest
 
 from pyro_vae.vae.history import SHOWN, History
-
-pytest.importorskip("pandas")
 
 
 def rows(n):
@@ -22,6 +19,7 @@ def test_it_prints_as_a_table():
 
 
 def test_it_is_a_list_of_rows_and_becomes_a_data_frame():
+    pandas = pytest.importorskip("pandas")
     history = rows(3)
     assert history.column("val/elbo") == [-100, -50, -100 / 3]
     assert list(pandas.DataFrame(history).columns) == ["epoch", "val/elbo"]

@@ -16,9 +16,9 @@ from pyro_vae.marginal import Importance, LogEvidence, Refined
     [
         ("importance", {"num_samples": 200}),
         ("refined", {"num_samples": 50}),
-        ("ais", {"num_samples": 20, "num_temperatures": 30}),
+        ("ais", {"num_samples": 10, "num_temperatures": 10}),
         ("exact", {}),
-        ("nuts", {"num_samples": 100, "num_draws": 100}),
+        pytest.param("nuts", {"num_samples": 100, "num_draws": 100}, marks=pytest.mark.slow),
         (Refined(20), {}),
     ],
 )
@@ -26,10 +26,10 @@ def test_estimators_find_the_truth(ppca, estimator, settings):
     ppca.set_exact_guide()
     x = ppca.evidence.sample((3,))
     log_px = ppca.vae.log_prob(x, estimator=estimator, **settings)
-    torch.testing.assert_close(log_px, ppca.evidence.log_prob(x), rtol=0, atol=0.05)
+    torch.testing.assert_close(log_px, ppca.evidence.log_prob(x), rtol=0, atol=0.1)
     evidence = ppca.vae.evidence(x, estimator=estimator, **settings)
     assert isinstance(evidence, LogEvidence)
-    torch.testing.assert_close(evidence.log_px, log_px, rtol=0, atol=0.05)
+    torch.testing.assert_close(evidence.log_px, log_px, rtol=0, atol=0.15)
 
 
 def test_importance_sampling_is_the_default_of_log_prob_and_refined_that_of_evidence(ppca):
