@@ -31,10 +31,10 @@ class MLP(Network):
         upper_hidden: Sequence[int] = (100, 100),
         init: str = "torch",
     ) -> None:
-        self.hidden = positive_ints("network.hidden", hidden)
-        self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
-        self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
-        self.init = one_of("network.init", init, INITS)
+        self.hidden = positive_ints("hidden", hidden)
+        self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
+        self.upper_hidden = positive_ints("upper_hidden", upper_hidden)
+        self.init = one_of("init", init, INITS)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """Build x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context is appended to the input."""
