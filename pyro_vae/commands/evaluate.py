@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, one_of, true_false
+from pyro_vae.errors import BadInput, in_section, one_of, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
@@ -32,8 +32,7 @@ def task(config: DictConfig) -> None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
-    from hydra.utils import instantiate
-
+    from pyro_vae.build import instantiate
     from pyro_vae.marginal import BDMC, NoEstimate
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import comparison, report  # imports torch
@@ -42,7 +41,7 @@ def task(config: DictConfig) -> None:
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)
-    estimator = instantiate(config.estimator)
+    estimator = instantiate(config, "estimator")
     if isinstance(estimator, NoEstimate) and (runs or config.analysis != "surgery"):
         raise BadInput(
             "estimator=none leaves nothing to do: use it with analysis=surgery of a single run, or take another "
@@ -77,19 +76,17 @@ def task(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate one run: what is known of log p(x), and of what it is that."""
-    from hydra.utils import instantiate
-
-    from pyro_vae.build import build_data
+    from pyro_vae.build import build_data, instantiate
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal import NoEstimate
     from pyro_vae.runs import report
+    from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
-    from pyro_vae.runs.run import warn_of_misfit
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)
-    estimator, device = instantiate(config.estimator), torch_device(config.device)
+    estimator, device = instantiate(config, "estimator"), torch_device(config.device)
     vae, saved = restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])
@@ -107,10 +104,11 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     warn_of_misfit(vae, [split])
     require_finite_outputs(vae, split, run_dir)
     summary: dict[str, Any] = {}
-    if not isinstance(estimator, NoEstimate):
-        summary = report.evaluate(vae, data, split, estimator, config, run_dir)
-    if config.analysis is not None:
-        report.analyse(vae, data.to(device), estimator, config, run_dir)
+    with in_section("estimator", config.estimator):
+        if not isinstance(estimator, NoEstimate):
+            summary = report.evaluate(vae, data, split, estimator, config, run_dir)
+        if config.analysis is not None:
+            report.analyse(vae, data.to(device), estimator, config, run_dir)
     return {
         **summary,
         "of": {
@@ -123,5 +121,5 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = shell.one_of_several(shell.at_home(sys.argv[1:]))
+    sys.argv[1:] = shell.for_this_rank(shell.expand_home(sys.argv[1:]))
     shell.run(task, "evaluate", __doc__ or "")

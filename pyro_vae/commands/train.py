@@ -24,9 +24,7 @@ log = logging.getLogger(__name__)
 
 def task(config: DictConfig) -> None:
     """One run, in Hydra's output directory or in that of `resume`."""
-    from hydra.utils import instantiate
-
-    from pyro_vae.build import build_data
+    from pyro_vae.build import build_data, instantiate
     from pyro_vae.marginal import BDMC
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
@@ -46,7 +44,7 @@ def task(config: DictConfig) -> None:
         resume = restarted() and is_run_of(config, run_dir)
     log.info("run directory: %s", run_dir)
     try:
-        estimator = instantiate(config.estimator)  # errors of what is needed last, now
+        estimator = instantiate(config, "estimator")  # errors of what is needed last, now
         if isinstance(estimator, BDMC):
             raise BadInput(
                 "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
@@ -69,5 +67,5 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = shell.one_of_several(shell.resumed(shell.at_home(sys.argv[1:])))
+    sys.argv[1:] = shell.for_this_rank(shell.resumed(shell.expand_home(sys.argv[1:])))
     shell.run(task, "train", __doc__ or "")

@@ -1,4 +1,4 @@
-"""An amortized guide of a discrete latent."""
+"""The amortized guide for a discrete latent."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Categorical(Guide):
         self.logits = nn.Linear(num_features, latent_dim)
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         return dist.OneHotCategorical(logits=self.logits(h))

@@ -17,11 +17,11 @@ class Enumerated(Guide):
     Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39(1).
 
     Args:
-        num_features: width of the encoder's output, which plays no part.
-        latent_dim: K, the number of categories; the model is evaluated at each.
+        num_features: ignored.
+        latent_dim: K, the number of categories, at each of which the model is evaluated.
 
     Raises:
-        BadInput: when called, if there is no `log_joint`.
+        Incompatible: when called without `log_joint`.
     """
 
     needs_log_joint = True
@@ -31,7 +31,7 @@ class Enumerated(Guide):
         self.latent_dim = latent_dim
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
             raise Incompatible("guide=enumerated needs a single stochastic layer", "set latent_dim to a single number")
         K, batch_shape = self.latent_dim, h.shape[:-1]

@@ -22,22 +22,22 @@ class LowRank(Guide):
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        rank: columns of W; D − 1 of them make any covariance.
+        rank: columns of W; D − 1 suffice for any covariance.
 
     Raises:
-        BadInput: if rank is no positive whole number.
+        BadInput: if rank is not a positive integer.
     """
 
     def __init__(self, num_features: int, latent_dim: int, rank: int = 4) -> None:
         super().__init__()
-        positive_int("guide.rank", rank, MAX_WIDTH)
+        positive_int("rank", rank, MAX_WIDTH)
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
-        # near zero, where training starts from the diagonal guide, but not at it, where W Wᵀ has no gradient
+        # starts near the diagonal guide, but not at W = 0, where W Wᵀ has no gradient
         self.factor = nn.Sequential(nn.Linear(num_features, latent_dim * rank), nn.Unflatten(-1, (latent_dim, rank)))
         self.factor_gain = 1 / math.sqrt(num_features)  # as in FullCovariance
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         return LowRankNormal(loc, self.factor_gain * self.factor(h), (2 * log_scale).exp())
 

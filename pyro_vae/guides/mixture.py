@@ -1,4 +1,4 @@
-"""A guide with several modes."""
+"""The guide with several modes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Mixture(Guide):
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_components: C; their random weights set them apart at the start.
+        num_components: C; the components differ at the start because their weights are random.
 
     Raises:
-        BadInput: if num_components is no positive whole number.
+        BadInput: if num_components is not a positive integer.
     """
 
     def __init__(self, num_features: int, latent_dim: int, num_components: int = 3) -> None:
         super().__init__()
-        C = positive_int("guide.num_components", num_components, MAX_WIDTH)
+        C = positive_int("num_components", num_components, MAX_WIDTH)
         self.logits = nn.Linear(num_features, C)
         self.loc_log_scale = nn.Sequential(
             nn.Linear(num_features, C * 2 * latent_dim), nn.Unflatten(-1, (C, 2 * latent_dim))
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         components = dist.Normal(loc, log_scale.exp()).to_event(1)
         return MixtureOfNormals(dist.Categorical(logits=self.logits(h)), components)

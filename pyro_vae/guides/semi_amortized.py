@@ -1,4 +1,4 @@
-"""An amortized guide improved by a few steps on each datapoint's own ELBO."""
+"""The amortized guide improved by a few steps on each datapoint's ELBO."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class SemiAmortized(Guide):
 
     Kim et al. (2018), Semi-amortized variational autoencoders, https://arxiv.org/abs/1802.02550, algorithm 1: the
     gradient of the training objective goes through the steps, to the encoder and to the model. The steps are those of
-    the natural gradient, μ += η σ² ∂L/∂μ and log σ += η/2 ∂L/∂log σ, so that η has no unit; none is longer than σ in μ
-    or 1 in log σ. The expectation is that of fixed points with the mean and the variances of N(0, I): q is a
+    the natural gradient, μ += η σ² ∂L/∂μ and log σ += η/2 ∂L/∂log σ, so that η has no unit; they are limited to σ in
+    μ and 1 in log σ. The expectation is over fixed points with the mean and the variances of N(0, I): q is a
     deterministic function of x.
 
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_steps: gradient steps, each an evaluation of the model and its gradient at num_particles points.
+        num_steps: number of gradient steps, each of which evaluates the model and its gradient at num_particles points.
         step_size: η.
         num_particles: S, even: points z = μ ± σ ε for the expectation; exact for quadratic log p(x, z) if S ≥ 2D.
 
     Raises:
-        BadInput: if one of them is out of range; when called, if there is no `log_joint`.
+        BadInput: if an option is out of range, or when called without `log_joint`.
     """
 
     needs_log_joint = True
@@ -40,15 +40,15 @@ class SemiAmortized(Guide):
         self, num_features: int, latent_dim: int, num_steps: int = 5, step_size: float = 0.5, num_particles: int = 4
     ) -> None:
         super().__init__()
-        self.num_steps = positive_int("guide.num_steps", num_steps)
-        self.step_size = positive("guide.step_size", step_size)
-        if positive_int("guide.num_particles", num_particles) % 2:
-            raise BadInput(f"guide.num_particles={num_particles} must be even: the points come in pairs ±ε")
+        self.num_steps = positive_int("num_steps", num_steps)
+        self.step_size = positive("step_size", step_size)
+        if positive_int("num_particles", num_particles) % 2:
+            raise BadInput(f"num_particles={num_particles} must be even: the points come in pairs ±ε")
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         self.register_buffer("noise", _antithetic_points(num_particles, latent_dim))
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
             raise Incompatible(
                 "guide=semi_amortized needs a single stochastic layer", "set latent_dim to a single number"
@@ -69,9 +69,9 @@ class SemiAmortized(Guide):
 
 
 def _antithetic_points(num_points: int, dim: int) -> Tensor:
-    """±ε `[num_points, dim]` with unit variances, and uncorrelated in every block of num_points / 2 dimensions."""
+    """Return ±ε `[num_points, dim]` with unit variances, uncorrelated in every block of num_points / 2 dimensions."""
     n = num_points // 2
-    generator = torch.Generator().manual_seed(0)  # its own: the same points in every run
+    generator = torch.Generator().manual_seed(0)  # the same points in every run
     blocks = torch.randn(-(-dim // n), n, n, generator=generator, dtype=torch.float64)
     points = math.sqrt(n) * torch.cat(list(torch.linalg.qr(blocks).Q), dim=-1)[:, :dim]
     return torch.cat([points, -points]).to(torch.get_default_dtype())

@@ -19,9 +19,9 @@ class MLP(Network):
     Args:
         hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
         activation: one of `ACTIVATIONS`.
-        upper_hidden: widths between one stochastic layer and the next, where there are several.
-        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` or `glorot_alike`
-            (see `glorot_`).
+        upper_hidden: widths between one stochastic layer and the next.
+        init: start of all linear layers of the VAE, including the guide's: `torch` (its default), `glorot` or
+            `glorot_alike` (see `glorot_`).
     """
 
     def __init__(
@@ -31,24 +31,24 @@ class MLP(Network):
         upper_hidden: Sequence[int] = (100, 100),
         init: str = "torch",
     ) -> None:
-        self.hidden = positive_ints("network.hidden", hidden)
-        self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
-        self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
-        self.init = one_of("network.init", init, INITS)
+        self.hidden = positive_ints("hidden", hidden)
+        self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
+        self.upper_hidden = positive_ints("upper_hidden", upper_hidden)
+        self.init = one_of("init", init, INITS)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
+        """Build x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context is appended to the input."""
         flatten = nn.Flatten(-len(data_shape))
         layers = stack([math.prod(data_shape) + context_dim, *self.hidden], self.activation)
         return WithContext(flatten, nn.Sequential(*layers)) if context_dim else nn.Sequential(flatten, *layers)
 
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
+        """Build z `[..., latent_dim]` -> `[..., *param_shape]`; the context is appended to z."""
         widths = [latent_dim + context_dim, *reversed(self.hidden)]
         last = nn.Linear(widths[-1], math.prod(param_shape))
         network = nn.Sequential(*stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
         return WithContext(nn.Identity(), network) if context_dim else network
 
     def upper(self) -> tuple[MLP, MLP]:
-        """Networks whose encoders lead from one stochastic layer up to the next, and from that down."""
+        """Return networks whose encoders lead from one stochastic layer up to the next, and back down."""
         return MLP(self.upper_hidden, self.activation), MLP(self.upper_hidden[::-1], self.activation)

@@ -22,17 +22,17 @@ class Mixture(Prior):
     Args:
         latent_dim: D.
         num_components: C.
-        **data: what is known of the data; not needed.
+        **data: ignored.
     """
 
     def __init__(self, latent_dim: int, num_components: int = 10, **data: Any) -> None:
         super().__init__()
-        positive_int("prior.num_components", num_components, MAX_WIDTH)
+        positive_int("num_components", num_components, MAX_WIDTH)
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(torch.randn(num_components, latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(num_components, latent_dim))
 
     def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`."""
         components = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)

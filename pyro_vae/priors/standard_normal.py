@@ -17,7 +17,7 @@ class StandardNormal(Prior):
 
     Args:
         latent_dim: D.
-        **data: what is known of the data; not needed.
+        **data: ignored.
     """
 
     loc: Tensor
@@ -29,5 +29,5 @@ class StandardNormal(Prior):
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
     def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`."""
         return dist.Normal(self.loc, self.scale).to_event(1)

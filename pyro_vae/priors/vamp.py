@@ -1,4 +1,4 @@
-"""The VampPrior: a mixture of the guide's own posteriors."""
+"""The VampPrior: a mixture of the guide's posteriors."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class Vamp(Prior):
         latent_dim: D.
         data_shape: shape of one datapoint.
         num_pseudo_inputs: C.
-        **data: what else is known of the data; not needed.
+        **data: ignored.
     """
 
     def __init__(
         self, latent_dim: int, data_shape: Sequence[int] = (), num_pseudo_inputs: int = 100, **data: Any
     ) -> None:
         super().__init__()
-        C = positive_int("prior.num_pseudo_inputs", num_pseudo_inputs, MAX_WIDTH)
+        C = positive_int("num_pseudo_inputs", num_pseudo_inputs, MAX_WIDTH)
         self.pseudo_inputs = nn.Parameter(torch.rand(C, *data_shape))
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Start at datapoints drawn from x `[N, *data_shape]`."""
+        """Set the pseudo-inputs to random datapoints of x `[N, *data_shape]`."""
         self.pseudo_inputs.copy_(x[torch.randint(len(x), (len(self.pseudo_inputs),))])
 
     def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`.
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`.
 
         Raises:
-            Incompatible: if there is no `posterior` of an x alone, or it is a point.
+            Incompatible: if the posterior depends on more than x, or is a point.
         """
         components = None if posterior is None else posterior(self.pseudo_inputs)
         if components is None or isinstance(components, dist.Delta):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pyro_vae.errors import (
     BadInput,
+    integer,
     one_line,
-    whole,
 )
 
 
@@ -35,13 +35,13 @@ def seeded(seed: int, *values: Any) -> Iterator[None]:
         yield
 
 
-def other_noise() -> dict[str, Any]:
+def get_other_rng_state() -> dict[str, Any]:
     """The state of the global generators that are not torch's: Python's and NumPy's."""
     return {"random": random.getstate(), "numpy.random": np.random.get_state(legacy=False)}
 
 
-def restore_other_noise(state: dict[str, Any]) -> None:
-    """Restore the value of `other_noise()`."""
+def set_other_rng_state(state: dict[str, Any]) -> None:
+    """Restore the value of `get_other_rng_state()`."""
     random.setstate(state["random"])
     np.random.set_state(state["numpy.random"])
 
@@ -49,14 +49,14 @@ def restore_other_noise(state: dict[str, Any]) -> None:
 @contextmanager
 def callers_generators() -> Iterator[None]:
     """Within, all generators may be seeded; afterwards Python's, NumPy's and torch's are back in their old state."""
-    others = other_noise()
+    others = get_other_rng_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     has_cuda = torch.cuda.is_initialized()
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
             yield
     finally:
-        restore_other_noise(others)
+        set_other_rng_state(others)
         if mps is not None:
             torch.mps.set_rng_state(mps)
         if not has_cuda:  # an unused GPU starts from the CPU's seed
@@ -93,4 +93,4 @@ def set_seed(seed: object, rank: int = 0) -> None:
     Raises:
         BadInput: if it is none.
     """
-    pyro.set_rng_seed(whole("seed", seed) + rank)
+    pyro.set_rng_seed(integer("seed", seed) + rank)

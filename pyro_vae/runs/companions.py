@@ -10,11 +10,10 @@ from itertools import product
 import pyro
 import torch
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pyro_vae.build import build_vae
+from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, Incompatible, NoEvidence
 from pyro_vae.programs.eval_mode import eval_mode
@@ -116,10 +115,10 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
             vae = build_vae(config, data.data_shape, data.num_classes).to(x.device)
             with eval_mode(vae):
                 if stage >= 1:
-                    instantiate(config.trainer).check(vae, instantiate(config.objective), x, y)
+                    instantiate(config, "trainer").check(vae, instantiate(config, "objective"), x, y)
                 if stage >= 2:
                     with suppress(NoEvidence):  # an autoencoder is no error
-                        instantiate(config.estimator).check(vae.model, vae.guide, x, y)
+                        instantiate(config, "estimator").check(vae.model, vae.guide, x, y)
     except (BadInput, HydraException, OmegaConfBaseException):
         return False
     return True

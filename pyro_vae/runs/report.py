@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pyro_vae import analysis
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.dataset import SPLITS
-from pyro_vae.errors import BadInput, NoEvidence, datapoints, one_line, one_of, whole
+from pyro_vae.errors import BadInput, NoEvidence, datapoints, integer, one_line, one_of
 from pyro_vae.marginal import BDMC, Estimator, Importance, LogEvidence, NoEstimate
 from pyro_vae.marginal.summary import summarize, table, verdict
 from pyro_vae.parallel import collectives
@@ -182,7 +182,7 @@ def _read_about(path: Path) -> dict[str, Any] | None:
     try:
         about = _about(json.loads(files.read(path, limit=2**24)))
         one_of("split", about["split"], SPLITS)
-        whole("num_data", about["num_data"])
+        integer("num_data", about["num_data"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return about

@@ -23,7 +23,7 @@ from pyro_vae.vae.layer import Layer
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000
-"""Each class is an input of the networks, or has its own mean: larger labels are probably identifiers."""
+"""Limit of num_classes: larger labels are probably identifiers."""
 
 
 class Parts(NamedTuple):
@@ -59,7 +59,7 @@ def assemble(
     several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, str)
     dims: list[Any] = list(latent_dim) if several else [latent_dim]  # type: ignore[arg-type]
     if not dims:
-        raise BadInput("latent_dim=[] has no layer: give the dimension of one at least, as in [100,50]")
+        raise BadInput("latent_dim=[] has no layer: give at least one dimension, as in [100,50]")
     for dim in dims:
         positive_int("latent_dim", dim, high=MAX_WIDTH)
     concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"

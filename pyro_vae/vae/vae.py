@@ -25,7 +25,7 @@ from pyro_vae.vae.modules import one_hot
 
 
 class VAE(Methods):
-    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), given labels y or not.
+    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), optionally given labels y.
 
     `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on. With
     several stochastic layers p(z) = p(z_L) Π_l p(z_l | z_{l+1}), from the top down, and q(z | x) =
@@ -33,16 +33,15 @@ class VAE(Methods):
 
     Args:
         data_shape: shape of one datapoint.
-        latent_dim: of z_1, …, z_L, from the bottom up.
-        prior: module, `prior(y, posterior)` -> p(z | y); its families are in `priors/`.
-        decoder: module, z `[..., latent_dim]` -> h.
-        likelihood: module, `likelihood(h)` -> p(x | z); its families are in `likelihoods/`.
-        encoder: module, x `[N, *data_shape]` -> features; it is given x standardized, where the likelihood is
-            `unbounded`.
-        posterior: module, `posterior(features, log_joint)` -> q(z | x); its families are in `guides/`.
+        latent_dim: dimensions of z_1, …, z_L, from the bottom up.
+        prior: `prior(y, posterior)` -> p(z | y).
+        decoder: z `[..., latent_dim]` -> h.
+        likelihood: `likelihood(h)` -> p(x | z).
+        encoder: x `[N, *data_shape]` -> features; x is standardized if the likelihood is `unbounded`.
+        posterior: `posterior(features, log_joint)` -> q(z | x).
         layers: stochastic layers above the first, from the bottom up.
-        num_classes: of the labels y that the model is conditioned on; None: it is not.
-        concat: whether encoder and decoder take y as well, one-hot.
+        num_classes: number of classes of y; None if the model does not depend on labels.
+        concat: whether y, one-hot, is an input of encoder and decoder.
 
     Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114; with labels
     Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional generative models.
