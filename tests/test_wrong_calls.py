@@ -65,10 +65,10 @@ class Silent:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": Silent()}, r"seed=\(an object of type Silent\) cannot be written"),
+        ({"seed": Silent()}, r"seed=\(an object of type Silent\) cannot be used: .* type Silent"),
         ({"latent_dim": b"ab"}, "latent_dim=b'ab'"),
         ({"likelihood": []}, r"likelihood=\[\] is unknown"),
-        ({"lr": "???"}, "^lr is missing: give lr=VALUE"),
+        ({"lr": "???"}, r"^lr=\?\?\? cannot be used"),
         ({"overrides": [3]}, r"overrides=\[3\] must be a list of options"),
         ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
         ({"run_dir": 3}, "3 is not a path"),
@@ -86,7 +86,7 @@ def test_fit_names_what_it_cannot_use(settings, message):
     [
         ({"max_epochs": 0}, "max_epochs=0 must be"),
         ({"batch_size": 1.5}, "batch_size=1.5 must be"),
-        ({"lr": None}, "lr=None must be a finite number"),
+        ({"lr": "fast"}, "lr=fast must be a finite number"),
         ({"val_fraction": 3}, "val_fraction=3 must be"),
         ({"binarize": "maybe"}, "binarize=maybe is unknown"),
         ({"overrides": ["trainer.max_epochs=0"]}, "trainer.max_epochs=0 must be"),

@@ -12,8 +12,8 @@ from torch import Tensor
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.mapped import Mapped, not_finite
 from pyro_vae.data.npy import read
-from pyro_vae.data.split import split_indices, stored, three_way_split
-from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
+from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
+from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
 from pyro_vae.errors import BadInput
 from pyro_vae.errors.memory import require_memory
 
@@ -57,6 +57,7 @@ def from_array(
     y: np.ndarray | Tensor | None = None,
     label_name: str = "y",
     max_held_out: int | None = 10_000,
+    validation: tuple[Any, Any] | None = None,
     **kwargs: Any,
 ) -> Dataset:
     """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, floats are kept.
@@ -70,33 +71,60 @@ def from_array(
         y: integer labels `[N]`, starting at 0; the splits are stratified by them.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
+        validation: validation data and their labels or None, instead of a share of x.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
         BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds NaN or Inf
             (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one label per datapoint.
     """
+    values = _checked(x, name)
+    labels = None if y is None else _labels(y, len(values), label_name)
+    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
+    train: Split | Stored
+    if isinstance(values, np.memmap):
+        parts = split_indices(len(values), labels, *sizes)
+        train, val, test = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
+        num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
+        # from all over the file: rows may be sorted by class
+        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
+    else:
+        train, val, test = three_way_split(_in_memory(values, name), labels, *sizes)
+    if validation is not None:
+        val = _validation(validation, train.data_shape, labels is not None)
+    return Dataset(train, val, test, **kwargs)
+
+
+def _checked(x: Any, name: str) -> Array:
     values = as_array(x, name)
     require_dtype(values, name)
     if 0 in values.shape:
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [N, ...], one datapoint per row")
-    labels = None if y is None else _labels(y, len(values), label_name)
-    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
-    if isinstance(values, np.memmap):
-        parts = split_indices(len(values), labels, *sizes)
-        splits = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
-        num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
-        # spread over the file: rows may be sorted by class
-        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
-        return Dataset(*splits, **kwargs)
+    return values
+
+
+def _in_memory(values: Array, name: str) -> Tensor:
     num_values = math.prod(values.shape)
     require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
     floats = as_floats(values, name, device="cpu")
     if line := not_finite(floats.numpy(), name):
         raise BadInput(line)
-    return Dataset(*three_way_split(floats, labels, *sizes), **kwargs)
+    return floats
+
+
+def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool) -> Split:
+    """Validation data that the caller gives apart, in memory."""
+    name = "validation_data"
+    x = _in_memory(_checked(data[0], name), name)
+    if x.shape[1:] != data_shape:
+        raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
+    if labelled != (data[1] is not None):
+        raise BadInput(
+            f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
+        )
+    return Split(x, _labels(data[1], len(x), f"the y of {name}") if labelled else None)
 
 
 def _labels(y: Any, n: int, name: str) -> Tensor:

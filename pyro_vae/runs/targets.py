@@ -51,7 +51,7 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
         target = section.get("_target_")
         require(target, group)
         for key, value in section.items():
-            inner = _targets(value)
+            inner = targets_in(value)
             if target in trusted:
                 for nested in inner:
                     require(nested, group)
@@ -63,7 +63,7 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
                 raise BadInput(f"{path} was not written by pyro_vae: {group}._partial_ is {value}, not true")
 
 
-def _targets(value: Any) -> list[Any]:
+def targets_in(value: Any) -> list[Any]:
     """Find all `_target_`s in plain containers."""
     found, waiting = [], [value]
     while waiting:
