@@ -54,7 +54,10 @@ def test_an_option_that_is_given_drops_the_settings_of_the_experiments_own():
 
 
 def test_settings_of_an_experiments_data_are_not_for_x():
-    with pytest.warns(UserWarning, match=r"ignores its data.counts=True"):
+    with pytest.warns(UserWarning, match=r"ignores its data.counts=True") as caught:
+        pyro_vae.fit(X, experiment="counts", likelihood="bernoulli", **TINY)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="data.counts"):
         config = composed("counts")
     assert "counts" not in config.data
     assert config.data.binarize == "none"

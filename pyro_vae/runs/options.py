@@ -73,7 +73,7 @@ def configuration(
         _drop_foreign(config, group, names[group], given)
     if dropped := _drop_foreign(config, "data", "array", given):
         foreign = ", ".join(f"data.{name}={value}" for name, value in dropped.items())
-        warnings.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}", stacklevel=5)
+        warnings.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}", stacklevel=6)
     for key, value in values.items():
         if key not in given:
             _set(config, key, value)
