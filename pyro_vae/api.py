@@ -14,11 +14,13 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vae.data import Dataset, from_array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
+from pyro_vae.networks import Network
 from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
@@ -91,8 +93,8 @@ def fit(
     prior: Option | None = None,
     likelihood: Option | None = None,
     guide: Option | None = None,
-    network: Option | None = None,
-    objective: Option | None = None,
+    network: Option | Network | None = None,
+    objective: Option | ELBO | None = None,
     conditioning: str | None = None,
     latent_dim: int | Sequence[int] | None = None,
     max_epochs: int | None = None,
@@ -166,6 +168,9 @@ def fit(
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
         raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
+    overridden = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_OF_ARRAYS)}:
+        raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
@@ -193,7 +198,6 @@ def fit(
         "seed": seed,
     }
     values = {KEYS.get(name, name): value for name, value in parameters.items()}
-    overridden = {override.partition("=")[0].lstrip("+") for override in overrides}
     names = {key: name for name, key in KEYS.items() if key not in overridden}
 
     def config_of(changes: Mapping[str, str]) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import numpy as np
@@ -53,7 +54,10 @@ def test_an_option_that_is_given_drops_the_settings_of_the_experiments_own():
 
 
 def test_settings_of_an_experiments_data_are_not_for_x():
-    with pytest.warns(UserWarning, match=r"data.counts=True of the experiment .* does not apply to x"):
+    with pytest.warns(UserWarning, match=r"ignores its data.counts=True") as caught:
+        pyro_vae.fit(X, experiment="counts", likelihood="bernoulli", **TINY)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="data.counts"):
         config = composed("counts")
     assert "counts" not in config.data
     assert config.data.binarize == "none"
@@ -119,9 +123,12 @@ def local_guide():
         ({"guide": local_guide()}, "guide=.* cannot be imported as .*: define it at the top level"),
         ({"guide": lambda h, d: None}, "guide=.* cannot be imported as .*<lambda>"),
         ({"guide": partial(LowRank, 3)}, "guide=.* has arguments by position: give them by name"),
-        ({"network": Forgetful(3)}, r"network=.* does not tell its settings .*\(Forgetful, {...}\)"),
+        ({"network": Forgetful(3)}, r"network=.* has settings that cannot be read .*\(Forgetful, {...}\)"),
         ({"experiment": "banana"}, "experiment=banana is unknown: choose one of .*kingma_welling/mnist"),
-        ({"guide": LowRank, "overrides": ["guide.gain=3"]}, "guide=.*LowRank.* and the override guide.gain exclude"),
+        (
+            {"guide": LowRank, "overrides": ["guide.gain=3"]},
+            "guide=.*LowRank.* and the override guide.gain cannot be combined",
+        ),
         ({"values": {"trainer.batch_size": 3}, "experiment": "em_ppca"}, "trainer.batch_size=3 does not apply to"),
     ],
 )
@@ -223,7 +230,7 @@ def test_callbacks_get_each_row_and_may_end_the_training(tmp_path):
 def interrupt(after):
     def callback(row):
         if row["epoch"] == after:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     return callback
 

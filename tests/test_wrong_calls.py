@@ -14,6 +14,7 @@ import pyro_vae
 from pyro_vae import analysis
 from pyro_vae.analysis import imputation
 from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.guides import Diagonal
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
 from pyro_vae.runs.config import compose
 
@@ -71,6 +72,9 @@ class Silent:
         ({"lr": "???"}, r"^lr=\?\?\? cannot be used"),
         ({"overrides": [3]}, r"overrides=\[3\] must be a list of options"),
         ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
+        ({"overrides": ["data=digits"]}, "the override data is for the command: the data of fit are x and y"),
+        ({"overrides": ["+data.path=x.npy"]}, "the override data.path is for the command"),
+        ({"guide": (Diagonal, {"width": 3})}, "guide: .*unexpected keyword argument 'width'"),
         ({"run_dir": 3}, "3 is not a path"),
         ({"run_dir": "x" * 5000}, "xxx.*: File name too long"),
         ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be created"),

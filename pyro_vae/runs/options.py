@@ -51,7 +51,7 @@ def configuration(
             values |= {f"{group}.{name}": value for name, value in settings.items()}
         elif own := [key for key in given if key.partition(".")[0] == group]:
             raise BadInput(
-                f"{group}={shown(option)} and the override {own[0]} exclude each other: give settings with the class, "
+                f"{group}={shown(option)} and the override {own[0]} cannot be combined: give settings with the class, "
                 f"as in {group}=(MyClass, {{...}})"
             )
         else:
@@ -73,7 +73,7 @@ def configuration(
         _drop_foreign(config, group, names[group], given)
     if dropped := _drop_foreign(config, "data", "array", given):
         foreign = ", ".join(f"data.{name}={value}" for name, value in dropped.items())
-        warnings.warn(f"{foreign} of the experiment is about its own data and does not apply to x", stacklevel=5)
+        warnings.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}", stacklevel=6)
     for key, value in values.items():
         if key not in given:
             _set(config, key, value)
@@ -88,10 +88,10 @@ def experiments() -> list[str]:
 
 
 def choice_and_settings(group: str, option: Any) -> tuple[Any, dict[str, Any]]:
-    """Split an option into a name or a class, and its settings.
+    """Split an option into a name or class, and settings.
 
     Raises:
-        BadInput: if it is neither of the forms that `configuration` accepts.
+        BadInput: if it has none of the forms that `configuration` accepts.
     """
     choice: Any
     settings: dict[str, Any]
@@ -112,7 +112,7 @@ def choice_and_settings(group: str, option: Any) -> tuple[Any, dict[str, Any]]:
         one_of(group, choice, tuple(options_of()[group]))  # raises
     if group not in BUILT_BY_THE_CALLER:
         raise BadInput(
-            f"{group}={shown(choice)} is an instance, but the VAE builds its own, for the data: give the class, or "
+            f"{group}={shown(choice)} is an instance, but fit builds one for the shape of the data: give the class, or "
             f"({type(choice).__name__}, {{...}}) with its settings"
         )
     return type(choice), settings_of(group, choice)
@@ -122,7 +122,7 @@ def settings_of(group: str, instance: Any) -> dict[str, Any]:
     """Return the arguments that `instance` was built with, where they differ from the defaults.
 
     Raises:
-        BadInput: if its attributes do not tell: checkpoints could not rebuild it.
+        BadInput: if attributes of the same names do not hold them, so that checkpoints could not rebuild it.
     """
     kind = type(instance)
     parameters = inspect.signature(kind).parameters.values()
@@ -135,7 +135,7 @@ def settings_of(group: str, instance: Any) -> dict[str, Any]:
         same = False
     if not same:
         raise BadInput(
-            f"{group}={shown(instance)} does not tell its settings by attributes of their names: give "
+            f"{group}={shown(instance)} has settings that cannot be read from its attributes: give "
             f"({kind.__name__}, {{...}}) with its settings"
         )
     return settings

@@ -34,6 +34,15 @@ def test_a_fitted_vae_is_saved_loaded_and_evaluated(command, tmp_path):
     one_error_line(command("evaluate", "run=run", "estimator=elbo"), "data.path is missing", "vae.log_prob")
 
 
+def test_a_conditional_vae_is_evaluated_with_labels_from_a_file(command, tmp_path):
+    y = np.arange(60) % 3
+    pyro_vae.fit(X, y, conditioning="concat", **TINY).save(tmp_path / "run")
+    np.savez(tmp_path / "data.npz", x=X, y=y)
+    arguments = ["data.path=data.npz", "+data.key=x", "+data.label_key=y", "split=val", "estimator=elbo", "plots=false"]
+    outcome = command("evaluate", "run=run", *arguments)
+    assert outcome.code == 0, outcome.err
+
+
 def test_it_is_the_checkpoint_of_the_run_with_the_present_weights(tmp_path):
     vae = pyro_vae.fit(X, **TINY, run_dir=tmp_path / "one")
     vae.save(str(tmp_path / "two"))
