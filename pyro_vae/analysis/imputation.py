@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +19,6 @@ from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, log_prob, trace
-
-log = logging.getLogger(__name__)
 
 CHAINS_AT_ONCE = 4096
 
@@ -127,10 +125,10 @@ def _chain(
         on_step()
     rate = num_accepted / (num_steps - num_steps // 2)
     if rate < 0.05:
-        log.warning(
-            "warning: chains moved in %.1f %% of their steps: the guide is far from the posterior; "
-            "raise num_steps, and see whether the draws change",
-            100 * rate,
+        warnings.warn(
+            f"chains moved in {100 * rate:.1f} % of their steps, because the guide is far from the posterior: raise "
+            "num_steps, and see whether the draws change",
+            stacklevel=3,
         )
     return x
 

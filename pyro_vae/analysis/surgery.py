@@ -153,7 +153,7 @@ def limit(parts: dict[str, Any], most: int) -> str | None:
         return None
     N = parts["num_data"]
     return (
-        f"note: {datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which with N of them is at most log N "
+        f"{datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which with N of them is at most log N "
         f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper one; "
         + (f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints")
     )
@@ -166,6 +166,6 @@ def collapse(parts: dict[str, Any]) -> str | None:
         return None
     at_limit = ">=" if parts["mutual_information_at_limit"] else "="
     return (
-        f"warning: posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
+        f"posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
         f"{parts['mutual_information']:.2f} nats: take a smaller latent_dim, or train longer"
     )

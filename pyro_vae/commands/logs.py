@@ -1,4 +1,4 @@
-"""train.log: what a command says, with the time."""
+"""The commands' messages, on screen and in train.log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TextIO
 
 from pyro_vae.errors import BadInput, printable
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.runs.files import Folder, given
+
+PREFIXES = {NOTE: "note: ", logging.WARNING: "warning: "}
+"""How messages of these levels begin. Messages must not begin so themselves."""
 
 
 class RunLog(logging.StreamHandler[TextIO]):
-    """Appends messages to a file of a run directory, in UTF-8. `logging.FileHandler` would follow a symbolic link.
+    """Appends messages to a file of a run directory, in UTF-8. `logging.FileHandler` would follow symbolic links.
 
     Args:
         filename: the file.
 
     Raises:
-        BadInput: if it cannot be written, or a link, a pipe or a device stands in its place.
+        BadInput: if the file cannot be written, or is a link, a pipe or a device.
     """
 
     def __init__(self, filename: str) -> None:
@@ -30,7 +34,7 @@ class RunLog(logging.StreamHandler[TextIO]):
             raise BadInput(f"{path}: {error.strerror}") from error
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write buffered messages."""
         if not self.stream.closed:
             super().flush()
 
@@ -42,15 +46,20 @@ class RunLog(logging.StreamHandler[TextIO]):
 
 
 class PrintableFormatter(logging.Formatter):
-    """Escapes the characters that a terminal would obey, but for line breaks."""
+    """Puts the level before notes and warnings, and escapes control characters other than line breaks."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Format the record's message, with its level."""
+        record.message = PREFIXES.get(record.levelno, "") + record.message
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message of a record."""
+        """Format a record."""
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def to_logs_only(line: str) -> None:
-    """Write an error to the run's log, not to the screen, where it is said last."""
+    """Write an error to the run's log only: the screen shows it last."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RunLog):
             handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, line, None, None))

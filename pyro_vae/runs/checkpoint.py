@@ -81,7 +81,7 @@ class Checkpoints:
                 raise
             saved = load(self.previous, device)
             self.damaged = self.last.is_file()
-            log.warning("warning: %s; going on from %s, epoch %s", error, self.previous, saved["state"].get("epoch"))
+            log.warning("%s; going on from %s, epoch %s", error, self.previous, saved["state"].get("epoch"))
             return saved
 
 

@@ -29,6 +29,7 @@ from pyro_vae.marginal import Estimator
 from pyro_vae.parallel import collectives
 from pyro_vae.programs import random_state
 from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.progress import progress
 from pyro_vae.programs.random_state import fork_rng, set_seed
 from pyro_vae.runs import baseline, checkpoint
@@ -100,7 +101,7 @@ def _train(
     warn_of_empty_classes(vae, data.train.y)
     start = data.train.sample().x
     if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(start)):
-        log.warning("warning: %s", in_callers_names(warning))
+        log.warning(in_callers_names(warning))
     vae.initialize(start)
     _check(trainer, vae, objective, estimator, data)
 
@@ -116,13 +117,13 @@ def _train(
         if len(saved["rng"]) == collectives.world_size():
             random_state.set_rng_state(saved["rng"][collectives.rank()])
         else:
-            log.warning("warning: this run had %d processes before: its noise is another now", len(saved["rng"]))
+            log.warning("this run had %d processes before: its noise is another now", len(saved["rng"]))
         state = State.of(saved["state"], checkpoints.last)
         if state.epoch:
             try:
                 checkpoint.load(checkpoints.best)
             except BadInput as error:  # found now, not when all is done
-                log.warning("warning: %s: the best epoch is lost, the next takes its place", error)
+                log.warning("%s: the best epoch is lost, the next takes its place", error)
                 state.best_elbo = -math.inf
         log.info("resumed after epoch %d", state.epoch)
 
@@ -168,7 +169,7 @@ def _check(trainer: Trainer | ExactEM, vae: VAE, objective: Any, estimator: Esti
     """Refuse what does not go together before the work, not after it."""
     with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
         if note := trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train))))):
-            log.info("note: %s", note)
+            log.log(NOTE, note)
         if isinstance(trainer, ExactEM):
             trainer.check_data(vae, data)
         if estimator is not None:
@@ -184,7 +185,7 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     """
     for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
-            log.warning("warning: %s", in_callers_names(warning))
+            log.warning(in_callers_names(warning))
 
 
 def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
@@ -193,7 +194,7 @@ def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
         empty = (torch.bincount(y, minlength=vae.num_classes) == 0).nonzero().flatten().tolist()
         if empty:
             log.warning(
-                "warning: %d of the %d classes have no training data, class %d is the first of them, and nothing is "
+                "%d of the %d classes have no training data, class %d is the first of them, and nothing is "
                 "learnt of them: number the labels 0, 1, 2 and so on",
                 len(empty), vae.num_classes, empty[0],
             )  # fmt: skip
