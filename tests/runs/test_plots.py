@@ -43,6 +43,17 @@ def test_is_image(shape, image):
     assert plots.is_image(np.zeros((2, *shape))) == image
 
 
+def test_figures_are_returned_as_axes_and_not_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plots.samples(np.zeros((4, 8, 8))).get_title() == "Samples: means of p(x | z), z ~ p(z)"
+    assert plots.latent(np.zeros((4, 2))).get_xlabel() == "z₁"
+    elbo, kl = plots.training(ROWS)
+    assert elbo.figure is kl.figure
+    assert len(plots.histogram(np.arange(9.0), np.zeros((9, 8, 8)))) == 3
+    assert len(plots.histogram(np.arange(9.0), np.zeros((9, 5)))) == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (1, 8, 8), (3, 9, 7), (12,), (2,), (1,), (2, 5, 6, 7)])
 @pytest.mark.parametrize("n", [1, 4])
 def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
