@@ -52,12 +52,12 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
-        """Bytes `[B, channels, size, size]`, or a line about an image that cannot be read."""
+    def __getitems__(self, index: Sequence[int]) -> Tensor | BadInput:
+        """Read bytes `[B, channels, size, size]`. An error is returned, since torch would wrap one that is raised."""
         try:
             return torch.stack([self._read(self.paths[i]) for i in index])
         except BadInput as error:
-            return str(error)
+            return error
 
     def _read(self, path: str) -> Tensor:
         """The image as viewers show it: turned as its camera says, in colours of 8 bits."""

@@ -90,7 +90,7 @@ class Stored:
 
     Args:
         rows: map-style data set of torch whose `__getitems__` gives float32 or bytes `[B, *data_shape]` for a list of
-            indices, or a line that says what is wrong with them.
+            indices, or a `BadInput` that says what is wrong with them.
         index: which of them belong to the split, int64 `[N]`, in random order.
         y: labels int64 `[N]`.
         data_shape: shape of one datapoint.
@@ -134,8 +134,8 @@ class Stored:
             generator=torch.Generator(),  # not the run's: its noise is the same without workers
         )
         for index, x in zip(indices, loader, strict=True):
-            if isinstance(x, str):
-                raise BadInput(x)
+            if isinstance(x, BadInput):
+                raise x
             x = unit_interval(x.to(self.device, non_blocking=True))
             for function in self.maps:
                 x = function(x)

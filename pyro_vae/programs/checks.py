@@ -49,7 +49,7 @@ def require_programs(model: Program, guide: Program) -> None:
     for name, program in (("model", model), ("guide", guide)):
         if not callable(program) or getattr(type(program), "forward", None) is nn.Module.forward:
             raise BadInput(
-                f"{name} has type {type(program).__name__}, which is not a Pyro program: give a function, e.g. vae.{name}"
+                f"{name} has type {type(program).__name__} and is not a Pyro program: give a function, e.g. vae.{name}"
             )
 
 

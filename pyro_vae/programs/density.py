@@ -51,15 +51,18 @@ class Latents:
                 continue
             fn: Any = site["fn"]
             if has_atoms(fn):
-                raise BadInput(f"site {name} is discrete: use estimator=importance, since gradients need continuous latents")
+                raise BadInput(
+                    f"site {name} is discrete, but this estimator or analysis needs continuous latents: use "
+                    "estimator=importance"
+                )
             if fn.batch_shape[-1:] != (len(x),):
-                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs a latent for each datapoint")
+                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each datapoint")
             transform = biject_to(_component(fn).support)
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):
                 raise BadInput(
-                    f"site {name} has different bounds for each datapoint: use estimator=importance, since this "
-                    "estimator or analysis needs common bounds"
+                    f"site {name} has different bounds for each datapoint, but this estimator or analysis needs common "
+                    "bounds: use estimator=importance"
                 )
             sites.append(Site(name, shape, transform))
         if not sites:

@@ -22,7 +22,7 @@ def fork_rng(*values: Any) -> AbstractContextManager[None]:
 
 @contextmanager
 def seeded(seed: int, *values: Any) -> Iterator[None]:
-    """Isolate generators as `fork_rng(*values)` does, and seed them. Unlike `torch.manual_seed`, this spares other GPUs."""
+    """Isolate generators as `fork_rng(*values)` does, and seed them; `torch.manual_seed` would seed all GPUs."""
     with fork_rng(*values):
         torch.default_generator.manual_seed(seed)
         for device in _gpus(values):

@@ -100,14 +100,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
     if type(checkpoint) is not dict or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
-    if malformed := _malformed(outline):
-        raise BadInput(f"{path} was not written by pyro_vae: {malformed}")
+    _require_form(outline, path)
     require_plain(checkpoint["config"], path)
     return checkpoint
 
 
-def _malformed(outline: dict[str, Any]) -> str | None:
-    """Which of the `KEYS` does not hold what it should; None: all do. What training says of itself, `State` checks."""
+def _require_form(outline: dict[str, Any], path: Path) -> None:
+    """Check the types of the values of `KEYS`; `State` checks those of the training state.
+
+    Raises:
+        BadInput: if a value has another type.
+    """
 
     def are_counts(values: Any) -> bool:
         return type(values) is list and len(values) < 10 and all(type(n) is int and 0 < n < 2**31 for n in values)
@@ -133,7 +136,9 @@ def _malformed(outline: dict[str, Any]) -> str | None:
         "state": type(outline["state"]) is dict,
         "data": "data" not in outline or type(outline["data"]) is dict,
     }
-    return next((f"its {name} is not what a checkpoint has there" for name, good in right.items() if not good), None)
+    for name, good in right.items():
+        if not good:
+            raise BadInput(f"{path} was not written by pyro_vae: its {name} is not what a checkpoint has there")
 
 
 def _brief(error: Exception) -> str:
