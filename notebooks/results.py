@@ -1,11 +1,12 @@
-"""Write rows of results.md from run directories: every number is copied from the files that the runs have left.
+"""Write rows of results.md from run directories, copying every number from the runs' files.
 
 python notebooks/results.py RUN …
 
-Rows of other runs stay as they are; one of the same command is replaced; the paper's table comes first, in its order.
-Of each run it reads .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds), results.json (where its
-estimator is not importance with K = 5000, evaluations/importance-5000.json) and, where they are,
-evaluations/refined-*.json, gaps.json and surgery.json, which these commands make:
+A row replaces an earlier row of the same command; all other rows stay. Rows of the paper's table come first, in its
+order. The script reads these files of each run: .hydra/overrides.yaml (the command), metrics.csv (epochs, seconds),
+results.json (or evaluations/importance-5000.json if training ended with another estimator than importance with K =
+5000) and, if they exist, evaluations/refined-*.json, gaps.json and surgery.json. These commands write the
+evaluations:
 
 python -m pyro_vae.evaluate run=RUN estimator=importance estimator.num_samples=5000
 python -m pyro_vae.evaluate run=RUN estimator=refined analysis=all
@@ -39,31 +40,36 @@ PUBLISHED = {
     "iwae_table1/two_layer_iwae_k5": (-83.89, 21 + 5),
     "iwae_table1/two_layer_iwae_k50": (-82.90, 26 + 7),
 }
-"""log p(x) in nats and active units, as the paper gives them: Burda, Grosse & Salakhutdinov (2016), table 1."""
+"""The published log p(x) in nats and active units: Burda, Grosse & Salakhutdinov (2016), table 1."""
 
 OF_MNIST = 10_000
-"""Digits in the test set."""
+"""Number of digits in the test set."""
 
 OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile=", "resume=")
-"""Overrides that say where things lie or how they are run, not what is run."""
+"""Overrides that depend on the machine and do not change the experiment."""
 
-HEADER = """# Published results, and what came out here
+HEADER = """# Published results and our reproductions
 
-Written by [`results.py`](results.py) from the files of the runs; nats per datapoint. *Schedule*: epochs done, of
-those that the experiment asks for (a shorter run has kept the learning rates of its epochs). *importance*: log p(x)
-from K = 5000 draws of the guide. *published*: the paper's number, by the same estimator; in brackets where it does
-not compare, because epochs or test digits are missing. *refined*: from a proposal fitted to each datapoint, closer to
-the truth. ±: the standard error over the N test datapoints, the first, that were taken; numbers of different N do not
-compare, the first 1,000 digits are easier than the others, as their ELBO says. *Unreliable*: the share of the
-estimates that are flagged, and likely too low; where there is none, it was not recorded. *Gaps*: what the guide's
-family cannot express, and what the encoder does not reach (Cremer et al., 2018), on the first 100 of them. *Active
-units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01); what was published
-after the stroke. (The scale of the lower of two layers is learned: there, dimensions that say next to nothing of x
-can lie above 0.01.)
+[`results.py`](results.py) writes this page from the runs' files. Values are in nats per datapoint; ± is the standard
+error over the N test datapoints. *Unreliable* is the share of estimates that are flagged, and likely too low; where
+no share is given, it was not recorded.
+
+- *schedule*: epochs done, out of those in the experiment. A shorter run keeps the learning rates of its epochs.
+- *N*: number of test datapoints used, the first of the test set. Do not compare numbers of different N: the first
+  1,000 digits are easier than the others, as their ELBO shows.
+- *importance*: log p(x) from K = 5000 draws of the guide.
+- *published*: the paper's number, from the same estimator. It is in brackets if you cannot compare it, because epochs
+  or test digits are missing.
+- *refined*: log p(x) from a proposal fitted to each datapoint, closer to the truth.
+- *approximation gap* and *amortization gap*: what the guide's family cannot express, and what the encoder does not
+  reach (Cremer et al., 2018), on the first 100 test datapoints.
+- *active units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01), with the
+  published number after the slash. The lower of two layers learns its scale, so there dimensions that carry almost no
+  information about x can exceed 0.01.
 """
 
 FIGURES = """
-Kingma & Welling (2014), figure 4: what a plane of two latent variables means, digits and faces.
+Kingma & Welling (2014), figure 4: digits and faces decoded over a plane of two latent variables.
 
 ![Means of p(x | z) over the quantiles of p(z): digits](figures/kingma_welling_mnist.png)
 
@@ -76,7 +82,7 @@ COLUMNS = (
 
 
 def row(run: Path) -> list[str]:
-    """The cells of a run."""
+    """Return the table cells of a run."""
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
     rows = metrics.read(run)
     importance = _importance(run)
@@ -104,13 +110,13 @@ def row(run: Path) -> list[str]:
 
 
 def _importance(run: Path) -> dict[str, Any]:
-    """What training has ended with, or an evaluation after it."""
+    """Return the importance-sampling results of training, or of a later evaluation."""
     test = json.loads((run / "results.json").read_text())["test"]
     if (test["estimator"], test["num_samples"]) == ("importance", 5000):
         return dict(test)
     if evaluation := _read(run, "importance-5000.json"):
         return evaluation
-    sys.exit(f"{run}: python -m pyro_vae.evaluate run={run} estimator=importance estimator.num_samples=5000 is missing")
+    sys.exit(f"run this first: python -m pyro_vae.evaluate run={run} estimator=importance estimator.num_samples=5000")
 
 
 def _read(run: Path, name: str) -> dict[str, Any]:
@@ -138,13 +144,13 @@ def _doubts(evidence: dict[str, Any]) -> str:
 
 
 def _place(line: str) -> int:
-    """Of the experiment in the paper's table; of all others, after it."""
+    """Return the position in the paper's table; other experiments come after it."""
     places = (i for i, experiment in enumerate(PUBLISHED) if re.search(rf"\+experiment={experiment}[ `]", line))
     return next(places, len(PUBLISHED))
 
 
 def main() -> None:
-    """Write the page."""
+    """Write results.md."""
     known = [line for line in PAGE.read_text().splitlines() if line.startswith("| `train")]
     new = ["| " + " | ".join(row(run)) + " |" for run in map(Path, sys.argv[1:])]
     rows = {line.split(" | ")[0]: line for line in [*known, *new]}

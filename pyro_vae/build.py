@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
+from typing import Any
 
-from hydra.utils import instantiate
+import hydra.utils
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from pyro_vae.data import Dataset
 from pyro_vae.data.vision import without_downloads
+from pyro_vae.errors import BadInput, causes, in_section
 from pyro_vae.vae import VAE
+
+
+def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> Any:
+    """The object that a section of a configuration describes, by Hydra's `instantiate`.
+
+    Raises:
+        BadInput: if it refuses a setting, which is named by its key, as in `guide.rank=0`.
+    """
+    section = config[group]
+    with in_section(group, section):
+        try:
+            return hydra.utils.instantiate(section, *args, **kwargs)
+        except InstantiationException as error:
+            for cause in causes(error):
+                if isinstance(cause, BadInput):
+                    raise copy(cause) from error
+            raise
 
 
 def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
@@ -20,9 +41,9 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
     Raises:
         BadInput: if an option is out of its range or does not fit the data.
     """
-    families = {axis: partial(instantiate, config[axis]) for axis in ("prior", "likelihood", "guide")}
+    families = {axis: partial(instantiate, config, axis) for axis in ("prior", "likelihood", "guide")}
     conditioning = config.get("conditioning", "none")
-    network = instantiate(config.network)
+    network = instantiate(config, "network")
     return VAE.build(
         data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes
     )
@@ -39,5 +60,5 @@ def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
         BadInput: if it is not there or cannot be used.
     """
     with nullcontext() if may_download else without_downloads():
-        data: Dataset = instantiate(config.data)
+        data: Dataset = instantiate(config, "data")
     return data

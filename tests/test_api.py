@@ -236,6 +236,6 @@ def test_a_damaged_best_checkpoint_is_noticed_when_a_run_goes_on(command, small_
     outcome = command("train", f"resume={small_run}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
     assert "best.pt is damaged" in outcome.out
-    assert "the best epoch is lost, the next takes its place" in outcome.out
+    assert "the best epoch is lost, the next one takes its place" in outcome.out
     assert pyro_vae.load(small_run).sample(2).shape[0] == 2
     assert checkpoint.load(best)["state"]["best_epoch"] == 3

@@ -100,7 +100,7 @@ def test_fit_calls_options_as_its_caller_does(settings, message):
 
 def test_so_do_its_advice_and_its_warnings(caplog):
     overrides = ["network.hidden=[4]", "optimizer=sgd"]
-    with pytest.raises(FailedRun, match="try a smaller lr or trainer.clip_norm=10"):
+    with pytest.raises(FailedRun, match="try a smaller learning rate or trainer.clip_norm=10"):
         pyro_vae.fit(30 * X, likelihood="gaussian", lr=1e30, max_epochs=5, overrides=overrides)
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     pyro_vae.fit(x, likelihood="gaussian", lr=1e-30, max_epochs=1, overrides=["likelihood.init_scale=9"])
@@ -246,7 +246,7 @@ def test_analyses_take_positive_integers(number):
 @pytest.mark.parametrize("option", ["chunk_size", "compile", "family", "num_elbo_steps", "guide_weight"])
 def test_options_of_estimators_may_be_anything(option):
     for value in (np.array([2, 3]), Silent(), 10**5000):
-        with pytest.raises(BadInput, match=f"estimator.{option}"):
+        with pytest.raises(BadInput, match=f"^{option}="):
             Refined(**{option: value})
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, one_of, true_false
+from pyro_vae.errors import BadInput, in_section, one_of, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
@@ -35,8 +35,7 @@ def task(config: DictConfig) -> None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
-    from hydra.utils import instantiate
-
+    from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import comparison, evaluation  # imports torch
@@ -45,7 +44,7 @@ def task(config: DictConfig) -> None:
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)
-    estimator = require_estimator(instantiate(config.estimator))
+    estimator = require_estimator(instantiate(config, "estimator"))
     if not estimator.estimates and (runs or config.analysis != "surgery"):
         raise BadInput(
             f"estimator={estimator.name} leaves nothing to do: use it with analysis=surgery of a single run, or use "
@@ -80,20 +79,18 @@ def task(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
     """Evaluate one run and analyse it; return None if the estimator does not estimate log p(x)."""
-    from hydra.utils import instantiate
-
-    from pyro_vae.build import build_data
+    from pyro_vae.build import build_data, instantiate
     from pyro_vae.data import fingerprint
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.runs import analyses, evaluation
     from pyro_vae.runs.comparison import Evaluated
+    from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
-    from pyro_vae.runs.run import warn_of_misfit
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)
-    estimator, device = require_estimator(instantiate(config.estimator)), torch_device(config.device)
+    estimator, device = require_estimator(instantiate(config, "estimator")), torch_device(config.device)
     vae, saved = restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])
@@ -117,13 +114,16 @@ def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
             "probabilities and densities": vae.likelihood.discrete,
             "other data": identity.get(config.split),
         }
-        evaluated = Evaluated(evaluation.evaluate(vae, data, split, estimator, config, run_dir), kind)
+        with in_section("estimator", config.estimator):
+            summary = evaluation.evaluate(vae, data, split, estimator, config, run_dir)
+        evaluated = Evaluated(summary, kind)
     if config.analysis is not None:
-        analyses.analyse(vae, data.to(device), estimator, config, run_dir)
+        with in_section("estimator", config.estimator):
+            analyses.analyse(vae, data.to(device), estimator, config, run_dir)
     return evaluated
 
 
 def main() -> None:
     """Run the command."""
-    sys.argv[1:] = shell.one_of_several(shell.at_home(sys.argv[1:]))
+    sys.argv[1:] = shell.for_this_rank(shell.expand_home(sys.argv[1:]))
     shell.run(task, "evaluate", __doc__ or "")

@@ -249,16 +249,14 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
 
 def _run(overrides: list[str], run_dir: Path) -> float:
     """The validation ELBO of the best epoch, nats per datapoint."""
-    from hydra.utils import instantiate
-
-    from pyro_vae.build import build_data
+    from pyro_vae.build import build_data, instantiate
     from pyro_vae.runs import metrics
     from pyro_vae.runs.resume import make_paths_absolute
     from pyro_vae.runs.run import train
 
     config = compose(overrides)
     make_paths_absolute(config)
-    instantiate(config.estimator)
+    instantiate(config, "estimator")
     data = build_data(config)
     if not len(data.val):
         raise BadInput("a search compares validation ELBOs: give data.num_val or data.val_fraction above 0")
@@ -275,5 +273,5 @@ def of_the_search(argv: list[str]) -> list[str]:
 
 def main() -> None:
     """The command."""
-    sys.argv[1:] = of_the_search(shell.at_home(sys.argv[1:]))
+    sys.argv[1:] = of_the_search(shell.expand_home(sys.argv[1:]))
     shell.run(task, "search", __doc__ or "")

@@ -102,7 +102,7 @@ def help_text(config_name: str, usage: str) -> str:
     )
 
 
-def at_home(argv: list[str]) -> list[str]:
+def expand_home(argv: list[str]) -> list[str]:
     """Command-line arguments with `~` in paths expanded: shells leave it in KEY=~/PATH, and Hydra cannot parse it."""
     return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
 
@@ -120,9 +120,9 @@ def resumed(argv: list[str]) -> list[str]:
     return argv
 
 
-def one_of_several(argv: list[str]) -> list[str]:
+def for_this_rank(argv: list[str]) -> list[str]:
     """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
-    if not environment.is_one_of_several():
+    if not environment.is_distributed():
         return argv
     from pyro_vae.parallel.collectives import agreed_time  # imports torch
 

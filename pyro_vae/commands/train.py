@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 
 def task(config: DictConfig) -> None:
     """Run one training, in Hydra's output directory or in the one given by `resume`."""
-    from hydra.utils import instantiate
-
-    from pyro_vae.build import build_data
+    from pyro_vae.build import build_data, instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
@@ -44,7 +42,7 @@ def task(config: DictConfig) -> None:
         resume = restarted() and is_run_of(config, run_dir)
     log.info("run directory: %s", run_dir)
     try:
-        estimator = require_estimator(instantiate(config.estimator))  # needed last, but wrong options fail now
+        estimator = require_estimator(instantiate(config, "estimator"))  # needed last, but wrong options fail now
         if estimator.simulates:
             raise BadInput(
                 f"estimator={estimator.name} simulates data and cannot estimate log p(x) of the test set: train with "
@@ -66,5 +64,5 @@ def task(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command."""
-    sys.argv[1:] = shell.one_of_several(shell.resumed(shell.at_home(sys.argv[1:])))
+    sys.argv[1:] = shell.for_this_rank(shell.resumed(shell.expand_home(sys.argv[1:])))
     shell.run(task, "train", __doc__ or "")

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_vae.programs.random_state import other_noise
+from pyro_vae.programs.random_state import get_other_rng_state
 
 REMEDY = "a compiled graph would not change: pass what changes between calls as a tensor argument"
 
@@ -93,7 +93,7 @@ class _Calls(TorchFunctionMode):
         super().__init__()
         self.place = place
         self.now = ""
-        self.before = _comparable(other_noise())
+        self.before = _comparable(get_other_rng_state())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.check()
@@ -103,7 +103,7 @@ class _Calls(TorchFunctionMode):
     def check(self) -> None:
         """Look for draws since the beginning."""
         # compare once only: leaving a context calls torch, too
-        before, self.before = self.before, _comparable(other_noise())
+        before, self.before = self.before, _comparable(get_other_rng_state())
         for library, state in self.before.items():
             if state != before[library]:
                 raise OtherNoise(

@@ -22,7 +22,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
 from pyro_vae.compilation.places import Places
 from pyro_vae.errors import one_line
-from pyro_vae.programs.random_state import get_rng_state, other_noise, restore_other_noise, set_rng_state
+from pyro_vae.programs.random_state import get_other_rng_state, get_rng_state, set_other_rng_state, set_rng_state
 from pyro_vae.programs.session import one_thread
 
 
@@ -154,13 +154,13 @@ class Graph:
         # aliases, since tensors are known by identity here, and two of the arguments may be one
         aliases = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
         places = Places(until=fn.__code__)
-        noise, others = get_rng_state(), other_noise()
+        noise, others = get_rng_state(), get_other_rng_state()
         try:
             with _unchecked(), poutine.trace(param_only=True) as params, places:
                 made = how(fn)(*aliases)
         except Exception as error:
             set_rng_state(noise)  # the attempt has used up some
-            restore_other_noise(others)
+            set_other_rng_state(others)
             raise NotCompiled(reason(error, places.of_error(error))) from error
         sites: dict[str, Any] = dict(params.trace.nodes)
         store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not

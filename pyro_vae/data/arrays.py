@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.files import shown
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
-from pyro_vae.data.split import stored, three_way_split, three_ways
+from pyro_vae.data.split import split_indices, stored, three_way_split
 from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
 from pyro_vae.errors import BadInput
 from pyro_vae.errors.memory import require_memory
@@ -38,15 +37,15 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
     """
     if path is None:
         raise BadInput(
-            "data.path is missing: give data.path=FILE.npy or FILE.npz "
+            "path is missing: give path=FILE.npy or path=FILE.npz "
             "(for a run that fit() made of an array in memory, use vae.log_prob)"
         )
     # names may look like numbers
     path, (key, label_key) = str(path), (None if name is None else str(name) for name in (key, label_key))
     y = None if label_key is None else read(path, label_key, "label_key")
     x = read(path, key, labels=label_key)
-    name = f"data.path={shown(path)}" + (f", data.key={key}" if key else "")
-    return from_array(x, name=name, y=y, label_name=f"data.label_key={label_key}", **kwargs)
+    name = f"path={path}" + (f", key={key}" if key else "")
+    return from_array(x, name=name, y=y, label_name=f"label_key={label_key}", **kwargs)
 
 
 def from_array(
@@ -86,7 +85,7 @@ def from_array(
     labels = None if y is None else _labels(y, len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     if isinstance(values, np.memmap):
-        parts = three_ways(len(values), labels, *sizes)
+        parts = split_indices(len(values), labels, *sizes)
         splits = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
         num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
         # from all over the file: rows may be sorted by class

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, one_of, true_false, whole
+from pyro_vae.errors import BadInput, integer, one_of, true_false
 
 SPLITS = ("train", "val", "test")
 
@@ -46,16 +46,16 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
     ) -> None:
-        self.binarize = one_of("data.binarize", binarize, BINARIZATIONS)
+        self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
-        self.dequantize = true_false("data.dequantize", dequantize)
+        self.dequantize = true_false("dequantize", dequantize)
         if dequantize and binarize != "none":
-            raise BadInput(f"data.dequantize=true with data.binarize={binarize}: take data.binarize=none")
+            raise BadInput(f"dequantize=true does not go with binarize={binarize}: use binarize=none")
         self.held_out = {"val": val, "test": test}
         for split in (train, val, test):
             if isinstance(split, Split) and len(split):
                 self.require(split.x)
-        self.eval_seed = whole("data.eval_seed", eval_seed)
+        self.eval_seed = integer("eval_seed", eval_seed)
         self.redrawn = binarize == "dynamic" or dequantize
         self.train = train
         """Training data as stored: before what is drawn anew for each `batch`."""
@@ -64,7 +64,7 @@ class Dataset:
         elif binarize == "static":
             if isinstance(train, Stored):
                 raise BadInput(
-                    "data.binarize=static draws all training data into memory: take dynamic, or give a .npz file"
+                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file"
                 )
             self.train = self._draw("train", train)
         for name, split in self.held_out.items():
@@ -140,11 +140,11 @@ class Dataset:
             low, high = x.min().item(), x.max().item()
             if low < 0 or high > 1:
                 raise BadInput(
-                    f"data.binarize={self.binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
-                    "rescale them or take data.binarize=none"
+                    f"binarize={self.binarize} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
+                    "rescale them or use binarize=none"
                 )
         if self.dequantize:
-            self.grid.require(x, "data.dequantize=true", "take data.dequantize=false")
+            self.grid.require(x, "dequantize=true", "use dequantize=false")
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Training data at `index` `[B]`: x `[B, *data_shape]`, drawn anew where they are, and labels `[B]` or None."""

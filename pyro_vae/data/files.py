@@ -30,9 +30,3 @@ def require_regular(path: str | os.PathLike[str], name: str) -> os.stat_result:
 def identity(status: os.stat_result) -> tuple[int, int]:
     """What all links to a file or folder have in common."""
     return status.st_dev, status.st_ino
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A file's name for messages; line breaks and control characters escaped."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)[1:-1]

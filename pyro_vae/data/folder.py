@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.files import shown
 from pyro_vae.data.images import in_classes, opened
-from pyro_vae.data.split import stored, three_ways
+from pyro_vae.data.split import split_indices, stored
 from pyro_vae.data.vision import torchvision
-from pyro_vae.errors import BadInput, one_of, positive_int, whole
+from pyro_vae.errors import BadInput, integer, one_of, positive_int
 
 MAX_WORKERS = 64
 """Processes that read ahead, at most: each takes memory, and their number may come out of a stranger's file."""
@@ -36,7 +35,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __init__(self, root: str, size: int, channels: int) -> None:
         vision = torchvision()
         if not Path(root).is_dir():
-            raise BadInput(f"data.root={shown(root)}: no such folder")
+            raise BadInput(f"root={root}: no such folder")
         self.size = size
         self.paths, self.labels = in_classes(root)
         transforms = vision.transforms
@@ -100,14 +99,14 @@ def image_folder(
         BadInput: if there are no such images, one is broken (where it is read), or an option is out of its range.
     """
     if root is None:
-        raise BadInput("data.root is missing: give data.root=FOLDER, with images in FOLDER/CLASS/")
+        raise BadInput("root is missing: give root=FOLDER, with images in FOLDER/CLASS/")
     if num_workers != "auto":
-        whole("data.num_workers", num_workers, high=MAX_WORKERS)
-    positive_int("data.size", size)
-    one_of("data.channels", str(channels), ("1", "3"))
+        integer("num_workers", num_workers, high=MAX_WORKERS)
+    positive_int("size", size)
+    one_of("channels", str(channels), ("1", "3"))
     images = Images(str(root), size, channels)
     y = torch.tensor(images.labels)
-    parts = three_ways(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
+    parts = split_indices(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
     workers = min(4, _num_cores()) if num_workers == "auto" else int(num_workers)
     return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from pyro_vae.errors import BadInput, whole
+from pyro_vae.errors import BadInput, integer
 
 MAX_LEVELS = 2**16
 """Of grey: images have 8 or 16 bits, and each level is a number for each pixel or a pass over it."""
@@ -26,7 +26,7 @@ class Grid(Constraint):
     event_dim = 0
 
     def __init__(self, num_levels: int) -> None:
-        self.num_levels = whole("data.num_levels", num_levels, low=2, high=MAX_LEVELS)
+        self.num_levels = integer("num_levels", num_levels, low=2, high=MAX_LEVELS)
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from pyro_vae.data.files import identity, require_regular, shown
+from pyro_vae.data.files import identity, require_regular
 from pyro_vae.errors import BadInput, one_line
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
     """
     from PIL import Image
 
-    name = shown(path)
+    name = path
     require_regular(path, name)
     try:
         with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
     Raises:
         BadInput: if there are no classes, a class has no images, or a file is not regular.
     """
-    should = f"data.root={shown(root)} should hold images as CLASS/NAME.png"
+    should = f"root={root} should hold images as CLASS/NAME.png"
     try:
         classes = sorted(entry.name for entry in os.scandir(root) if os.path.isdir(entry.path))
         found, num_folders = _below([os.path.join(root, name) for name in classes], root)
@@ -72,7 +72,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
     warn_of_links(num_folders + len(label_of) - len(paths), root)
     labels = [label_of[path] for path in paths]
     used = set(labels)
-    if empty := [shown(name) for label, name in enumerate(classes) if label not in used]:
+    if empty := [name for label, name in enumerate(classes) if label not in used]:
         raise BadInput(
             f"{should}: {', '.join(empty[:5])} holds none of {', '.join(SUFFIXES)}, or only links to other classes"
         )
@@ -110,7 +110,7 @@ def distinct(paths: Sequence[str]) -> list[str]:
     """
     first: dict[tuple[int, int], str] = {}
     for path in sorted(paths, key=os.path.islink):
-        first.setdefault(identity(require_regular(path, shown(path))), path)
+        first.setdefault(identity(require_regular(path, path)), path)
     kept = set(first.values())
     return [path for path in paths if path in kept]
 
@@ -121,5 +121,5 @@ def warn_of_links(num_links: int, root: str | os.PathLike[str]) -> None:
         log.warning(
             "%d links below %s lead to images that are there already: each image counts once",
             num_links,
-            shown(root),
+            root,
         )

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pyro_vae.data.files import require_regular, shown
+from pyro_vae.data.files import require_regular
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import require_memory
 
@@ -23,7 +23,7 @@ CONVERSIONS = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), FROM_TEXT),
     **dict.fromkeys((".parquet", ".feather", ".xlsx", ".pkl", ".pickle"), FROM_TABLE),
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
-    **dict.fromkeys((".png", ".jpg", ".jpeg"), "take data=image_folder data.root=FOLDER"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), "use data=image_folder data.root=FOLDER"),
 }
 """How to convert other files to .npy, by the ending of their names."""
 
@@ -40,7 +40,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
     Raises:
         BadInput: if the file or the entry is missing, unreadable, ambiguous, or larger than memory.
     """
-    name = f"data.path={shown(path)}"
+    name = f"path={path}"
     require_regular(path, name)
     if conversion := CONVERSIONS.get(Path(path).suffix.lower()):
         raise BadInput(f"{name} is not a .npy or .npz file: {conversion}")
@@ -51,9 +51,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
             file.seek(0)
             _require_short_header(file)
         if key is not None:
-            raise BadInput(
-                f"data.{option}={key}: {shown(path)} holds one array without a name; leave data.{option} out"
-            )
+            raise BadInput(f"{option}={key}: {path} holds one array without a name; leave {option} out")
         with np.errstate(over="ignore"):  # numpy refuses impossible sizes itself
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
@@ -61,7 +59,7 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
         reason = "text, or Python objects" if "allow_pickle" in str(error) else one_line(error)
-        entry = "" if key is None else f", data.{option}={key}"
+        entry = "" if key is None else f", {option}={key}"
         raise BadInput(
             f"{name}{entry} is not a readable .npy or .npz file ({reason}): write one of numbers by numpy.save; "
             "numpy.loadtxt reads them from text"
@@ -75,29 +73,23 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name in entries:
-                raise BadInput(f"{shown(path)} holds two entries called {shown(name)}: write it again with np.savez")
+                raise BadInput(f"{path} holds two entries called {name}: write it again with np.savez")
             entries[name] = info
         if any(name.endswith("/data.pkl") for name in entries):
-            raise BadInput(f"data.path={shown(path)} is a file of torch.save: {FROM_TORCH}")
+            raise BadInput(f"path={path} is a file of torch.save: {FROM_TORCH}")
         others = [name for name in entries if name != labels]
         if key is None and len(others) == 1:
             key = others[0]
         if key is None:
-            which = (
-                f": give data.key=NAME, one of {_listed(others)}" if others else f" beside {labels}" if labels else ""
-            )
-            raise BadInput(f"{shown(path)} holds {len(others)} arrays{which}")
+            which = f": give key=NAME, one of {_listed(others)}" if others else f" beside {labels}" if labels else ""
+            raise BadInput(f"{path} holds {len(others)} arrays{which}")
         info_of_key = entries.get(key, entries.get(key.removesuffix(".npy")))
         if info_of_key is None:
-            raise BadInput(
-                f"data.{option}={key} is not an entry of {shown(path)}: choose one of {_listed(list(entries))}"
-            )
+            raise BadInput(f"{option}={key} is not an entry of {path}: choose one of {_listed(list(entries))}")
         if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError("compressed by a method that NumPy does not use")
         # zipfile unpacks no more of an entry than this
-        require_memory(
-            info_of_key.file_size, f"data.path={shown(path)}: {key} unpacks to", "write a .npy file, which is mapped"
-        )
+        require_memory(info_of_key.file_size, f"path={path}: {key} unpacks to", "write a .npy file, which is mapped")
         with archive.open(info_of_key) as entry:
             _require_short_header(entry)
         with archive.open(info_of_key) as entry:
@@ -115,4 +107,4 @@ def _require_short_header(file: IO[bytes]) -> None:
 
 def _listed(names: list[str]) -> str:
     """The first ten names."""
-    return ", ".join(shown(name)[:40] for name in names[:10]) + (", …" if len(names) > 10 else "")
+    return ", ".join(name[:40] for name in names[:10]) + (", …" if len(names) > 10 else "")

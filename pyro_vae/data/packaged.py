@@ -43,7 +43,7 @@ def digits(split_seed: int = 0, counts: bool = False, num_levels: int = 17, **kw
     Raises:
         BadInput: if `counts` is neither true nor false, or counts are to be binarized.
     """
-    true_false("data.counts", counts)
+    true_false("counts", counts)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -28,7 +28,7 @@ def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs
     Raises:
         BadInput: if num_data or noise is out of its range.
     """
-    n = positive_int("data.num_data", num_data, high=MAX_DATA)
+    n = positive_int("num_data", num_data, high=MAX_DATA)
     z, epsilon = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(0))
-    x = z / 10 + z / z.norm(dim=-1, keepdim=True) + within("data.noise", noise, low=0) * epsilon
+    x = z / 10 + z / z.norm(dim=-1, keepdim=True) + within("noise", noise, low=0) * epsilon
     return Dataset(*three_way_split(x, None, 0.1, 0.1, split_seed), **kwargs)

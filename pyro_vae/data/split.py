@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_vae.errors import BadInput, datapoints, positive_int, whole
+from pyro_vae.errors import BadInput, datapoints, integer, positive_int
 from pyro_vae.errors.memory import require_memory
 from pyro_vae.parallel.collectives import share
 
@@ -127,7 +127,7 @@ class Stored:
         loader: DataLoader[Any] = DataLoader(
             self.rows,
             batch_sampler=(self.index[index].tolist() for index in indices),
-            collate_fn=_as_it_is,
+            collate_fn=_uncollated,
             num_workers=self.num_workers,
             worker_init_fn=_leave_interrupts_to_the_parent,
             pin_memory=self.device.type == "cuda",
@@ -185,7 +185,7 @@ def stored(
         BadInput: if a file cannot be read, or memory does not hold what is held out.
     """
     held_out = 4 * math.prod(data_shape) * sum(map(len, parts[1:]))
-    require_memory(held_out, "validation and test data take", "set data.max_held_out to fewer", copies=2)
+    require_memory(held_out, "validation and test data take", "set max_held_out=N, smaller", copies=2)
     train, val, test = (
         Stored(rows, index, None if y is None else y[index], data_shape, num_workers=num_workers) for index in parts
     )
@@ -202,7 +202,7 @@ def _require(n: int, most: int) -> None:
         raise BadInput(f"num_data={n} must lie between 1 and {most}, the size of the split")
 
 
-def _as_it_is(batch: Any) -> Any:
+def _uncollated(batch: Any) -> Any:
     return batch
 
 
@@ -213,12 +213,12 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
 
 
 def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
-    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `three_ways` draws them."""
-    train, val, test = (Split(x, y).at(index) for index in three_ways(len(x), y, *args, **kwargs))
+    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `split_indices` draws them."""
+    train, val, test = (Split(x, y).at(index) for index in split_indices(len(x), y, *args, **kwargs))
     return train, val, test
 
 
-def three_ways(
+def split_indices(
     n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of random training, validation and test sets, stratified by y where it is given.
@@ -236,17 +236,17 @@ def three_ways(
     """
     for name, fraction in (("val", val), ("test", test)):
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-            raise BadInput(f"data.{name}_fraction={fraction} must be a number in [0, 1)")
-    most = n if max_held_out is None else positive_int("data.max_held_out", max_held_out)
+            raise BadInput(f"{name}_fraction={fraction} must be a number in [0, 1)")
+    most = n if max_held_out is None else positive_int("max_held_out", max_held_out)
     sizes = {"val": min(most, round(val * n)), "test": min(most, round(test * n))}
     enough = sizes["val"] >= (val != 0) and sizes["test"] >= (test != 0) and sum(sizes.values()) < n
     if not enough:
         raise BadInput(
-            f"{datapoints(n)} with data.val_fraction={val} and data.test_fraction={test} leave an empty "
+            f"{datapoints(n)} with val_fraction={val} and test_fraction={test} leave an empty "
             "training, validation or test set: give more data or other fractions"
         )
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(whole("data.split_seed", seed)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(integer("split_seed", seed)))
     if y is not None:
         # within a class in random order, classes interleaved: any slice holds each class in proportion
         by_class = order[y[order].argsort(stable=True)]

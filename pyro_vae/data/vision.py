@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.files import require_regular, shown
+from pyro_vae.data.files import require_regular
 from pyro_vae.data.images import distinct, opened, warn_of_links
 from pyro_vae.data.split import Split
-from pyro_vae.errors import BadInput, one_line, whole
+from pyro_vae.errors import BadInput, integer, one_line
 from pyro_vae.errors.memory import require_memory
 
 
@@ -71,12 +71,10 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
         raise
     except Exception as error:  # torchvision raises many kinds on files that are damaged
         if not isinstance(error, RuntimeError):  # "Dataset not found"
-            raise BadInput(
-                f"data={name}: the files in {folder} are damaged ({one_line(error)}): delete them"
-            ) from error
+            raise BadInput(f"{name}: the files in {folder} are damaged ({one_line(error)}): delete them") from error
         if not _may_download.get():
             raise BadInput(
-                f"data={name}: {folder.resolve()} should hold {files}: name their folder by data.root=DIR, or download "
+                f"{name}: {folder.resolve()} should hold {files}: name their folder by root=DIR, or download "
                 f"them by python -m pyro_vae.train data={name}"
             ) from error
     try:
@@ -84,8 +82,8 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
             return make(True)
     except (RuntimeError, OSError) as error:  # URLError is an OSError
         raise BadInput(
-            f"data={name}: {folder.resolve()} should hold {files}, and downloading them failed ({one_line(error)}); "
-            "put them there, name their folder by data.root=DIR, or take data=mnist5k, which needs no download"
+            f"{name}: {folder.resolve()} should hold {files}, and downloading them failed ({one_line(error)}); "
+            "put them there, name their folder by root=DIR, or take data=mnist5k, which needs no download"
         ) from error
 
 
@@ -121,7 +119,7 @@ def _verify(cls: Any, folder: Path) -> None:
         if not same:
             raise BadInput(
                 f"{file} is not the published file: delete it, and it is downloaded again; if the data are your own, "
-                "set data.verify=false"
+                "set verify=false"
             )
 
 
@@ -146,8 +144,8 @@ def _idx(
     for resource, _ in cls.resources:
         file = Path(root) / cls_name / "raw" / Path(resource).stem
         if file.exists():
-            size = require_regular(file, shown(file)).st_size
-            require_memory(size, f"{shown(file)} takes", "it is not the published file", copies=8)  # 4 as floats
+            size = require_regular(file, str(file)).st_size
+            require_memory(size, f"{file} takes", "it is not the published file", copies=8)  # 4 as floats
     if verify:
         _verify(cls, Path(root) / cls_name / "raw")
 
@@ -159,16 +157,16 @@ def _idx(
     files = "the unpacked {train,t10k}-{images-idx3,labels-idx1}-ubyte"
     whole_train, test = _load(name, make, Path(root) / cls_name / "raw", files)
     train, val = _hold_out(whole_train, num_val, split_seed)
-    if num_train is not None and not 1 <= whole("data.num_train", num_train) <= len(train):
-        raise BadInput(f"data.num_train={num_train} must lie between 1 and {len(train)}")
+    if num_train is not None and not 1 <= integer("num_train", num_train) <= len(train):
+        raise BadInput(f"num_train={num_train} must lie between 1 and {len(train)}")
     return Dataset(train.first(num_train), val, test, **kwargs)
 
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
     """Training and validation set, at random; the former in the order of the files."""
-    if not 0 <= whole("data.num_val", num_val) < len(train):
-        raise BadInput(f"data.num_val={num_val} must lie between 0 and {len(train) - 1}")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(whole("data.split_seed", split_seed)))
+    if not 0 <= integer("num_val", num_val) < len(train):
+        raise BadInput(f"num_val={num_val} must lie between 0 and {len(train) - 1}")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(integer("split_seed", split_seed)))
     return train.at(order[num_val:].sort().values), train.at(order[:num_val])
 
 

@@ -55,8 +55,8 @@ class ExactEM:
     clip_norm: None = None
 
     def __post_init__(self) -> None:
-        positive_int("trainer.max_epochs", self.max_epochs)
-        positive("trainer.tolerance", self.tolerance)
+        positive_int("max_epochs", self.max_epochs)
+        positive("tolerance", self.tolerance)
 
     def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
         """Refuse models whose EM is not in closed form; a note for the user otherwise.
@@ -103,7 +103,7 @@ class ExactEM:
                 start(vae, x)
             before = mean_elbo(x)[0] if state.epoch else -math.inf
             if state.epoch >= self.max_epochs:
-                log.log(NOTE, "nothing is left to train: trainer.max_epochs=%d are done", self.max_epochs)
+                log.log(NOTE, "nothing is left to train: max_epochs=%d are done", self.max_epochs)
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
                 elbo, log_likelihood, _ = mean_elbo(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral
@@ -20,6 +20,23 @@ MAX_MESSAGE = 2_000
 
 
 _names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProxyType({}))
+
+
+@contextmanager
+def in_section(group: str, names: Iterable[str]) -> Iterator[None]:
+    """Within, errors call the parameters of a configured object by their keys: `rank=0` becomes `guide.rank=0`.
+
+    Args:
+        group: section of the configuration.
+        names: the section's keys.
+    """
+    keys = "|".join(re.escape(str(name)) for name in names)
+    try:
+        yield
+    except (BadInput, FailedRun) as error:
+        # not a part of another key, of a path or of a word
+        error.args = (re.sub(rf"(?<![\w./-])(?=(?:{keys})=)|^(?=(?:{keys}) )", f"{group}.", str(error)),)
+        raise
 
 
 @contextmanager
@@ -113,7 +130,7 @@ def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
     Raises:
         BadInput: otherwise, naming `name` and `value`.
     """
-    return whole(name, value, 1, high)
+    return integer(name, value, 1, high)
 
 
 def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]:
@@ -127,7 +144,7 @@ def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]
     return [positive_int(name, value, high) for value in values]
 
 
-def whole(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
+def integer(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
     """`value`, if it is an integer from `low` to `high`.
 
     Raises:

@@ -37,7 +37,7 @@ class FullCovariance(nn.Module):
         self.off_diagonal: nn.Linear | None = None
         # Adam moves every weight by the learning rate, so a sum over features by that many times as much:
         # unscaled, L′ grows into noise before μ and σ have learnt anything, and latents collapse
-        self.off_diagonal_gain = positive("guide.gain", gain) / math.sqrt(num_features)
+        self.off_diagonal_gain = positive("gain", gain) / math.sqrt(num_features)
         if latent_dim > 1:
             self.off_diagonal = nn.Linear(num_features, latent_dim * (latent_dim - 1) // 2)
             nn.init.zeros_(self.off_diagonal.weight)

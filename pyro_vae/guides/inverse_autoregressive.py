@@ -44,7 +44,7 @@ class InverseAutoregressive(nn.Module):
             ConditionalAffineAutoregressive(
                 autoregressive_network(num_features, latent_dim, hidden, reverse=t % 2 == 1)
             )
-            for t in range(positive_int("guide.num_transforms", num_transforms, MAX_WIDTH))
+            for t in range(positive_int("num_transforms", num_transforms, MAX_WIDTH))
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:

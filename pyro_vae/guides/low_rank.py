@@ -30,7 +30,7 @@ class LowRank(nn.Module):
 
     def __init__(self, num_features: int, latent_dim: int, rank: int = 4) -> None:
         super().__init__()
-        positive_int("guide.rank", rank, MAX_WIDTH)
+        positive_int("rank", rank, MAX_WIDTH)
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         # near zero, where training starts from the diagonal guide, but not at it, where W Wᵀ has no gradient
         self.factor = nn.Sequential(nn.Linear(num_features, latent_dim * rank), nn.Unflatten(-1, (latent_dim, rank)))

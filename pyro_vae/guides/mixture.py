@@ -25,7 +25,7 @@ class Mixture(nn.Module):
 
     def __init__(self, num_features: int, latent_dim: int, num_components: int = 3) -> None:
         super().__init__()
-        C = positive_int("guide.num_components", num_components, MAX_WIDTH)
+        C = positive_int("num_components", num_components, MAX_WIDTH)
         self.logits = nn.Linear(num_features, C)
         self.loc_log_scale = nn.Sequential(
             nn.Linear(num_features, C * 2 * latent_dim), nn.Unflatten(-1, (C, 2 * latent_dim))

@@ -40,15 +40,15 @@ class NeuralSpline(nn.Module):
         self, num_features: int, latent_dim: int, num_bins: int = 8, bound: float = 4.0, hidden: Sequence[int] = (64,)
     ) -> None:
         super().__init__()
-        if not 2 <= positive_int("guide.num_bins", num_bins) <= 500:
-            raise BadInput(f"guide.num_bins={num_bins} must lie between 2 and 500")
+        if not 2 <= positive_int("num_bins", num_bins) <= 500:
+            raise BadInput(f"num_bins={num_bins} must lie between 2 and 500")
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         param_dims = (num_bins, num_bins, num_bins - 1)
         network = autoregressive_network(
             num_features, latent_dim, hidden, network_class=_SplineParameters, param_dims=param_dims
         )
         self.spline = ConditionalSplineAutoregressive(
-            latent_dim, network, count_bins=num_bins, bound=positive("guide.bound", bound), order="quadratic"
+            latent_dim, network, count_bins=num_bins, bound=positive("bound", bound), order="quadratic"
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:

@@ -40,10 +40,10 @@ class SemiAmortized(nn.Module):
         self, num_features: int, latent_dim: int, num_steps: int = 5, step_size: float = 0.5, num_particles: int = 4
     ) -> None:
         super().__init__()
-        self.num_steps = positive_int("guide.num_steps", num_steps)
-        self.step_size = positive("guide.step_size", step_size)
-        if positive_int("guide.num_particles", num_particles) % 2:
-            raise BadInput(f"guide.num_particles={num_particles} must be even: the points come in pairs ±ε")
+        self.num_steps = positive_int("num_steps", num_steps)
+        self.step_size = positive("step_size", step_size)
+        if positive_int("num_particles", num_particles) % 2:
+            raise BadInput(f"num_particles={num_particles} must be even: the points come in pairs ±ε")
         self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
         self.register_buffer("noise", _antithetic_points(num_particles, latent_dim))
 

@@ -95,7 +95,7 @@ class Bernoulli(Likelihood):
 
     def __init__(self, data_shape: Sequence[int], start_margin: float = 0.05) -> None:
         super().__init__(data_shape)
-        self.start_margin = within("likelihood.start_margin", positive("likelihood.start_margin", start_margin), 0, 0.5)
+        self.start_margin = within("start_margin", positive("start_margin", start_margin), 0, 0.5)
         self.register_start()
 
     @torch.no_grad()

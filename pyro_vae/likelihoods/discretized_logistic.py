@@ -52,7 +52,7 @@ class DiscretizedLogistic(Likelihood):
         init_scale: float | None = None,
         min_scale: float = 0.0005,
     ) -> None:
-        self.num_components = positive_int("likelihood.num_components", num_components, MAX_WIDTH)
+        self.num_components = positive_int("num_components", num_components, MAX_WIDTH)
         super().__init__(data_shape, 2 if num_components == 1 else 3 * num_components)
         self.grid = Grid(num_levels)
         self.start = Start("scale", init_scale, min_scale)

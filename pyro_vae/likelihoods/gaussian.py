@@ -44,7 +44,7 @@ class Gaussian(Scaled):
         init_scale: float | None = None,
         min_scale: float | None = None,
     ) -> None:
-        self.kind = one_of("likelihood.scale", scale, ("fixed", "learned", "per_pixel"))
+        self.kind = one_of("scale", scale, ("fixed", "learned", "per_pixel"))
         fixed = scale == "fixed"
         start = Start("scale", init_scale, min_scale, bounded=not fixed, share=1.0 if fixed else SHARE)
         per_pixel = scale == "per_pixel"

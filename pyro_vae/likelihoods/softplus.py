@@ -32,11 +32,11 @@ class Start:
     """
 
     def __init__(self, name: str, init: object, low: object, *, bounded: bool = True, share: float = 1.0) -> None:
-        self.init = None if init is None else positive(f"likelihood.init_{name}", init)
-        self.low = None if low is None else positive(f"likelihood.min_{name}", low)
+        self.init = None if init is None else positive(f"init_{name}", init)
+        self.low = None if low is None else positive(f"min_{name}", low)
         self.share = share
         if bounded and self.init is not None and self.low is not None and self.init <= self.low:
-            raise BadInput(f"likelihood.init_{name}={init} must exceed likelihood.min_{name}={low}")
+            raise BadInput(f"likelihood.init_{name}={init} must exceed min_{name}={low}")
 
     def bound(self, of_data: Tensor) -> Tensor:
         """The lower bound for data whose own value is `of_data`, and of its shape."""

@@ -44,11 +44,11 @@ class StudentT(Scaled):
         init_scale: float | None = None,
         min_scale: float | None = None,
     ) -> None:
-        self.df = positive("likelihood.df", df)
+        self.df = positive("df", df)
         if self.df <= 2:
-            raise BadInput(f"likelihood.df={df} must exceed 2, so that there is a variance")
+            raise BadInput(f"df={df} must exceed 2, so that there is a variance")
         if self.df > 1e8:  # log Γ(ν/2) runs out of digits
-            raise BadInput(f"likelihood.df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
+            raise BadInput(f"df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
         super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale, share=SHARE))
         self.add_learned_scale()
 

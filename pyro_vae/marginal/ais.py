@@ -58,15 +58,15 @@ class AIS(GradientEstimator):
         chunk_size: int | str = "auto",
         compile: bool | str = "auto",
     ) -> None:
-        self.num_samples = positive_int("estimator.num_samples", num_samples)
-        self.num_temperatures = positive_int("estimator.num_temperatures", num_temperatures)
-        self.num_leapfrog = positive_int("estimator.num_leapfrog", num_leapfrog)
-        self.start = one_of("estimator.start", start, ("guide", "prior"))
-        self.target_acceptance = positive("estimator.target_acceptance", target_acceptance)
+        self.num_samples = positive_int("num_samples", num_samples)
+        self.num_temperatures = positive_int("num_temperatures", num_temperatures)
+        self.num_leapfrog = positive_int("num_leapfrog", num_leapfrog)
+        self.start = one_of("start", start, ("guide", "prior"))
+        self.target_acceptance = positive("target_acceptance", target_acceptance)
         if self.target_acceptance >= 1:
-            raise BadInput(f"estimator.target_acceptance={target_acceptance} must lie below 1")
+            raise BadInput(f"target_acceptance={target_acceptance} must lie below 1")
         self.chunk_size = chunk_option(chunk_size)
-        self.compile = true_false_auto("estimator.compile", compile)
+        self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
         """Advise more temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""

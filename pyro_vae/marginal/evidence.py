@@ -119,8 +119,8 @@ def sample_sizes(num_samples: object) -> tuple[int, ...]:
         BadInput: if one is not a positive integer.
     """
     if isinstance(num_samples, Sequence) and not isinstance(num_samples, str) and num_samples:
-        return tuple(sorted({positive_int("estimator.num_samples", K) for K in num_samples}))
-    return (positive_int("estimator.num_samples", num_samples),)
+        return tuple(sorted({positive_int("num_samples", K) for K in num_samples}))
+    return (positive_int("num_samples", num_samples),)
 
 
 def accumulate(

@@ -39,8 +39,8 @@ class Exact(Estimator):
     name = "exact"
 
     def __init__(self, num_samples: int = 1, chunk_size: int = 4096) -> None:
-        self.num_samples = positive_int("estimator.num_samples", num_samples)
-        self.chunk_size = positive_int("estimator.chunk_size", chunk_size)
+        self.num_samples = positive_int("num_samples", num_samples)
+        self.chunk_size = positive_int("chunk_size", chunk_size)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Reject models whose log p(x, u) is not quadratic in u."""

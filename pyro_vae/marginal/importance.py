@@ -47,7 +47,7 @@ class Importance(Estimator):
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
         self.chunk_size = chunk_option(chunk_size)
-        self.compile = true_false_auto("estimator.compile", compile)
+        self.compile = true_false_auto("compile", compile)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
 from pyro_vae.distributions import CholeskyNormal
-from pyro_vae.errors import BadInput, one_of, positive, shown, true_false_auto, whole, within
+from pyro_vae.errors import BadInput, integer, one_of, positive, shown, true_false_auto, within
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
@@ -102,13 +102,13 @@ class Refined(GradientEstimator):
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
         self.chunk_size = chunk_option(chunk_size)
-        self.compile = true_false_auto("estimator.compile", compile)
-        self.family = one_of("estimator.family", family, ("auto", "gaussian", "student_t"))
-        self.df = positive("estimator.df", df)
-        self.guide_weight = within("estimator.guide_weight", guide_weight, 0)
+        self.compile = true_false_auto("compile", compile)
+        self.family = one_of("family", family, ("auto", "gaussian", "student_t"))
+        self.df = positive("df", df)
+        self.guide_weight = within("guide_weight", guide_weight, 0)
         if self.guide_weight >= 1:
-            raise BadInput(f"estimator.guide_weight={shown(guide_weight)} must lie in [0, 1)")
-        self.num_elbo_steps = whole("estimator.num_elbo_steps", num_elbo_steps)
+            raise BadInput(f"guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.num_elbo_steps = integer("num_elbo_steps", num_elbo_steps)
 
     def advice(self, discrete: bool = False) -> str:
         """Advise better proposals: beyond a few hundred samples, more hardly help where a proposal misses mass."""

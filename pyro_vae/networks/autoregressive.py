@@ -29,10 +29,10 @@ def autoregressive_network(
         BadInput: if a width is no positive whole number, or less than D.
     """
     if not hidden:
-        raise BadInput("guide.hidden=[] has no layer: give the width of one at least, as in [64]")
-    for width in positive_ints("guide.hidden", hidden):
+        raise BadInput("hidden=[] has no layer: give the width of one at least, as in [64]")
+    for width in positive_ints("hidden", hidden):
         if width < latent_dim:
-            raise BadInput(f"guide.hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
+            raise BadInput(f"hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
     order: Any = torch.arange(latent_dim)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input_dim = 1")  # one dimension depends on h alone

@@ -32,10 +32,10 @@ class Conv:
         upper_hidden: Sequence[int] = (100, 100),
     ) -> None:
         if not channels:
-            raise BadInput("network.channels=[] has no layer: give the channels of one at least, as in [32,64]")
-        self.channels = positive_ints("network.channels", channels)
-        self.hidden = positive_int("network.hidden", hidden, MAX_WIDTH)
-        self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
+            raise BadInput("channels=[] has no layer: give the channels of one at least, as in [32,64]")
+        self.channels = positive_ints("channels", channels)
+        self.hidden = positive_int("hidden", hidden, MAX_WIDTH)
+        self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
         self.upper_hidden = upper_hidden
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:

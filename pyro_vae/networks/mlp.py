@@ -36,10 +36,10 @@ class MLP:
         upper_hidden: Sequence[int] = (100, 100),
         init: str = "torch",
     ) -> None:
-        self.hidden = positive_ints("network.hidden", hidden)
-        self.activation = one_of("network.activation", activation, tuple(ACTIVATIONS))
-        self.upper_hidden = positive_ints("network.upper_hidden", upper_hidden)
-        self.init = one_of("network.init", init, INITS)
+        self.hidden = positive_ints("hidden", hidden)
+        self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
+        self.upper_hidden = positive_ints("upper_hidden", upper_hidden)
+        self.init = one_of("init", init, INITS)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
         """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""

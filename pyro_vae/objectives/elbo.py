@@ -61,7 +61,7 @@ class Trace_ELBO(pyro.infer.Trace_ELBO):
     num_particles: int
 
     def __init__(self, num_particles: int = 1, max_plate_nesting: int = 1, **kwargs: Any) -> None:
-        positive_int("objective.num_particles", num_particles)
+        positive_int("num_particles", num_particles)
         kwargs.setdefault("vectorize_particles", num_particles > 1)
         super().__init__(num_particles, max_plate_nesting, **kwargs)  # type: ignore[no-untyped-call]
 

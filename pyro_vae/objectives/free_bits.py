@@ -33,7 +33,7 @@ class FreeBits(TraceMeanField_ELBO):
 
     def __init__(self, free_nats: float = 0.5, num_particles: int = 1) -> None:
         super().__init__(num_particles)
-        self.free_nats = positive("objective.free_nats", free_nats)
+        self.free_nats = positive("free_nats", free_nats)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
         """Refuse, beside what the ELBO does, several processes: they have shares of a batch, λ is about all of it."""

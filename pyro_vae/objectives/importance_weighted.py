@@ -96,9 +96,9 @@ class Renyi(MultiSample):
 
     def __init__(self, alpha: float = 0.5, num_particles: int = 50) -> None:
         super().__init__(num_particles)
-        self.alpha = within("objective.alpha", alpha)
+        self.alpha = within("alpha", alpha)
         if abs(1 - self.alpha) < 1e-3:
-            raise BadInput(f"objective.alpha={alpha} is the ELBO: take objective=trace_elbo")
+            raise BadInput(f"alpha={alpha} is the ELBO: take objective=trace_elbo")
 
     def for_validation(self, num_particles: int) -> Trace_ELBO:
         """L_α of its own K: other numbers of draws make another bound."""

@@ -47,7 +47,7 @@ class BetaVAE(TraceMeanField_ELBO):
 
     def __init__(self, beta: float = 4.0, num_particles: int = 1) -> None:
         super().__init__(num_particles)
-        self.kl_weight = within("objective.beta", beta, low=0)
+        self.kl_weight = within("beta", beta, low=0)
         # a tensor: a compiled graph takes whatever value it has then
         self.beta = torch.tensor(self.kl_weight, dtype=torch.float64)
 
@@ -85,10 +85,10 @@ class KLAnnealing(BetaVAE):
         num_particles: int = 1,
     ) -> None:
         super().__init__(beta=1.0, num_particles=num_particles)
-        self.start = within("objective.start", start, low=0, high=1)
-        self.num_epochs = positive("objective.num_epochs", num_epochs)
-        self.num_cycles = positive_int("objective.num_cycles", num_cycles)
-        self.rise = within("objective.rise", positive("objective.rise", rise), high=1)
+        self.start = within("start", start, low=0, high=1)
+        self.num_epochs = positive("num_epochs", num_epochs)
+        self.num_cycles = positive_int("num_cycles", num_cycles)
+        self.rise = within("rise", positive("rise", rise), high=1)
         self.epoch = 0.0
 
     @property

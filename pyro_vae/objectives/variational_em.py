@@ -35,8 +35,8 @@ class VariationalEM(TraceMeanField_ELBO):
 
     def __init__(self, e_steps: int = 1, m_steps: int = 1, num_particles: int = 1) -> None:
         super().__init__(num_particles)
-        self.e_steps = positive_int("objective.e_steps", e_steps)
-        self.m_steps = positive_int("objective.m_steps", m_steps)
+        self.e_steps = positive_int("e_steps", e_steps)
+        self.m_steps = positive_int("m_steps", m_steps)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
         """A note, where draws are not reparameterized: the exact posterior of a discrete latent is EM's own E-step."""

@@ -38,9 +38,9 @@ class ReweightedWakeSleep(IWAE):
 
     def __init__(self, num_particles: int = 10, insomnia: float = 1.0) -> None:
         super().__init__(num_particles)
-        self.insomnia = within("objective.insomnia", insomnia, low=0, high=1)
+        self.insomnia = within("insomnia", insomnia, low=0, high=1)
         if num_particles == 1 and self.insomnia > 0:
-            raise BadInput("objective.num_particles=1 has no weights to learn from: take 2 or more, or insomnia=0")
+            raise BadInput("num_particles=1 has no weights to learn from: take 2 or more, or insomnia=0")
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """−L_K in nats, summed over the batch, with the gradients of both losses."""

@@ -44,7 +44,7 @@ def process_group() -> Iterator[None]:
     After a restart they meet under another prefix: addresses that processes now dead have left in the store would be
     taken for those of the living (https://github.com/pytorch/pytorch/issues/135712).
     """
-    if not environment.is_one_of_several():
+    if not environment.is_distributed():
         yield
         return
     store = dist.PrefixStore(  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def is_one_of_several() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun has started this process."""
     return "RANK" in os.environ
 

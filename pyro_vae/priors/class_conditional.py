@@ -32,7 +32,7 @@ class ClassConditional(nn.Module):
 
     def __init__(self, latent_dim: int, num_classes: int | None = None, radius: float = 6.0, **data: Any) -> None:
         super().__init__()
-        positive("prior.radius", radius)
+        positive("radius", radius)
         if num_classes is None:
             raise BadInput(
                 "prior=class_conditional needs labels, which these data do not have: name them (data.label_key for an "

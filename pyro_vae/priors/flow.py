@@ -39,8 +39,8 @@ class Flow(nn.Module):
             raise BadInput("prior=flow needs zuko: pip install -e '.[flows]'") from error
         self.flow = MAF(
             latent_dim,
-            transforms=positive_int("prior.num_transforms", num_transforms, MAX_WIDTH),
-            hidden_features=positive_ints("prior.hidden", hidden),
+            transforms=positive_int("num_transforms", num_transforms, MAX_WIDTH),
+            hidden_features=positive_ints("hidden", hidden),
         )
         if latent_dim == 1:  # zuko draws these from N(0, 1): three times, the first loss is in the thousands
             for parameter in self.flow.parameters():

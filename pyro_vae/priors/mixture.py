@@ -26,7 +26,7 @@ class Mixture(nn.Module):
 
     def __init__(self, latent_dim: int, num_components: int = 10, **data: Any) -> None:
         super().__init__()
-        positive_int("prior.num_components", num_components, MAX_WIDTH)
+        positive_int("num_components", num_components, MAX_WIDTH)
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.loc = nn.Parameter(torch.randn(num_components, latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(num_components, latent_dim))

@@ -29,7 +29,7 @@ class Vamp(nn.Module):
         self, latent_dim: int, data_shape: Sequence[int] = (), num_pseudo_inputs: int = 100, **data: Any
     ) -> None:
         super().__init__()
-        C = positive_int("prior.num_pseudo_inputs", num_pseudo_inputs, MAX_WIDTH)
+        C = positive_int("num_pseudo_inputs", num_pseudo_inputs, MAX_WIDTH)
         self.pseudo_inputs = nn.Parameter(torch.rand(C, *data_shape))
 
     @torch.no_grad()

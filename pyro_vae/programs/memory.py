@@ -21,7 +21,7 @@ def chunk_option(value: int | str) -> int | str:
     Raises:
         BadInput: if it is neither a positive integer nor `auto`.
     """
-    return value if isinstance(value, str) and value == "auto" else positive_int("estimator.chunk_size", value)
+    return value if isinstance(value, str) and value == "auto" else positive_int("chunk_size", value)
 
 
 def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | None = None) -> int:

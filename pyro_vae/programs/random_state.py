@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, one_line, whole
+from pyro_vae.errors import BadInput, integer, one_line
 
 
 def fork_rng(*values: Any) -> AbstractContextManager[None]:
@@ -31,13 +31,13 @@ def seeded(seed: int, *values: Any) -> Iterator[None]:
         yield
 
 
-def other_noise() -> dict[str, Any]:
+def get_other_rng_state() -> dict[str, Any]:
     """Return the state of the global generators of Python and NumPy."""
     return {"random": random.getstate(), "numpy.random": np.random.get_state(legacy=False)}
 
 
-def restore_other_noise(state: dict[str, Any]) -> None:
-    """Restore a state returned by `other_noise()`."""
+def set_other_rng_state(state: dict[str, Any]) -> None:
+    """Restore a state returned by `get_other_rng_state()`."""
     random.setstate(state["random"])
     np.random.set_state(state["numpy.random"])
 
@@ -45,14 +45,14 @@ def restore_other_noise(state: dict[str, Any]) -> None:
 @contextmanager
 def callers_generators() -> Iterator[None]:
     """Restore the generators of Python, NumPy and torch on exit, so that all may be seeded within."""
-    others = other_noise()
+    others = get_other_rng_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     has_cuda = torch.cuda.is_initialized()
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
             yield
     finally:
-        restore_other_noise(others)
+        set_other_rng_state(others)
         if mps is not None:
             torch.mps.set_rng_state(mps)
         if not has_cuda:  # an unused GPU takes the CPU's seed
@@ -89,4 +89,4 @@ def set_seed(seed: object, rank: int = 0) -> None:
     Raises:
         BadInput: if `seed` is not an integer from 0 on.
     """
-    pyro.set_rng_seed(whole("seed", seed) + rank)
+    pyro.set_rng_seed(integer("seed", seed) + rank)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pyro_vae.errors.memory import physical_memory
+from pyro_vae.errors.memory import require_memory
 
 MAX_PICKLE_BYTES = 2**20
 """Limit of the pickle, which holds everything but the tensors' numbers."""
@@ -59,11 +59,12 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
     """The content of a file of `torch.save`, and the same content with a `Shape` in place of each tensor.
 
     Raises:
-        ValueError: if the file is not such an archive, or holds what this library does not save. A damaged one raises
+        BadInput: if the file is too large for this machine's memory.
+        ValueError: if the file is not such an archive, or holds what this library does not save. A damaged file raises
             errors of many kinds.
     """
     with path.open("rb") as file:
-        records = _records(file)
+        records = _records(file, path)
     folder, _, _ = next(iter(records)).partition("/")
     outline = Outline(records, folder).content
     copy = io.BytesIO()
@@ -75,11 +76,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
     return torch.load(copy, map_location=device, weights_only=True), outline
 
 
-def _records(file: BinaryIO) -> dict[str, bytes]:
-    """The entries of the archive by name, with their checksums verified."""
+def _records(file: BinaryIO, path: Path) -> dict[str, bytes]:
+    """Read the entries of the archive by name, and verify their checksums."""
     size = file.seek(0, io.SEEK_END)
-    if 4 * size > physical_memory():
-        raise ValueError(f"{size} bytes are too many for this machine's memory")
+    require_memory(size, f"{path} takes", "use a machine with more")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         names = {entry.filename for entry in entries}

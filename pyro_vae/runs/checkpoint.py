@@ -23,12 +23,13 @@ from typing import Any
 
 import torch
 
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.errors import BadInput, one_line, printable, shown
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.runs import archive
 from pyro_vae.runs.archive import Shape
 from pyro_vae.runs.files import Folder
 from pyro_vae.runs.plain import require_plain
+from pyro_vae.runs.renamed import renamed
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ class Checkpoints:
                 raise
             saved = load(self.previous, device)
             self.damaged = self.last.is_file()
-            log.warning("%s; going on from %s, epoch %s", error, self.previous, saved["state"].get("epoch"))
+            epoch = printable(shown(saved["state"].get("epoch")))  # it may be anything: `State` checks it later
+            log.warning("%s; going on from %s, epoch %s", error, self.previous, epoch)
             return saved
 
 
@@ -95,6 +97,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise BadInput(f"{path}: no such checkpoint")
     try:
         checkpoint, outline = archive.read(path, device)
+    except BadInput:
+        raise
     except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
         raise_out_of_memory(error)
         raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
@@ -102,7 +106,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
     _require_form(outline, path)
     require_plain(checkpoint["config"], path)
-    return checkpoint
+    return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 
 def _require_form(outline: dict[str, Any], path: Path) -> None:

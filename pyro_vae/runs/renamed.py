@@ -1,4 +1,4 @@
-"""Where modules of earlier versions are now: their imports work on, and so do the configurations that name them."""
+"""Names of modules in earlier versions, kept alive for imports and for the configurations of old runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOVED = {
     "compiled": ("compilation.elbos",),
     "config": ("runs.config",),
     "distributed": ("parallel.collectives",),
-    "experiment": ("runs.run", "runs.restore", "runs.resume", "programs.random_state", "build", "api"),
+    "experiment": ("runs.run", "runs.restore", "runs.resume", "runs.misfit", "programs.random_state", "build", "api"),
     "guides.cholesky_normal": ("distributions.cholesky_normal",),
     "guides.low_rank_normal": ("distributions.low_rank_normal",),
     "imputation": ("analysis.imputation",),
@@ -34,22 +34,22 @@ MOVED = {
     "trainer": ("training.trainer",),
     "validation": ("training.validation_elbo",),
 }
-"""Old module -> the modules that hold its content."""
+"""Maps each old module to the modules that hold its content now; classes in configurations are in the first."""
 
 
 def renamed(config: Any) -> Any:
-    """A configuration with the `_target_` of each section as it is called now; anything else as it is.
+    """Translate each `_target_` in a configuration to its present name.
 
     Args:
         config: plain containers, from a checkpoint or a YAML file.
     """
+    if isinstance(config, list):
+        return [renamed(value) for value in config]
     if not isinstance(config, dict):
         return config
     return {
-        key: {**section, "_target_": _new_name(section["_target_"])}
-        if isinstance(section, dict) and isinstance(section.get("_target_"), str)
-        else section
-        for key, section in config.items()
+        key: _new_name(value) if key == "_target_" and isinstance(value, str) else renamed(value)
+        for key, value in config.items()
     }
 
 
@@ -62,17 +62,17 @@ def _new_name(target: str) -> str:
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Makes each module in `MOVED` importable, as a module that looks its names up where they are now."""
+    """Makes each old module in `MOVED` importable, as a module that looks up names in the new ones."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Called by Python where no file has that name."""
+        """Find an old module; Python asks when no file has that name."""
         package, _, module = fullname.partition(".")
         return ModuleSpec(fullname, self) if package == "pyro_vae" and module in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty module with a `__getattr__` (PEP 562)."""
+        """Create an empty module with a `__getattr__` (PEP 562)."""
         module = ModuleType(spec.name)
         homes = MOVED[spec.name.partition(".")[2]]
 
@@ -88,10 +88,10 @@ class OldNames(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing runs."""
+        """Run nothing: `create_module` has done it all."""
 
 
 def keep_old_names() -> None:
-    """Let `import` find the modules in `MOVED`, unless it does already."""
+    """Let `import` find the modules in `MOVED`; a second call has no effect."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.append(OldNames())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.data.dataset import SPLITS
-from pyro_vae.errors import one_of, whole
+from pyro_vae.errors import integer, one_of
 from pyro_vae.marginal.summary import Summary
 from pyro_vae.runs import files
 from pyro_vae.runs.files import Folder
@@ -60,7 +60,7 @@ def _read_origin(path: Path) -> dict[str, Any] | None:
     try:
         origin = _origin(json.loads(files.read(path, limit=2**24)))
         one_of("split", origin["split"], SPLITS)
-        whole("num_data", origin["num_data"])
+        integer("num_data", origin["num_data"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return origin

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, FailedRun, one_line, positive, positive_ints, shown, whole, within
+from pyro_vae.errors import BadInput, FailedRun, integer, one_line, positive, positive_ints, shown, within
 from pyro_vae.training.interrupt import half_imported, import_whole
 from pyro_vae.training.optim_state import restore
 
@@ -54,7 +54,7 @@ class FusedAdam(torch.optim.Adam):
         first_square: float = 0.0,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=True)
-        self.first_square = within("optimizer.first_square", first_square, low=0)
+        self.first_square = within("first_square", first_square, low=0)
         self._step_supports_amp_scaling = False  # a GradScaler divides the gradients itself, and leaves steps out
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class JointOptim(PyroOptim):
         super().__init__(optimizer, {})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        self.clip_norm = None if clip_norm is None else positive("trainer.clip_norm", clip_norm)
+        self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
         self.optimizer: Optimizer | None = None
         self.scheduler: LRScheduler | None = None
         self.names: list[str] = []
@@ -217,6 +217,6 @@ def _check_schedule(scheduler: Any) -> None:
         if name in ("gamma", "factor"):
             positive(key, value)
         elif name in ("step_size", "patience", "cooldown", "T_max", "total_iters"):
-            whole(key, value, low=name in ("step_size", "T_max"))
+            integer(key, value, low=name in ("step_size", "T_max"))
         elif name == "milestones":
             positive_ints(key, value)

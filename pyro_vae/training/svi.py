@@ -51,7 +51,7 @@ class SVI(pyro.infer.SVI):
         finite: Collection[str] = (),
     ) -> None:
         super().__init__(model, guide, optim, loss)  # type: ignore[no-untyped-call]
-        one_of("trainer.precision", precision, PRECISIONS)
+        one_of("precision", precision, PRECISIONS)
         self.finite = finite
         bf16 = {"context": BFloat16Products} if precision == "bf16-mixed" else {}
         self.gradients: Callable[..., Any] = with_gradients(loss, **bf16)

@@ -150,13 +150,13 @@ class Trainer:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "val_num_samples", "patience"):
             if name != "patience" or self.patience is not None:
-                positive_int(f"trainer.{name}", getattr(self, name))
+                positive_int(f"{name}", getattr(self, name))
         if self.max_seconds is not None:
-            positive("trainer.max_seconds", self.max_seconds)
-        true_false("trainer.shuffle", self.shuffle)
-        true_false_auto("trainer.compile", self.compile)
-        one_of("trainer.precision", self.precision, PRECISIONS)
-        one_of("trainer.on_nan", self.on_nan, ("stop", "skip"))
+            positive("max_seconds", self.max_seconds)
+        true_false("shuffle", self.shuffle)
+        true_false_auto("compile", self.compile)
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("on_nan", self.on_nan, ("stop", "skip"))
 
     def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
         """Refuse an objective that cannot train this model; a note for the user, if there is something to know.
@@ -202,7 +202,7 @@ class Trainer:
                 raise BadInput(f"a {name} of {size} leaves some of {collectives.world_size()} processes no datapoint")
         if not len(data.val) and (self.patience is not None or optim.watches_validation):
             raise BadInput(
-                "trainer.patience and scheduler=plateau watch the validation ELBO, but the validation set is empty: "
+                "patience and scheduler=plateau watch the validation ELBO, but the validation set is empty: "
                 "leave them out, or give it data"
             )
 
@@ -236,7 +236,7 @@ class Trainer:
                     on_start()
             while not self.done(state):
                 if out_of_time() and state.epoch > 0:
-                    log.log(NOTE, "trainer.max_seconds=%s are over at epoch %d", self.max_seconds, state.epoch)
+                    log.log(NOTE, "time limit reached at epoch %d (max_seconds=%s)", state.epoch, self.max_seconds)
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, kl_of_bound, bound = self.validate(mean_elbo, data)
@@ -312,7 +312,7 @@ class Trainer:
         N = len(data.train)
         if self.precision != "float32" and not is_fast(data.device):
             log.warning(
-                "trainer.precision=%s: %s has no instructions for it, float32 is faster",
+                "precision=%s: %s has no instructions for it, float32 is faster",
                 self.precision,
                 data.device,
             )
@@ -387,16 +387,14 @@ class Trainer:
     @property
     def advice(self) -> str:
         """What to do about numbers that are not finite."""
-        return "try a smaller optimizer.lr or trainer.clip_norm=10" + " or trainer.on_nan=skip" * (
-            self.on_nan == "stop"
-        )
+        return "try a smaller learning rate or clip_norm=10" + " or on_nan=skip" * (self.on_nan == "stop")
 
     def done(self, state: State) -> str | None:
         """Why no epoch is left to train, or None: there is one."""
         if state.epoch >= self.max_epochs:
-            return f"trainer.max_epochs={self.max_epochs} are done"
+            return f"max_epochs={self.max_epochs} are done"
         if self.patience is not None and state.epoch - state.best_epoch >= self.patience:
-            return f"the validation ELBO has not improved for trainer.patience={self.patience} epochs"
+            return f"the validation ELBO has not improved for patience={self.patience} epochs"
         return None
 
     def validate(self, mean_elbo: MeanELBO, data: Dataset) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
         "~guide",
         "run=a/~",
     ]
-    assert shell.at_home(arguments) == [
+    assert shell.expand_home(arguments) == [
         "resume=/home/me", "+data.path='/home/me/x.npy'", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
         "seed=~1", "~guide", "run=a/~",
     ]  # fmt: skip

@@ -34,9 +34,9 @@ def test_npz_by_key(tmp_path):
     np.savez(tmp_path / "one.npz", a=X)
     np.testing.assert_allclose(everything(array(str(tmp_path / "two.npz"), key="b")), X.flatten() + 1)
     np.testing.assert_allclose(everything(array(str(tmp_path / "one.npz"))), X.flatten())
-    with pytest.raises(BadInput, match="data.key=c is not an entry.*a, b"):
+    with pytest.raises(BadInput, match="key=c is not an entry.*a, b"):
         array(str(tmp_path / "two.npz"), key="c")
-    with pytest.raises(BadInput, match="two.npz holds 2 arrays: give data.key=NAME, one of a, b"):
+    with pytest.raises(BadInput, match="two.npz holds 2 arrays: give key=NAME, one of a, b"):
         array(str(tmp_path / "two.npz"))
 
 
@@ -83,16 +83,16 @@ def test_refuses_labels_that_are_none(y, message, tmp_path):
     with pytest.raises(BadInput, match=message):
         from_array(X, y=y)
     np.savez(tmp_path / "x.npz", x=X, labels=y)
-    with pytest.raises(BadInput, match=message.replace("y ", "data.label_key=labels ")):
+    with pytest.raises(BadInput, match=message.replace("y ", "label_key=labels ")):
         array(str(tmp_path / "x.npz"), key="x", label_key="labels")
 
 
 def test_refuses_label_keys_that_are_not_there(tmp_path):
     np.savez(tmp_path / "x.npz", x=X)
     np.save(tmp_path / "x.npy", X)
-    with pytest.raises(BadInput, match="data.label_key=y is not an entry of .*: choose one of x"):
+    with pytest.raises(BadInput, match="label_key=y is not an entry of .*: choose one of x"):
         array(str(tmp_path / "x.npz"), label_key="y")
-    with pytest.raises(BadInput, match="data.label_key=y: .* one array without a name; leave data.label_key out"):
+    with pytest.raises(BadInput, match="label_key=y: .* one array without a name; leave label_key out"):
         array(str(tmp_path / "x.npy"), label_key="y")
 
 
@@ -124,12 +124,12 @@ def test_refuses_arrays_that_cannot_be_used(x, message):
 
 def test_refuses_files_that_cannot_be_used(tmp_path):
     path = tmp_path / "x.npy"
-    with pytest.raises(BadInput, match="data.path is missing"):
+    with pytest.raises(BadInput, match="path is missing"):
         array(None)
     with pytest.raises(BadInput, match=r"x\.npy: no such file"):
         array(str(path))
     np.save(path, X)
-    with pytest.raises(BadInput, match="data.key=a"):
+    with pytest.raises(BadInput, match="key=a"):
         array(str(path), key="a")
     whole = path.read_bytes()
     for content in (b"", b"hello", whole[:40], whole[:-1]):

@@ -216,7 +216,7 @@ def test_what_is_held_out_must_fit_into_memory(tmp_path, monkeypatch):
     """A file of holes takes no room on the disk."""
     np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (20, 10**6)).flush()
     monkeypatch.setattr(memory, "physical_memory", lambda: 30e6)
-    with pytest.raises(BadInput, match="validation and test data take 0.0 GiB.*set data.max_held_out to fewer"):
+    with pytest.raises(BadInput, match="validation and test data take 0.0 GiB.*set max_held_out=N, smaller"):
         array(str(tmp_path / "x.npy"))
     assert array(str(tmp_path / "x.npy"), max_held_out=1).sizes == {"train": 18, "val": 1, "test": 1}
 
@@ -224,7 +224,7 @@ def test_what_is_held_out_must_fit_into_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["x.pt", "X.PTH", "x.npz", "x"])
 def test_files_of_torch_are_told_how_to_be_converted(name, tmp_path):
     torch.save(torch.zeros(20, 3), tmp_path / name)
-    with pytest.raises(BadInput, match=r"data.path=.*: convert it once, np.save\(FILE.npy, torch.load"):
+    with pytest.raises(BadInput, match=r"path=.*: convert it once, np.save\(FILE.npy, torch.load"):
         array(str(tmp_path / name))
 
 

@@ -5,7 +5,7 @@ import torch
 
 from pyro_vae.data.binarize import bernoulli, thresholds
 from pyro_vae.data.dataset import Dataset, Split
-from pyro_vae.data.split import three_way_split, three_ways
+from pyro_vae.data.split import split_indices, three_way_split
 from pyro_vae.errors import BadInput
 
 
@@ -171,18 +171,18 @@ def test_first_datapoints():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make("soft"), "data.binarize=soft.*dynamic, static, threshold, none"),
+        (lambda: make("soft"), "binarize=soft.*dynamic, static, threshold, none"),
         (lambda: Dataset(Split(grey() + 1), Split(grey()), Split(grey()), "dynamic"), r"values in \[0, 1\]"),
         (lambda: make("none").split("eval"), "split=eval.*train, val, test"),
         (lambda: three_way_split(grey(5), None, 0.1, 0.1, 0), "5 datapoints"),
-        (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "data.val_fraction=0.5"),
-        (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "data.test_fraction=abc"),
-        (lambda: make("none", eval_seed="abc"), "data.eval_seed=abc"),
-        (lambda: make("none", num_levels=1), "data.num_levels=1"),
-        (lambda: make("none", dequantize="abc"), "data.dequantize=abc must be true or false"),
-        (lambda: make("dynamic", dequantize=True), "data.dequantize=true with data.binarize=dynamic"),
-        (lambda: make("none", dequantize=True), r"data.dequantize=true needs values k/255.*\d+ values.*num_levels"),
-        (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "data.val_fraction=-0.5"),
+        (lambda: three_way_split(grey(50), None, 0.5, 0.5, 0), "val_fraction=0.5"),
+        (lambda: three_way_split(grey(50), None, 0.5, "abc", 0), "test_fraction=abc"),
+        (lambda: make("none", eval_seed="abc"), "eval_seed=abc"),
+        (lambda: make("none", num_levels=1), "num_levels=1"),
+        (lambda: make("none", dequantize="abc"), "dequantize=abc must be true or false"),
+        (lambda: make("dynamic", dequantize=True), "dequantize=true does not go with binarize=dynamic: use"),
+        (lambda: make("none", dequantize=True), r"dequantize=true needs values k/255.*\d+ values.*num_levels"),
+        (lambda: three_way_split(grey(50), None, -0.5, 0.5, 0), "val_fraction=-0.5"),
     ],
 )
 def test_refuses_bad_settings(make, message):
@@ -218,9 +218,9 @@ def test_splits_are_stratified_as_a_loop_over_the_classes_would():
     members = {label: [i for i in order if y[i] == label] for label in set(y.tolist())}
     rank = {i: (k + 0.5) / len(of) for of in members.values() for k, i in enumerate(of)}
     expected = sorted(order, key=rank.__getitem__)  # stable
-    assert torch.cat(three_ways(n, y, 0.2, 0.1, seed=4)).tolist() == expected
+    assert torch.cat(split_indices(n, y, 0.2, 0.1, seed=4)).tolist() == expected
 
 
 def test_as_many_classes_as_datapoints_are_quickly_stratified():
-    train, val, test = three_ways(200_000, torch.arange(200_000), 0.1, 0.1, seed=0)  # a loop would take an hour
+    train, val, test = split_indices(200_000, torch.arange(200_000), 0.1, 0.1, seed=0)  # a loop would take an hour
     assert (len(train), len(val), len(test)) == (160_000, 20_000, 20_000)

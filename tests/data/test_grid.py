@@ -19,10 +19,10 @@ def test_knows_its_values_in_float32(num_levels):
 
 @pytest.mark.parametrize("num_levels", [1, 0, -2, 2.5, True, "256", None])
 def test_refuses_fewer_than_two_levels(num_levels):
-    with pytest.raises(BadInput, match=f"data.num_levels={num_levels!r} must be an integer of at least 2"):
+    with pytest.raises(BadInput, match=f"num_levels={num_levels!r} must be an integer of at least 2"):
         Grid(num_levels)
 
 
 def test_refuses_more_levels_than_images_have():
-    with pytest.raises(BadInput, match=r"data.num_levels=65537 must be at most 65536"):
+    with pytest.raises(BadInput, match=r"num_levels=65537 must be at most 65536"):
         Grid(2**16 + 1)

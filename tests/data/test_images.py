@@ -165,7 +165,7 @@ def test_names_that_look_like_numbers(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     os.rename(folder, "5")
     assert values(read(5)) == ALL
-    with pytest.raises(BadInput, match="data.root=6: no such folder"):
+    with pytest.raises(BadInput, match="root=6: no such folder"):
         image_folder(6)
 
 

@@ -33,11 +33,11 @@ def test_counts_of_digits_are_the_same_digits():
     assert torch.equal(counts.train.x, 16 * grey.train.x)
     assert torch.equal(counts.train.y, grey.train.y)
     assert torch.equal(counts.train.x, counts.train.x.round())
-    with pytest.raises(BadInput, match=r"data.binarize=dynamic needs values in \[0, 1\].*data.binarize=none"):
+    with pytest.raises(BadInput, match=r"binarize=dynamic needs values in \[0, 1\].* binarize=none"):
         digits(counts=True, binarize="dynamic")
-    with pytest.raises(BadInput, match="data.dequantize=true needs values k/16"):
+    with pytest.raises(BadInput, match="dequantize=true needs values k/16"):
         digits(counts=True, dequantize=True)
-    with pytest.raises(BadInput, match="data.counts=abc"):
+    with pytest.raises(BadInput, match="counts=abc"):
         digits(counts="abc")
 
 

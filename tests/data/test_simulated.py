@@ -42,12 +42,12 @@ def test_ring_is_the_same_in_every_run():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_data": 0}, "data.num_data=0"),
-        ({"noise": -1}, "data.noise=-1"),
-        ({"noise": float("nan")}, "data.noise=nan"),
-        ({"noise": "abc"}, "data.noise=abc"),
-        ({"binarize": "dynamic"}, "data.binarize=dynamic needs values"),
-        ({"dequantize": True}, "data.dequantize=true needs values k/255"),
+        ({"num_data": 0}, "num_data=0"),
+        ({"noise": -1}, "noise=-1"),
+        ({"noise": float("nan")}, "noise=nan"),
+        ({"noise": "abc"}, "noise=abc"),
+        ({"binarize": "dynamic"}, "binarize=dynamic needs values"),
+        ({"dequantize": True}, "dequantize=true needs values k/255"),
     ],
 )
 def test_refuses_bad_settings(settings, message):

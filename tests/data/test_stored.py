@@ -76,7 +76,7 @@ def test_what_is_held_out_is_bounded(tmp_path):
     np.save(tmp_path / "x.npy", GREY)
     data = array(str(tmp_path / "x.npy"), max_held_out=2)
     assert data.sizes == {"train": 56, "val": 2, "test": 2}
-    with pytest.raises(BadInput, match="data.max_held_out=0"):
+    with pytest.raises(BadInput, match="max_held_out=0"):
         array(str(tmp_path / "x.npy"), max_held_out=0)
 
 
@@ -108,7 +108,7 @@ def test_all_of_it_is_not_taken_into_memory_unasked(tmp_path):
         data.split("train")
     with pytest.raises(BadInput, match="num_data=49 must lie between 1 and 48"):
         data.split("train", 49)
-    with pytest.raises(BadInput, match=r"data.binarize=static.*take dynamic"):
+    with pytest.raises(BadInput, match=r"binarize=static.*use binarize=dynamic"):
         array(str(tmp_path / "x.npy"), binarize="static")
 
 
@@ -227,14 +227,14 @@ def test_bad_folders_and_options(folder, tmp_path):
     (tmp_path / "files" / "a").mkdir(parents=True)
     (tmp_path / "files" / "a" / "x.txt").write_text("")
     for root, options, message in [
-        (None, {}, "data.root is missing"),
-        (tmp_path / "none", {}, "data.root=.*none: no such folder"),
+        (None, {}, "root is missing"),
+        (tmp_path / "none", {}, "root=.*none: no such folder"),
         (tmp_path / "empty", {}, "should hold images as CLASS/NAME.png"),
         (tmp_path / "files", {}, "should hold images as CLASS/NAME.png"),
-        (folder, {"size": 0}, "data.size=0"),
-        (folder, {"channels": 2}, "data.channels=2"),
-        (folder, {"num_workers": "many"}, "data.num_workers=many"),
-        (folder, {"num_workers": -1}, "data.num_workers=-1"),
+        (folder, {"size": 0}, "size=0"),
+        (folder, {"channels": 2}, "channels=2"),
+        (folder, {"num_workers": "many"}, "num_workers=many"),
+        (folder, {"num_workers": -1}, "num_workers=-1"),
         (folder, {"val_fraction": 0.001}, "60 datapoints"),
     ]:
         with pytest.raises(BadInput, match=message):

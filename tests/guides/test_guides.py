@@ -450,16 +450,16 @@ def test_order_of_the_dimensions_is_reversed_between_transforms():
 @pytest.mark.parametrize(
     ("guide", "message"),
     [
-        (partial(LowRank, rank=0), "guide.rank=0"),
-        (partial(Mixture, num_components=1.5), "guide.num_components=1.5"),
-        (partial(InverseAutoregressive, num_transforms=0), "guide.num_transforms=0"),
-        (partial(InverseAutoregressive, hidden=[]), r"guide.hidden=\[\] has no layer"),
-        (partial(NeuralSpline, hidden=[8, 2]), r"guide.hidden=\[8, 2\].*latent_dim=3"),
-        (partial(NeuralSpline, num_bins=1), "guide.num_bins=1 "),
-        (partial(NeuralSpline, bound=0), "guide.bound=0"),
-        (partial(SemiAmortized, num_steps=0), "guide.num_steps=0"),
-        (partial(SemiAmortized, step_size=-1), "guide.step_size=-1"),
-        (partial(SemiAmortized, num_particles=3), "guide.num_particles=3 must be even"),
+        (partial(LowRank, rank=0), "rank=0"),
+        (partial(Mixture, num_components=1.5), "num_components=1.5"),
+        (partial(InverseAutoregressive, num_transforms=0), "num_transforms=0"),
+        (partial(InverseAutoregressive, hidden=[]), r"hidden=\[\] has no layer"),
+        (partial(NeuralSpline, hidden=[8, 2]), r"hidden=\[8, 2\].*latent_dim=3"),
+        (partial(NeuralSpline, num_bins=1), "num_bins=1 "),
+        (partial(NeuralSpline, bound=0), "bound=0"),
+        (partial(SemiAmortized, num_steps=0), "num_steps=0"),
+        (partial(SemiAmortized, step_size=-1), "step_size=-1"),
+        (partial(SemiAmortized, num_particles=3), "num_particles=3 must be even"),
     ],
 )
 def test_options_out_of_range_are_named(guide, message):

@@ -259,7 +259,7 @@ def test_a_bernoulli_starts_a_margin_away_from_0_and_1():
         likelihood.initialize_from(x)
         torch.testing.assert_close(likelihood(torch.zeros(1, 3)).mean, torch.tensor(expected))
     for wrong in (0.0, 0.6, "much"):
-        with pytest.raises(BadInput, match="likelihood.start_margin"):
+        with pytest.raises(BadInput, match="start_margin"):
             Bernoulli([3], start_margin=wrong)
 
 

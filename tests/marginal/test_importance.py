@@ -148,7 +148,7 @@ def test_needs_no_vae_but_programs_with_a_plate():
 @pytest.mark.parametrize("estimator", [Importance, ELBO, Prior])
 @pytest.mark.parametrize("settings", [{"num_samples": 0}, {"num_samples": 1.5}, {"num_samples": 5, "chunk_size": -1}])
 def test_refuses_bad_settings(estimator, settings):
-    with pytest.raises(BadInput, match=r"estimator\.(num_samples|chunk_size)"):
+    with pytest.raises(BadInput, match=r"^(num_samples|chunk_size)="):
         estimator(**settings)
 
 

@@ -47,17 +47,17 @@ def test_glorot_starts_within_its_bounds_at_the_mean_of_the_data(guide):
 
 
 def test_an_unknown_init_is_refused():
-    with pytest.raises(BadInput, match="network.init=he.*torch, glorot"):
+    with pytest.raises(BadInput, match="init=he.*torch, glorot"):
         MLP(init="he")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MLP([0]), "network.hidden=0"),
-        (lambda: MLP([8], activation="step"), "network.activation=step.*tanh"),
-        (lambda: Conv([]), "network.channels"),
-        (lambda: Conv([4, -1]), "network.channels=-1"),
+        (lambda: MLP([0]), "hidden=0"),
+        (lambda: MLP([8], activation="step"), "activation=step.*tanh"),
+        (lambda: Conv([]), "channels"),
+        (lambda: Conv([4, -1]), "channels=-1"),
         (lambda: Conv([4]).encoder([12]), r"network=conv needs images.*\[12\]"),
     ],
 )

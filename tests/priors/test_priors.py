@@ -147,10 +147,10 @@ def test_means_of_classes_start_at_the_radius():
 @pytest.mark.parametrize(
     ("prior", "settings", "message"),
     [
-        (Mixture, {"num_components": 0}, "prior.num_components=0"),
-        (Vamp, {"num_pseudo_inputs": -1}, "prior.num_pseudo_inputs=-1"),
-        (Flow, {"num_transforms": 0}, "prior.num_transforms=0"),
-        (Flow, {"hidden": [0]}, "prior.hidden=0"),
+        (Mixture, {"num_components": 0}, "num_components=0"),
+        (Vamp, {"num_pseudo_inputs": -1}, "num_pseudo_inputs=-1"),
+        (Flow, {"num_transforms": 0}, "num_transforms=0"),
+        (Flow, {"hidden": [0]}, "hidden=0"),
     ],
 )
 def test_bad_settings(prior, settings, message):

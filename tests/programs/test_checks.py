@@ -146,7 +146,7 @@ def test_weights_of_discrete_latents_have_no_tail_and_are_judged_by_their_effect
 
 
 def test_a_covariance_of_too_few_draws_is_refused(small_vae):
-    with pytest.raises(BadInput, match="estimator.num_draws=2 is too small for a covariance in 2 dimensions"):
+    with pytest.raises(BadInput, match="num_draws=2 is too small for a covariance in 2 dimensions"):
         NUTS(10, 2)(small_vae.model, small_vae.guide, torch.zeros(1, 6).double())
 
 

@@ -217,7 +217,7 @@ def test_a_first_square_above_0_is_that_of_the_authors_adam():
     torch.testing.assert_close(
         p.detach(), theirs, rtol=1.1e-4, atol=0
     )  # but for their eps, beside a root of 0.98 or more
-    with pytest.raises(BadInput, match="optimizer.first_square=-1 must be at least 0"):
+    with pytest.raises(BadInput, match="first_square=-1 must be at least 0"):
         FusedAdam([p], first_square=-1)
 
 

@@ -308,7 +308,7 @@ def test_bf16_mixed(small_vae, as_traced, compiled):
 
 
 def test_refuses_other_precisions(small_vae):
-    with pytest.raises(BadInput, match="trainer.precision=float16"):
+    with pytest.raises(BadInput, match="precision=float16"):
         SVI(small_vae.model, small_vae.guide, JointOptim(ADAM), Trace_ELBO().differentiable_loss, "float16")
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, cast
 
-import numpy as np
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import constraints
 
-from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
-from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, shown, true_false
-from pyro_vae.guides import Diagonal
+from pyro_vae.errors import BadInput, positive_int, true_false
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
 from pyro_vae.networks.standardize import Standardize
@@ -25,38 +20,9 @@ from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
-
-CONDITIONINGS = ("none", "prior", "concat")
-MAX_CLASSES = 100_000
-"""Each class is an input of the networks, or has a mean of its own: more are numbers that stand for something else."""
-Labels = int | Sequence[int] | np.ndarray | Tensor | None
-"""One label of all datapoints, one for each of N, or none."""
-
-
-class Layer(nn.Module):
-    """A stochastic layer z_{l+1} above z_l: what each says of the other.
-
-    Args:
-        decoder: module, z_{l+1} -> features.
-        conditional: module, features -> p(z_l | z_{l+1}).
-        encoder: module, z_l -> features.
-        posterior: module, features -> q(z_{l+1} | z_l).
-    """
-
-    def __init__(self, decoder: nn.Module, conditional: nn.Module, encoder: nn.Module, posterior: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.conditional = conditional
-        self.encoder = encoder
-        self.posterior = posterior
-
-    def below(self, z: Tensor) -> TorchDistributionMixin:
-        """p(z_l | z_{l+1} = z)."""
-        return self.conditional(self.decoder(z))
-
-    def above(self, z: Tensor) -> TorchDistributionMixin:
-        """q(z_{l+1} | z_l = z)."""
-        return self.posterior(self.encoder(z))
+from pyro_vae.vae.assemble import assemble, require_same_kind
+from pyro_vae.vae.inputs import Array, Labels, as_data, as_labels, as_observed, as_z
+from pyro_vae.vae.layer import Layer
 
 
 class VAE(nn.Module):
@@ -150,40 +116,12 @@ class VAE(nn.Module):
         Raises:
             BadInput: if an option is out of its range, does not fit the data, or does not fit another.
         """
-        several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, str)
-        dims: list[Any] = list(latent_dim) if several else [latent_dim]  # type: ignore[arg-type]
-        if not dims:
-            raise BadInput("latent_dim=[] has no layer: give the dimension of one at least, as in [100,50]")
-        for dim in dims:
-            positive_int("latent_dim", dim, high=MAX_WIDTH)
-        concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
-        p_z = prior(dims[-1], data_shape=data_shape, num_classes=num_classes)
-        conditional = getattr(p_z, "conditional", False)
-        if conditioning == "prior" and not conditional:
-            raise BadInput("conditioning=prior needs a prior that depends on y: take prior=class_conditional")
-        if (conditional or concat) and num_classes is None:
-            raise BadInput(
-                f"{'conditioning=concat' if concat else 'prior=class_conditional'} needs labels, which these data do "
-                "not have: name them (data.label_key for an array), or take conditioning=none"
-            )
-        if (conditional or concat) and num_classes and num_classes > MAX_CLASSES:
-            raise BadInput(
-                f"labels up to {num_classes - 1} would be {num_classes} classes: number those there are from 0 on, "
-                "as np.unique(y, return_inverse=True)[1] does"
-            )
-        context_dim = num_classes if concat and num_classes else 0
-        p_x = likelihood(data_shape)
-        decoder = network.decoder(dims[0], p_x.param_shape, context_dim)
-        encoder = network.encoder(data_shape, context_dim)
-        inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
-        posterior = guide(_num_features(encoder, *inputs), dims[0])
-        layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
-        classes = num_classes if conditional or concat else None
-        vae = cls(data_shape, dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
+        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes)
+        vae = cls(data_shape, **parts._asdict())
         init = getattr(network, "init", "torch")
         if init != "torch":
             glorot_(vae, alike=init == "glorot_alike")
-        vae._check_supports()
+        vae._require_same_kind()
         return vae
 
     # The probabilistic program ------------------------------------------------------------------------
@@ -231,8 +169,7 @@ class VAE(nn.Module):
             return ()
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, labels from 0 to {(self.num_classes or 0) - 1}")
-        like = next(self.parameters())
-        return (nn.functional.one_hot(y, self.num_classes or -1).to(like.dtype),)
+        return (nn.functional.one_hot(y, self.num_classes or -1).to(self._like.dtype),)
 
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
         """The labels y of a data set, if this VAE depends on labels; else None."""
@@ -254,31 +191,24 @@ class VAE(nn.Module):
         if isinstance(self.standardize, Standardize):
             self.standardize.set(*self.likelihood.location_and_spread(x))
 
-    def _check_supports(self) -> None:
-        """Refuse a guide that draws where the prior has no mass, as a continuous one of a discrete latent."""
-        # zeros may be no data of this likelihood: of what is made of them only the kind counts
+    def _require_same_kind(self) -> None:
+        """Reject a guide that draws where the prior has no mass, such as a continuous one for a discrete latent."""
+        # zeros may lie outside of the likelihood's support: only the kind of distribution matters
         with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self):
             y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
             guides = [self.q_z(torch.zeros(1, *self.data_shape), y)]
             for layer in self._layers:
                 guides.append(layer.above(guides[-1].sample()))
-            # between layers p(z_l | z_{l+1}) is Gaussian
-            of_prior = [False] * len(self.layers) + [_is_discrete(self.p_z(y))]
-        for p_is, q in zip(of_prior, guides, strict=True):
-            if p_is == _is_discrete(q):
-                continue
-            prior, guide = type(self.prior).__name__, type(self.posterior).__name__
-            raise BadInput(
-                f"the prior {prior} (between layers a Gaussian) is {_kind(p_is)}, the guide {guide} {_kind(not p_is)}: "
-                "prior=categorical goes with guide=categorical or enumerated, every other prior with every other guide"
-            )
+            above = zip(self._layers, self.latent_dim[1:], strict=True)
+            priors = [*(layer.below(torch.zeros(1, dim)) for layer, dim in above), self.p_z(y)]
+        require_same_kind(priors, guides, type(self.prior).__name__, type(self.posterior).__name__)
 
     # For users ----------------------------------------------------------------------------------------
 
     # These methods take as many rows at a time as fit into memory, and do not depend on the caller's session.
 
     @for_users
-    def encode(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
+    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
         """Embedding of x `[N, *data_shape]`, bytes or floats: the mean of q(z | x), `[N, latent_dim]`.
 
         With several layers that of z_1. A guide that does not know its mean takes that of 100 draws, the same at every
@@ -288,12 +218,12 @@ class VAE(nn.Module):
         return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
 
     @for_users
-    def decode(self, z: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
+    def decode(self, z: Array, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
 
         The whole distribution is `vae.p_x(z)`.
         """
-        z = self._z(z)
+        z = as_z(z, self.latent_dim[0], self._like)
         leading = z.shape[:-1]
         labels = self._labels(y, leading[-1] if leading else 1, self.concat)
         labels = None if labels is None else labels.expand(leading or [1]).flatten()
@@ -301,7 +231,7 @@ class VAE(nn.Module):
         return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
     @for_users
-    def reconstruct(self, x: Tensor | np.ndarray, *, y: Labels = None) -> Tensor:
+    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
         """The mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
         return self.decode(self.encode(x, y=y), y=y)
 
@@ -331,7 +261,7 @@ class VAE(nn.Module):
         return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
     @for_users
-    def log_prob(self, x: Tensor | np.ndarray, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
+    def log_prob(self, x: Array, num_samples: int = 1000, *, y: Labels = None) -> Tensor:
         """log p(x), or log p(x | y), in nats per datapoint by importance sampling from the guide: `[N]`, float64.
 
         `pyro_vae.marginal.Importance` gives standard errors and effective sample sizes with it. Warns if more than 1 %
@@ -366,8 +296,8 @@ class VAE(nn.Module):
     @for_users
     def impute(
         self,
-        x: Tensor | np.ndarray,
-        mask: Tensor | np.ndarray | None = None,
+        x: Array,
+        mask: Array | None = None,
         *,
         y: Labels = None,
         num_samples: int = 10,
@@ -394,22 +324,8 @@ class VAE(nn.Module):
         """
         from pyro_vae.analysis.imputation import impute
 
-        x = self._data(x, incomplete=True)
-        if mask is None:
-            observed = ~x.isnan()
-        else:
-            known = np.array(to_numpy(as_array(mask, "mask")), order="C")
-            if known.dtype != np.bool_:
-                raise BadInput(f"mask has dtype {known.dtype}: it must be boolean, True where x is observed")
-            observed = torch.from_numpy(known).to(x.device)
-            try:
-                observed = observed.broadcast_to(x.shape)
-            except RuntimeError as error:
-                raise BadInput(
-                    f"mask has shape {list(observed.shape)}: it must broadcast to {list(x.shape)}"
-                ) from error
-        if not x[observed].isfinite().all():
-            raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
+        x = as_data(x, self.data_shape, self._like, incomplete=True)
+        observed = as_observed(mask, x)
         if observed.any() and (warning := self.likelihood.check(x[observed])):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
@@ -443,68 +359,19 @@ class VAE(nn.Module):
 
     def _require_room(self, name: str, n: int, size: int) -> None:
         """Refuse n draws of `size` numbers each that do not fit into memory."""
-        require_room(positive_int(name, n) * size, next(self.parameters()), f"{name}={n} takes")
+        require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
+
+    def _data(self, x: Array) -> Tensor:
+        """x as data `[N, *data_shape]` that the likelihood can give."""
+        x = as_data(x, self.data_shape, self._like)
+        self.likelihood.check(x)  # raises; its warnings are about log p(x)
+        return x
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """y as labels `[n]`, if they are needed."""
-        if y is None and not needed:
-            return None
-        if self.num_classes is None:
-            raise BadInput(
-                "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
-            )
-        what = f"labels from 0 to {self.num_classes - 1}, one or {n} of them"
-        if y is None:
-            raise BadInput(f"this VAE is conditional: give y, {what}")
-        try:
-            labels = integers(to_numpy(as_array(y, "y")))
-        except BadInput:  # not even an array
-            labels = np.full((), -1)
-        if labels.shape not in ((), (n,)) or labels.min() < 0 or labels.max() >= self.num_classes:
-            raise BadInput(f"y={shown(y)} must be {what}")
-        return torch.as_tensor(labels, device=next(self.parameters()).device).expand(n)
+        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
 
-    def _z(self, z: Tensor | np.ndarray) -> Tensor:
-        like = next(self.parameters())
-        z = as_latents(z, "z", like.dtype, like.device)
-        if z.ndim < 1 or z.shape[-1] != self.latent_dim[0]:
-            raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {self.latent_dim[0]}]")
-        if not z.isfinite().all():
-            raise BadInput("z holds values that are NaN or Inf")
-        return z
-
-    def _data(self, x: Tensor | np.ndarray, incomplete: bool = False) -> Tensor:
-        like = next(self.parameters())
-        x = as_array(x, "x")
-        if tuple(x.shape[1:]) != tuple(self.data_shape):
-            raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, self.data_shape))}]")
-        if not len(x):
-            raise BadInput("x is empty: give one datapoint at least")
-        x = as_floats(x, "x", like.dtype, like.device)
-        if not incomplete and not x.isfinite().all():
-            raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
-        if not incomplete:
-            self.likelihood.check(x)  # raises; its warnings are about log p(x)
-        return x
-
-
-def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
-    """z_{l+1} of dimension `high` above z_l of dimension `low`."""
-    up, down = network.upper()
-    encoder, decoder = up.encoder([low]), down.encoder([high])
-    conditional = Diagonal(_num_features(decoder, torch.zeros(1, high)), low)
-    return Layer(decoder, conditional, encoder, guide(_num_features(encoder, torch.zeros(1, low)), high))
-
-
-@torch.no_grad()
-def _num_features(network: nn.Module, *inputs: Tensor) -> int:
-    with eval_mode(network):  # of one row there are no statistics
-        return int(network(*inputs).shape[-1])
-
-
-def _is_discrete(distribution: Any) -> bool:
-    return isinstance(distribution.support, type(constraints.one_hot))
-
-
-def _kind(discrete: bool) -> str:
-    return "discrete" if discrete else "continuous"
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of this VAE."""
+        return next(self.parameters())

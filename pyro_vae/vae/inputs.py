@@ -1,0 +1,91 @@
+"""Arrays and labels that users give, as tensors that a VAE takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
+from pyro_vae.errors import BadInput, shown
+
+Array = Tensor | np.ndarray
+Labels = int | Sequence[int] | np.ndarray | Tensor | None
+"""One label of all datapoints, one for each of N, or none."""
+
+
+def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool = False) -> Tensor:
+    """x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; with NaN only if `incomplete`.
+
+    Raises:
+        BadInput: if x has another shape, is empty, or holds values that are not allowed.
+    """
+    x = as_array(x, "x")
+    if tuple(x.shape[1:]) != tuple(data_shape):
+        raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, data_shape))}]")
+    if not len(x):
+        raise BadInput("x is empty: give one datapoint at least")
+    x = as_floats(x, "x", like.dtype, like.device)
+    if not incomplete and not x.isfinite().all():
+        raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+    return x
+
+
+def as_observed(mask: Array | None, x: Tensor) -> Tensor:
+    """Where x `[N, *data_shape]` is observed, as booleans of its shape: by the mask, or where x is not NaN.
+
+    Raises:
+        BadInput: if the mask is not boolean or has another shape, or an observed value is not finite.
+    """
+    if mask is None:
+        observed = ~x.isnan()
+    else:
+        known = np.array(to_numpy(as_array(mask, "mask")), order="C")
+        if known.dtype != np.bool_:
+            raise BadInput(f"mask has dtype {known.dtype}: it must be boolean, True where x is observed")
+        observed = torch.from_numpy(known).to(x.device)
+        try:
+            observed = observed.broadcast_to(x.shape)
+        except RuntimeError as error:
+            raise BadInput(f"mask has shape {list(observed.shape)}: it must broadcast to {list(x.shape)}") from error
+    if not x[observed].isfinite().all():
+        raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
+    return observed
+
+
+def as_labels(y: Labels, n: int, num_classes: int | None, device: torch.device) -> Tensor:
+    """y as labels `[n]` of a VAE for so many classes; None: it does not depend on labels.
+
+    Raises:
+        BadInput: if they are missing, superfluous or out of range.
+    """
+    if num_classes is None:
+        raise BadInput(
+            "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
+        )
+    expected = f"labels from 0 to {num_classes - 1}, one or {n} of them"
+    if y is None:
+        raise BadInput(f"this VAE is conditional: give y, {expected}")
+    try:
+        labels = integers(to_numpy(as_array(y, "y")))
+    except BadInput:  # not even an array
+        labels = np.full((), -1)
+    if labels.shape not in ((), (n,)) or labels.min() < 0 or labels.max() >= num_classes:
+        raise BadInput(f"y={shown(y)} must be {expected}")
+    return torch.as_tensor(labels, device=device).expand(n)
+
+
+def as_z(z: Array, latent_dim: int, like: Tensor) -> Tensor:
+    """z as floats `[..., latent_dim]`, of the dtype and on the device of `like`.
+
+    Raises:
+        BadInput: if z has another shape, or values that are not finite.
+    """
+    z = as_latents(z, "z", like.dtype, like.device)
+    if z.ndim < 1 or z.shape[-1] != latent_dim:
+        raise BadInput(f"z has shape {list(z.shape)}: this VAE needs [..., {latent_dim}]")
+    if not z.isfinite().all():
+        raise BadInput("z holds values that are NaN or Inf")
+    return z
