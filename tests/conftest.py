@@ -141,7 +141,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores
-    monkeypatch.setattr("pyro_vae.runs.plots.DPI", COARSE)
+    monkeypatch.setattr("pyro_vae.runs.figures.DPI", COARSE)
 
     def run(name: str, *arguments: str) -> Outcome:
         from importlib import import_module
@@ -192,7 +192,7 @@ def finished_run(tmp_path_factory) -> Path:
         patch.chdir(folder)
         patch.setenv("HYDRA_FULL_ERROR", "0")
         patch.setattr(sys, "argv", ["train", *arguments])
-        patch.setattr("pyro_vae.runs.plots.DPI", COARSE)
+        patch.setattr("pyro_vae.runs.figures.DPI", COARSE)
         pyro.clear_param_store()
         train.main()
     return folder / "run"

@@ -188,7 +188,7 @@ GUIDE = guide_of(dist.Gamma)
 @pytest.mark.parametrize(
     ("programs", "message"),
     [
-        ((model, guide_of(dist.Normal)), "guide draws site z outside of its support in the model"),
+        ((model, guide_of(dist.Normal)), "guide draws site z outside its support in the model"),
         ((model, guide_of(poisson)), "site z is continuous in the model and discrete in the guide"),
         ((model, guide_of(dist.Gamma, site="u")), "site z of the model is not in the guide"),
         ((model, guide_of(dist.Gamma, dim=3)), "do not run on several samples of x at once"),
@@ -196,8 +196,8 @@ GUIDE = guide_of(dist.Gamma)
         ((subsampled, GUIDE), "do not run on several samples of x at once"),
         ((without_plate, GUIDE), "site z of the model is not in a plate of the datapoints"),
         ((lambda x: None, lambda x: None), "the model has no sites"),
-        ((None, GUIDE), "model has type NoneType, which is not a Pyro program"),
-        ((torch.nn.Module(), GUIDE), "model has type Module, which is not a Pyro program"),
+        ((None, GUIDE), "model has type NoneType and is not a Pyro program"),
+        ((torch.nn.Module(), GUIDE), "model has type Module and is not a Pyro program"),
     ],
 )
 def test_programs_that_do_not_match_are_refused(programs, message):

@@ -1,4 +1,4 @@
-"""What a trained model and guide have learnt: gaps, surgery of the ELBO, imputation."""
+"""Analyses of a trained model and guide: inference gaps, ELBO surgery and imputation."""
 
 from pyro_vae.analysis.gaps import gaps
 from pyro_vae.analysis.imputation import impute

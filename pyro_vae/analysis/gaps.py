@@ -1,4 +1,4 @@
-"""The inference gap: how much the guide loses, and why (Cremer, Li & Duvenaud 2018)."""
+"""The inference gap of a guide and its parts (Cremer, Li & Duvenaud 2018)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
+from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
@@ -21,9 +22,10 @@ from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, trace
 
 TOLERANCE = 0.3
-"""Nats by which an upper and a lower bound on I(x; z) may differ before it is at its limit.
+"""Nats by which the bounds on I(x; z) may differ before N datapoints are too few for it.
 
-The lower one errs by a third to a half of that (Gaussians of 1 to 20 dimensions, I from 2 to 16 nats, N from 300 on).
+The lower bound errs by a third to a half of the difference (Gaussians of 1 to 20 dimensions, I of 2 to 16 nats, N of at
+least 300).
 """
 
 
@@ -37,34 +39,34 @@ def gaps(
     num_samples: int = 200,
     chunk_size: int = 100_000,
 ) -> dict[str, Tensor]:
-    """log p(x) − ELBO, split in two (Cremer, Li & Duvenaud 2018, https://arxiv.org/abs/1801.03558, eq. 5).
+    """Split log p(x) − ELBO into an approximation gap and an amortization gap.
+
+    Cremer, Li & Duvenaud (2018), Inference suboptimality in variational autoencoders,
+    https://arxiv.org/abs/1801.03558, eq. 5.
 
     Args:
         model: the generative model.
-        guide: with one latent site: Gaussian, a mixture, or a flow, whose best member is that of the guide's networks
-            for any features (`marginal.local.fit_elbo`).
+        guide: a guide with one latent site: a Gaussian, a mixture or a flow. The members of a flow's family are those
+            that the guide's networks make from any features (`marginal.local.fit_elbo`).
         x: data, `[N, ...]`.
-        estimator: of log p(x).
-        y: labels, `[N]`, of a conditional model.
+        estimator: estimates log p(x).
+        y: labels of a conditional model, `[N]`.
         num_steps: gradient steps towards each datapoint's best member of the guide's family.
-        num_samples: draws that evaluate it.
+        num_samples: draws that estimate each ELBO.
         chunk_size: pairs (draw, datapoint) in memory at once.
 
     Returns:
-        By name `[N]`, nats: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
+        Values in nats, `[N]`, by name: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
         `approximation_gap` = log_px − elbo_best; `amortization_gap` = elbo_best − elbo.
 
     Raises:
-        BadInput: if the guide's family has no parameters that can be fitted one datapoint at a time.
+        BadInput: if the guide's family cannot be fitted to single datapoints.
     """
     require_tensors(x, y)
     require_programs(model, guide)
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
-    if not isinstance(estimator, Estimator):
-        raise BadInput(
-            f"estimator has type {type(estimator).__name__}: give an estimator, as pyro_vae.marginal.Refined()"
-        )
+    require_estimator(estimator)
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
         with fork_rng(x):  # the same draws, checked or not
@@ -73,7 +75,7 @@ def gaps(
         if len(latents.sites) != 1:
             raise BadInput(f"analysis=gaps needs a guide with one latent site, this one has {len(latents.sites)}")
         if latents.is_constrained:
-            raise BadInput("analysis=gaps needs latents on the whole real line: take analysis=surgery")
+            raise BadInput("analysis=gaps needs latents on the whole real line: use analysis=surgery")
         rows = rows_in_memory(chunk_size, num_samples, model, x, y)
         log_px = estimator(model, guide, x, y).log_px
         elbo = ELBO(num_samples)(model, guide, x, y).log_px
@@ -102,7 +104,7 @@ def _best_elbo(
     num_samples: int,
     on_step: Callable[[], None],
 ) -> Tensor:
-    """The ELBO `[N]` of each datapoint's best member of the guide's family."""
+    """Return the ELBO `[N]` of each datapoint's best member of the guide's family."""
     log_joint = latents.log_density(model, x, y)
     with torch.no_grad():
         q = trace(guide, x, y, num_samples=None).nodes[latents.sites[0].name]["fn"]
@@ -110,7 +112,7 @@ def _best_elbo(
         best = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)
     except (TypeError, NotImplementedError) as error:
         raise BadInput(
-            f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): take "
+            f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): use "
             "analysis=surgery, or guide=diagonal or full_covariance"
         ) from error
     with torch.no_grad():

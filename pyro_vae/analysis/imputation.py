@@ -1,8 +1,8 @@
-"""Missing values: draws of them from their posterior."""
+"""Imputation of missing values by draws from their posterior."""
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +20,10 @@ from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, log_prob, trace
 
-log = logging.getLogger(__name__)
-
 CHAINS_AT_ONCE = 4096
 
 State = dict[str, Tensor]
-"""The latents by site."""
+"""Values of the latents by site."""
 
 
 def impute(
@@ -39,30 +37,31 @@ def impute(
     num_steps: int = 100,
     mean: bool = False,
 ) -> Tensor:
-    """Draws of the missing part of x from p(x_mis | x_obs): `[num_samples, N, ...]`, x where it is observed.
+    """Draw the missing part of x from p(x_mis | x_obs): `[num_samples, N, ...]`, equal to x where it is observed.
 
-    Each comes from a Markov chain of its own, Metropolis-within-Gibbs: z' ~ q(z | x) is accepted with probability
-    min(1, w(z') / w(z)), w(z) = p(x, z) / q(z | x), then x_mis ~ p(x_mis | z); so that the draws are the model's,
-    however poor its guide. Chains start at draws from the prior and accept every proposal in the first half of the
-    steps (pseudo-Gibbs, which forgets the start sooner).
+    Each draw comes from a separate Markov chain, Metropolis within Gibbs: z' ~ q(z | x) is accepted with probability
+    min(1, w(z') / w(z)), where w(z) = p(x, z) / q(z | x); then x_mis ~ p(x_mis | z). The chains converge to the model's
+    p(x_mis | x_obs) for any guide. They start at draws from the prior and accept every proposal in the first half of
+    the steps (pseudo-Gibbs, which forgets the start sooner). A warning tells if chains hardly move.
 
     Mattei & Frellsen (2018), Leveraging the exact likelihood of deep latent variable models,
     https://arxiv.org/abs/1802.04826, algorithm 2; pseudo-Gibbs: Rezende, Mohamed & Wierstra (2014),
     https://arxiv.org/abs/1401.4082, appendix F.
 
     Args:
-        model: Pyro program, its datapoints in a plate at dim −1; the entries of its site `x` are independent given z.
-        guide: proposal over the latent sites.
-        x: data `[N, ...]`; missing entries may be anything.
+        model: Pyro program with its datapoints in a plate at dim −1; the entries of its site `x` are independent given
+            z.
+        guide: proposal for the latent sites.
+        x: data, `[N, ...]`; missing entries may have any value.
         observed: whether each entry of x is observed, `[N, ...]`.
-        y: labels `[N]` of a conditional model.
-        num_samples: chains a datapoint.
-        num_steps: length of each.
-        mean: means of p(x_mis | z) instead of draws: less noise in their average.
+        y: labels of a conditional model, `[N]`.
+        num_samples: chains per datapoint.
+        num_steps: steps per chain.
+        mean: return means of p(x_mis | z) instead of draws, whose average has less noise.
 
     Raises:
-        BadInput: if a number is out of its range.
-        NoEvidence: if the guide is a point, which proposes nothing.
+        BadInput: if a number is out of range.
+        NoEvidence: if the guide is a point, which cannot propose.
     """
     positive_int("num_samples", num_samples)
     positive_int("num_steps", num_steps)
@@ -73,10 +72,10 @@ def impute(
     parts = []
     with for_programs(x), torch.no_grad():
         with fork_rng(x):  # the same draws, checked or not
-            Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # refuses points
+            Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # rejects points
             names = trace(model, *next(slices(1, x, y)), num_samples=None).nodes
         if "x" not in names:
-            raise BadInput("the model has no site x, whose values are imputed: name its observed site so")
+            raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
             for rows in slices(n, x, observed, y):
@@ -98,10 +97,10 @@ def _chain(
     mean: bool,
     on_step: Callable[[], None],
 ) -> Tensor:
-    """The last states of independent chains, one for each row."""
+    """Run independent chains, one for each row, and return their last states."""
 
     def run(program: Program, z: State | None = None) -> Any:
-        """A trace, at the latents z where they are given."""
+        """Trace a program, conditioned on the latents z if given."""
         return trace(program if z is None else poutine.condition(program, data=z), x, y, num_samples=None)
 
     def density(run: Any) -> Tensor:
@@ -127,10 +126,10 @@ def _chain(
         on_step()
     rate = num_accepted / (num_steps - num_steps // 2)
     if rate < 0.05:
-        log.warning(
-            "warning: chains moved in %.1f %% of their steps: the guide is far from the posterior; "
-            "raise num_steps, and see whether the draws change",
-            100 * rate,
+        warnings.warn(
+            f"chains moved in {100 * rate:.1f} % of their steps, because the guide is far from the posterior: raise "
+            "num_steps, and see whether the draws change",
+            stacklevel=3,
         )
     return x
 

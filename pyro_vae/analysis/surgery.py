@@ -1,4 +1,4 @@
-"""What the numbers mean: where log p(x) − ELBO comes from, and what the latents carry."""
+"""ELBO surgery: the parts of the ELBO, and the information in the latents."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ def surgery(
     num_samples: int = 10,
     chunk_size: int = 100_000,
 ) -> dict[str, Any]:
-    """The ELBO taken apart (Hoffman & Johnson 2016, ELBO surgery), as means over the data, in nats.
+    """Split the ELBO into its parts: means over the data, in nats (Hoffman & Johnson 2016, ELBO surgery).
 
-    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). Of a conditional model
-    all is given y: the prior is p(z | y), q(z | y) the mean over the datapoints of that label.
+    ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). For a conditional model
+    all parts are given y: the prior is p(z | y), and q(z | y) is the mean over the datapoints with that label.
 
-    With N datapoints I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's own
-    posterior from its q(z) makes an upper bound instead (Poole et al. 2019, On variational bounds of mutual
-    information, https://arxiv.org/abs/1905.06922, §2.2); if the two differ by more than `TOLERANCE` nats,
-    I(x; z) is at its limit.
+    With N datapoints, I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's
+    own posterior from its q(z) gives an upper bound instead (Poole et al. 2019, On variational bounds of mutual
+    information, https://arxiv.org/abs/1905.06922, §2.2). If the two differ by more than `TOLERANCE` nats, N datapoints
+    are too few for I(x; z).
 
     Args:
         model: the generative model.
         guide: the guide.
         x: data, `[N, ...]`.
-        y: labels, `[N]`, of a conditional model.
-        num_samples: draws of z a datapoint.
+        y: labels of a conditional model, `[N]`.
+        num_samples: draws of z per datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
 
     Returns:
-        `reconstruction` E_q log p(x | z); `kl` to the prior, which is `mutual_information` I(x; z) under q plus
-        `marginal_kl` KL(q(z) ‖ p(z)); `mutual_information_at_limit`, whether N datapoints are too few for these two:
-        then the first is a lower and the second an upper bound; `elbo`; `active_units`, the dimensions whose E[z | x]
-        has a variance over the data, within a label, above 0.01 (Burda et al. 2016, §5.2); `latent_dim`.
+        A dictionary with `elbo`; `reconstruction`, E_q log p(x | z); `kl` to the prior, which is the sum of
+        `mutual_information`, I(x; z) under q, and `marginal_kl`, KL(q(z) ‖ p(z)); `mutual_information_at_limit`,
+        whether N datapoints are too few for these two, so that the first is a lower and the second an upper bound;
+        `active_units`, the number of dimensions whose E[z | x] has a variance over the data, within a label, above 0.01
+        (Burda et al. 2016, https://arxiv.org/abs/1509.00519, §5.2); `latent_dim`; `num_data`.
     """
     require_tensors(x, y)
     require_programs(model, guide)
@@ -100,9 +101,9 @@ def surgery(
 def _log_aggregate(
     latents: Latents, guide: Program, x: Tensor, y: Tensor | None, u: Tensor, chunk_size: int, tick: Tick
 ) -> tuple[Tensor, Tensor]:
-    """log q(z) at draws u `[S, N, D]`, the mean of all N posteriors' densities, and that of all but the draw's own.
+    """Return log q(z) at draws u `[S, N, D]`, with and without the posterior that a draw comes from.
 
-    Both `[S, N]`; the second is −∞ for N = 1.
+    Both have shape `[S, N]`; the second is −∞ for N = 1.
     """
     S, N, D = u.shape
     log_guide, shares = latents.log_density(guide, x, y), Shares(tick, N, S * N)
@@ -123,9 +124,10 @@ def _log_aggregate(
 def _active_units(
     latents: Latents, guide: Program, x: Tensor, y: Tensor | None, labels: Tensor, chunk_size: int
 ) -> int:
-    """Dimensions of u whose E[u | x] varies with x, within a label, by more than 0.01.
+    """Count the dimensions of u whose E[u | x] has a variance over x, within a label, above 0.01.
 
-    The covariance of two means, of 100 draws each: to their variance the noise of the draws would add another 0.01.
+    It is estimated by the covariance of two means of 100 draws each: the noise of the draws would add another 0.01 to
+    the variance of one mean.
     """
     parts = list(slices(max(1, chunk_size // 100), x, y))
     one, other = (
@@ -140,7 +142,7 @@ def _active_units(
 
 
 def shown(name: str, parts: dict[str, Any]) -> str:
-    """An entry of an analysis as text, with a sign if it is only a bound."""
+    """Format an entry of an analysis, with a sign if it is only a bound."""
     value = parts[name]
     sign = {"mutual_information": ">= ", "marginal_kl": "<= "}.get(name, "")
     form = ".3f" if isinstance(value, float) else "d"
@@ -148,24 +150,24 @@ def shown(name: str, parts: dict[str, Any]) -> str:
 
 
 def limit(parts: dict[str, Any], most: int) -> str | None:
-    """A note if N datapoints are too few for I(x; z); `most` of them are in the split."""
+    """Return a note if N datapoints are too few for I(x; z), else None. The split has `most` datapoints."""
     if not parts["mutual_information_at_limit"]:
         return None
     N = parts["num_data"]
     return (
-        f"note: {datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which with N of them is at most log N "
-        f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper one; "
+        f"{datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which is at most log N "
+        f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper bound; "
         + (f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints")
     )
 
 
 def collapse(parts: dict[str, Any]) -> str | None:
-    """A warning if most of the latent carries nothing of x; few datapoints cannot tell: I(x; z) is at most log N."""
+    """Return a warning if most latent dimensions do not depend on x, else None; below 10 datapoints always None."""
     active, D = parts["active_units"], parts["latent_dim"]
     if parts["num_data"] < 10 or (active > D / 2 and parts["mutual_information"] > 0.1):
         return None
     at_limit = ">=" if parts["mutual_information_at_limit"] else "="
     return (
-        f"warning: posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
-        f"{parts['mutual_information']:.2f} nats: take a smaller latent_dim, or train longer"
+        f"posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
+        f"{parts['mutual_information']:.2f} nats: use a smaller latent_dim, or train longer"
     )

@@ -31,6 +31,7 @@ from pyro_vae.benchmark.session import Settings, measure
 from pyro_vae.benchmark.works import WORKS
 from pyro_vae.commands import shell
 from pyro_vae.errors import BadInput, one_of, positive, positive_int, within
+from pyro_vae.programs.notes import NOTE
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def task(config: DictConfig) -> None:
         contenders[BF16] = replace(contenders[BF16], works=("step_100",), note=note)
     busy = results["machine"]["load"] or 0.0
     if busy > 0.5:
-        notes.append(f"warning: the machine was busy, its load {busy:.1f}: times may be far too long, ratios far off")
+        notes.append(f"the machine was busy, its load {busy:.1f}: times may be far too long, ratios far off")
     results["notes"] = [*notes, *(f"{name}: {c.note}" for name, c in contenders.items() if c.note)]
     results["works"] = {}
     log.info("%s", report.machine(results["machine"]))
@@ -87,7 +88,7 @@ def task(config: DictConfig) -> None:
             write()
     log.info("first result: since the start of the imports, compiling, without a cache, included")
     for note in results["notes"]:
-        log.info("note: %s", note)
+        log.log(NOTE, note)
     if results["works"]:
         draw(results, run_dir / "benchmark.png")
     log.info("run directory: %s", run_dir)

@@ -6,15 +6,15 @@ python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR analysis=all
 python -m pyro_vae.evaluate run=DIR analysis=surgery estimator=none
-python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE: where the data have moved to
-python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): a table of its runs
+python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE, if the data have moved
+python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): compare its runs
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,70 +23,74 @@ from pyro_vae.errors import BadInput, in_section, one_of, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
+if TYPE_CHECKING:
+    from pyro_vae.runs.comparison import Evaluated
+
 log = logging.getLogger(__name__)
 
 
 def task(config: DictConfig) -> None:
-    """Evaluate one run, or the runs of a sweep and compare them."""
+    """Evaluate one run, or evaluate and compare the runs of a sweep."""
     if config.analysis is not None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from pyro_vae.build import instantiate
-    from pyro_vae.marginal import BDMC, NoEstimate
+    from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
-    from pyro_vae.runs import comparison, report  # imports torch
+    from pyro_vae.runs import comparison, evaluation  # imports torch
 
     true_false("plots", config.plots)
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)
-    estimator = instantiate(config, "estimator")
-    if isinstance(estimator, NoEstimate) and (runs or config.analysis != "surgery"):
+    estimator = require_estimator(instantiate(config, "estimator"))
+    if not estimator.estimates and (runs or config.analysis != "surgery"):
         raise BadInput(
-            "estimator=none leaves nothing to do: use it with analysis=surgery of a single run, or take another "
-            "estimator"
+            f"estimator={estimator.name} leaves nothing to do: use it with analysis=surgery of a single run, or use "
+            "another estimator"
         )
-    simulates = isinstance(estimator, BDMC)
-    if simulates and config.analysis in ("gaps", "all"):
+    if estimator.simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
-            f"analysis={config.analysis} compares log p(x) with ELBOs of the same data, and estimator=bdmc simulates "
-            "its own: take estimator=refined or ais, or analysis=surgery"
+            f"analysis={config.analysis} compares log p(x) and ELBOs of the same data, but estimator={estimator.name} "
+            "simulates its data: use estimator=refined or ais, or analysis=surgery"
         )
-    if runs and simulates:
+    if runs and estimator.simulates:
         raise BadInput(
-            f"estimator=bdmc simulates data from each model, whose log p(x) do not compare the runs of {folder}: "
-            "take estimator=refined or ais, or the runs one by one"
+            f"estimator={estimator.name} simulates data from each model, so the log p(x) of the runs of {folder} do "
+            "not compare: use estimator=refined or ais, or evaluate the runs one by one"
         )
     with collectives.process_group():
         if not runs:
             evaluate(config, folder)
             return
-        summaries = {}
+        evaluated = {}
         for run in runs:
             try:
-                summaries[run] = evaluate(config, run)
+                if found := evaluate(config, run):
+                    evaluated[run] = found
             except BadInput as error:
-                log.warning("warning: %s is left out: %s", run, error)
+                log.warning("%s is left out: %s", run, error)
                 reason = error
-        if not summaries:
+        if not evaluated:
             raise BadInput(f"run={folder}: none of its {len(runs)} runs has a log p(x): {reason}")
-        report.compare(summaries, config, folder)
+        evaluation.compare(evaluated, config, folder)
 
 
-def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Evaluate one run: what is known of log p(x), and of what it is that."""
+def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
+    """Evaluate one run and analyse it; return None if the estimator does not estimate log p(x)."""
     from pyro_vae.build import build_data, instantiate
     from pyro_vae.data import fingerprint
-    from pyro_vae.marginal import NoEstimate
-    from pyro_vae.runs import report
+    from pyro_vae.marginal.estimator import require_estimator
+    from pyro_vae.runs import analyses, evaluation
+    from pyro_vae.runs.comparison import Evaluated
     from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
     from pyro_vae.training.trainer import torch_device
 
     refuse_links(run_dir)
-    estimator, device = instantiate(config, "estimator"), torch_device(config.device)
+    estimator, device = require_estimator(instantiate(config, "estimator")), torch_device(config.device)
     vae, saved = restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])
@@ -103,23 +107,23 @@ def evaluate(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     require_labels(vae, split, run_dir)
     warn_of_misfit(vae, [split])
     require_finite_outputs(vae, split, run_dir)
-    summary: dict[str, Any] = {}
-    with in_section("estimator", config.estimator):
-        if not isinstance(estimator, NoEstimate):
-            summary = report.evaluate(vae, data, split, estimator, config, run_dir)
-        if config.analysis is not None:
-            report.analyse(vae, data.to(device), estimator, config, run_dir)
-    return {
-        **summary,
-        "of": {
+    evaluated = None
+    if estimator.estimates:
+        kind = {
             "log p(x | y) and log p(x)": vae.num_classes is not None,
             "probabilities and densities": vae.likelihood.discrete,
             "other data": identity.get(config.split),
-        },
-    }
+        }
+        with in_section("estimator", config.estimator):
+            summary = evaluation.evaluate(vae, data, split, estimator, config, run_dir)
+        evaluated = Evaluated(summary, kind)
+    if config.analysis is not None:
+        with in_section("estimator", config.estimator):
+            analyses.analyse(vae, data.to(device), estimator, config, run_dir)
+    return evaluated
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     sys.argv[1:] = shell.for_this_rank(shell.expand_home(sys.argv[1:]))
     shell.run(task, "evaluate", __doc__ or "")

@@ -1,4 +1,4 @@
-"""The log file of a command."""
+"""The commands' messages, on screen and in train.log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 from pyro_vae.errors import BadInput, printable
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.runs.files import Folder, given
+
+PREFIXES = {NOTE: "note: ", logging.WARNING: "warning: "}
+"""How messages of these levels begin. Messages must not begin so themselves."""
 
 
 class RunLog(logging.StreamHandler[TextIO]):
@@ -18,7 +22,7 @@ class RunLog(logging.StreamHandler[TextIO]):
         filename: the file.
 
     Raises:
-        BadInput: if it cannot be written, or is a link, a pipe or a device.
+        BadInput: if the file cannot be written, or is a link, a pipe or a device.
     """
 
     def __init__(self, filename: str) -> None:
@@ -42,7 +46,12 @@ class RunLog(logging.StreamHandler[TextIO]):
 
 
 class PrintableFormatter(logging.Formatter):
-    """Escapes control characters, except line breaks."""
+    """Puts the level before notes and warnings, and escapes control characters other than line breaks."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Format the record's message, with its level."""
+        record.message = PREFIXES.get(record.levelno, "") + record.message
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""

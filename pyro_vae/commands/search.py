@@ -102,7 +102,7 @@ def task(config: DictConfig) -> None:
         import optuna
     except ImportError as error:
         raise BadInput("this command needs Optuna: pip install -e '.[search]'") from error
-    from pyro_vae.runs import plots
+    from pyro_vae.runs import figures, plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # about unusual choices in a study
@@ -123,7 +123,7 @@ def task(config: DictConfig) -> None:
             if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
                 raise
             reason = error  # e.g. incompatible options: other trials may work
-            log.warning("warning: trial %d failed: %s", trial.number, error)
+            log.warning("trial %d failed: %s", trial.number, error)
             continue
         study.tell(trial, val_elbo)
         log.info("trial %3d  val/elbo %9.3f  %s", trial.number, val_elbo, chosen)
@@ -131,7 +131,8 @@ def task(config: DictConfig) -> None:
     if not done:
         raise reason or FailedRun("every trial has failed")
     best = max(done, key=lambda trial: trial.value)
-    plots.search([trial.number for trial in done], [trial.value for trial in done], folder / "search.png")
+    axes = plots.search([trial.number for trial in done], [trial.value for trial in done])
+    figures.save(axes, folder / "search.png")
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
     overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
     log.info("python -m pyro_vae.train %s", shlex.join(overrides))

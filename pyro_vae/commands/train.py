@@ -1,4 +1,4 @@
-"""Train a variational autoencoder, estimate log p(x) of its test set, draw figures.
+"""Train a variational autoencoder, estimate log p(x) of its test set and draw figures.
 
 python -m pyro_vae.train +experiment=bernoulli
 python -m pyro_vae.train +experiment=bernoulli guide=full_covariance latent_dim=10
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def task(config: DictConfig) -> None:
-    """One run, in Hydra's output directory or in that of `resume`."""
+    """Run one training, in Hydra's output directory or in the one given by `resume`."""
     from pyro_vae.build import build_data, instantiate
-    from pyro_vae.marginal import BDMC
+    from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
     from pyro_vae.runs import report
@@ -44,11 +44,11 @@ def task(config: DictConfig) -> None:
         resume = restarted() and is_run_of(config, run_dir)
     log.info("run directory: %s", run_dir)
     try:
-        estimator = instantiate(config, "estimator")  # errors of what is needed last, now
-        if isinstance(estimator, BDMC):
+        estimator = require_estimator(instantiate(config, "estimator"))  # needed last, but wrong options fail now
+        if estimator.simulates:
             raise BadInput(
-                "estimator=bdmc simulates data, and says nothing of the test set: train with another, then run "
-                "pyro_vae.evaluate estimator=bdmc"
+                f"estimator={estimator.name} simulates data and cannot estimate log p(x) of the test set: train with "
+                f"another estimator, then run pyro_vae.evaluate estimator={estimator.name}"
             )
         for key in OF_REPORT:
             true_false(key, config.get(key, True))
@@ -61,11 +61,11 @@ def task(config: DictConfig) -> None:
                 require_finite_outputs(vae, data.test, run_dir)
             report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{option('resume', run_dir)} goes on from the last epoch's checkpoint") from None
+        raise KeyboardInterrupt(f"{option('resume', run_dir)} continues from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     sys.argv[1:] = shell.for_this_rank(shell.resumed(shell.expand_home(sys.argv[1:])))
     shell.run(task, "train", __doc__ or "")

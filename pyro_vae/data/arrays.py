@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.mapped import Mapped, not_finite
+from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
 from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
@@ -109,8 +109,7 @@ def _in_memory(values: Array, name: str) -> Tensor:
     num_values = math.prod(values.shape)
     require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
     floats = as_floats(values, name, device="cpu")
-    if line := not_finite(floats.numpy(), name):
-        raise BadInput(line)
+    require_finite(floats.numpy(), name)
     return floats
 
 

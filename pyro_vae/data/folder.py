@@ -51,12 +51,12 @@ class Images(torch.utils.data.Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
-        """Read bytes `[B, channels, size, size]`; if that fails, return the error message instead."""
+    def __getitems__(self, index: Sequence[int]) -> Tensor | BadInput:
+        """Read bytes `[B, channels, size, size]`. An error is returned, since torch would wrap one that is raised."""
         try:
             return torch.stack([self._read(self.paths[i]) for i in index])
         except BadInput as error:
-            return str(error)
+            return error
 
     def _read(self, path: str) -> Tensor:
         """Read an image as viewers show it: rotated by its EXIF orientation, 8 bits per channel."""

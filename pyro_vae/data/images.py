@@ -119,7 +119,7 @@ def warn_of_links(num_links: int, root: str | os.PathLike[str]) -> None:
     """Warn that some images were found more than once."""
     if num_links:
         log.warning(
-            "warning: %d links below %s lead to images that are already listed: each image counts once",
+            "%d links below %s lead to images that are already listed: each image counts once",
             num_links,
             root,
         )

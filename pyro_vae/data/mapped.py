@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyro_vae.errors import BadInput
+
 AT_ONCE = 32
 """Number of rows read before their memory is released: each may map a huge page of 2 MiB."""
 
@@ -37,8 +39,8 @@ class Mapped(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getitems__(self, index: Sequence[int]) -> Tensor | str:
-        """Read rows as float32 or bytes `[B, *data_shape]`; return an error message if they hold NaN or Inf."""
+    def __getitems__(self, index: Sequence[int]) -> Tensor | BadInput:
+        """Read float32 or bytes `[B, *data_shape]`. An error is returned, since torch would wrap one that is raised."""
         dtype = np.uint8 if self.array.dtype == np.uint8 else np.float32
         rows = np.empty((len(index), *self.array.shape[1:]), dtype)
         with np.errstate(over="ignore"):  # overflow gives Inf
@@ -46,13 +48,21 @@ class Mapped(Dataset[Tensor]):
                 rows[i : i + AT_ONCE] = self.array[index[i : i + AT_ONCE]]
                 if self.map is not None:
                     self.map.madvise(mmap.MADV_DONTNEED)
-        return not_finite(rows, self.name) or torch.from_numpy(rows)
+        try:
+            require_finite(rows, self.name)
+        except BadInput as error:
+            return error
+        return torch.from_numpy(rows)
 
 
-def not_finite(x: np.ndarray, name: str) -> str | None:
-    """Return an error message if x holds NaN or Inf, else None."""
+def require_finite(x: np.ndarray, name: str) -> None:
+    """Check that no value is NaN or Inf.
+
+    Raises:
+        BadInput: if one is.
+    """
     if x.dtype == np.uint8 or np.isfinite(x).all():
-        return None
+        return
     num_bad = int((~np.isfinite(x)).sum())
-    finite = " (or too large for float32: rescale them)" if np.isinf(x).any() else ""
-    return f"{name} holds {num_bad} values that are NaN or Inf{finite}: drop or impute those datapoints"
+    too_large = " (or too large for float32: rescale them)" if np.isinf(x).any() else ""
+    raise BadInput(f"{name} holds {num_bad} values that are NaN or Inf{too_large}: drop or impute those datapoints")

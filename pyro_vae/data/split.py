@@ -90,7 +90,7 @@ class Stored:
 
     Args:
         rows: torch map-style data set. For a list of indices its `__getitems__` returns float32 or bytes
-            `[B, *data_shape]`, or an error message.
+            `[B, *data_shape]`, or the `BadInput` that says what is wrong with them.
         index: rows that belong to the split, int64 `[N]`, in random order.
         y: labels int64 `[N]`.
         data_shape: shape of one datapoint.
@@ -134,8 +134,8 @@ class Stored:
             generator=torch.Generator(),  # not the global one: the run's random numbers do not depend on num_workers
         )
         for index, x in zip(indices, loader, strict=True):
-            if isinstance(x, str):
-                raise BadInput(x)
+            if isinstance(x, BadInput):
+                raise x
             x = unit_interval(x.to(self.device, non_blocking=True))
             for function in self.maps:
                 x = function(x)

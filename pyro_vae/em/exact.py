@@ -20,6 +20,7 @@ from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import Categorical, StandardNormal
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.progress import Epochs, progress
 from pyro_vae.training.trainer import State
 from pyro_vae.training.validation_elbo import MeanELBO
@@ -102,7 +103,7 @@ class ExactEM:
                 start(vae, x)
             before = mean_elbo(x)[0] if state.epoch else -math.inf
             if state.epoch >= self.max_epochs:
-                log.info("note: nothing is left to train: max_epochs=%d are done", self.max_epochs)
+                log.log(NOTE, "nothing is left to train: max_epochs=%d are done", self.max_epochs)
             while state.epoch < self.max_epochs:
                 m_step(vae, x)
                 elbo, log_likelihood, _ = mean_elbo(x)

@@ -1,9 +1,9 @@
-"""Estimators of the marginal likelihood log p(x): one a file, one interface.
+"""Estimators of the marginal likelihood log p(x): one per file, with one interface.
 
-    evidence = Estimator(...)(vae.model, vae.guide, x)      # -> LogEvidence, per datapoint
-    print(table(summarize(evidence, "refined"), "test"))    # the command's table of them
+    evidence = Refined()(vae.model, vae.guide, x)           # -> LogEvidence, per datapoint
+    print(table(summarize(evidence, "refined"), "test"))    # the table that the commands print
 
-They need Pyro programs whose datapoints lie in one plate at dim −1, and nothing else of a VAE.
+They work with any Pyro model and guide whose datapoints lie in one plate at dim −1.
 """
 
 from pyro_vae.marginal.ais import AIS
@@ -17,9 +17,9 @@ from pyro_vae.marginal.no_estimate import NoEstimate
 from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
 from pyro_vae.marginal.refined import Refined
-from pyro_vae.marginal.summary import summarize, table, verdict
+from pyro_vae.marginal.summary import Summary, summarize, table, verdict
 
 __all__ = [
     "AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "NoEstimate", "Prior", "Refined",
-    "summarize", "table", "verdict",
+    "Summary", "summarize", "table", "verdict",
 ]  # fmt: skip

@@ -26,25 +26,27 @@ from pyro_vae.programs.trace import Program
 
 
 class AIS(GradientEstimator):
-    """log p̂(x) = log (1/K) Σ_k w_k over chains annealed from the guide, or the prior, to the posterior.
+    """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed from the guide or the prior to the posterior.
 
-    Neal (2001), https://arxiv.org/abs/physics/9803008; for decoders Wu, Burda, Salakhutdinov & Grosse (2017),
-    https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so that log p̂(x) is a lower bound in expectation, the tighter
-    the more temperatures. HMC's step sizes are found for each temperature and datapoint in a pilot run of
-    the same length. `elbo` is the guide's; `extra` holds each datapoint's mean `acceptance`.
+    Neal (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008; for decoder-based models Wu,
+    Burda, Salakhutdinov & Grosse (2017), https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so log p̂(x) is a lower
+    bound in expectation, which tightens with more temperatures. A pilot run of the same length finds HMC's step size
+    for each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
 
     Args:
-        num_samples: K, chains a datapoint.
-        num_temperatures: T, steps of β from 0 to 1.
-        num_leapfrog: leapfrog steps of a transition.
-        start: `guide` or `prior`.
-        target_acceptance: of the pilot run.
-        chunk_size: chains in memory at once; `auto`: as many as the cache holds.
+        num_samples: K, the number of chains per datapoint.
+        num_temperatures: T, the number of steps of β from 0 to 1.
+        num_leapfrog: leapfrog steps per transition.
+        start: where chains start, `guide` or `prior`.
+        target_acceptance: acceptance rate that the pilot run aims at.
+        chunk_size: chains in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
+        BadInput: if an argument is out of range; when called, if the model's latents are discrete or shared.
     """
+
+    name = "ais"
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class AIS(GradientEstimator):
         self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """More temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""
+        """Advise more temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""
         temperatures = f"set estimator.num_temperatures={4 * self.num_temperatures}"
         if self.num_samples < 16:
             return f"set estimator.num_samples=16, then {temperatures}"
@@ -75,7 +77,7 @@ class AIS(GradientEstimator):
         return f"set estimator.num_samples={FEW}, then {temperatures}" if is_rough else temperatures
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Estimates for x `[N, ...]`; `progress` is told of chains as they are done."""
+        """Estimate log p(x) for x `[N, ...]`; `progress` counts finished chains."""
         return self.annealed(model, guide, x, y, progress)
 
     def annealed(
@@ -87,7 +89,7 @@ class AIS(GradientEstimator):
         progress: Progress,
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
-        """Evidence for x `[N, ...]`; with exact `posterior_draws` `[N, D]` also the reverse estimate (see `chunk`)."""
+        """Estimate log p(x), with exact `posterior_draws` `[N, D]` also from above (see `chunk`)."""
         latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, model, x, y) // self.num_samples)
         ends, start = compiled(both_ends, self.compile), guide if self.start == "guide" else prior_of(model)
         parts = [
@@ -97,7 +99,7 @@ class AIS(GradientEstimator):
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def betas(self, x: Tensor) -> Tensor:
-        """0 = β_0 < … < β_T = 1, dense at both ends: a rescaled sigmoid, `[T + 1]`."""
+        """Return 0 = β_0 < … < β_T = 1, `[T + 1]`: a rescaled sigmoid, dense at both ends."""
         s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, dtype=torch.float32, device=x.device))
         return (s - s[0]) / (s[-1] - s[0])
 
@@ -112,9 +114,10 @@ class AIS(GradientEstimator):
         progress: Progress,
         posterior_draw: Tensor | None = None,
     ) -> LogEvidence:
-        """Evidence of few datapoints; with an exact `posterior_draw` `[N, D]`, also the reverse estimate.
+        """Estimate log p(x) of one chunk of datapoints.
 
-        That is `extra["log_px_upper"]`, −log of the mean reverse weight: an upper bound in expectation.
+        An exact `posterior_draw` `[N, D]` adds the reverse estimate `extra["log_px_upper"]`, −log of the mean reverse
+        weight: an upper bound in expectation.
         """
         path = partial(ends, latents, start, model, x, y)
         betas, k = self.betas(x), min(4, self.num_samples)

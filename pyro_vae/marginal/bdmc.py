@@ -1,4 +1,4 @@
-"""Bidirectional Monte Carlo: log p(x) of simulated data, between a lower and an upper bound."""
+"""Bidirectional Monte Carlo: lower and upper bounds on log p(x) of simulated data."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pyro_vae.programs.trace import Program, trace
 
 
 def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As many datapoints as x has, drawn from the model, and their exact posterior draws u `[N, D]`.
+    """Draw as many datapoints from the model as x has, with their exact posterior draws u `[N, D]`.
 
-    Drawing (z, x) from the model makes z a draw from p(z | x).
+    In a draw (z, x) from the model, z is a draw from p(z | x).
 
     Raises:
         BadInput: if the model observes more than one site.
@@ -41,22 +41,25 @@ def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor
 
 
 def _is_deterministic(site: Any) -> bool:
-    """Whether it is a `pyro.deterministic`, which Pyro takes for observed."""
+    """Return whether a site is a `pyro.deterministic`, which Pyro marks as observed."""
     return bool((site["infer"] or {}).get("_deterministic"))
 
 
 class BDMC(AIS):
-    """The sandwich log p̂_lower ≤ log p(x) ≤ log p̂_upper in expectation, on data drawn from the model.
+    """Bounds log p̂_lower ≤ log p(x) ≤ log p̂_upper in expectation, on data drawn from the model.
 
     Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: AIS from the guide or prior bounds log p(x)
-    from below, AIS backwards from the exact posterior draw that came with x from above. Its `gap` bounds the error of
-    either: it certifies what AIS with these settings says of real data, if the model fits them. `log_px` is
-    the lower bound; `extra` holds `log_px_upper`, `gap` and `acceptance`. Of x only the number and shape are used.
-    Arguments and errors as for `AIS`.
+    from below; reverse AIS, from the exact posterior draw that came with x, bounds it from above. The `gap` limits the
+    error of both, and therefore of AIS with these settings on real data, if the model fits them. `log_px` is the lower
+    bound; `extra` holds `log_px_upper`, `gap` and `acceptance`. Only the number and shape of x are used.
+    Arguments and errors are those of `AIS`.
     """
 
+    name = "bdmc"
+    simulates = True
+
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Bounds for as many simulated datapoints as x `[N, ...]` has."""
+        """Compute the bounds for as many simulated datapoints as x `[N, ...]` has."""
         simulated, u = simulate(model, x, y)
         evidence = self.annealed(model, guide, simulated, y, progress, u)
         gap = evidence.extra["log_px_upper"] - evidence.log_px

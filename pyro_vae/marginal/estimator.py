@@ -1,4 +1,4 @@
-"""What all estimators of log p(x) have in common: how they are called, and whom they refuse."""
+"""The contract of an estimator of log p(x)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import NoEvidence, datapoints
+from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors, vectorized
 from pyro_vae.programs.chunks import slices
@@ -22,19 +22,36 @@ from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, base_of, trace
 
 Progress = Callable[[int], Any]
-"""Told of every K·N pairs' share done."""
+"""Called with the number of pairs (sample, datapoint) done since the last call."""
 
 
 class Estimator(ABC):
-    """log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+
+    Derive your own estimator from this class: set `name` and `num_samples`, and implement `estimate`. The other members
+    have defaults.
 
     Attributes:
-        num_samples: K.
-        compile: trace log-densities once and compile them: True, False, or `auto`: when they have taken as long as
-            compiling takes.
+        name: identifies the estimator in tables and file names. The built-in ones are called as in conf/estimator.
+        num_samples: K, the number of samples per datapoint.
+        simulates: whether it draws its own data from the model and uses only the number and shape of x. Then it tells
+            nothing about the data, and cannot be used for training results or comparisons of models.
+        estimates: whether it estimates log p(x). If False, only `LogEvidence.elbo` holds values.
+        compile: whether to trace log-densities once and compile them; `auto` compiles them as soon as they have taken
+            as long as compiling would.
+
+    Example:
+        >>> class Mine(Estimator):
+        ...     name, num_samples = "mine", 100
+        ...
+        ...     def estimate(self, model, guide, x, y, progress):
+        ...         return Importance(self.num_samples).estimate(model, guide, x, y, progress)
     """
 
+    name: str
     num_samples: int
+    simulates: bool = False
+    estimates: bool = True
     compile: bool | str = "auto"
 
     def __call__(
@@ -45,16 +62,24 @@ class Estimator(ABC):
         y: Tensor | None = None,
         progress: Progress | None = None,
     ) -> LogEvidence:
-        """Estimates for x `[N, ...]` and, of a conditional model, labels y `[N]`, on the device of x.
+        """Estimate log p(x) for x `[N, ...]`, or log p(x | y) with the labels y `[N]` of a conditional model.
 
-        Pyro's effect handlers around this call do not reach the programs: wrap them instead, as in
-        `poutine.scale(model, scale=0.5)`. Calls in several threads wait for each other.
+        The computation runs on the device of x. Pyro's effect handlers around this call do not reach the programs:
+        wrap the programs instead, as in `poutine.scale(model, scale=0.5)`. Concurrent calls from several threads run
+        one after the other.
 
-        `progress` is told of pairs (sample, datapoint) as they are done; None: a bar or the log shows them.
+        Args:
+            model: the generative model.
+            guide: the guide.
+            x: data, `[N, ...]`.
+            y: labels, `[N]`.
+            progress: called with the number of pairs (sample, datapoint) done since the last call. By default a
+                progress bar or the log shows them.
 
         Raises:
-            BadInput: as `check` does, and if x is empty.
+            BadInput: if x is empty, if this estimator misses a member, or if `check` rejects the programs or the data.
         """
+        require_estimator(self)
         require_tensors(x, y)
         require_programs(model, guide)
         with for_programs(x):
@@ -66,29 +91,27 @@ class Estimator(ABC):
             with show_progress(self.task(len(x)), len(x) * self.num_samples, "draw") as tick:
                 return self.estimate(model, guide, x, y, tick)
 
-    @property
-    def name(self) -> str:
-        """Its name in conf/estimator and in tables."""
-        return type(self).__name__.lower()
-
     def task(self, num_data: int) -> str:
-        """What is done, in words."""
+        """Describe the work, for the progress bar."""
         return f"estimating log p(x) of {datapoints(num_data)} by {self.name}, K = {self.num_samples}"
 
     def advice(self, discrete: bool = False) -> str | None:
-        """What to do about unreliable estimates, given these settings; None if they are exact or bounds.
+        """Say how to improve unreliable estimates, given the current settings.
 
         Args:
-            discrete: whether the latents are.
+            discrete: whether the latents are discrete.
+
+        Returns:
+            An imperative such as `set estimator.num_samples=500`; None if the estimates are exact or bounds.
         """
         return None
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse what this estimator cannot say anything of, before any work is done.
+        """Reject programs and data that this estimator cannot handle, before the computation starts.
 
         Raises:
             NoEvidence: if the guide is a point.
-            BadInput: if model or data are not for this estimator.
+            BadInput: if the estimator cannot handle the model, the guide or the data.
         """
         x, y = next(slices(2, x, y))
         with torch.no_grad(), vectorized():
@@ -97,19 +120,42 @@ class Estimator(ABC):
         if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
-                "training: log p(x) says nothing; train with another guide, as in guide=diagonal"
+                "training: log p(x) says nothing; train with another guide, e.g. guide=diagonal"
             )
         require_match(model, guide, x, y)
 
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """The estimates; `check` has passed."""
+        """Compute the estimates for x `[N, ...]`; `check` has passed."""
+
+
+def require_estimator(value: object) -> Estimator:
+    """Check that `value` is an estimator with all the members that `Estimator` does not define.
+
+    Raises:
+        BadInput: if it is not, or misses a member.
+    """
+    kind = type(value).__name__
+    if not isinstance(value, Estimator):
+        raise BadInput(
+            f"estimator has type {kind}: give an instance of a class derived from pyro_vae.marginal.Estimator, "
+            "e.g. pyro_vae.marginal.Refined()"
+        )
+    members = {
+        "name": (str, "the string that tables and file names call it by"),
+        "num_samples": (int, "the number of samples per datapoint"),
+    }
+    for member, (member_type, meaning) in members.items():
+        if not isinstance(found := getattr(value, member, None), member_type):
+            problem = f"has no `{member}`" if found is None else f"has {member}={found!r}"
+            raise BadInput(f"estimator {kind} {problem}: set `{member}`, {meaning}, in the class or in its __init__")
+    return value
 
 
 class GradientEstimator(Estimator):
-    """An estimator that follows the gradient of log p(x, z) in z."""
+    """An estimator that needs the gradient of log p(x, z) with respect to z."""
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        """Reject a guide that is a point, and latents that are discrete or shared by all datapoints."""
         super().check(model, guide, x, y)
         Latents.of(model, x, y)

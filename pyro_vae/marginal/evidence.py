@@ -1,4 +1,4 @@
-"""What an estimator of log p(x) returns, and how a stream of log-weights becomes it."""
+"""The result of an estimator of log p(x), and its computation from a stream of log-weights."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pyro_vae.errors import positive_int
 from pyro_vae.marginal.pareto import FEW, pareto_k, tail_length, threshold
 
 MIN_ESS = 10
-"""Effective samples below which an estimate is unreliable."""
+"""Smallest effective sample size of a reliable estimate."""
 
 
 def criterion(k_threshold: float | None) -> str:
-    """What makes an estimate unreliable, in words; None: there is no Pareto k."""
+    """Describe when an estimate is unreliable. `k_threshold` is None if there is no Pareto k."""
     ess = f"effective sample size < {MIN_ESS}"
     return ess if k_threshold is None else f"Pareto k > {k_threshold:.2f} or {ess}"
 
 
 def doubt(num_samples: int, k_threshold: float | None) -> str:
-    """Which error to expect of unreliable estimates from K samples, in words; None: there is no Pareto k."""
+    """Describe the error of unreliable estimates from K samples. `k_threshold` is None if there is no Pareto k."""
     if num_samples >= FEW:
         return "likely too low"
     return "may be too low" + ("" if k_threshold is None else f" (Pareto k is rough with fewer than {FEW} samples)")
@@ -32,19 +32,19 @@ def doubt(num_samples: int, k_threshold: float | None) -> str:
 
 @dataclass(frozen=True)
 class LogEvidence:
-    """Estimates of log p(x), per datapoint, in nats.
+    """Estimates of log p(x) per datapoint, in nats.
 
     Attributes:
-        log_px: estimate, `[N]`.
+        log_px: the estimates, `[N]`.
         se: standard error of `log_px` over the estimator's own noise (delta method), `[N]`; NaN for K = 1.
         ess: effective sample size (Σw)² / Σw², `[N]`, between 1 and K.
-        pareto_k: tail shape of the weights (PSIS), `[N]`; above `k_threshold` neither `log_px` nor `se` can be
-            relied on. NaN if K is below 21, too few samples to tell, or latents are discrete: few different weights
-            have no tail. A rough estimate if K is below 200: then good estimates may be called unreliable, too.
+        pareto_k: tail shape of the weights (PSIS), `[N]`. Above `k_threshold`, do not rely on `log_px` and `se`. NaN if
+            K is below 21, which is too few samples, or if latents are discrete, since few distinct weights have no
+            tail. It is rough for K below 200: some good estimates are then called unreliable.
         elbo: evidence lower bound of the guide, `[N]`.
         num_samples: K.
-        curve: the same from the first K' < K of these samples, for each K' that was asked for.
-        extra: what else the estimator tells of each datapoint, `[N]` by name.
+        curve: estimates from the first K' < K of these samples, for each requested K'.
+        extra: further results of the estimator by name, each `[N]`.
         tail: logs of the largest normalized weights in descending order, `[M, N]`, if kept.
         is_bound: whether `log_px` is a mean of log-weights, the ELBO, whose `se` does not depend on the weights' tail.
     """
@@ -67,41 +67,41 @@ class LogEvidence:
 
     @property
     def criterion(self) -> str:
-        """What makes one of these estimates unreliable, in words."""
+        """When one of these estimates is unreliable, in words."""
         return criterion(self.k_threshold)
 
     @property
     def unreliable(self) -> Tensor:
-        """Where not to rely on the estimate, `[N]`: Pareto k > `k_threshold`, ESS < 10, or not a finite number.
+        """Whether each estimate is unreliable, `[N]`: Pareto k > `k_threshold`, ESS < 10, or not finite.
 
-        Without a Pareto k, only the effective sample size tells. Then look at all datapoints together: a heavy tail
-        that the samples of one have missed shows in others. A single datapoint can pass by luck: with K = 16 weights
-        of k = 0.7, 44 % do.
+        Without a Pareto k, only the effective sample size tells. Then consider all datapoints together: a heavy tail
+        that the samples of one datapoint miss shows in others. A single datapoint can pass by chance: with K = 16
+        weights of k = 0.7, 44 % do.
         """
         limit = threshold(self.num_samples)
         return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()
 
     def __repr__(self) -> str:
-        """In one line, what all datapoints together come to."""
+        """Return a line with means over all datapoints."""
         return (
             f"LogEvidence(N={len(self.log_px)}, K={self.num_samples}, log_px={self.log_px.mean():.3f}, "
             f"elbo={self.elbo.mean():.3f}, unreliable={self.unreliable.double().mean():.1%})"
         )
 
     def cpu(self) -> LogEvidence:
-        """The same in the CPU's memory."""
+        """Return a copy in the CPU's memory."""
         values: dict[str, Any] = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
         curve = tuple(point.cpu() for point in self.curve)
         return replace(self, **values, curve=curve, extra={name: value.cpu() for name, value in self.extra.items()})
 
     def without_tail(self) -> LogEvidence:
-        """The same, but for what its weights' tail would say."""
+        """Return a copy without the diagnostics of the weights' tail."""
         curve = tuple(point.without_tail() for point in self.curve)
         return replace(self, pareto_k=torch.full_like(self.pareto_k, math.nan), tail=None, curve=curve)
 
     @classmethod
     def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:
-        """Evidence of several sets of datapoints, from as many samples each, as of one set."""
+        """Concatenate the evidence of several sets of datapoints, each from the same number of samples."""
         log_px, se, ess, k, elbo = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("log_px", "se", "ess", "pareto_k", "elbo")
         )
@@ -113,10 +113,10 @@ class LogEvidence:
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:
-    """K, or the K' < … < K of a curve, in ascending order.
+    """Return K, or the K' < … < K of a curve, in ascending order.
 
     Raises:
-        BadInput: if they are not positive whole numbers.
+        BadInput: if one is not a positive integer.
     """
     if isinstance(num_samples, Sequence) and not isinstance(num_samples, str) and num_samples:
         return tuple(sorted({positive_int("num_samples", K) for K in num_samples}))
@@ -126,7 +126,7 @@ def sample_sizes(num_samples: object) -> tuple[int, ...]:
 def accumulate(
     blocks: Iterable[Tensor], sizes: Sequence[int], reduce: Callable[[Accumulator], LogEvidence]
 ) -> LogEvidence:
-    """Evidence from blocks of float64 log-weights `[k, n]`, and from the first of them for each smaller size."""
+    """Reduce blocks of float64 log-weights `[k, n]` to evidence, from all of them and from the first of each size."""
     sums: list[Accumulator] = []
     done = 0
     for log_w in blocks:
@@ -140,12 +140,12 @@ def accumulate(
 
 
 class Accumulator:
-    """Running log-space sums over samples of `n` datapoints, in float64; memory is O(n √K).
+    """Accumulates log-space sums over the samples of `n` datapoints, in float64, with O(n √K) memory.
 
     Args:
-        num_samples: K, all that will come.
+        num_samples: K, the total number of samples.
         n: number of datapoints.
-        device: of the weights.
+        device: where the weights are.
     """
 
     def __init__(self, num_samples: int, n: int, device: torch.device) -> None:
@@ -158,11 +158,11 @@ class Accumulator:
         self.tail = empty.new_empty((0, n))
 
     def add(self, log_w: Tensor) -> None:
-        """Take in a block of log-weights `[k, n]`."""
+        """Add a block of log-weights `[k, n]`."""
         log_sum, log_sum_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
         self.log_sum = torch.logaddexp(self.log_sum, log_sum)
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, log_sum_squares)
-        if self.first is None:  # the variance of log w, centred to keep its digits
+        if self.first is None:  # centre log w, so that its variance keeps its digits
             self.first = log_w[0]
         self.sum_log = self.sum_log + log_w.sum(0)
         self.sum_squared_log = self.sum_squared_log + (log_w - self.first).square().sum(0)
@@ -171,13 +171,13 @@ class Accumulator:
         self.tail = kept.topk(min(len(kept), tail_length(self.num_samples) + 1), dim=0).values
 
     def ess(self) -> Tensor:
-        """(Σw)² / Σw², `[n]`."""
+        """Return the effective sample size (Σw)² / Σw², `[n]`."""
         return (2 * self.log_sum - self.log_sum_squares).exp().clamp(1, self.num_samples)
 
     def log_mean(self) -> LogEvidence:
-        """log (1/K) Σ w and its diagnostics.
+        """Return log (1/K) Σ w with its diagnostics.
 
-        se by the delta method, sd(w) / (√K mean(w)) = √((K/ESS − 1) / (K − 1)).
+        The standard error is that of the delta method, sd(w) / (√K mean(w)) = √((K/ESS − 1) / (K − 1)).
         """
         K, ess = self.num_samples, self.ess()
         se = ((K / ess - 1).clamp_min(0) / (K - 1)).sqrt() if K > 1 else torch.full_like(ess, math.nan)
@@ -192,7 +192,7 @@ class Accumulator:
         )
 
     def mean_log(self) -> LogEvidence:
-        """(1/K) Σ log w, the ELBO, as a bound in the place of log p(x)."""
+        """Return (1/K) Σ log w, the ELBO, in place of log p(x)."""
         K, evidence = self.num_samples, self.log_mean()
         assert self.first is not None
         variance = self.sum_squared_log / K - (evidence.elbo - self.first).square()

@@ -1,4 +1,4 @@
-"""The exact log p(x) of linear-Gaussian models: the reference for all the others."""
+"""The exact log p(x) of linear-Gaussian models, the reference for all other estimators."""
 
 from __future__ import annotations
 
@@ -20,39 +20,41 @@ from pyro_vae.programs.trace import Program, base_of, trace
 GAUSSIANS = (Normal, MultivariateNormal)
 NOT_LINEAR = (
     "estimator=exact needs a linear-Gaussian model (network.hidden=[], a Gaussian prior, likelihood=gaussian with a "
-    "fixed or learned scale): take estimator=refined, which is exact there and close elsewhere, or of discrete latents "
-    "importance"
+    "fixed or learned scale): use estimator=refined, which is exact there and close elsewhere, or estimator=importance "
+    "for discrete latents"
 )
 
 
 class Exact(Estimator):
-    """log p(x) = log p(x, û) + (D/2) log 2π − ½ log det P where log p(x, u) is quadratic in u.
+    """Computes log p(x) = log p(x, û) + (D/2) log 2π − ½ log det P where log p(x, u) is quadratic in u.
 
-    û is its maximum and P its negative Hessian: Laplace's formula, which is exact for linear-Gaussian models, such as
-    probabilistic PCA (Tipping & Bishop 1999), and refused for others.
+    û is its maximum and P its negative Hessian. This is Laplace's formula, exact for linear-Gaussian models such as
+    probabilistic PCA (Tipping & Bishop 1999, JRSS B 61(3)). Other models are rejected.
 
     Args:
-        num_samples: of the other estimators; 1.
+        num_samples: reported as K; the computation does not use it.
         chunk_size: pairs (direction of the Hessian, datapoint) in memory at once.
     """
+
+    name = "exact"
 
     def __init__(self, num_samples: int = 1, chunk_size: int = 4096) -> None:
         self.num_samples = positive_int("num_samples", num_samples)
         self.chunk_size = positive_int("chunk_size", chunk_size)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse models whose log p(x, u) is not quadratic in u."""
+        """Reject models whose log p(x, u) is not quadratic in u."""
         super().check(model, guide, x, y)
         x, y = next(slices(2, x, y))
         with torch.no_grad():
             sites = trace(prior_of(model), x, y, num_samples=1).nodes.values()
-        # a sharp likelihood's Hessian hides that of a prior: look at the prior itself
+        # the Hessian of a sharp likelihood hides that of the prior: look at the prior itself
         if not all(isinstance(base_of(site["fn"]), GAUSSIANS) for site in sites if site["type"] == "sample"):
             raise BadInput(NOT_LINEAR)
         self._chunk(model, x, y)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """log p(x) for x `[N, ...]`: no noise, so that `se` is 0 and `ess` infinite."""
+        """Compute log p(x) for x `[N, ...]`; without noise, `se` is 0 and `ess` infinite."""
         n, log_px = max(1, self.chunk_size // 8), []
         for x_part, y_part in slices(n, x, y):
             log_px.append(self._chunk(model, x_part, y_part))
@@ -69,14 +71,14 @@ class Exact(Estimator):
         elsewhere = torch.randn_like(origin)
         P = -hessian(f, origin)
         change = (hessian(f, elsewhere) + P).abs()
-        sd = P.diagonal(dim1=-2, dim2=-1).clamp_min(0).rsqrt()  # of each latent given the others: the entries' scale
+        sd = P.diagonal(dim1=-2, dim2=-1).clamp_min(0).rsqrt()  # scale of the entries
         if not (sd.unsqueeze(-1) * change * sd.unsqueeze(-2) < 1e-3).all():
             raise BadInput(NOT_LINEAR)
         L = torch.linalg.cholesky(P.double())
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_2pi = latents.dim * math.log(2 * math.pi)
         u = origin
-        for _ in range(2):  # from the origin alone value and gain would cancel: in float32 up to a nat is lost
+        for _ in range(2):  # from the origin alone, value and gain cancel and lose up to a nat in float32
             value, gradient = (part[0].double() for part in value_and_grad(f, u.unsqueeze(0)))
             step = torch.cholesky_solve(gradient.unsqueeze(-1), L).squeeze(-1)
             gain = 0.5 * (gradient * step).sum(-1)  # log p(x, û) − log p(x, u)

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo along a path of densities, for many chains of many datapoints at once."""
+"""Hamiltonian Monte Carlo along a path of densities, vectorized over chains and datapoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 def both_ends(
     latents: Latents, start: Program, model: Program, x: Tensor, y: Tensor | None, u: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The path from a program that proposes u to log p(x, u), at u."""
+    """Evaluate both ends of the path at u: a program that proposes u, and log p(x, u)."""
     start_density, start_grad = value_and_grad(latents.log_density(start, x, y), u)
     joint, joint_grad = value_and_grad(latents.log_density(model, x, y), u)
     return start_density, joint, start_grad, joint_grad
@@ -27,7 +27,7 @@ def both_ends(
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where chains are, u `[K, N, D]`, with both ends' log-densities `[K, N]` and gradients `[K, N, D]` there."""
+    """Positions u `[K, N, D]` of chains, with both ends' log-densities `[K, N]` and gradients `[K, N, D]` there."""
 
     u: Tensor
     start: Tensor
@@ -41,15 +41,15 @@ class ChainState:
         return cls(u, *path(u))
 
     def log_density(self, beta: Tensor) -> Tensor:
-        """log π_β up to a constant, `[K, N]`."""
+        """Return log π_β up to a constant, `[K, N]`."""
         return (1 - beta) * self.start + beta * self.joint
 
     def gradient(self, beta: Tensor) -> Tensor:
-        """Its gradient, `[K, N, D]`."""
+        """Return the gradient of log π_β, `[K, N, D]`."""
         return (1 - beta) * self.start_grad + beta * self.joint_grad
 
     def where(self, accept: Tensor, other: ChainState) -> ChainState:
-        """Of `other` where `accept` `[K, N]`, of this one elsewhere."""
+        """Return a state with the chains of `other` where `accept` `[K, N]` is true, else those of this state."""
         wide = accept.unsqueeze(-1)
         return ChainState(
             torch.where(wide, other.u, self.u),
@@ -63,14 +63,16 @@ class ChainState:
 def transition(
     path: Path, state: ChainState, beta: Tensor, step_size: Tensor, num_leapfrog: int
 ) -> tuple[ChainState, Tensor]:
-    """One HMC transition that leaves π_β invariant (Neal 2011, MCMC using Hamiltonian dynamics, §5.3).
+    """Make an HMC transition that leaves π_β invariant.
+
+    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3.
 
     Args:
         path: the densities.
-        state: of the chains.
-        beta: where on the path.
-        step_size: of the leapfrog integrator, `[N]`.
-        num_leapfrog: its steps.
+        state: state of the chains.
+        beta: position on the path.
+        step_size: step sizes of the leapfrog integrator, `[N]`.
+        num_leapfrog: number of leapfrog steps.
 
     Returns:
         The new state and the probabilities of acceptance, `[K, N]`.
@@ -91,18 +93,18 @@ def transition(
 def anneal(
     path: Path, u: Tensor, betas: Tensor, step_sizes: Tensor, num_leapfrog: int, progress: Callable[[], Any]
 ) -> tuple[Tensor, Tensor]:
-    """Annealed importance weights along β_0, …, β_T, from u ~ π_{β_0} `[K, N, D]` on.
+    """Compute annealed importance weights along β_0, …, β_T, starting at u ~ π_{β_0} `[K, N, D]`.
 
-    log w = Σ_t (β_t − β_{t−1}) (log joint(u_{t−1}) − log start(u_{t−1})), u_t ~ an HMC transition for π_{β_t}: Neal
-    (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008. With β rising from 0 to 1 it is an
-    unbiased estimate of p(x), with β falling from 1 to 0, from exact posterior draws on, of 1 / p(x).
+    log w = Σ_t (β_t − β_{t−1}) (log joint(u_{t−1}) − log start(u_{t−1})), where u_t comes from an HMC transition for
+    π_{β_t}: Neal (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008. With β rising from 0 to
+    1, w is an unbiased estimate of p(x); with β falling from 1 to 0 from exact posterior draws, of 1 / p(x).
 
     Args:
-        path: from the proposal to log p(x, u).
-        u: where the chains start.
-        betas: `[T + 1]`.
-        step_sizes: for the T − 1 transitions between, `[T − 1, N]`.
-        num_leapfrog: leapfrog steps a transition.
+        path: the path from the proposal to log p(x, u).
+        u: start of the chains.
+        betas: the temperatures, `[T + 1]`.
+        step_sizes: step sizes of the T − 1 transitions, `[T − 1, N]`.
+        num_leapfrog: leapfrog steps per transition.
         progress: called after each temperature.
 
     Returns:
@@ -123,13 +125,13 @@ def anneal(
 def adapt_step_sizes(
     path: Path, u: Tensor, betas: Tensor, num_leapfrog: int, target: float, progress: Callable[[], Any]
 ) -> Tensor:
-    """Step sizes `[T − 1, N]` under which a pilot run's acceptance stays near `target`.
+    """Find step sizes `[T − 1, N]` that keep the acceptance of a pilot run near `target`.
 
-    The weights of the run that uses them are unbiased, since they no longer depend on its own chains.
+    The weights of the run that uses them stay unbiased, since the step sizes do not depend on its chains.
     """
     state = ChainState.at(path, u)
     log_epsilon = torch.full_like(state.joint[0], -2.3)
-    for _ in range(15):  # from anywhere to about the right size, at the start's temperature
+    for _ in range(15):  # find about the right size at the first temperature
         state, probability = transition(path, state, betas[1], log_epsilon.exp(), num_leapfrog)
         log_epsilon = log_epsilon + 1.0 * (probability.mean(0) - target)
     table = []

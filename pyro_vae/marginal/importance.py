@@ -1,4 +1,4 @@
-"""Importance sampling of log p(x): the estimator of the IWAE paper."""
+"""Importance sampling from the guide, as in the IWAE paper."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from pyro_vae.programs.trace import Program
 
 
 class Importance(Estimator):
-    """log p̂(x) = log (1/K) Σ_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x).
+    """Estimates log p̂(x) = log (1/K) Σ_k p(x, z_k) / q(z_k | x) with z_k ~ q(z | x).
 
-    Its expectation never exceeds log p(x) and rises with K. Burda, Grosse & Salakhutdinov (2016),
-    Importance Weighted Autoencoders, eq. 8, https://arxiv.org/abs/1509.00519.
+    Its expectation never exceeds log p(x) and rises with K: Burda, Grosse & Salakhutdinov (2016), Importance Weighted
+    Autoencoders, https://arxiv.org/abs/1509.00519, eq. 8.
 
     Args:
-        num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
-        chunk_size: pairs (sample, datapoint) in memory at once; `auto`: as many as the cache holds.
+        num_samples: K, or a list of several K, for which `LogEvidence.curve` holds estimates from one set of samples.
+        chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if one of them is no positive whole number.
+        BadInput: if an argument is out of range.
 
     Example:
         >>> evidence = Importance(num_samples=5000)(vae.model, vae.guide, x)  # doctest: +SKIP
         >>> evidence.log_px, evidence.se, evidence.ess                        # doctest: +SKIP
     """
+
+    name = "importance"
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Importance(Estimator):
         self.compile = true_false_auto("compile", compile)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Estimates for x `[N, ...]`."""
+        """Estimate log p(x) for x `[N, ...]`."""
         chunks = stream(
             model,
             guide,
@@ -63,15 +65,15 @@ class Importance(Estimator):
         return evidence.without_tail() if is_discrete(guide, x, y) else evidence
 
     def advice(self, discrete: bool = False) -> str | None:
-        """Proposals fitted to each datapoint by gradients; for discrete latents, or if there are few, more samples."""
+        """Advise proposals fitted to each datapoint; more samples for discrete latents, or if there are few samples."""
         more = f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
         if discrete:
             return more
-        if self.num_samples < MIN_SAMPLES:  # without a Pareto k either way: latents may be discrete
-            return f"{more}, or take estimator=refined (not for discrete latents)"
-        refined = "take estimator=refined, which has a proposal for each datapoint"
+        if self.num_samples < MIN_SAMPLES:  # there is no Pareto k in any case: the latents may be discrete
+            return f"{more}, or use estimator=refined (not for discrete latents)"
+        refined = "use estimator=refined, which fits a proposal to each datapoint"
         return f"{more}, or {refined}" if self.num_samples < FEW else refined
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
-        """The estimate from sums over all K log-weights."""
+        """Return the estimate, given sums over all K log-weights."""
         return sums.log_mean()

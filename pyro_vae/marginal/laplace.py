@@ -1,4 +1,4 @@
-"""Posterior modes and curvatures of many datapoints at once."""
+"""Posterior modes and curvatures, vectorized over datapoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pyro_vae.programs.density import LogDensity, hessian, value_and_grad
 
 
 def positive_definite(precision: Tensor) -> Tensor:
-    """`precision` `[N, D, D]`, where it is not positive definite with its eigenvalues' absolute values instead.
+    """Make `precision` `[N, D, D]` positive definite by replacing its eigenvalues by their absolute values.
 
-    That is the saddle-free Newton method's metric (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572);
-    eigenvalues below a hundredth of the median are raised to it. A curvature that is not finite, where a rate has
-    overflowed for example, becomes the identity: the weights of such a proposal show that it does not fit.
+    This is the metric of the saddle-free Newton method (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572).
+    Eigenvalues below a hundredth of the median are raised to it. A curvature that is not finite, e.g. because a rate
+    overflowed, becomes the identity: the weights of such a proposal show that it does not fit.
     """
     finite = precision.isfinite().all(-1).all(-1)[:, None, None]
     precision = torch.where(finite, precision, torch.eye(precision.shape[-1]).to(precision))
@@ -32,20 +32,21 @@ def positive_definite(precision: Tensor) -> Tensor:
 def find_mode(
     f: LogDensity, u: Tensor, B: Tensor, max_steps: int = 50, tolerance: float = 1e-2
 ) -> tuple[Tensor, Tensor]:
-    """Modes `[N, D]` of a log-density, from u `[N, D]` on, by damped quasi-Newton ascent on all datapoints at once.
+    """Find modes `[N, D]` of a log-density by damped quasi-Newton ascent from u `[N, D]`.
 
-    BFGS (Nocedal & Wright 2006, eq. 6.17); a step that does not raise f enough is tried again a quarter as long.
+    BFGS (Nocedal & Wright 2006, Numerical Optimization, eq. 6.17). If a step does not raise f enough, a step a quarter
+    as long follows.
 
     Args:
         f: log p(x, u) up to a constant.
-        u: where to start.
-        B: metric to start with, a guess of the inverse curvature of −f, `[N, D, D]`.
-        max_steps: evaluations of f and its gradient.
-        tolerance: stop when a Newton step would gain less than half of it, in nats: the mode is then √tolerance
+        u: starting point.
+        B: initial metric, a guess of the inverse curvature of −f, `[N, D, D]`.
+        max_steps: largest number of evaluations of f and its gradient.
+        tolerance: stop when a Newton step would gain less than half of it, in nats. The mode is then √tolerance
             posterior standard deviations away.
 
     Returns:
-        u and the gradient of f there.
+        u, and the gradient of f there.
     """
     value, grad = _evaluate(f, u)
     eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
@@ -71,25 +72,26 @@ def find_mode(
 
 
 def laplace(f: LogDensity, u: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Location `[N, D]` and scale_tril `[N, D, D]` of the Gaussian with f's mode and curvature there.
-
-    Exact where f is quadratic.
+    """Fit a Gaussian to the mode of f and the curvature there, which is exact where f is quadratic.
 
     Args:
         f: log p(x, u) up to a constant.
-        u: where to start, `[N, D]`.
-        variance: a guess of the posterior's, `[N, D]`.
+        u: starting point, `[N, D]`.
+        variance: a guess of the posterior's variance, `[N, D]`.
+
+    Returns:
+        The location `[N, D]` and scale_tril `[N, D, D]`.
     """
     u, grad = find_mode(f, u, torch.diag_embed(variance))
     scale_tril, step, decrement = _newton(f, u, grad)
-    if (decrement > 0.1).any():  # the guess misled: go on with the curvature itself
+    if (decrement > 0.1).any():  # the guess misled: continue with the curvature itself
         u, grad = find_mode(f, u, scale_tril @ scale_tril.mT)
         scale_tril, step, decrement = _newton(f, u, grad)
     return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
 
 
 def _newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale_tril of the curvature at u, the Newton step from there, and twice the nats it would gain, `[N]`."""
+    """Return the curvature's scale_tril at u, the Newton step from there, and twice the nats it would gain, `[N]`."""
     scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
     step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
     return scale_tril, step, (grad * step).sum(-1)
@@ -101,7 +103,7 @@ def _evaluate(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scale_tril_of(precision: Tensor) -> Tensor:
-    """Lower triangular L with L Lᵀ = precision⁻¹, `[N, D, D]`."""
+    """Return the lower triangular L with L Lᵀ = precision⁻¹, `[N, D, D]`."""
     # the Cholesky factor of the flipped matrix is that of the inverse, flipped and transposed
     L = torch.linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1)).mT
     eye = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)

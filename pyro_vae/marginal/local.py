@@ -1,4 +1,4 @@
-"""The best member of a family for each datapoint, by gradient steps on its own ELBO."""
+"""Fitting a member of a family to each datapoint, by gradient steps on its ELBO."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def fit_elbo(
     num_rounds: int = 1,
     on_step: Callable[[], Any] = lambda: None,
 ) -> Any:
-    """A distribution of q's family that maximizes every datapoint's E_q[log p(x, u) − log q(u)].
+    """Find a distribution of q's family that maximizes E_q[log p(x, u) − log q(u)] of each datapoint.
 
-    The parameters of q (`loc` and `scale`, say) become free numbers of each datapoint, in units of q's own spread; of a
-    mixture those of its components and its weights; of a flow the features that it is made from, by networks that stay
-    as they are, and a location and scale after it. Adam with a learning rate that falls to zero climbs the ELBO, as in
+    The parameters of q, e.g. `loc` and `scale`, are optimized for each datapoint, in units of q's spread. For a mixture
+    these are the parameters of its components and its weights; for a flow the features that fixed networks make it
+    from, and a location and scale after it. Adam, with a learning rate that falls to zero, maximizes the ELBO as in
     Cremer, Li & Duvenaud (2018), https://arxiv.org/abs/1801.03558. The gradient leaves out the score of q, whose mean
-    is zero: its noise vanishes as q comes near the posterior (Roeder, Wu & Duvenaud 2017,
-    https://arxiv.org/abs/1703.09194); but for flows, which know the density of their own draws alone at a low price.
+    is zero, so that its noise vanishes as q approaches the posterior (Roeder, Wu & Duvenaud 2017,
+    https://arxiv.org/abs/1703.09194). Flows keep the score, since only the density of their own draws is cheap.
 
     Args:
         log_joint: log p(x, u).
-        q: distribution with batch_shape `[N]` and event_shape `[D]` that has `rsample`; left as it is.
-        num_steps: gradient steps, of all rounds together.
-        lr: learning rate at the start: steps are that share of a standard deviation.
-        num_particles: draws a step.
-        num_rounds: each starts from what the one before has found, in units of that one's spread: from far away two of
-            150 steps end much nearer than one of 300. A flow, whose units stay, takes all steps in one.
+        q: distribution with batch_shape `[N]`, event_shape `[D]` and `rsample`; it is not changed.
+        num_steps: total number of gradient steps.
+        lr: initial learning rate, in standard deviations per step.
+        num_particles: draws per step.
+        num_rounds: rounds of optimization. Each starts from the result of the previous one, in units of its spread:
+            from far away, two rounds of 150 steps end much nearer than one of 300. Flows use one round.
         on_step: called after each step.
 
     Raises:
-        NotImplementedError: if q's family has no parameters of its own.
+        NotImplementedError: if q's family has no parameters that can be optimized.
     """
     rounds = 1 if isinstance(q, AutoregressiveFlow) else num_rounds
     for _ in range(rounds):
@@ -72,7 +72,7 @@ def _climb(
         u: Tensor = candidate.rsample((num_particles,))
         density = candidate if isinstance(q, AutoregressiveFlow) else member([move.detach() for move in moves])
         loss = -(log_joint(u) - density.log_prob(u)).mean(0).sum()
-        gradients = torch.autograd.grad(loss, moves)  # the model's own parameters get none
+        gradients = torch.autograd.grad(loss, moves)  # not of the model's parameters
         for move, gradient in zip(moves, gradients, strict=True):
             move.grad = gradient
         optimizer.step()
@@ -84,7 +84,7 @@ def _climb(
 
 @dataclass(frozen=True)
 class _Free:
-    """A parameter that is to move from `value`; a location in units of `spread`."""
+    """A parameter to optimize, starting from `value`; a location moves in units of `spread`."""
 
     name: str
     constraint: Any
@@ -93,17 +93,17 @@ class _Free:
 
     @property
     def start(self) -> Tensor:
-        """`value`, of the shape that moves have."""
+        """`value` in unconstrained space, with the shape of moves."""
         unconstrained: Tensor = transform_to(self.constraint).inv(self.value)
         return unconstrained
 
     def moved(self, move: Tensor) -> Tensor:
-        """The parameter after an unconstrained `move`."""
+        """Return the parameter after an unconstrained `move`."""
         transform = transform_to(self.constraint)
         if self.spread is not None:
             return self.value + self.spread * move
         if self.name == "scale_tril":
-            return self.value @ transform(move)  # of a move 0 the identity
+            return self.value @ transform(move)  # the identity for a move of 0
         result: Tensor = transform(self.start + move)
         return result
 
@@ -113,7 +113,7 @@ _KEPT = ("logits", "scale_tril")
 
 
 def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
-    """The parameters that `q` was made from, expanded to its batch, and what makes such a one of others."""
+    """Return the parameters of `q`, expanded to its batch, and a function that builds a `q` from new values."""
     if isinstance(q, Independent):
         free, build = _opened(q.base_dist)
         return free, lambda values: type(q)(build(values), q.reinterpreted_batch_ndims)
@@ -124,12 +124,12 @@ def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
     if isinstance(q, AutoregressiveFlow) and q.head is not None:
         return _opened_flow(q, q.head)
     if isinstance(q, TransformedDistribution):
-        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
+        raise NotImplementedError(f"{type(q).__name__} has no parameters to optimize")
     if hasattr(q, "base_dist"):
         return _opened(q.base_dist)
     names = [n for n in q.arg_constraints if n in _KEPT or (n in q.__dict__ and n not in _DERIVED)]
     if not names:
-        raise NotImplementedError(f"{type(q).__name__} has no parameters of its own")
+        raise NotImplementedError(f"{type(q).__name__} has no parameters to optimize")
     free = [_Free(n, q.arg_constraints[n], getattr(q, n), q.stddev if n == "loc" else None) for n in names]
     return free, lambda values: type(q)(**{n: next(values) for n in names}, validate_args=False)
 
@@ -137,7 +137,7 @@ def _opened(q: Any) -> tuple[list[_Free], Callable[[Iterator[Tensor]], Any]]:
 def _opened_flow(
     q: AutoregressiveFlow, head: Callable[[Tensor], AutoregressiveFlow]
 ) -> tuple[list[_Free], Callable[[Iterator[Tensor]], AutoregressiveFlow]]:
-    """Of a flow: its features, and a location and scale after it, which features alone move by detours."""
+    """Return a flow's features with a location and scale after it, which features alone reach slowly."""
     draws = q.sample((100,))
     center, spread = draws.mean(0), draws.std(0)
     unit = q.features.square().mean().sqrt().clamp(min=1e-3)

@@ -1,4 +1,4 @@
-"""The ELBO in place of an estimate of log p(x)."""
+"""The ELBO alone, without an estimate of log p(x)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ from pyro_vae.programs.trace import Program
 
 
 class NoEstimate(Estimator):
-    """Leaves log p(x) out: only the guide's `elbo` is estimated, from 10 draws a datapoint; all else is NaN."""
+    """Estimates only the guide's `elbo`, from 10 draws per datapoint; all other values are NaN."""
 
+    name = "none"
     num_samples = 0
-
-    @property
-    def name(self) -> str:
-        """`none`."""
-        return "none"
+    estimates = False
 
     def task(self, num_data: int) -> str:
-        """What is done, in words."""
+        """Describe the work, for the progress bar."""
         return f"estimating the ELBO of {datapoints(num_data)}"
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """The ELBO for x `[N, ...]`."""
+        """Estimate the ELBO for x `[N, ...]`."""
         elbo = guide_elbo(model, guide, x, y)
         unknown = torch.full_like(elbo, math.nan)
         return LogEvidence(unknown, unknown, unknown, unknown, elbo, num_samples=0)

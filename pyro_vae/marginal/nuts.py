@@ -1,4 +1,4 @@
-"""Pyro's NUTS posterior of a few datapoints, beside the guide's."""
+"""Pyro's NUTS, to compare the guide with the posterior of a few datapoints."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ from pyro_vae.programs.trace import Program
 
 
 class NUTS(GradientEstimator):
-    """Importance sampling from a Gaussian with the mean and covariance of NUTS draws of p(z | x).
+    """Importance sampling from a Gaussian with the mean and covariance of NUTS draws from p(z | x).
 
-    It is slow, a chain for each datapoint (Hoffman & Gelman 2014, JMLR 15), and meant for a few of them, to see how
-    far the guide is from the posterior: `extra` holds `loc_error`, the largest distance of the guide's mean from the
-    posterior's in posterior standard deviations; `scale_ratio`, the guide's standard deviation over the posterior's,
-    geometric mean over dimensions; `correlation`, the largest absolute one between two dimensions of the posterior,
-    which a diagonal guide cannot have.
+    It runs one chain per datapoint (Hoffman & Gelman 2014, JMLR 15), which is slow. Use it for a few datapoints, to see
+    how far the guide is from the posterior. `extra` holds `loc_error`, the largest distance of the guide's mean from
+    the posterior's in posterior standard deviations; `scale_ratio`, the guide's standard deviation over the
+    posterior's, geometric mean over dimensions; `correlation`, the largest absolute correlation between two dimensions
+    of the posterior, which a diagonal guide cannot represent.
 
     Args:
-        num_samples: K of the importance sampling.
-        num_draws: of NUTS, after `num_draws` // 2 of warmup.
-        max_data: refuse more datapoints than that.
+        num_samples: K, the number of importance samples.
+        num_draws: draws of NUTS, after `num_draws` // 2 warmup draws.
+        max_data: reject more datapoints than this.
     """
+
+    name = "nuts"
 
     def __init__(self, num_samples: int = 500, num_draws: int = 500, max_data: int = 20) -> None:
         self.num_samples = positive_int("num_samples", num_samples)
@@ -44,24 +46,23 @@ class NUTS(GradientEstimator):
         self.max_data = positive_int("max_data", max_data)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Refuse more than `max_data` datapoints, fewer draws than dimensions, and latents discrete or shared."""
+        """Reject more than `max_data` datapoints, too few draws, and latents that are discrete or shared."""
         super().check(model, guide, x, y)
         if len(x) > self.max_data:
             raise BadInput(
-                f"estimator=nuts runs a chain for each of {datapoints(len(x))}: take it in pyro_vae.evaluate with "
+                f"estimator=nuts runs a chain for each of {datapoints(len(x))}: use it in pyro_vae.evaluate with "
                 f"num_data={self.max_data} or fewer, or raise max_data"
             )
-
         if self.num_draws <= (dim := Latents.of(model, x, y).dim):
-            raise BadInput(f"num_draws={self.num_draws} draws have no covariance in {dim} dimensions: raise it")
+            raise BadInput(f"num_draws={self.num_draws} is too small for a covariance in {dim} dimensions: raise it")
 
     def advice(self, discrete: bool = False) -> str:
-        """A proposal with heavier tails; if there are few, more samples."""
-        refined = "take estimator=refined, whose proposals have heavier tails than this Gaussian"
+        """Advise a proposal with heavier tails, and more samples if there are few."""
+        refined = "use estimator=refined, whose proposals have heavier tails than this Gaussian"
         return f"set estimator.num_samples=500, or {refined}" if self.num_samples < FEW else refined
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Estimates for x `[N, ...]`."""
+        """Estimate log p(x) for x `[N, ...]`."""
         parts = []
         for x_one, y_one in slices(1, x, y):
             ticks = Shares(progress, self.num_samples, self.num_warmup + self.num_draws)
@@ -70,13 +71,13 @@ class NUTS(GradientEstimator):
 
     @property
     def num_warmup(self) -> int:
-        """Draws that adapt the sampler and are discarded."""
+        """Number of draws that adapt the sampler and are discarded."""
         return max(10, self.num_draws // 2)
 
     def draws(
         self, model: Program, x: Tensor, y: Tensor | None = None, on_draw: Callable[[], Any] = lambda: None
     ) -> Tensor:
-        """NUTS draws of one datapoint's posterior, `[num_draws, D]`, unconstrained; `on_draw` is called after each."""
+        """Draw from one datapoint's posterior with NUTS, `[num_draws, D]`, unconstrained; call `on_draw` after each."""
         latents = Latents.of(model, x, y)
         f = latents.log_density(model, x, y)
 
@@ -104,7 +105,7 @@ class NUTS(GradientEstimator):
         posterior = self.draws(model, x, y, on_draw)
         loc, covariance = posterior.mean(0), torch.atleast_2d(posterior.mT.cov())
         scale = covariance.diagonal().sqrt()
-        # draws do not quite fill their own ellipsoid: widen it a little
+        # the draws underestimate the spread a little: widen it
         q = CholeskyNormal(loc.unsqueeze(0), scale_tril=torch.linalg.cholesky(1.1 * covariance).unsqueeze(0))
         with torch.no_grad():
             u = q.sample((self.num_samples,))

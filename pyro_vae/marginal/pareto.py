@@ -1,8 +1,8 @@
-"""Pareto-k: how heavy the upper tail of importance weights is, for many datapoints at once.
+"""Pareto k: how heavy the upper tail of importance weights is, vectorized over datapoints.
 
 Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto smoothed importance sampling, JMLR 25(72),
-https://arxiv.org/abs/1507.02646; the generalized-Pareto fit is that of Zhang & Stephens (2009),
-Technometrics 51(3), with the weakly informative prior of the former's appendix C.
+https://arxiv.org/abs/1507.02646; the generalized Pareto distribution is fitted as in Zhang & Stephens
+(2009), Technometrics 51(3), with the weakly informative prior of Vehtari et al., appendix C.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from torch import Tensor
 
 
 def tail_length(num_samples: int) -> int:
-    """How many of K weights make the tail: ⌈min(K/5, 3√K)⌉."""
+    """Return how many of K weights form the tail: ⌈min(K/5, 3√K)⌉."""
     return math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
 
 
 FEWEST = 5
-"""Weights in the smallest tail to which a generalized Pareto distribution is fitted (Vehtari et al. 2024)."""
+"""Smallest tail to which a generalized Pareto distribution is fitted (Vehtari et al. 2024)."""
 
 MIN_SAMPLES = next(K for K in range(1, 1000) if tail_length(K) >= FEWEST)
-"""The smallest K that has a Pareto k."""
+"""Smallest K that has a Pareto k."""
 
 FEW = 200
-"""With fewer samples k̂ is a rough estimate, and taking more is the first remedy for unreliable estimates.
+"""With fewer samples k̂ is rough, and more samples are the first remedy for unreliable estimates.
 
 In simulations k̂ has a standard deviation of 0.2 at K = 50, and half of that at K = 1000. Of good estimates, with an
 effective sample size above 0.94 K, up to 30 % are above the threshold at K = 50, 10 % at 100, 1 % at 200. Nearly
-equal weights are no better sign: guides narrower than the posterior reach an effective sample size of 0.9 K, and are
+equal weights do not tell more: guides narrower than the posterior reach an effective sample size of 0.9 K, and are
 up to 3 nats too low at K = 50.
 """
 
 
 def threshold(num_samples: int) -> float:
-    """The k̂ up to which an estimate from K weights can be relied on: min(1 − 1/log₁₀ K, 0.7).
+    """Return the k̂ up to which an estimate from K weights is reliable: min(1 − 1/log₁₀ K, 0.7).
 
-    Vehtari et al. (2024): beyond it the error of so few weights is too large, or, for any practical K, the
-    weights' mean converges too slowly. NaN for K < `MIN_SAMPLES`, where there is no k̂.
+    Vehtari et al. (2024): above it, the error of so few weights is too large, or their mean converges too slowly for
+    any practical K. NaN for K < `MIN_SAMPLES`, where there is no k̂.
     """
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples >= MIN_SAMPLES else math.nan
 
 
 def pareto_k(largest: Tensor, num_samples: int) -> Tensor:
-    """k̂ of the `tail_length(K)` largest weights above the next one.
+    """Estimate k̂ from the `tail_length(K)` largest weights, relative to the next one.
 
     Args:
         largest: the `tail_length(K) + 1` largest log-weights, `[M + 1, n]`, in descending order.
         num_samples: K.
 
     Returns:
-        `[n]`; NaN where the tail has fewer than 5 weights, −inf where all of them are equal but for rounding.
+        k̂, `[n]`; NaN where the tail has fewer than 5 weights, −inf where they are equal up to rounding.
     """
     M = tail_length(num_samples)
     if M < FEWEST or len(largest) < M + 1:
@@ -60,11 +60,11 @@ def pareto_k(largest: Tensor, num_samples: int) -> Tensor:
     exceedances = (weights[:M] - weights[M]).flip(0)
     k = _fit_generalized_pareto(exceedances)
     k = (M * k + 10 * 0.5) / (M + 10)
-    return torch.where(exceedances[-1] <= 1e-3, -math.inf, k)  # a tail 0.1 % high is none
+    return torch.where(exceedances[-1] <= 1e-3, -math.inf, k)  # weights within 0.1 % count as equal
 
 
 def _fit_generalized_pareto(x: Tensor) -> Tensor:
-    """Shape k of the generalized Pareto distribution of x `[M, n]`, ascending and non-negative (Zhang & Stephens)."""
+    """Fit the shape k of a generalized Pareto distribution to x `[M, n]`, ascending and non-negative."""
     M = len(x)
     m = 30 + int(math.sqrt(M))
     tiny = torch.finfo(x.dtype).tiny

@@ -1,4 +1,4 @@
-"""Naive Monte Carlo with the prior as the proposal: kept to show why it fails."""
+"""Naive Monte Carlo with the prior as the proposal, to show why it fails."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from pyro_vae.programs.trace import Program
 
 
 def prior_of(model: Program) -> Program:
-    """The model without its observed sites: p(z), as a guide."""
+    """Return the model without its observed sites: p(z), as a guide."""
     return poutine.block(model, hide_fn=lambda site: bool(site["type"] == "sample" and site["is_observed"]))
 
 
 class Prior(Importance):
-    """log p̂(x) = log (1/K) Σ_k p(x | z_k), z_k ~ p(z): importance sampling whose guide is the model's own prior.
+    """Estimates log p̂(x) = log (1/K) Σ_k p(x | z_k) with z_k ~ p(z): importance sampling from the model's prior.
 
-    Hardly a draw lands where p(z | x) has its mass: the effective sample size stays near 1 and the estimate
-    falls short by many nats. Arguments and errors as for `Importance`; `elbo` is the guide's.
+    Few draws land where p(z | x) has its mass, so the effective sample size stays near 1 and the estimate falls short
+    by many nats. Arguments and errors are those of `Importance`; `elbo` is the guide's.
     """
 
+    name = "prior"
+
     def advice(self, discrete: bool = False) -> str | None:
-        """The guide as a proposal, or one for each datapoint."""
-        return "take estimator=importance, whose proposal is the guide" if discrete else super().advice()
+        """Advise to propose from the guide, or from a fit to each datapoint."""
+        return "use estimator=importance, which proposes from the guide" if discrete else super().advice()
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Estimates for x `[N, ...]`."""
+        """Estimate log p(x) for x `[N, ...]`."""
         evidence = super().estimate(model, prior_of(model), x, y, progress)
         return replace(evidence, elbo=guide_elbo(model, guide, x, y))

@@ -1,4 +1,4 @@
-"""Importance sampling from each datapoint's own Laplace approximation: the estimator to rely on."""
+"""Importance sampling from a Laplace approximation of each datapoint's posterior: the default estimator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pyro_vae.programs.trace import Program
 
 GRADIENT = 3
 """Approximate cost of a gradient, in evaluations of the density."""
-COMPARE = "compare with estimator=ais, which does not rest on a fitted proposal"
+COMPARE = "compare with estimator=ais, which does not depend on a fitted proposal"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Proposal:
     df: float
 
     def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Draws u `[num_samples, N, D]` and their log q(u), nats, `[num_samples, N]`, at no cost of a solve."""
+        """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`, which needs no solve here."""
         noise = torch.randn((num_samples, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device)
         if self.heavy.any():  # t = normal · √(df / χ²)
             chi2 = dist.Chi2(torch.full_like(noise[..., 0], self.df)).sample()
@@ -50,7 +50,7 @@ class Proposal:
         return u, self._log_prob(noise)
 
     def log_prob(self, u: Tensor) -> Tensor:
-        """log q(u) in nats, `[..., N]`."""
+        """Return log q(u) in nats, `[..., N]`."""
         difference = (u - self.loc).permute(1, 2, 0)
         return self._log_prob(torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).permute(2, 0, 1))
 
@@ -66,27 +66,28 @@ class Proposal:
 class Refined(GradientEstimator):
     """Importance sampling whose proposal is fitted to each datapoint's posterior.
 
-    From the guide's mean the mode of p(z | x) is sought; the curvature of log p(x, z) there, the exact Hessian, is the
-    precision of a full-covariance Student-t, mixed with the guide; or of a Gaussian, where a pilot sample finds the
-    posterior to be one: there the estimate is exact for any K. All datapoints are worked on at once, and nothing is
-    asked of the model but its density and gradients. `elbo` is the guide's.
+    A quasi-Newton search finds the mode of p(z | x) from the guide's mean. The exact Hessian of log p(x, z) there is
+    the precision of a full-covariance Student-t, mixed with the guide, or of a Gaussian if a pilot sample shows that
+    the posterior is Gaussian; then the estimate is exact for any K. All datapoints are fitted at once, using only the
+    density of the model and its gradients. `elbo` is the guide's. Laplace importance sampling goes back to Tierney &
+    Kadane (1986), JASA 81(393).
 
     Args:
-        num_samples: K; several make a curve, `LogEvidence.curve`, of one set of samples.
-        chunk_size: pairs (sample, datapoint) in memory at once; `auto`: as many as the cache holds.
-        family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws and 16 of
-            the guide.
+        num_samples: K, or a list of several K, for which `LogEvidence.curve` holds estimates from one set of samples.
+        chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
+        family: `gaussian`, `student_t`, or `auto`, which chooses for each datapoint by a pilot of 16 draws from the
+            proposal and 16 from the guide.
         df: degrees of freedom of the Student-t.
-        guide_weight: share of draws from the guide, in [0, 1): the mixture's weights are at most 1/guide_weight times
-            those of the guide, should the mode mislead (Hesterberg 1995, Technometrics 37(2)).
-        num_elbo_steps: gradient steps on each datapoint's own ELBO that polish the proposal.
+        guide_weight: share of draws from the guide, in [0, 1). It limits the weights to 1/guide_weight times those of
+            the guide, in case the mode misleads (Hesterberg 1995, Technometrics 37(2)).
+        num_elbo_steps: gradient steps on the ELBO of each datapoint that improve its proposal.
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if one of them is out of range; when called, if the model's latents are discrete or shared.
-
-    Source: Laplace importance sampling goes back to Tierney & Kadane (1986), JASA 81(393).
+        BadInput: if an argument is out of range; when called, if the model's latents are discrete or shared.
     """
+
+    name = "refined"
 
     def __init__(
         self,
@@ -110,17 +111,17 @@ class Refined(GradientEstimator):
         self.num_elbo_steps = integer("num_elbo_steps", num_elbo_steps)
 
     def advice(self, discrete: bool = False) -> str:
-        """Better proposals: beyond some hundred samples, more hardly help where a proposal misses mass."""
+        """Advise better proposals: beyond a few hundred samples, more hardly help where a proposal misses mass."""
         steps = [f"estimator.num_elbo_steps={n}" for n in (50, 300) if n > self.num_elbo_steps]
         remedies = ["estimator.num_samples=500"] * (self.num_samples < FEW) + steps
         return f"set {', then '.join(remedies)}, or compare with estimator=ais" if remedies else COMPARE
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
-        """Estimates for x `[N, ...]`."""
+        """Estimate log p(x) for x `[N, ...]`."""
         latents = Latents.of(model, x, y)
         pairs = pairs_at_once(self.chunk_size, model, x, y)
         density, draw = compiled(log_density_at, self.compile), compiled(Latents.draw, self.compile)
-        rows = max(1, pairs // 8)  # as many datapoints as make a chunk with 8 directions of a Hessian
+        rows = max(1, pairs // 8)  # a Hessian needs 8 directions of each datapoint at once
         parts = [
             self._chunk(latents, model, guide, x_part, y_part, density, draw, max(1, pairs // len(x_part)), progress)
             for x_part, y_part in slices(rows, x, y)
@@ -143,18 +144,18 @@ class Refined(GradientEstimator):
         with torch.no_grad():
             start = latents.center(guide, x, y)
             variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
-        fitted = GRADIENT * NUM_PARTICLES * len(x)  # a step's work, in draws
+        fitted = GRADIENT * NUM_PARTICLES * len(x)  # the work of a step, in draws
         ticks = Shares(progress, len(x) * self.num_samples, self.num_elbo_steps * fitted + len(x) * self.num_samples)
         q = self.proposal(log_joint, start, variance, on_step=lambda: ticks(fitted))
         if self.family == "auto":
             with torch.no_grad():
                 far_out, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
-                elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may know of other modes
+                elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may cover other modes
                 log_w, log_w_elsewhere = (log_joint(u) - q.log_prob(u) for u in (far_out, elsewhere))
-            # a Gaussian only where it fits far out as well, and misses nothing: it cannot see what it does not reach
+            # Gaussian draws cannot show what they do not reach: test the fit with heavy tails and with the guide
             highest = torch.maximum(log_w.amax(0), log_w_elsewhere.amax(0))
             q = replace(q, heavy=~(highest - log_w.amin(0) < 0.5))
-        # where the Gaussian is the posterior, draws from the guide would only add noise
+        # draws from the guide would only add noise where the Gaussian is the posterior
         defensive = q.heavy if self.family == "auto" else torch.ones_like(q.heavy)
         guide_weight = self.guide_weight * defensive.to(start.dtype)
 
@@ -179,7 +180,7 @@ class Refined(GradientEstimator):
     def proposal(
         self, log_joint: LogDensity, start: Tensor, variance: Tensor, on_step: Callable[[], Any] = lambda: None
     ) -> Proposal:
-        """The proposal fitted to log p(x, u) from u = `start` and a guess of its `variance`, both `[N, D]`, on."""
+        """Fit the proposal to log p(x, u), starting at u = `start` with a guess of its `variance`, both `[N, D]`."""
         loc, scale_tril = laplace(log_joint, start, variance)
         q = CholeskyNormal(loc, scale_tril=scale_tril)
         if self.num_elbo_steps:

@@ -1,10 +1,12 @@
-"""What a table says of N datapoints' log p(x)."""
+"""The summary of estimates over N datapoints, and its table."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal.estimator import Estimator
@@ -21,139 +23,212 @@ MEANING = {
     "pareto_k_max": "Pareto k, largest",
     "unreliable": "share of datapoints with {criterion}",
 }
+"""Columns of every table."""
+
 EXTRA = {
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
-    "bits_per_dim": "log p(x) in bits per dimension",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
     "gap": "upper bound - log p(x), estimate",
     "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
     "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",
+    "bits_per_dim": "log p(x) in bits per dimension",
 }
-"""Columns that only some tables have. Other columns are means over datapoints of an estimator's `extra`."""
+"""Columns that only some tables have."""
 
 TOLERATED = 0.01
-"""Share of datapoints whose estimates may be unreliable before a user is told."""
+"""Share of datapoints whose estimates may be unreliable without a warning."""
 
 SHARE_WITH_ERROR = 0.1
 """Share of datapoints whose estimates may be unreliable before their mean has no Monte Carlo error.
 
-Such an estimate's `se` is too small, and it is too low by more than that. With log-normal weights, K = 500 and N = 500
-the mean is too low by 1 standard error where 2 % are flagged, 2 where 12 % are, 5 where 38 % are.
+The `se` of an unreliable estimate is too small: the estimate is too low by more. With log-normal weights, K = 500 and
+N = 500 the mean is too low by 1 standard error where 2 % are flagged, 2 where 12 % are, 5 where 38 % are.
 """
 
 
-def summarize(evidence: LogEvidence, estimator: str) -> dict[str, Any]:
-    """Means over datapoints, in nats per datapoint.
+@dataclass(frozen=True)
+class CurvePoint:
+    """The estimate from the first K' samples.
 
-    `log_px_se` is the standard error of the mean over datapoints, sd(log p̂(x_i)) / √N; `log_px_mc_se` is the
-    part of it that more samples would remove, √(Σ se_i²) / N. None stands for what one datapoint or one sample
-    cannot tell, and for `log_px_mc_se` where more than `SHARE_WITH_ERROR` of the estimates are unreliable. Above
-    `pareto_k_threshold` a Pareto k makes an estimate unreliable; None: there is no Pareto k.
+    Attributes:
+        num_samples: K'.
+        log_px: mean over datapoints, nats.
+        log_px_mc_se: its standard error over the estimator's own noise, nats.
+    """
+
+    num_samples: int
+    log_px: float | None
+    log_px_mc_se: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Estimates of log p(x), summarized over N datapoints. Means are in nats per datapoint.
+
+    A value is None if it is unknown or not finite.
+
+    Attributes:
+        elbo: mean evidence lower bound of the guide, nats.
+        log_px: mean log p̂(x), nats.
+        log_px_se: standard error of that mean over datapoints, sd(log p̂(x_i)) / √N, nats.
+        log_px_mc_se: the part of it that more samples would remove, √(Σ se_i²) / N, nats; None if more than
+            `SHARE_WITH_ERROR` of the estimates are unreliable.
+        estimator: the estimator's name.
+        num_samples: K; 0 if log p(x) was not estimated.
+        ess_median: median effective sample size, in samples.
+        ess_min: smallest effective sample size, in samples.
+        pareto_k_max: largest Pareto k, which has no unit.
+        pareto_k_threshold: the Pareto k above which an estimate is unreliable; None if there is no Pareto k.
+        unreliable: share of datapoints whose estimate is unreliable, between 0 and 1.
+        num_data: N.
+        extra: means over datapoints of what else the estimator reports (`LogEvidence.extra`), by name.
+        curve: estimates from the first K' of the samples, in ascending order up to K.
+        given: `y` if this is log p(x | y) of a conditional model.
+        bits_per_dim: −log_px in bits per dimension, where it has that unit.
+        simulated: whether the estimator simulated the data.
+    """
+
+    elbo: float | None
+    log_px: float | None
+    log_px_se: float | None
+    log_px_mc_se: float | None
+    estimator: str
+    num_samples: int
+    ess_median: float | None
+    ess_min: float | None
+    pareto_k_max: float | None
+    pareto_k_threshold: float | None
+    unreliable: float | None
+    num_data: int
+    extra: dict[str, float | None] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
+    given: str | None = None
+    bits_per_dim: float | None = None
+    simulated: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what results.json and evaluations/*.json hold.
+
+        The values in `extra` are keys beside the others; `curve`, `given` and `bits_per_dim` are present only if set.
+        """
+        content = dict(vars(self))
+        extra, _ = content.pop("extra"), content.pop("simulated")
+        optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim")}
+        optional["curve"] = [vars(point) for point in self.curve] or None
+        return content | extra | {name: value for name, value in optional.items() if value is not None}
+
+    @property
+    def lacks_tail(self) -> bool:
+        """Whether there is no Pareto k despite enough samples for one, because the latents are discrete."""
+        return self.pareto_k_threshold is None and self.num_samples >= MIN_SAMPLES
+
+
+def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) -> Summary:
+    """Summarize estimates over datapoints.
+
+    Args:
+        evidence: the estimates.
+        estimator: the estimator's name.
+        simulated: whether it simulated the data.
     """
     N = len(evidence.log_px)
     k = evidence.pareto_k[~evidence.pareto_k.isnan()]
-    unreliable = evidence.unreliable.double().mean() if evidence.num_samples else math.nan
-    has_error = evidence.is_bound or not unreliable > SHARE_WITH_ERROR
-    values = {
-        "elbo": evidence.elbo.mean(),
-        "log_px": evidence.log_px.mean(),
-        "log_px_se": evidence.log_px.std() / math.sqrt(N) if N > 1 else math.nan,
-        "log_px_mc_se": evidence.se.square().sum().sqrt() / N if has_error else math.nan,
-        "estimator": estimator,
-        "num_samples": evidence.num_samples,
-        "ess_median": evidence.ess.median(),
-        "ess_min": evidence.ess.min(),
-        "pareto_k_max": k.max() if len(k) else math.nan,
-        "pareto_k_threshold": math.nan if evidence.k_threshold is None else evidence.k_threshold,
-        "unreliable": unreliable,
-        "num_data": N,
-        **{name: value.mean() for name, value in evidence.extra.items()},
-    }
-    summary: dict[str, Any] = {
-        name: v if isinstance(v, (int, str)) else _finite(float(v)) for name, v in values.items()
-    }
-    if evidence.curve:
-        points = [summarize(point, estimator) for point in (*evidence.curve, replace(evidence, curve=()))]
-        summary["curve"] = [{name: p[name] for name in ("num_samples", "log_px", "log_px_mc_se")} for p in points]
-    return summary
+    unreliable = _finite(evidence.unreliable.double().mean()) if evidence.num_samples else None
+    has_error = evidence.is_bound or unreliable is None or unreliable <= SHARE_WITH_ERROR
+    summary = Summary(
+        elbo=_finite(evidence.elbo.mean()),
+        log_px=_finite(evidence.log_px.mean()),
+        log_px_se=_finite(evidence.log_px.std() / math.sqrt(N)) if N > 1 else None,
+        log_px_mc_se=_finite(evidence.se.square().sum().sqrt() / N) if has_error else None,
+        estimator=estimator,
+        num_samples=evidence.num_samples,
+        ess_median=_finite(evidence.ess.median()),
+        ess_min=_finite(evidence.ess.min()),
+        pareto_k_max=_finite(k.max()) if len(k) else None,
+        pareto_k_threshold=evidence.k_threshold,
+        unreliable=unreliable,
+        num_data=N,
+        extra={name: _finite(value.mean()) for name, value in evidence.extra.items()},
+        simulated=simulated,
+    )
+    if not evidence.curve:
+        return summary
+    points = [*(summarize(point, estimator) for point in evidence.curve), summary]
+    curve = tuple(CurvePoint(point.num_samples, point.log_px, point.log_px_mc_se) for point in points)
+    return replace(summary, curve=curve)
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def table(summary: dict[str, Any], split: str) -> str:
-    """The summary for people, nats per datapoint; `given` y, that of a conditional model's log p(x | y)."""
-    of = "simulated" if summary["estimator"] == "bdmc" else split
-    title = f"{of}, {datapoints(summary['num_data'])}"
-    if summary["num_samples"]:  # else there is no estimate
-        title += f", estimator {summary['estimator']}, K = {summary['num_samples']}"
+def table(summary: Summary, split: str) -> str:
+    """Format a summary of a data split as a table, one row for each quantity."""
+    title = f"{'simulated' if summary.simulated else split}, {datapoints(summary.num_data)}"
+    if summary.num_samples:
+        title += f", estimator {summary.estimator}, K = {summary.num_samples}"
     title += " (nats per datapoint)"
-    rows = [_row(name, summary[name], _meaning(name, summary)) for name in _columns(summary)]
+    rows = [_row(name, value, _meaning(name, summary)) for name, value in _columns(summary).items()]
     rows += [
-        _row("log_px", point["log_px"], f"from the first {_samples(point['num_samples'])}{_error(point)}")
-        for point in summary.get("curve", [])[:-1]
+        _row("log_px", point.log_px, f"from the first {_samples(point.num_samples)}{_error(point)}")
+        for point in summary.curve[:-1]
     ]
     return "\n".join([title, *rows])
 
 
-def verdict(summary: dict[str, Any], estimator: Estimator) -> str | None:
-    """A warning, with what to do, if more than `TOLERATED` of the datapoints' estimates are unreliable.
+def verdict(summary: Summary, estimator: Estimator) -> str | None:
+    """Return a warning with a remedy if more than `TOLERATED` of the estimates are unreliable, else None.
 
     Args:
         summary: of the estimates.
-        estimator: which made them: its settings tell what can still be done.
+        estimator: the estimator that made them; the remedy depends on its settings.
     """
-    share = summary["unreliable"]
-    advice = estimator.advice(discrete=_lacks_tail(summary))
+    share, advice = summary.unreliable, estimator.advice(discrete=summary.lacks_tail)
     if advice is None or share is None or share <= TOLERATED:
         return None
-    too_low = doubt(summary["num_samples"], summary["pareto_k_threshold"])
-    return f"warning: {100 * share:.1f} % of the datapoints' estimates are unreliable, and {too_low}: {advice}"
+    too_low = doubt(summary.num_samples, summary.pareto_k_threshold)
+    return f"{100 * share:.1f} % of the datapoints' estimates are unreliable, and {too_low}: {advice}"
 
 
 def number(value: float | None, form: str) -> str:
-    """The value in that form, or a dash if it is unknown."""
+    """Format a value, or return a dash if it is unknown."""
     return "-" if value is None else format(value, form)
 
 
-def _columns(summary: dict[str, Any]) -> list[str]:
-    if not summary["num_samples"]:  # nothing was estimated
-        return ["elbo", *(name for name in summary if name in EXTRA and summary[name] is not None)]
-    others = [name for name in summary if name not in (*MEANING, "pareto_k_threshold")]
-    return [*MEANING, *(name for name in others if name in EXTRA or isinstance(summary[name], float))]
+def _finite(value: Tensor) -> float | None:
+    """Convert a scalar to a number; None if it is not finite, since JSON has neither NaN nor infinity."""
+    return value.item() if value.isfinite() else None
 
 
-def _meaning(name: str, summary: dict[str, Any]) -> str:
+def _columns(summary: Summary) -> dict[str, float | None]:
+    """Return the values in the table, by name."""
+    if not summary.num_samples:  # there is no estimate
+        return {"elbo": summary.elbo} | {n: v for n, v in summary.extra.items() if n in EXTRA and v is not None}
+    columns = {name: getattr(summary, name) for name in MEANING}
+    columns |= {name: value for name, value in summary.extra.items() if name in EXTRA or value is not None}
+    return columns if summary.bits_per_dim is None else columns | {"bits_per_dim": summary.bits_per_dim}
+
+
+def _meaning(name: str, summary: Summary) -> str:
+    """Explain a column."""
     meaning = {**MEANING, **EXTRA}.get(name, "mean over datapoints")
-    meaning = meaning.format(criterion=criterion(summary["pareto_k_threshold"]))
-    weighs = summary["ess_median"] is not None  # else it is exact
-    if name == "pareto_k_max" and weighs and summary["num_samples"] < MIN_SAMPLES:
-        meaning += f" (unknown: it takes {MIN_SAMPLES} samples)"
-    elif name == "pareto_k_max" and weighs and _lacks_tail(summary):
+    meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold))
+    weighs = summary.ess_median is not None  # else the estimate is exact
+    if name == "pareto_k_max" and weighs and summary.num_samples < MIN_SAMPLES:
+        meaning += f" (unknown: it needs {MIN_SAMPLES} samples)"
+    elif name == "pareto_k_max" and weighs and summary.lacks_tail:
         meaning += " (none: weights of discrete latents have no tail)"
-    elif name == "pareto_k_max" and weighs and summary["num_samples"] < FEW:
+    elif name == "pareto_k_max" and weighs and summary.num_samples < FEW:
         meaning += f" (rough with fewer than {FEW} samples)"
-    elif name == "log_px_mc_se" and summary[name] is None and (summary["unreliable"] or 0) > SHARE_WITH_ERROR:
+    elif name == "log_px_mc_se" and summary.log_px_mc_se is None and (summary.unreliable or 0) > SHARE_WITH_ERROR:
         meaning += f" (unknown: more than {SHARE_WITH_ERROR:.0%} are unreliable)"
-    return meaning.replace("p(x)", f"p(x | {summary['given']})") if "given" in summary else meaning
-
-
-def _lacks_tail(summary: dict[str, Any]) -> bool:
-    """Whether there is no Pareto k although there are enough samples for one: latents are discrete."""
-    return summary["pareto_k_threshold"] is None and summary["num_samples"] >= MIN_SAMPLES
+    return meaning if summary.given is None else meaning.replace("p(x)", f"p(x | {summary.given})")
 
 
 def _samples(n: int) -> str:
     return f"{n} sample{'' if n == 1 else 's'}"
 
 
-def _error(point: dict[str, Any]) -> str:
-    se = point["log_px_mc_se"]
-    return "" if se is None else f", ± {se:.3f}"
+def _error(point: CurvePoint) -> str:
+    return "" if point.log_px_mc_se is None else f", ± {point.log_px_mc_se:.3f}"
 
 
 def _row(name: str, value: float | None, meaning: str) -> str:

@@ -1,4 +1,4 @@
-"""What estimators and analyses are given: data as tensors, and two Pyro programs that match."""
+"""Checks of the arguments of estimators and analyses: data as tensors, and two Pyro programs that match."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUM_DRAWS = 100
 
 
 def require_tensors(x: Tensor, y: Tensor | None) -> None:
-    """Check that x `[N, ...]` and y `[N]` are tensors of as many rows.
+    """Check that x `[N, ...]` and y `[N]` are tensors with equally many rows.
 
     Raises:
         BadInput: if they are not.
@@ -30,37 +30,37 @@ def require_tensors(x: Tensor, y: Tensor | None) -> None:
         if value is None and name == "y":
             continue
         if not isinstance(value, Tensor):
-            raise BadInput(f"{name} has type {type(value).__name__}: give a tensor, as torch.as_tensor({name}) makes")
+            raise BadInput(f"{name} has type {type(value).__name__}: give a tensor, e.g. torch.as_tensor({name})")
         if not value.ndim:
             raise BadInput(f"{name} has shape []: give one row for each datapoint, [N, ...]")
         dense(value, name)
     if not len(x):
-        raise BadInput("x is empty: give one datapoint at least")
+        raise BadInput("x is empty: give at least one datapoint")
     if y is not None and len(y) != len(x):
         raise BadInput(f"y has {len(y)} labels for {len(x)} datapoints: give one for each")
 
 
 def require_programs(model: Program, guide: Program) -> None:
-    """Check that both can be called.
+    """Check that both programs are callable.
 
     Raises:
-        BadInput: if one cannot.
+        BadInput: if one is not.
     """
     for name, program in (("model", model), ("guide", guide)):
         if not callable(program) or getattr(type(program), "forward", None) is nn.Module.forward:
             raise BadInput(
-                f"{name} has type {type(program).__name__}, which is not a Pyro program: give a function, as vae.{name}"
+                f"{name} has type {type(program).__name__} and is not a Pyro program: give a function, e.g. vae.{name}"
             )
 
 
 def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -> None:
-    """Check on two datapoints that model and guide are programs for per-datapoint importance weights.
+    """Check on two datapoints that model and guide give an importance weight per datapoint.
 
-    Both must draw the same latent sites, and the guide's draws must lie where the model's prior has mass: otherwise
-    the weights are wrong, but look like any others.
+    Both must draw the same latent sites, and the guide's draws must lie in the support of the model's prior. Otherwise
+    the weights are wrong without any sign of it.
 
     Raises:
-        BadInput: if they are not.
+        BadInput: if they do not.
     """
     x, y = next(slices(2, x, y))
     with torch.no_grad(), vectorized():
@@ -86,10 +86,10 @@ def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -
 
 @contextmanager
 def vectorized() -> Iterator[None]:
-    """Within, programs run on several samples of several datapoints at once.
+    """Translate errors of programs that cannot run on several samples of several datapoints at once.
 
     Raises:
-        BadInput: if one cannot, with Pyro's or torch's reason.
+        BadInput: with the reason that Pyro or torch gives.
     """
     try:
         yield
@@ -99,7 +99,7 @@ def vectorized() -> Iterator[None]:
         raise_out_of_memory(error)
         raise BadInput(
             f"model and guide do not run on several samples of x at once ({one_line(error)}): give x the shape and "
-            "dtype that they take, and draw in a plate of the datapoints at dim=-1, which leaves dim=-2 to samples"
+            "dtype that they expect, and draw in a plate of the datapoints at dim=-1, which leaves dim=-2 to samples"
         ) from error
 
 
@@ -114,15 +114,15 @@ def _require_support(name: str, prior: Any, site: Any) -> None:
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
     try:
         inside = prior.support.check(site["value"])
-    except (NotImplementedError, RuntimeError):  # a distribution that does not tell its support
+    except (NotImplementedError, RuntimeError):  # the support is unknown
         return
-    if inside.double().mean() < 0.9:  # rounding puts single draws on its boundary
+    if inside.double().mean() < 0.9:  # rounding may put a few draws on the boundary
         raise BadInput(
-            f"the guide draws site {name} outside of its support in the model ({prior.support}): give it a "
+            f"the guide draws site {name} outside its support in the model ({prior.support}): use a "
             "distribution with the same support"
         )
 
 
 def _fits(shape: torch.Size, batch: tuple[int, int]) -> bool:
-    """Whether a log-density broadcasts to the batch."""
+    """Return whether a log-density broadcasts to the batch."""
     return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(batch), strict=False))

@@ -1,4 +1,4 @@
-"""Many rows, some at a time."""
+"""Processing many rows in chunks that fit into memory."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import fork_rng
 
 LARGEST = 2**28
-"""Bytes that the largest tensor may take at a time."""
+"""Largest size of a tensor, in bytes."""
 
 _measured: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
 
 
 def slices(n: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """The tensors' first n rows, then the next n, and so on; what is None stays None."""
+    """Yield the tensors' first n rows, then the next n, and so on; None stays None."""
     N = max(len(tensor) for tensor in tensors if tensor is not None)
     for i in range(0, N, n):
         yield tuple(None if tensor is None else tensor[i : i + n] for tensor in tensors)
 
 
 def require_room(num_values: int, like: Tensor, what: str) -> None:
-    """Refuse a result that does not fit into the memory of its device, with a copy of it.
+    """Check that a result and a copy of it fit into the memory of its device.
 
     Args:
-        num_values: numbers in the result.
-        like: a tensor of its dtype, on its device.
-        what: what takes so much, as in `n=10000000000 takes`.
+        num_values: number of values in the result.
+        like: a tensor with its dtype, on its device.
+        what: beginning of the error message, e.g. `n=10000000000 takes`.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they do not fit.
     """
     memory = torch.cuda.mem_get_info(like.device)[1] if like.is_cuda else None
-    require_memory(num_values * like.element_size(), what, "take fewer at a time", copies=2, memory=memory)
+    require_memory(num_values * like.element_size(), what, "use fewer at a time", copies=2, memory=memory)
 
 
 def by_rows(run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-    """`run(*tensors)`, with so few rows at a time that no tensor within is larger than `LARGEST`.
+    """Compute `run(*tensors)` in chunks of rows, so small that no tensor within is larger than `LARGEST`.
 
     Args:
-        run: method of a module: tensors `[n, ...]`, some of them None, -> `[n, ...]`.
+        run: method of a module that maps tensors `[n, ...]`, some of them None, to `[n, ...]`.
         *tensors: each `[N, ...]`, or None.
     """
     N = max(len(tensor) for tensor in tensors if tensor is not None)
     rows = max(1, N if N <= 2 else LARGEST // _bytes_per_row(run, *tensors))
-    parts = [run(*part) for part in slices(rows, *tensors)] or [run(*tensors)]  # of no rows: none
+    parts = [run(*part) for part in slices(rows, *tensors)] or [run(*tensors)]  # also without any rows
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
-    """What a second row adds to the largest tensor, measured at a method's first call without using up noise."""
+    """Return the bytes that a second row adds to the largest tensor, measured once without consuming random numbers."""
     module: nn.Module = run.__self__
     known, key = _measured.setdefault(module, {}), (run.__func__, next(module.parameters()).dtype)
     if key not in known:
@@ -72,24 +72,24 @@ def _bytes_per_row(run: Any, *tensors: Tensor | None) -> int:
 
 
 class _Sizes(TorchDispatchMode):
-    """Notes the size of each result of an operation."""
+    """Records the size of each result of an operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """`func`, as it is."""
+        """Call `func` and record the size of its results."""
         result = func(*args, **(kwargs or {}))
         self.bytes += [value.nbytes for value in tree_leaves(result) if isinstance(value, Tensor)]
         return result
 
 
 def chunks(N: int, num_samples: int, chunk_size: int) -> tuple[int, int]:
-    """How many datapoints and samples to take at once: (n, k) with n·k ≤ max(chunk_size, 1).
+    """Return how many datapoints and samples to process at once: (n, k) with n·k ≤ max(chunk_size, 1).
 
-    Both near the square root, as far as N and K allow: encoding x is shared by k samples, and neither
-    dimension leaves the other too short for a fast matrix product.
+    Both are near the square root, as far as N and K allow: k samples share the encoding of x, and both dimensions are
+    long enough for fast matrix products.
     """
     k = min(num_samples, max(1, math.isqrt(chunk_size)))
     n = min(N, max(1, chunk_size // k))

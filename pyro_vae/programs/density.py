@@ -1,4 +1,4 @@
-"""The density of a Pyro program as a function of its latents: what gradients, modes and Markov chains need."""
+"""The log-density of a Pyro program as a function of its latents, for gradients, modes and Markov chains."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, log_prob, trace
 
 LogDensity = Callable[[Tensor], Tensor]
-"""u `[k, N, D]` -> log-density `[k, N]`, nats."""
+"""Maps u `[k, N, D]` to log-densities `[k, N]`, in nats."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A latent site: its name, how many unconstrained numbers it takes, and their way to its support."""
+    """A latent site: its name, the shape of its unconstrained values, and their transform to its support."""
 
     name: str
     unconstrained_shape: torch.Size
@@ -32,19 +32,19 @@ class Site:
 
 @dataclass(frozen=True, eq=False)  # known by identity, transforms have no hash
 class Latents:
-    """The latent sites of a model side by side, as one unconstrained vector u `[..., N, D]`."""
+    """The latent sites of a model, concatenated to an unconstrained vector u `[..., N, D]`."""
 
     sites: tuple[Site, ...]
 
     @classmethod
     def of(cls, model: Program, x: Tensor, y: Tensor | None = None) -> Latents:
-        """Those of a model whose datapoints lie in a plate at dim −1.
+        """Find the latent sites of a model whose datapoints lie in a plate at dim −1.
 
         Raises:
-            BadInput: if there are none, or one is discrete or shared by all datapoints, or has bounds of its own for
-                each of them.
+            BadInput: if there are none, or if one is discrete, is shared by all datapoints, or has other bounds for
+                each datapoint.
         """
-        x, y = next(slices(2, x, y))  # all are alike
+        x, y = next(slices(2, x, y))  # all datapoints have the same sites
         sites = []
         for name, site in trace(model, x, y, num_samples=1).nodes.items():
             if site["type"] != "sample" or site["is_observed"]:
@@ -54,13 +54,13 @@ class Latents:
                 remedy = "estimator=importance takes it, not this one, nor an analysis"
                 raise Incompatible(f"site {name} is discrete", remedy)
             if fn.batch_shape[-1:] != (len(x),):
-                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
+                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each datapoint")
             transform = biject_to(_component(fn).support)
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):
                 raise BadInput(
-                    f"site {name} has bounds of its own for each datapoint: estimator=importance takes it, not this "
-                    "one, nor an analysis"
+                    f"site {name} has different bounds for each datapoint, but this estimator or analysis needs common "
+                    "bounds: use estimator=importance"
                 )
             sites.append(Site(name, shape, transform))
         if not sites:
@@ -74,12 +74,12 @@ class Latents:
 
     @property
     def is_constrained(self) -> bool:
-        """Whether a site's support is less than the real line: its values are then others than u."""
+        """Whether the support of a site is smaller than the real line, so that its values differ from u."""
         _, log_det = self.unpack(torch.ones(1, self.dim))
         return bool(log_det.any())
 
     def pack(self, draws: Trace) -> Tensor:
-        """u `[..., N, D]` of a trace's values."""
+        """Return u `[..., N, D]` for the values in a trace."""
         parts = []
         for site in self.sites:
             value = site.transform.inv(draws.nodes[site.name]["value"])
@@ -91,7 +91,7 @@ class Latents:
         return torch.cat(parts, dim=-1)
 
     def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Values of the sites at u `[..., N, D]`, and log |dz / du| `[..., N]`."""
+        """Return the values of the sites at u `[..., N, D]`, and log |dz / du| `[..., N]`."""
         values, log_det = {}, torch.zeros_like(u[..., 0])
         for site, part in zip(
             self.sites, u.split([s.unconstrained_shape.numel() for s in self.sites], -1), strict=True
@@ -103,7 +103,7 @@ class Latents:
         return values, log_det
 
     def log_density(self, program: Program, x: Tensor, y: Tensor | None = None) -> LogDensity:
-        """Log-density of a program at given latents: of a model log p(x, u), of a guide log q(u | x)."""
+        """Return the log-density of a program at given latents: log p(x, u) of a model, log q(u | x) of a guide."""
 
         def log_density(u: Tensor) -> Tensor:
             values, log_det = self.unpack(u)
@@ -113,14 +113,14 @@ class Latents:
         return log_density
 
     def draw(self, program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
-        """Draws u `[num_samples, N, D]` of a program that samples all of the sites."""
+        """Draw u `[num_samples, N, D]` from a program that samples all sites."""
         return self.pack(trace(program, x, y, num_samples=num_samples))
 
     def center(self, guide: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The guide's mean, where it has one site whose distribution knows it, else that of 100 draws: `[N, D]`."""
+        """Return the guide's mean `[N, D]`, or the mean of 100 draws if it is unknown or there are several sites."""
         draws = trace(guide, x, y, num_samples=1)
         try:
-            (site,) = self.sites  # the mean of one, given a draw of another, would be a draw
+            (site,) = self.sites  # the mean of a site given a draw of another one would be random
             fn: Any = draws.nodes[site.name]["fn"]
             draws.nodes[site.name]["value"] = fn.mean
         except (ValueError, NotImplementedError):
@@ -129,7 +129,7 @@ class Latents:
 
 
 def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
-    """Whether all that a program draws is discrete."""
+    """Return whether all latents of a program are discrete."""
     x, y = next(slices(2, x, y))
     with torch.no_grad(), fork_rng(x):
         sites = trace(program, x, y, num_samples=1).nodes.values()
@@ -137,25 +137,25 @@ def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:
 
 
 def has_atoms(fn: Any) -> bool:
-    """Whether a distribution is discrete."""
+    """Return whether a distribution is discrete, i.e. has probabilities instead of a density."""
     try:
         return fn.has_enumerate_support or bool(fn.support.is_discrete)
-    except NotImplementedError:  # a distribution that does not tell its support
+    except NotImplementedError:  # the support is unknown
         return False
 
 
 def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor) -> Tensor:
-    """`latents.log_density(program, x, y)(u)`."""
+    """Evaluate `latents.log_density(program, x, y)` at u."""
     return latents.log_density(program, x, y)(u)
 
 
 def _component(fn: Any) -> Any:
-    """A component of a mixture, which has the mixture's support."""
+    """Return a component of a mixture, which has the support of the mixture."""
     return _component(fn.component_distribution) if isinstance(fn, MixtureSameFamily) else fn
 
 
 def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
-    """f and its gradient at u `[k, N, D]`: `[k, N]` and `[k, N, D]`."""
+    """Evaluate f and its gradient at u `[k, N, D]`: `[k, N]` and `[k, N, D]`."""
 
     def total(u: Tensor) -> tuple[Tensor, Tensor]:
         value = f(u)
@@ -166,9 +166,9 @@ def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hessian(f: LogDensity, u: Tensor, chunk_size: int = 8) -> Tensor:
-    """Second derivatives of f at u `[N, D]`, for all datapoints at once: `[N, D, D]`.
+    """Compute the Hessian of f at u `[N, D]`, for all datapoints at once: `[N, D, D]`.
 
-    One linearization of the gradient, then its product with D unit vectors, `chunk_size` of them at a time.
+    The gradient is linearized once and multiplied by D unit vectors, `chunk_size` of them at a time.
     """
     gradient = torch.func.grad(lambda u: f(u).sum())
     product: Any = torch.func.vjp(gradient, u.unsqueeze(0))[1]

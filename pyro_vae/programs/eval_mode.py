@@ -1,4 +1,4 @@
-"""Evaluation in between: as the trained model will be used, and without a trace."""
+"""Temporary evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Within, dropout drops nothing and batch norm neither uses nor updates a batch's statistics."""
+    """Put a module in evaluation mode, and restore the mode of each of its parts afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
         yield
     finally:
-        for part in training:  # what its owner has frozen stays so
+        for part in training:  # parts in evaluation mode before stay in it
             part.training = True

@@ -1,4 +1,4 @@
-"""Tensors made in `torch.inference_mode`, where gradients are needed."""
+"""Using tensors made in `torch.inference_mode` where gradients are needed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 
 def ordinary(tensor: MaybeTensor) -> MaybeTensor:
-    """A copy of a tensor made in `torch.inference_mode`, since autograd rejects those; other tensors as they are.
+    """Copy a tensor made in `torch.inference_mode`, which autograd would reject; return other tensors unchanged.
 
-    Call it outside that mode, where copies are ordinary tensors.
+    Call this outside inference mode, where copies are ordinary tensors.
     """
     return tensor if tensor is None or not tensor.is_inference() else tensor.clone()

@@ -1,4 +1,4 @@
-"""Log importance weights of a Pyro model and guide, per datapoint, streamed in chunks."""
+"""Log importance weights of a Pyro model and guide per datapoint, streamed in chunks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pyro_vae.programs.trace import Program, log_prob, trace
 
 
 def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
-    """log w = log p(x, z) − log q(z | x) at `num_samples` draws z ~ q(z | x): `[num_samples, N]`, nats.
+    """Compute log w = log p(x, z) − log q(z | x) at `num_samples` draws z ~ q(z | x): `[num_samples, N]`, nats.
 
-    `pyro.infer.importance.vectorized_importance_weights` sums them over the batch: log p(x) needs them apart.
+    Unlike `pyro.infer.importance.vectorized_importance_weights`, this does not sum over the batch.
 
     Args:
         model: Pyro program with its datapoints in a plate at dim −1.
-        guide: proposal over the same latent sites.
+        guide: proposal for the same latent sites.
         x: data, `[N, ...]`.
-        y: labels, `[N]`, of a conditional model.
+        y: labels of a conditional model, `[N]`.
         num_samples: K.
     """
     guide_trace = trace(guide, x, y, num_samples=num_samples)
@@ -42,16 +42,16 @@ def stream(
     progress: Callable[[int], Any] = lambda pairs: None,
     weigh: Callable[..., Tensor] = log_weights,
 ) -> Iterator[Iterator[Tensor]]:
-    """Log-weights of all data: for each few of the datapoints an iterator of float64 `[k, n]` blocks.
+    """Stream log-weights of all data: for each chunk of n datapoints, an iterator of float64 blocks `[k, n]`.
 
-    Never more than `chunk_size` pairs (sample, datapoint) are in memory, whatever N and K are.
-    `progress` is told the number of pairs that each block adds; `weigh` stands for `log_weights`.
+    At most `chunk_size` pairs (sample, datapoint) are in memory at once. `progress` is called with the number of pairs
+    in each block; `weigh` computes a block like `log_weights`.
     """
     n, k = chunks(len(x), num_samples, chunk_size)
 
     def blocks(x: Tensor, y: Tensor | None) -> Iterator[Tensor]:
         for done in range(0, num_samples, k):
-            # validation looks at every value: once, by the trainer, is enough
+            # validation is slow, and the trainer has done it
             with torch.no_grad(), pyro.validation_enabled(False):
                 block = weigh(model, guide, x, y, num_samples=min(k, num_samples - done)).double()
             yield block

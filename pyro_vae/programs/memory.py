@@ -1,4 +1,4 @@
-"""How much to work on at once."""
+"""How many pairs (sample, datapoint) to process at once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from pyro_vae.programs.trace import Program, trace
 
 
 def chunk_option(value: int | str) -> int | str:
-    """The option `estimator.chunk_size`.
+    """Check the option `estimator.chunk_size`.
 
     Raises:
-        BadInput: if it is neither a positive whole number nor `auto`.
+        BadInput: if it is neither a positive integer nor `auto`.
     """
     return value if isinstance(value, str) and value == "auto" else positive_int("chunk_size", value)
 
 
 def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """How many pairs (sample, datapoint) to work on at once, for data x `[N, ...]`.
+    """Return how many pairs (sample, datapoint) to process at once, for data x `[N, ...]`.
 
-    `auto` on a CPU: so many that two tensors of theirs fit into its last cache (`bytes_per_pair`); on a GPU 64 into a
-    quarter of its free memory. A power of two from 256 to 262,144, less only where 256 are more than `pairs_in_memory`.
+    With `auto` on a CPU, two of their largest tensors (`bytes_per_pair`) fit into the last-level cache; on a GPU, 64
+    fit into a quarter of the free memory. The number is a power of two from 256 to 262,144, or smaller where 256 exceed
+    `pairs_in_memory`.
     """
     if isinstance(chunk_size, int):
         return chunk_size
@@ -39,12 +40,12 @@ def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | 
 
 
 def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """For how many pairs (sample, datapoint) no tensor is larger than `LARGEST`; one at least."""
+    """Return for how many pairs (sample, datapoint) no tensor is larger than `LARGEST`, at least 1."""
     return max(1, LARGEST // bytes_per_pair(model, x, y))
 
 
 def rows_in_memory(chunk_size: int, num_samples: int, model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """How many datapoints to take at once with `num_samples` each: `chunk_size` pairs at most, if they fit.
+    """Return how many datapoints with `num_samples` each to process at once: at most `chunk_size` pairs that fit.
 
     Raises:
         BadInput: if the samples of one datapoint do not fit into memory.
@@ -55,7 +56,7 @@ def rows_in_memory(chunk_size: int, num_samples: int, model: Program, x: Tensor,
 
 
 def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """Size of the largest tensor that a pair takes: a value of a site, or a parameter of its distribution."""
+    """Return the size of a pair's largest tensor: the value of a site or a parameter of its distribution."""
     x, y = next(slices(1, x, y))
     with torch.no_grad(), fork_rng(x):
         nodes: Any = trace(model, x, y, num_samples=1).nodes.values()
@@ -64,7 +65,7 @@ def bytes_per_pair(model: Program, x: Tensor, y: Tensor | None = None) -> int:
 
 
 def _largest(distribution: Any) -> int:
-    """Numbers in the largest tensor of a distribution and of those it is made of."""
+    """Return the number of values in the largest tensor of a distribution and its parts."""
     sizes = [
         part.numel() if isinstance(part, Tensor) else _largest(part)
         for part in vars(distribution).values()
@@ -74,14 +75,14 @@ def _largest(distribution: Any) -> int:
 
 
 def _power_of_two(n: int) -> int:
-    """The largest that is no larger; 1 at least."""
+    """Return the largest power of two that is at most n, at least 1."""
     return int(2 ** (max(1, n).bit_length() - 1))
 
 
 def _bytes(device: torch.device) -> int:
-    """Of memory that is worth filling."""
+    """Return the size of the memory to fill."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 4
     name = "SC_LEVEL3_CACHE_SIZE"
     cache = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
-    return max(cache, 2**24)  # some systems do not say
+    return max(cache, 2**24)  # some systems do not report it

@@ -1,6 +1,6 @@
-"""How far a long task has come: a bar on terminals and in notebooks, elsewhere lines.
+"""Progress of long tasks: a bar on terminals and in notebooks, lines elsewhere.
 
-Lines go to the log. In scripts that do not configure `logging` nobody would see them there: they go to stderr.
+Lines go to the log, or to stderr if `logging` is not configured.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pyro_vae.parallel import collectives
 log = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""Time between two lines about a task."""
+"""Seconds between two lines about a task."""
 
 EPOCH_SECONDS = 60.0
-"""After so much time the next epoch has a line on stderr, whichever it is."""
+"""Seconds after which the next epoch is reported on stderr."""
 
 DELAY = 1.0
-"""A bar appears after so many seconds: short tasks need none."""
+"""Seconds before a bar appears; short tasks have none."""
 
 _split: ContextVar[str] = ContextVar("split", default="")
 
 Tick = Callable[[int], Any]
-"""Called with the number of units done since the last call."""
+"""Function to call with the number of units done since the last call."""
 
 
 _shown = ContextVar("_shown", default=True)
@@ -41,7 +41,7 @@ _shown = ContextVar("_shown", default=True)
 
 @contextmanager
 def shown_if(verbose: bool) -> Iterator[None]:
-    """Within, progress is shown on stderr only if `verbose`; the log has it in any case."""
+    """Show progress on stderr only if `verbose`; the log always has it."""
     token = _shown.set(verbose)
     try:
         yield
@@ -50,18 +50,18 @@ def shown_if(verbose: bool) -> Iterator[None]:
 
 
 def shows_bars() -> bool:
-    """Whether a progress bar on stderr is seen: on a terminal or in a notebook, by the first of several processes."""
+    """Return whether to show a progress bar: on a terminal or in a notebook, in the first of several processes."""
     return _shown.get() and collectives.rank() == 0 and (sys.stderr.isatty() or _in_notebook())
 
 
 def beside_bar() -> AbstractContextManager[Any]:
-    """Within, lines of the log do not break the bar, if one is shown."""
+    """Keep lines of the log from breaking the bar, if one is shown."""
     return logging_redirect_tqdm() if shows_bars() else nullcontext()
 
 
 @contextmanager
 def of_split(name: str) -> Iterator[None]:
-    """Within, tasks are shown with the name of the split that they are of, as in `test: drawing figures`."""
+    """Show tasks with the name of their split, e.g. `test: drawing figures`."""
     token = _split.set(f"{name}: ")
     try:
         yield
@@ -71,14 +71,14 @@ def of_split(name: str) -> Iterator[None]:
 
 @contextmanager
 def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
-    """Show how far a task has come.
+    """Show the progress of a task.
 
-    Where no bar can be seen, there is a line every `SECONDS`; the log has one at the start as well.
+    Without a bar, a line is shown every `SECONDS`; the log also has one at the start.
 
     Args:
-        task: what is done, as in `drawing figures`.
-        total: units of work.
-        unit: their name.
+        task: name of the task, e.g. `drawing figures`.
+        total: number of units of work.
+        unit: name of a unit.
 
     Yields:
         A function to call with the number of units done since its last call.
@@ -103,19 +103,19 @@ def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
 
 
 class Shares:
-    """Tells `tick` of `total` units in equal shares, one a call, rounded so that they sum to `total`.
+    """Reports `total` units to `tick` in equal shares, one per call, rounded so that they sum to `total`.
 
     Args:
-        tick: what to tell.
-        total: units of all calls together.
-        calls: how many there will be.
+        tick: called with the number of units done.
+        total: total number of units.
+        calls: number of calls.
     """
 
     def __init__(self, tick: Tick, total: int, calls: int) -> None:
         self.tick, self.total, self.calls, self.called, self.told = tick, total, max(1, calls), 0, 0
 
     def __call__(self, calls: int = 1) -> None:
-        """Count this call, or several at once."""
+        """Count one call, or several at once."""
         self.called += calls
         now = min(self.total, self.total * self.called // self.calls)
         self.tick(now - self.told)
@@ -123,11 +123,11 @@ class Shares:
 
 
 class Epochs:
-    """Lines about epochs: one each in the log; on stderr one in ten at most, or one a minute, and the last.
+    """Reports epochs: each in the log; on stderr at most ten, one per minute, and the last.
 
     Args:
-        log: where they go, if `logging` is configured.
-        num_epochs: how many there will be at most.
+        log: receives the lines if `logging` is configured.
+        num_epochs: largest number of epochs.
     """
 
     def __init__(self, log: logging.Logger, num_epochs: int) -> None:
@@ -138,16 +138,16 @@ class Epochs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Tell the last epoch, if it has not been told."""
+        """Report the last epoch, if it has not been reported."""
         if self.pending:
             _to_stderr(self.pending)
 
     def tell(self, line: str, row: dict[str, float]) -> None:
-        """Say `line % row` of an epoch, if its turn has come.
+        """Report an epoch as `line % row`, if it is due.
 
         Args:
-            line: a format of names in `row`.
-            row: the epoch's metrics, among them `epoch`.
+            line: format with the names in `row`.
+            row: the epoch's metrics, including `epoch`.
         """
         if _logging_is_configured(self.log):
             self.log.info(line, row)
@@ -178,7 +178,7 @@ class _Lines:
 
 
 def _logging_is_configured(log: logging.Logger) -> bool:
-    """Whether messages of this logger have somewhere to go, or are to go nowhere."""
+    """Return whether messages of this logger have a handler, or are disabled."""
     return log.hasHandlers() or log.disabled
 
 
@@ -188,6 +188,6 @@ def _to_stderr(line: str) -> None:
 
 
 def _in_notebook() -> bool:
-    """Whether stderr goes to a Jupyter notebook, where it is not a terminal but shows bars."""
+    """Return whether stderr goes to a Jupyter notebook, which is not a terminal but shows bars."""
     kernel = sys.modules.get("ipykernel.iostream")
     return kernel is not None and isinstance(sys.stderr, kernel.OutStream)

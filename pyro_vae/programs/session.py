@@ -1,4 +1,4 @@
-"""Torch and Pyro with their defaults, whatever the caller's session has set."""
+"""Running programs with torch's and Pyro's defaults, whatever the caller's session has set."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 _lock = threading.RLock()
-"""Handlers, parameters, seeds and the default dtype belong to the process: one call at a time, the others wait."""
+"""Serializes calls: handlers, parameters, seeds and the default dtype belong to the whole process."""
 
 
 def _renew_lock() -> None:
-    """Replace the lock in a forked process: a thread of the parent, which the child does not have, may hold it."""
+    """Replace the lock in a forked process, where a thread of the parent may still hold it."""
     global _lock
     _lock = threading.RLock()
 
@@ -35,17 +35,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, no other thread runs Pyro programs through this library. A thread may enter it again."""
+    """Keep other threads from running Pyro programs through this library. The same thread may enter again."""
     with _lock:
         yield
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within, Pyro programs run as if on their own, and no other thread runs any through this library.
+    """Isolate Pyro programs from the caller's session, and from other threads that use this library.
 
-    The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach them: wrap the program in them, not the
-    call. Autocast and anomaly detection are off, and gradients are recorded.
+    The caller's effect handlers (`poutine.scale`, `pyro.plate`, …) do not reach the programs: wrap the program in them,
+    not the call. Autocast and anomaly detection are off, and gradients are recorded.
 
     Raises:
         OutOfMemory: if memory runs out.
@@ -63,11 +63,11 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def for_programs(x: torch.Tensor) -> Iterator[None]:
-    """`undisturbed`, for the caller's programs, run on data x.
+    """Isolate the caller's programs, run on data x, as `undisturbed` does.
 
     New tensors have the caller's default dtype, and lie on the caller's default device if x does, else on the CPU.
-    Programs find Pyro's parameters as they are. Those they register are removed afterwards: they would keep another
-    VAE, whose networks have the same names, from being trained. Pyro's validation is off.
+    Programs see Pyro's parameters. Parameters that they register are removed afterwards, since they would clash with
+    those of another VAE whose networks have the same names. Pyro's validation is off.
     """
     store = pyro.get_param_store()
     with undisturbed(), _no_default_device(x.device), pyro.validation_enabled(False), store.scope(store.get_state()):
@@ -76,12 +76,12 @@ def for_programs(x: torch.Tensor) -> Iterator[None]:
 
 @contextmanager
 def by_default(dtype: torch.dtype = torch.float32) -> Iterator[None]:
-    """`undisturbed`, for what this library builds and runs by itself: on the CPU unless told otherwise.
+    """Isolate this library's own programs, as `undisturbed` does. New tensors lie on the CPU.
 
-    Pyro's parameter store is empty: the caller's may hold another VAE's parameters of the same names.
+    Pyro's parameter store is empty within, since the caller's may hold another VAE's parameters of the same names.
 
     Args:
-        dtype: of new tensors.
+        dtype: dtype of new tensors.
     """
     store = pyro.get_param_store()
     with undisturbed(), _default_dtype(dtype), _no_default_device(), store.scope():
@@ -110,7 +110,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _no_default_device(unless: torch.device | None = None) -> AbstractContextManager[Any]:
-    """Within, new tensors lie on the CPU, unless the default device is of the same type as `unless`."""
+    """Make the CPU the default device, unless the default device has the same type as `unless`."""
     device = torch.empty(0).device
     if device.type == "cpu" or (unless is not None and device.type == unless.type):
         return nullcontext()
@@ -119,7 +119,7 @@ def _no_default_device(unless: torch.device | None = None) -> AbstractContextMan
 
 @contextmanager
 def _no_handlers() -> Iterator[None]:
-    """Put Pyro's effect handlers aside, and the dimensions that plates and enumeration among them have taken."""
+    """Remove Pyro's effect handlers, and the dimensions that plates and enumeration use, until exit."""
     handlers, plates, enumerated = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack, vars(runtime._ENUM_ALLOCATOR)
     before = list(handlers), list(plates), dict(enumerated)
     handlers.clear()

@@ -1,4 +1,4 @@
-"""The log p(x) of a model without latents: a VAE below it has not learnt its data."""
+"""The log p(x) of a model without latents, which a trained VAE should exceed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_vae.vae import VAE
 
 NAME = "baseline"
 COMPARED = 1000
-"""Validation datapoints whose ELBO is compared after training."""
+"""Number of validation datapoints whose ELBO is compared after training."""
 
 TRAIN = (
     "train longer (trainer.max_epochs) or raise optimizer.lr; where the dimensions are independent, no model is better"
@@ -28,26 +28,26 @@ TRAIN = (
 
 @dataclass(frozen=True)
 class Baseline:
-    """Independent marginals, beside which a model's log p(x) is reported.
+    """Independent marginals, which are reported beside a model's log p(x).
 
     Attributes:
-        likelihood: of the model.
-        marginals: its `marginals` of the training data, or of the first part of data on disk.
+        likelihood: the model's likelihood.
+        marginals: its `marginals`, fitted to the training data, or to the first part of data on disk.
     """
 
     likelihood: Likelihood
     marginals: TorchDistributionMixin
 
     def beside(self, evidence: LogEvidence, x: Tensor) -> LogEvidence:
-        """The evidence of x `[N, *data_shape]`, with the marginals' log p(x) in its `extra`."""
+        """Add the marginals' log p(x) to the `extra` of the evidence of x `[N, *data_shape]`."""
         with torch.no_grad():
             log_px = torch.cat([self.marginals.log_prob(part) for part in parts(x)])
         return replace(evidence, extra={**evidence.extra, NAME: log_px})
 
     def warning(self, evidence: LogEvidence) -> str | None:
-        """A warning if the model is below the marginals by more than two standard errors of the difference.
+        """Return a warning if the model is below the marginals by more than two standard errors of the difference.
 
-        What is compared is log p(x), or the ELBO where there is no more than that; the warning says which.
+        The comparison uses log p(x), or the ELBO if that is all there is; the warning says which.
         """
         if NAME not in evidence.extra:
             return None
@@ -62,10 +62,10 @@ class Baseline:
         numbers = f"{log_px.mean():.2f} against {independent.mean():.2f} nats per datapoint"
         if only_elbo:
             return (
-                f"warning: the model's ELBO is below the log p(x) of independent marginals: {numbers}. An ELBO is a "
+                f"the model's ELBO is below the log p(x) of independent marginals: {numbers}. An ELBO is a "
                 f"lower bound of log p(x), so this does not prove that the model is worse. To improve it: {remedy}"
             )
-        return f"warning: the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
+        return f"the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
 
 
 def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
@@ -75,13 +75,13 @@ def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
 
 
 def elbo_below(vae: VAE, data: Dataset) -> str | None:
-    """A warning if the ELBO of the validation set is below the baseline's log p(x)."""
+    """Return a warning if the ELBO of the validation set is below the baseline's log p(x), else None."""
     if not len(data.val) or (independent := independent_marginals(vae, data)) is None:
         return None
     val = data.val.first(min(len(data.val), COMPARED))
     try:
         with seeded(0, val.x):
             evidence = ELBO(10)(vae.model, vae.guide, val.x, vae.taken_labels(val.y))
-    except NoEvidence:  # of an autoencoder
+    except NoEvidence:  # an autoencoder has none
         return None
     return independent.warning(independent.beside(evidence, val.x))

@@ -87,7 +87,7 @@ class Checkpoints:
             saved = load(self.previous, device)
             self.damaged = self.last.is_file()
             epoch = printable(shown(saved["state"].get("epoch")))  # it may be anything: `State` checks it later
-            log.warning("warning: %s; going on from %s, epoch %s", error, self.previous, epoch)
+            log.warning("%s; going on from %s, epoch %s", error, self.previous, epoch)
             return saved
 
 
@@ -108,14 +108,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise BadInput(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_brief(error)})") from error
     if type(checkpoint) is not dict or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
         raise BadInput(f"{path} is not a checkpoint of pyro_vae (format {FORMAT})")
-    if malformed := _malformed(outline):
-        raise BadInput(f"{path} was not written by pyro_vae: {malformed}")
+    _require_form(outline, path)
     require_plain(checkpoint["config"], path)
     return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 
-def _malformed(outline: dict[str, Any]) -> str | None:
-    """Describe the first of the `KEYS` with an invalid value; None if all are valid. `State.of` checks the state."""
+def _require_form(outline: dict[str, Any], path: Path) -> None:
+    """Check the types of the values of `KEYS`; `State.of` checks the training state.
+
+    Raises:
+        BadInput: if a value has another type.
+    """
 
     def are_counts(values: Any) -> bool:
         return type(values) is list and len(values) < 10 and all(type(n) is int and 0 < n < 2**31 for n in values)
@@ -141,7 +144,9 @@ def _malformed(outline: dict[str, Any]) -> str | None:
         "state": type(outline["state"]) is dict,
         "data": "data" not in outline or type(outline["data"]) is dict,
     }
-    return next((f"its {name} is not valid" for name, good in right.items() if not good), None)
+    for name, good in right.items():
+        if not good:
+            raise BadInput(f"{path} was not written by pyro_vae: its {name} is not valid")
 
 
 def _brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The runs of a sweep side by side: means and standard errors over seeds."""
+"""Compare the runs of a sweep: means and standard errors over seeds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import logging
 import math
 import statistics
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from pyro_vae.errors import BadInput, printable
-from pyro_vae.marginal.summary import number
+from pyro_vae.marginal.summary import Summary, number
 from pyro_vae.runs import plots
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.config import option
@@ -19,34 +22,43 @@ from pyro_vae.runs.plain import read_yaml
 log = logging.getLogger(__name__)
 
 MAX_LABEL = 200
-"""Characters of the options of a run in tables and figures."""
+"""Characters of a run's options that tables and figures show."""
 
-QUANTITIES = ("elbo", "log_px")
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation of one run.
+
+    Attributes:
+        summary: the estimates.
+        kind: by name, in what log p(x) of two runs may differ so that they cannot be compared.
+    """
+
+    summary: Summary
+    kind: Mapping[str, Any]
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The runs of a sweep, in order of their number; none where `folder` is no sweep.
+    """List the finished runs of a sweep, ordered by number; the list is empty if `folder` is not a sweep.
 
     Raises:
-        BadInput: if it is a sweep of which no run is finished.
+        BadInput: if no run of the sweep is finished.
     """
     jobs = sorted((d for d in folder.glob("*") if (d / ".hydra").is_dir()), key=lambda d: (len(d.name), d.name))
     for link in filter(Path.is_symlink, jobs):
-        log.warning("warning: %s is a symbolic link and left out: an evaluation would be written elsewhere", link)
+        log.warning("%s is a symbolic link and left out: its evaluation would be written elsewhere", link)
     jobs = [job for job in jobs if not job.is_symlink()]
     done = [job for job in jobs if Checkpoints(job).best.is_file() and (job / "results.json").is_file()]
     if jobs and not done:
         raise BadInput(f"run={folder}: none of its {len(jobs)} runs is finished")
     for job in jobs:
         if job not in done:
-            log.warning(
-                "warning: %s is not finished and left out: train %s goes on with it", job, option("resume", job)
-            )
+            log.warning("%s is not finished and left out: to continue it, train %s", job, option("resume", job))
     return done
 
 
 def labels(runs: list[Path]) -> dict[Path, str]:
-    """The options by which runs differ, but for the seed."""
+    """Return the options in which runs differ, except the seed."""
     options = {run: _overrides(run / ".hydra" / "overrides.yaml") for run in runs}
     common = set.intersection(*map(set, options.values()))
     return {
@@ -55,13 +67,13 @@ def labels(runs: list[Path]) -> dict[Path, str]:
 
 
 def _label(options: Iterable[str]) -> str:
-    """Options in one line of a table; a stranger's may be long, and hold what a terminal would obey."""
+    """Join options to one line of a table. Those of an untrusted run may be long or hold control characters."""
     text = printable(" ".join(options)) or "all"
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
 
 
 def _overrides(path: Path) -> list[str]:
-    """The options that a run was started with.
+    """Read the options that a run was started with.
 
     Raises:
         BadInput: if the file is not a list of options.
@@ -72,36 +84,52 @@ def _overrides(path: Path) -> list[str]:
     return options
 
 
-def compare(summaries: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each choice of options, the highest log p(x) first.
+def compare(evaluated: Mapping[Path, Evaluated]) -> list[dict[str, Any]]:
+    """Average the runs of each choice of options, the highest log p(x) first.
 
-    Means of the runs' results, nats per datapoint, and their standard errors, sd / √n: how much another seed would
-    change them. None for a single run; and where a run's result is no number, so is the mean.
+    A row holds means over runs, in nats per datapoint, and their standard errors, sd / √n, which tell how much another
+    seed would change the means. The error of a single run is None, and so is a mean if the value of a run is unknown.
     """
     groups: dict[str, list[Path]] = {}
-    for run, label in labels(list(summaries)).items():
+    for run, label in labels(list(evaluated)).items():
         groups.setdefault(label, []).append(run)
     rows = []
     for label, runs in groups.items():
-        row: dict[str, Any] = {"options": label, "num_runs": len(runs)}
-        for name in QUANTITIES:
-            values = [summaries[run][name] for run in runs]
-            known = None not in values
-            row[name] = statistics.fmean(values) if known else None
-            row[f"{name}_se"] = statistics.stdev(values) / math.sqrt(len(values)) if known and len(values) > 1 else None
-        rows.append({**row, "unreliable": max(summaries[run]["unreliable"] for run in runs), "runs": [*map(str, runs)]})
+        summaries = [evaluated[run].summary for run in runs]
+        elbo, elbo_se = _mean([summary.elbo for summary in summaries])
+        log_px, log_px_se = _mean([summary.log_px for summary in summaries])
+        rows.append(
+            {
+                "options": label,
+                "num_runs": len(runs),
+                "elbo": elbo,
+                "elbo_se": elbo_se,
+                "log_px": log_px,
+                "log_px_se": log_px_se,
+                "unreliable": max(summary.unreliable for summary in summaries if summary.unreliable is not None),
+                "runs": [str(run) for run in runs],
+            }
+        )
     return sorted(rows, key=lambda row: math.inf if row["log_px"] is None else -row["log_px"])
 
 
-def incomparable(summaries: Iterable[Mapping[str, Any]]) -> str | None:
-    """A warning where the runs' log p(x) are not of the same kind, by `of` in their summaries."""
-    one, *others = (summary["of"] for summary in summaries)
-    mixed = [what for what, value in one.items() if any(other[what] != value for other in others)]
-    return f"warning: these log p(x) do not compare, among the runs are {', '.join(mixed)}" if mixed else None
+def _mean(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Return the mean of values and its standard error; None where it is unknown."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None, None
+    return statistics.fmean(known), statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
+
+
+def incomparable(evaluated: Iterable[Evaluated]) -> str | None:
+    """Return a warning if the runs' log p(x) are not of the same kind, else None."""
+    one, *others = (each.kind for each in evaluated)
+    mixed = [name for name, value in one.items() if any(other[name] != value for other in others)]
+    return f"these log p(x) do not compare, among the runs are {', '.join(mixed)}" if mixed else None
 
 
 def table(rows: list[dict[str, Any]], title: str) -> str:
-    """The rows for people."""
+    """Format the rows of `compare` as a table."""
     width = max(len("options"), *(len(row["options"]) for row in rows))
     head = f"  {'options':<{width}}  runs  {'elbo':>18}  {'log_px':>18}  unreliable"
     lines = [
@@ -114,16 +142,18 @@ def table(rows: list[dict[str, Any]], title: str) -> str:
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
-    """The mean and, of several runs, its standard error."""
+    """Format a mean and, for several runs, its standard error."""
     se = row[f"{name}_se"]
     return f"{number(row[name], '.3f'):>10}" + (" " * 8 if se is None else f" ± {se:5.3f}")
 
 
-def draw(rows: list[dict[str, Any]], summaries: Mapping[Path, dict[str, Any]], path: Path) -> None:
-    """The table as a figure, each run a point."""
-    points = {row["options"]: _drawn(summaries[Path(run)]["log_px"] for run in row["runs"]) for row in rows}
-    plots.comparison(points, _drawn(row["log_px"] for row in rows), _drawn(row["log_px_se"] for row in rows), path)
+def figure(rows: list[dict[str, Any]], evaluated: Mapping[Path, Evaluated]) -> Axes:
+    """Draw the table, with a point for each run."""
+    points = {row["options"]: _with_nan(evaluated[Path(run)].summary.log_px for run in row["runs"]) for row in rows}
+    return plots.comparison(
+        points, _with_nan(row["log_px"] for row in rows), _with_nan(row["log_px_se"] for row in rows)
+    )
 
 
-def _drawn(values: Iterable[float | None]) -> list[float]:
+def _with_nan(values: Iterable[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]

@@ -1,4 +1,4 @@
-"""metrics.csv and TensorBoard events: one row an epoch."""
+"""metrics.csv and TensorBoard events: one row per epoch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 NAME = "metrics.csv"
 COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
 MAX_BYTES = 2**23
-"""Of the file: a hundred thousand epochs. In memory rows take a hundred times what they do there, at worst."""
+"""Largest file, a hundred thousand epochs. In memory, rows take up to a hundred times as much."""
 LARGEST = 1e100
-"""Larger numbers count as damaged: figures overflow near the largest float."""
+"""Larger numbers count as damaged, since figures overflow near the largest float."""
 
 
 class Metrics:
     """Appends rows to `run_dir/metrics.csv` and to TensorBoard events beside it; a context manager.
 
     Args:
-        run_dir: the run.
-        epoch: the epoch to go on from; rows after it belong to work that was lost, and are dropped.
+        run_dir: the run directory.
+        epoch: the epoch to continue from; rows after it belong to lost work and are dropped.
     """
 
     def __init__(self, run_dir: Path, epoch: int = 0) -> None:
@@ -41,12 +41,12 @@ class Metrics:
         with Folder(run_dir) as folder:
             folder.write(NAME, text(rows).encode())
             self.file = folder.append(NAME)
-        # a random name: nobody can have put a link there
+        # with a random name, which nobody can have put a link at
         suffix = f".{secrets.token_hex(8)}"
         self.events = SummaryWriter(str(run_dir), purge_step=epoch + 1, filename_suffix=suffix)
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row with `COLUMNS` as keys; it is on disk when this returns."""
+        """Append a row with `COLUMNS` as keys; it is on disk on return."""
         csv.DictWriter(self.file, COLUMNS).writerow(row)
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -74,9 +74,9 @@ def text(rows: Iterable[dict[str, float]]) -> str:
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of `run_dir/metrics.csv` as numbers; those that are damaged are left out with a warning.
+    """Read the rows of `run_dir/metrics.csv` as numbers, leaving out damaged ones with a warning.
 
-    Only the figure needs them, so a file that is missing or damaged as a whole counts as empty.
+    Only figures need them, so a missing or completely damaged file counts as empty.
     """
     path = run_dir / NAME
     try:
@@ -86,18 +86,18 @@ def read(run_dir: Path) -> list[dict[str, float]]:
         if not set(COLUMNS) <= set(table.fieldnames or ()):
             raise BadInput(f"{path} is damaged: its columns must be {', '.join(COLUMNS)}")
     except (BadInput, csv.Error) as error:
-        log.warning("warning: the epochs so far are left out of figures: %s", error)
+        log.warning("the previous epochs are left out of figures: %s", error)
         return []
     if lines and None in lines[-1].values():
-        lines.pop()  # a last row that a power cut left unfinished
+        lines.pop()  # an unfinished last row, e.g. after a power cut
     rows = [row for row in map(_numbers, lines) if row is not None]
     if len(rows) < len(lines):
-        log.warning("warning: %s is damaged: %d of its rows are left out of figures", path, len(lines) - len(rows))
+        log.warning("%s is damaged: %d of its rows are left out of figures", path, len(lines) - len(rows))
     return rows
 
 
 def _numbers(line: dict[str, str]) -> dict[str, float] | None:
-    """A row as numbers, or None if a run would not write it. Without validation data the validation ELBO is NaN."""
+    """Convert a row to numbers; None if no run writes such a row. Only the validation ELBO may be NaN."""
     try:
         row = {name: float(line[name]) for name in COLUMNS}
     except (KeyError, TypeError, ValueError):

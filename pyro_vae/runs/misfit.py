@@ -25,13 +25,13 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     """
     for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
         if warning:
-            log.warning("warning: %s", in_callers_names(warning))
+            log.warning(in_callers_names(warning))
 
 
 def warn_of_scales(vae: VAE, x: Tensor) -> None:
     """Warn if the scale of the likelihood is far from that of training data x `[N, *data_shape]`."""
     if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(x)):
-        log.warning("warning: %s", in_callers_names(warning))
+        log.warning(in_callers_names(warning))
 
 
 def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
@@ -40,7 +40,7 @@ def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
         empty = (torch.bincount(y, minlength=vae.num_classes) == 0).nonzero().flatten().tolist()
         if empty:
             log.warning(
-                "warning: %d of the %d classes, the first of them class %d, have no training data, and the model "
+                "%d of the %d classes, the first of them class %d, have no training data, and the model "
                 "learns nothing about them: number the labels 0, 1, 2, ...",
                 len(empty), vae.num_classes, empty[0],
             )  # fmt: skip

@@ -27,7 +27,7 @@ MOVED = {
     "optim": ("training.optim",),
     "plots": ("runs.plots",),
     "precision": ("training.precision",),
-    "report": ("runs.report",),
+    "report": ("runs.report", "runs.evaluation", "runs.analyses", "runs.estimation", "runs.figures"),
     "run_directory": ("commands.guard", "runs.directory"),
     "svi": ("training.svi",),
     "tracing": ("compilation.compiled", "compilation.gradients"),

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.errors import BadInput
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.config import check_key
 from pyro_vae.runs.plain import read_yaml, with_references
@@ -63,7 +64,7 @@ def _saved_config(run_dir: Path, trust: Collection[str] | None) -> dict[str, Any
     else:
         path = run_dir / ".hydra" / "config.yaml"
         content = renamed(with_references(read_yaml(path)))
-        log.info("note: %s was cut off before its first checkpoint: it starts from scratch", run_dir)
+        log.log(NOTE, "%s was cut off before its first checkpoint: it starts from scratch", run_dir)
     check_sections(content, (*OF_THE_MODEL, *OF_TRAINING, *OF_THE_DATA), path, trust)
     return dict(content)
 

@@ -23,6 +23,7 @@ from pyro_vae.marginal import Estimator
 from pyro_vae.parallel import collectives
 from pyro_vae.programs import random_state
 from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.random_state import fork_rng, set_seed
 from pyro_vae.runs import baseline, checkpoint, misfit
 from pyro_vae.runs.checkpoint import Checkpoints
@@ -194,7 +195,7 @@ class Run:
                 if isinstance(trainer, ExactEM):
                     trainer.check_data(vae, data)
             if note:
-                log.info("note: %s", note)
+                log.log(NOTE, note)
             if estimator is not None:
                 with (
                     in_section("estimator", self.config.estimator),
@@ -216,13 +217,13 @@ class Run:
         if len(saved["rng"]) == collectives.world_size():
             random_state.set_rng_state(saved["rng"][collectives.rank()])
         else:
-            log.warning("warning: this run had %d processes before: its random numbers change", len(saved["rng"]))
+            log.warning("this run had %d processes before: its random numbers change", len(saved["rng"]))
         self.state = State.of(saved["state"], last)
         if self.state.epoch:
             try:
                 checkpoint.load(self.checkpoints.best)
             except BadInput as error:  # better now than after training
-                log.warning("warning: %s: the best epoch is lost, the next one takes its place", error)
+                log.warning("%s: the best epoch is lost, the next one takes its place", error)
                 self.state.best_elbo = -math.inf
         log.info("resumed after epoch %d", self.state.epoch)
 

@@ -33,6 +33,7 @@ from pyro_vae.errors import (
 )
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.parallel import collectives, environment
+from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.programs.random_state import fork_rng, seeded
 from pyro_vae.training.nonfinite import NotFinite, offending_site
@@ -207,7 +208,7 @@ class Trainer:
 
         rest = len(data.train) % self.batch_size
         if 0 < rest < collectives.world_size():
-            log.info("note: each epoch leaves out its last batch of %d, too small for a share for each process", rest)
+            log.log(NOTE, "each epoch leaves out its last batch of %d, too small for a share for each process", rest)
 
         def out_of_time() -> bool:
             return self.max_seconds is not None and collectives.anyone(time.monotonic() - started >= self.max_seconds)
@@ -227,7 +228,7 @@ class Trainer:
         with pyro.get_param_store().scope(), beside_bar(), bar, epochs, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun says it better
             if reason := self.done(state):
-                log.info("note: nothing is left to train: %s", reason)
+                log.log(NOTE, "nothing is left to train: %s", reason)
             else:
                 undecided = state.compiled is None
                 self.prepare(svi, mean_elbo, data, objective, state)
@@ -235,7 +236,7 @@ class Trainer:
                     on_start()
             while not self.done(state):
                 if out_of_time() and state.epoch > 0:
-                    log.info("note: time limit reached at epoch %d (max_seconds=%s)", state.epoch, self.max_seconds)
+                    log.log(NOTE, "time limit reached at epoch %d (max_seconds=%s)", state.epoch, self.max_seconds)
                     break
                 elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
                 val_elbo, kl_of_bound, bound = self.validate(mean_elbo, data)
@@ -296,7 +297,7 @@ class Trainer:
                 if stop:
                     break
         if state.skipped > skipped:
-            log.warning("warning: epoch %d: %d steps skipped, not finite", state.epoch + 1, state.skipped - skipped)
+            log.warning("epoch %d: %d steps skipped, not finite", state.epoch + 1, state.skipped - skipped)
         if not used:
             raise FailedRun(f"epoch {state.epoch + 1}: every step was skipped, none was finite: {self.advice}")
         elbo, log_likelihood = (sums / used).tolist()
@@ -311,7 +312,7 @@ class Trainer:
         N = len(data.train)
         if self.precision != "float32" and not is_fast(data.device):
             log.warning(
-                "warning: precision=%s: %s has no instructions for it, float32 is faster",
+                "precision=%s: %s has no instructions for it, float32 is faster",
                 self.precision,
                 data.device,
             )

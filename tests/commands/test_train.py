@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL, every, one_error_line
 
 import pyro_vae
-from pyro_vae.runs import checkpoint, metrics, report
+from pyro_vae.runs import checkpoint, metrics, results
 from pyro_vae.training.trainer import Trainer
 
 CONTRACT = [
@@ -307,7 +307,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(command, small_data
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
-    assert err.strip().splitlines()[-1] == f"interrupted: resume={run_dir} goes on from the last epoch's checkpoint"
+    assert err.strip().splitlines()[-1] == f"interrupted: resume={run_dir} continues from the last epoch's checkpoint"
     assert "Traceback" not in err
     epoch = weights(run_dir)["state"]["epoch"]
     assert epoch >= 1
@@ -453,7 +453,7 @@ def test_what_is_no_number_is_refused_before_the_work(command, small_data, tmp_p
 
 
 def test_results_that_are_no_numbers_are_null(tmp_path):
-    report._write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1, (2.5, float("-inf"))], "c": {"d": None}})
+    results.write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1, (2.5, float("-inf"))], "c": {"d": None}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1, [2.5, None]], "c": {"d": None}}
 
 

@@ -124,15 +124,15 @@ def test_values_that_cannot_be_binarized_are_refused_before_the_work(binarize, t
     assert f"data.binarize={binarize} needs values in [0, 1], the data span [0, 2]" in outcome.err
 
 
-class Lines(torch.utils.data.Dataset):
+class Broken(torch.utils.data.Dataset):
     def __getitems__(self, index):
-        return "row 3 is broken" if 3 in index else torch.zeros(len(index), 2)
+        return BadInput("row 3 is broken") if 3 in index else torch.zeros(len(index), 2)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_line_about_rows_is_the_users(num_workers):
+def test_an_error_about_rows_is_the_users(num_workers):
     parts = torch.arange(10).split([8, 1, 1])
-    train, _, _ = stored(Lines(), torch.Size([2]), parts, None, num_workers)
+    train, _, _ = stored(Broken(), torch.Size([2]), parts, None, num_workers)
     with pytest.raises(BadInput, match="^row 3 is broken$"):
         list(train.batches(torch.arange(8).split(2)))
 

@@ -73,6 +73,6 @@ def test_only_the_parameters_of_a_section_get_its_name(kind, message, expected):
 
 def test_commands_call_settings_by_their_keys_when_the_data_show_that_they_do_not_fit(command, small_run, small_data):
     outcome = command("evaluate", f"run={small_run}", "estimator=nuts", "estimator.num_draws=2", "num_data=3")
-    assert outcome.err == "error: estimator.num_draws=2 draws have no covariance in 2 dimensions: raise it\n"
+    assert outcome.err == "error: estimator.num_draws=2 is too small for a covariance in 2 dimensions: raise it\n"
     outcome = command("train", "data=array", small_data, "data.val_fraction=0", "trainer.patience=3", "latent_dim=2")
     assert "error: trainer.patience and scheduler=plateau watch" in outcome.err

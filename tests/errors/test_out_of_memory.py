@@ -41,7 +41,7 @@ def test_draws_beyond_memory_are_refused_before_the_work(small_vae, monkeypatch)
     monkeypatch.setattr("pyro_vae.analysis.imputation._chain", impossible)
     for message, several in calls.items():
         for call in several:
-            with pytest.raises(BadInput, match=f"^{message} 0.0 GiB: too much .* take fewer at a time") as caught:
+            with pytest.raises(BadInput, match=f"^{message} 0.0 GiB: too much .* use fewer at a time") as caught:
                 call()
             assert not isinstance(caught.value, OutOfMemory)
 

@@ -23,7 +23,7 @@ from pyro_vae.marginal import (
 )  # fmt: skip
 from pyro_vae.marginal.evidence import Accumulator, accumulate
 from pyro_vae.marginal.pareto import MIN_SAMPLES
-from pyro_vae.marginal.summary import summarize, table, verdict
+from pyro_vae.marginal.summary import CurvePoint, Summary, summarize, table, verdict
 
 
 def test_means_and_standard_errors():
@@ -38,7 +38,7 @@ def test_means_and_standard_errors():
     )
     assert evidence.unreliable.tolist() == [True, True, False]  # by ESS; by k and ESS
     summary = summarize(evidence, "importance")
-    assert summary == pytest.approx(
+    assert summary.as_json() == pytest.approx(
         {
             "elbo": 1.0,
             "log_px": 3.0,
@@ -59,14 +59,41 @@ def test_means_and_standard_errors():
     assert "1.528" in table(summary, "test")
 
 
+def summary_of(unreliable, num_samples, pareto_k_threshold):
+    values = dict.fromkeys(("elbo", "log_px", "log_px_se", "log_px_mc_se", "ess_median", "ess_min", "pareto_k_max"))
+    return Summary(
+        **values,
+        estimator="importance",
+        num_samples=num_samples,
+        pareto_k_threshold=pareto_k_threshold,
+        unreliable=unreliable,
+        num_data=100,
+    )
+
+
+def test_the_keys_of_the_json_stay_and_come_in_order():
+    """They are the contract of a run directory."""
+    summary = replace(summary_of(0.0, 30, None), extra={"gap": 1.0}, simulated=True)
+    always = [
+        *("elbo", "log_px", "log_px_se", "log_px_mc_se", "estimator", "num_samples", "ess_median", "ess_min"),
+        *("pareto_k_max", "pareto_k_threshold", "unreliable", "num_data", "gap"),
+    ]
+    assert list(summary.as_json()) == always
+    whole = replace(summary, curve=(CurvePoint(1, -2.0, None),), given="y", bits_per_dim=0.5)
+    assert list(whole.as_json()) == [*always, "curve", "given", "bits_per_dim"]
+    assert whole.as_json()["curve"] == [{"num_samples": 1, "log_px": -2.0, "log_px_mc_se": None}]
+    assert "log p(x | y), estimate" in table(whole, "test")
+    assert table(whole, "test").startswith("simulated, 100 datapoints, estimator importance, K = 30")
+
+
 def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
-    summary = {"unreliable": 0.02, "num_samples": 1000, "pareto_k_threshold": 0.67}
+    summary = summary_of(0.02, 1000, 0.67)
     assert "2.0 %" in verdict(summary, Importance())
     assert "estimator=refined" in verdict(summary, Importance())
-    assert verdict({**summary, "unreliable": 0.01}, Importance()) is None
+    assert verdict(replace(summary, unreliable=0.01), Importance()) is None
     assert verdict(summary, ELBO()) is None  # a bound, not an estimate
     assert verdict(summary, Exact()) is None
-    assert verdict({**summary, "unreliable": None}, NoEstimate()) is None
+    assert verdict(replace(summary, unreliable=None), NoEstimate()) is None
 
 
 STEPS = "estimator.num_elbo_steps"
@@ -82,19 +109,19 @@ STEPS = "estimator.num_elbo_steps"
         (AIS(), "set estimator.num_temperatures=800"),
         (AIS(4, 10), "set estimator.num_samples=16, then set estimator.num_temperatures=40"),
         (BDMC(), "set estimator.num_temperatures=800"),
-        (NUTS(), "take estimator=refined"),
-        (Prior(), "take estimator=refined"),
-        (Importance(1000), "take estimator=refined"),
-        (Importance(10), "set estimator.num_samples=1000, or take estimator=refined (not for"),
-        (Importance(50), "set estimator.num_samples=1000, or take estimator=refined"),
-        (Prior(150), "set estimator.num_samples=1500, or take estimator=refined"),
-        (NUTS(50), "set estimator.num_samples=500, or take estimator=refined"),
+        (NUTS(), "use estimator=refined"),
+        (Prior(), "use estimator=refined"),
+        (Importance(1000), "use estimator=refined"),
+        (Importance(10), "set estimator.num_samples=1000, or use estimator=refined (not for"),
+        (Importance(50), "set estimator.num_samples=1000, or use estimator=refined"),
+        (Prior(150), "set estimator.num_samples=1500, or use estimator=refined"),
+        (NUTS(50), "set estimator.num_samples=500, or use estimator=refined"),
         (AIS(50), "set estimator.num_samples=200, then set estimator.num_temperatures=800"),
     ],
 )  # fmt: skip
 def test_advice_is_never_what_is_already_set(estimator, advice):
     K = estimator.num_samples
-    summary = {"unreliable": 0.3, "num_samples": K, "pareto_k_threshold": None if K < MIN_SAMPLES else 0.6}
+    summary = summary_of(0.3, K, None if K < MIN_SAMPLES else 0.6)
     said = verdict(summary, estimator)
     assert re.split("too low.*?: ", said)[1].startswith(advice), said
     for name, value in vars(estimator).items():
@@ -134,7 +161,7 @@ DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50),
 
 @pytest.mark.parametrize(("estimator", "advice"), DISCRETE)
 def test_estimates_of_discrete_latents_are_not_sent_to_refined(estimator, advice):
-    summary = {"unreliable": 0.3, "num_samples": estimator.num_samples, "pareto_k_threshold": None}
+    summary = summary_of(0.3, estimator.num_samples, None)
     assert advice in verdict(summary, estimator)
     assert "refined" not in verdict(summary, estimator)
 
@@ -162,8 +189,8 @@ def test_what_cannot_be_told_is_null_in_json():
     nan = torch.tensor([math.nan])
     one = LogEvidence(torch.tensor([1.0]), nan, torch.tensor([1.0]), nan, torch.tensor([1.0]), 1)
     summary = summarize(one, "importance")
-    assert summary["log_px_se"] is summary["log_px_mc_se"] is summary["pareto_k_max"] is None
-    json.dumps(summary, allow_nan=False)
+    assert summary.log_px_se is summary.log_px_mc_se is summary.pareto_k_max is None
+    json.dumps(summary.as_json(), allow_nan=False)
     assert " - " in table(summary, "test")
 
 
@@ -196,10 +223,10 @@ def test_what_so_few_samples_cannot_tell_is_not_printed_as_fine(K):
     evidence = evidence_of(0.3 * torch.randn(K, 50).double())
     assert evidence.k_threshold is None
     text = table(summarize(evidence, "ais"), "test")
-    assert "Pareto k, largest (unknown: it takes 21 samples)" in text
+    assert "Pareto k, largest (unknown: it needs 21 samples)" in text
     assert "share of datapoints with effective sample size < 10" in text
     assert "Pareto k >" not in text
-    assert not summarize(evidence, "ais")["unreliable"]
+    assert not summarize(evidence, "ais").unreliable
 
 
 @pytest.mark.parametrize(("sigma", "known"), [(1.0, True), (3.5, False)])
@@ -208,28 +235,28 @@ def test_a_standard_error_is_given_only_if_it_covers_the_truth(sigma, known):
     noise = torch.randn(500, 300, generator=torch.Generator().manual_seed(1)).double()
     evidence = evidence_of(sigma * noise - sigma**2 / 2)
     summary = summarize(replace(evidence, curve=(evidence,)), "importance")
-    se, text = summary["log_px_mc_se"], table(summary, "test")
+    se, text = summary.log_px_mc_se, table(summary, "test")
     own_noise = evidence.se.square().sum().sqrt() / 300
-    assert (abs(summary["log_px"]) < 4 * own_noise) == known
+    assert (abs(summary.log_px) < 4 * own_noise) == known
     assert (se is not None) == known
     assert (f"± {own_noise:.3f}" in text) == known
     assert ("(unknown: more than 10% are unreliable)" in text) == (not known)
-    assert math.isfinite(summary["log_px_se"])
+    assert math.isfinite(summary.log_px_se)
 
 
 def test_an_elbo_keeps_its_standard_error_whatever_the_weights():
     log_w = 4 * torch.randn(500, 300).double() - 8
     evidence = LogEvidence.cat([accumulate([log_w], [500], Accumulator.mean_log)])
     summary = summarize(evidence, "elbo")
-    assert summary["unreliable"] > 0.9
-    assert summary["log_px_mc_se"] == pytest.approx(4 / math.sqrt(500 * 300), rel=0.05)
+    assert summary.unreliable > 0.9
+    assert summary.log_px_mc_se == pytest.approx(4 / math.sqrt(500 * 300), rel=0.05)
 
 
 def test_columns_have_meanings_and_one_datapoint_is_one():
     one = torch.tensor([0.5]).double()
     names = ("gap", "log_px_upper", "acceptance", "loc_error", "scale_ratio", "correlation")
     evidence = LogEvidence(-one, one, 100 * one, one, -one, 500, extra=dict.fromkeys((*names, "mine"), one))
-    text = table({**summarize(evidence, "nuts"), "bits_per_dim": 1.0}, "test")
+    text = table(replace(summarize(evidence, "nuts"), bits_per_dim=1.0), "test")
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert text.startswith("test, 1 datapoint, ")
     for name in (*names, "bits_per_dim"):
@@ -242,10 +269,12 @@ def test_columns_have_meanings_and_one_datapoint_is_one():
 def test_without_an_estimate_the_bound_alone_is_shown(small_vae):
     x = torch.rand(30, 6).round().double()
     summary = summarize(NoEstimate()(small_vae.model, small_vae.guide, x), "none")
-    assert summary["elbo"] == pytest.approx(ELBO(1000)(small_vae.model, small_vae.guide, x).elbo.mean().item(), abs=0.3)
-    assert {summary[name] for name in ("log_px", "log_px_se", "ess_median", "pareto_k_max", "unreliable")} == {None}
+    assert summary.elbo == pytest.approx(ELBO(1000)(small_vae.model, small_vae.guide, x).elbo.mean().item(), abs=0.3)
+    assert {getattr(summary, name) for name in ("log_px", "log_px_se", "ess_median", "pareto_k_max", "unreliable")} == {
+        None
+    }
     assert [line.split()[0] for line in table(summary, "test").splitlines()] == ["test,", "elbo"]
-    json.dumps(summary, allow_nan=False)
+    json.dumps(summary.as_json(), allow_nan=False)
 
 
 def test_an_error_that_one_sample_cannot_tell_is_not_zero():

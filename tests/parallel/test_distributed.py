@@ -28,7 +28,7 @@ from pyro_vae.objectives import Trace_ELBO
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import StandardNormal
 from pyro_vae.runs import metrics
-from pyro_vae.runs.report import _estimate
+from pyro_vae.runs.estimation import estimate
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.svi import SVI
 from pyro_vae.training.trainer import State, Trainer, reported_loss
@@ -147,8 +147,8 @@ def evidence():
     ppca.set_exact_guide(shift=1.0)
     x = ppca.evidence.sample((11,)) if collectives.rank() == 0 else torch.zeros(11, 5).double()
     x = collectives.from_rank_0(x)
-    found, summary = _estimate(ppca.vae, Dataset(Split(x), Split(x), Split(x)), Split(x), Refined(20), seed=0)
-    return x, found.log_px, summary["num_data"]
+    found, summary = estimate(ppca.vae, Dataset(Split(x), Split(x), Split(x)), Split(x), Refined(20), seed=0)
+    return x, found.log_px, summary.num_data
 
 
 def test_evaluation_is_shared_and_gathered_in_order(tmp_path):

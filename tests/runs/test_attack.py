@@ -10,7 +10,6 @@ import zipfile
 from collections import OrderedDict
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from pyro_vae.data.images import opened
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import MAX_MESSAGE, BadInput, FailedRun, printable
 from pyro_vae.runs import archive, comparison, plots
+from pyro_vae.runs.figures import save
 from pyro_vae.runs.plain import read_yaml
 from pyro_vae.training.optim import JointOptim
 
@@ -242,7 +242,7 @@ def test_options_of_a_stranger_are_drawn_as_they_are(tmp_path):
         (tmp_path / run / ".hydra" / "overrides.yaml").write_text(f"- '{option}'\n")
     labels = comparison.labels([tmp_path / "0", tmp_path / "1"])
     assert max(map(len, labels.values())) == comparison.MAX_LABEL
-    plots.comparison({label: [1.0] for label in labels.values()}, [1.0, 1.0], [0.1, 0.1], Path(tmp_path / "a.png"))
+    save(plots.comparison({label: [1.0] for label in labels.values()}, [1.0, 1.0], [0.1, 0.1]), tmp_path / "a.png")
     assert (tmp_path / "a.png").is_file()
 
 

@@ -12,9 +12,12 @@ from conftest import SMALL, one_error_line
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Point
 from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.marginal import Summary
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
 from pyro_vae.runs import checkpoint, comparison
+from pyro_vae.runs.comparison import Evaluated
+from pyro_vae.runs.figures import save
 from pyro_vae.vae import VAE
 
 
@@ -29,8 +32,12 @@ def make_run(folder, name, overrides, best=True):
     return run
 
 
-def summary(log_px, elbo=-9.0, unreliable=0.0):
-    return {"log_px": log_px, "elbo": elbo, "unreliable": unreliable}
+def evaluated(log_px=-8.0, elbo=-9.0, unreliable=0.0, **kind):
+    unknown = dict.fromkeys(
+        ("log_px_se", "log_px_mc_se", "ess_median", "ess_min", "pareto_k_max", "pareto_k_threshold")
+    )
+    of = {"estimator": "importance", "num_samples": 100, "num_data": 20}
+    return Evaluated(Summary(log_px=log_px, elbo=elbo, unreliable=unreliable, **of, **unknown), kind)
 
 
 def test_means_and_standard_errors_over_seeds(tmp_path):
@@ -40,7 +47,7 @@ def test_means_and_standard_errors_over_seeds(tmp_path):
     ]
     values = [-8.0, -7.0, -9.0, -5.0, -5.0, -5.0]
     rows = comparison.compare(
-        {run: summary(v, v - 1, i / 10) for i, (run, v) in enumerate(zip(runs, values, strict=True))}
+        {run: evaluated(v, v - 1, i / 10) for i, (run, v) in enumerate(zip(runs, values, strict=True))}
     )
     assert [row["options"] for row in rows] == ["guide=full_covariance", "guide=diagonal"]  # the best first
     diagonal = rows[1]
@@ -53,7 +60,7 @@ def test_means_and_standard_errors_over_seeds(tmp_path):
 
 def test_a_single_run_has_no_standard_error_and_equal_options_no_label(tmp_path):
     run = make_run(tmp_path, "0", ["data=array", "seed=4"])
-    (row,) = comparison.compare({run: summary(-1.0)})
+    (row,) = comparison.compare({run: evaluated(-1.0)})
     assert (row["options"], row["log_px_se"]) == ("all", None)
     assert "±" not in comparison.table([row], "test")
     assert comparison.table([row], "test").endswith("-9.000              -1.000               0.000")
@@ -62,12 +69,12 @@ def test_a_single_run_has_no_standard_error_and_equal_options_no_label(tmp_path)
 def test_what_is_no_number_is_not_averaged(tmp_path):
     choices = [("latent_dim=2", "seed=1"), ("latent_dim=2", "seed=2"), ("latent_dim=3", "seed=1")]
     runs = [make_run(tmp_path, str(i), list(options)) for i, options in enumerate(choices)]
-    found = dict(zip(runs, [summary(-1.0), summary(None, -9.0, 0.1), summary(-8.0)], strict=True))
+    found = dict(zip(runs, [evaluated(-1.0), evaluated(None, -9.0, 0.1), evaluated(-8.0)], strict=True))
     rows = comparison.compare(found)
     assert [(row["options"], row["log_px"]) for row in rows] == [("latent_dim=3", -8.0), ("latent_dim=2", None)]
     text = comparison.table(rows, "test")
     assert "latent_dim=2     2      -9.000 ± 0.000           -               0.100" in text
-    comparison.draw(rows, found, tmp_path / "a.png")
+    save(comparison.figure(rows, found), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1500
 
 
@@ -124,8 +131,8 @@ def test_log_px_of_several_kinds_is_warned_of(command, small_data, tmp_path, cho
 
 
 def test_runs_with_labels_and_without_do_not_compare():
-    one = {"of": {"log p(x | y) and log p(x)": True, "other data": [1.0]}}
-    other = {"of": {"log p(x | y) and log p(x)": False, "other data": [1.0]}}
+    one = evaluated(**{"log p(x | y) and log p(x)": True, "other data": [1.0]})
+    other = evaluated(**{"log p(x | y) and log p(x)": False, "other data": [1.0]})
     assert comparison.incomparable([one, one]) is None
     assert comparison.incomparable([one, other]).endswith("the runs are log p(x | y) and log p(x)")
 

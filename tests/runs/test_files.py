@@ -17,7 +17,7 @@ from conftest import one_error_line
 import pyro_vae
 from pyro_vae.commands.logs import RunLog
 from pyro_vae.errors import BadInput
-from pyro_vae.runs import files, locks, report
+from pyro_vae.runs import files, locks, results
 from pyro_vae.runs.files import Folder
 from pyro_vae.runs.metrics import Metrics
 
@@ -152,10 +152,10 @@ def test_an_evaluation_of_a_stranger_moves_nothing_out(about, tmp_path, victim):
     folder.mkdir(parents=True)
     (folder / "importance-5.json").write_text(json.dumps(about))
     (folder / "importance-5.npz").write_text("")
-    report._make_way(folder / "importance-5.json", {"split": "test", "num_data": 9})
+    results.set_aside(folder / "importance-5.json", {"split": "test", "num_data": 9})
     assert sorted(path.name for path in folder.iterdir()) == ["importance-5.json", "importance-5.npz"]
     (folder / "importance-5.json").write_text("[" * 100_000)
-    report._make_way(folder / "importance-5.json", {"split": "test", "num_data": 9})
+    results.set_aside(folder / "importance-5.json", {"split": "test", "num_data": 9})
 
 
 @pytest.mark.usefixtures("system")
@@ -165,7 +165,7 @@ def test_an_evaluation_is_not_moved_through_a_link(tmp_path, victim):
     (folder / "importance-5.json").write_text(json.dumps({"split": "test", "num_data": 5}))
     (folder / "test-5").symlink_to(victim)
     with pytest.raises(BadInput, match="test-5 is a symbolic link"):
-        report._make_way(folder / "importance-5.json", {"split": "test", "num_data": 9})
+        results.set_aside(folder / "importance-5.json", {"split": "test", "num_data": 9})
 
 
 @pytest.mark.parametrize("name", ["evaluations", "plots", "checkpoints", ".hydra/config.yaml"])

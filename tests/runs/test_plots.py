@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_vae.runs import plots
+from pyro_vae.runs import figures, plots
+from pyro_vae.runs.figures import save
 
 ROWS = [{"epoch": e, "train/elbo": -100.0 / e, "val/elbo": -110.0 / e, "train/kl": float(e)} for e in range(1, 6)]
 
@@ -42,15 +43,24 @@ def test_is_image(shape, image):
     assert plots.is_image(np.zeros((2, *shape))) == image
 
 
+def test_figures_are_returned_as_axes_and_not_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plots.samples(np.zeros((4, 8, 8))).get_title() == "Samples: means of p(x | z), z ~ p(z)"
+    assert plots.latent(np.zeros((4, 2))).get_xlabel() == "z₁"
+    elbo, kl = plots.training(ROWS)
+    assert elbo.figure is kl.figure
+    assert len(plots.histogram(np.arange(9.0), np.zeros((9, 8, 8)))) == 3
+    assert len(plots.histogram(np.arange(9.0), np.zeros((9, 5)))) == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (1, 8, 8), (3, 9, 7), (12,), (2,), (1,), (2, 5, 6, 7)])
 @pytest.mark.parametrize("n", [1, 4])
 def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
     x = np.random.default_rng(0).random((n, *shape))
-    plots.samples(x, tmp_path / "samples.png")
-    plots.reconstructions(x, 1 - x, tmp_path / "reconstructions.png")
-    plots.manifold(x, tmp_path / "manifold.png")
-    for name in ("samples", "reconstructions", "manifold"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
+    for axes in (plots.samples(x), plots.reconstructions(x, 1 - x), plots.manifold(x)):
+        save(axes, tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 1  # something is drawn
 
 
@@ -58,23 +68,18 @@ def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
 def test_large_data_make_no_large_figures(shape, tmp_path, monkeypatch):
     x = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
     x = np.concatenate([x] * 16)
-    monkeypatch.setattr(plots, "DPI", 30)
-    plots.samples(x, tmp_path / "samples.png")
-    plots.reconstructions(x[:10], x[:10], tmp_path / "reconstructions.png")
-    plots.histogram(np.arange(64.0), x, tmp_path / "histogram.png")
-    for name in ("samples", "reconstructions", "histogram"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert max(picture.size) < 16 * plots.DPI
+    monkeypatch.setattr(figures, "DPI", 30)
+    for axes in (plots.samples(x), plots.reconstructions(x[:10], x[:10]), plots.histogram(np.arange(64.0), x)):
+        figures.save(axes, tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
+            assert max(picture.size) < 16 * figures.DPI
             assert np.asarray(picture.convert("L")).std() > 1
 
 
 @pytest.mark.parametrize(("n", "D", "lines", "points"), [(500, 3000, 100, 500), (64, 784, 64, 500), (500, 12, 500, 12)])
-def test_long_vectors_are_drawn_by_some_of_their_values(n, D, lines, points, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+def test_long_vectors_are_drawn_by_some_of_their_values(n, D, lines, points):
     x = np.arange(n * D, dtype=float).reshape(n, D)
-    plots.samples(x, tmp_path / "samples.png")
-    drawn = np.array(figures[0].axes[0].collections[0].get_segments())
+    drawn = np.array(plots.samples(x).collections[0].get_segments())
     assert drawn.shape == (lines, points, 2)
     assert drawn[0, [0, -1], 0].tolist() == [0, D - 1]
     assert np.isin(drawn[..., 1], x).all()
@@ -89,41 +94,37 @@ def test_tile_leaves_out_pixels_of_large_images():
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])
 def test_training(rows, tmp_path):
-    plots.training(rows, tmp_path / "training.png")
+    save(plots.training(rows), tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(("validated", "curves"), [(True, ["train/elbo", "val/elbo"]), (False, ["train/elbo"])])
-def test_the_legend_names_the_curves_that_are_drawn(validated, curves, tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.training([row if validated else {**row, "val/elbo": np.nan} for row in ROWS], tmp_path / "training.png")
-    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == curves
+def test_the_legend_names_the_curves_that_are_drawn(validated, curves):
+    elbo, _ = plots.training([row if validated else {**row, "val/elbo": np.nan} for row in ROWS])
+    assert [text.get_text() for text in elbo.get_legend().get_texts()] == curves
 
 
-def test_epochs_are_labelled_by_integers(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.training([{**ROWS[0], "epoch": epoch} for epoch in (1, 2, 3)], tmp_path / "training.png")
-    assert all(float(tick).is_integer() for ax in figures[0].axes for tick in ax.get_xticks())
+def test_epochs_are_labelled_by_integers():
+    both = plots.training([{**ROWS[0], "epoch": epoch} for epoch in (1, 2, 3)])
+    assert all(float(tick).is_integer() for ax in both for tick in ax.get_xticks())
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])
 def test_figures_of_an_evaluation(shape, tmp_path):
     rng = np.random.default_rng(0)
-    plots.histogram(rng.normal(size=30), rng.random((30, *shape)), tmp_path / "histogram.png")
-    plots.curve([1, 10, 100], [-3.0, -2.0, -1.5], [np.nan, 0.3, 0.1], tmp_path / "curve.png")
-    plots.tails(-np.sort(rng.random((20, 7)), 0), rng.normal(size=7), tmp_path / "tails.png")
-    plots.gaps(
-        {n: {"approximation_gap": 1.0, "amortization_gap": 2.0} for n in ("train", "test")}, tmp_path / "gaps.png"
-    )
-    for name in ("histogram", "curve", "tails", "gaps"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    for axes in (
+        plots.histogram(rng.normal(size=30), rng.random((30, *shape))),
+        plots.curve([1, 10, 100], [-3.0, -2.0, -1.5], [None, 0.3, 0.1]),
+        plots.tails(-np.sort(rng.random((20, 7)), 0), rng.normal(size=7)),
+        plots.gaps(["train", "test"], [1.0, 2.0], [2.0, 3.0]),
+    ):
+        save(axes, tmp_path / "a.png")
+        assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("y", [None, np.arange(30) % 3, np.arange(30), np.zeros(30)])
 def test_latent(y, tmp_path):
-    plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y, tmp_path / "latent.png")
+    save(plots.latent(np.random.default_rng(0).normal(size=(30, 2)), y), tmp_path / "latent.png")
     assert (tmp_path / "latent.png").stat().st_size > 5000
 
 
@@ -134,18 +135,14 @@ def test_latent(y, tmp_path):
         ([np.nan] * 3, None, ["lowest share of the largest weight", "highest share of the largest weight"]),
     ],
 )
-def test_tails_tell_which_pareto_k_is_too_high_and_none_that_is_unknown(k, threshold, labels, monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
-    plots.tails(np.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.1]]), np.array(k), tmp_path / "a.png", threshold)
-    legend = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+def test_tails_tell_which_pareto_k_is_too_high_and_none_that_is_unknown(k, threshold, labels):
+    ax = plots.tails(np.log([[0.5, 0.2, 0.3], [0.1, 0.1, 0.1]]), np.array(k), threshold)
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert [legend[0], legend[-1]] == labels
     assert not any("nan" in text for text in legend)
 
 
-def test_channels_of_a_series_are_drawn_one_after_the_other(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.samples(np.broadcast_to([0.0, 1.0], (3, 1500, 2)), tmp_path / "samples.png")
-    for line in figures[0].axes[0].collections[0].get_segments():
+def test_channels_of_a_series_are_drawn_one_after_the_other():
+    ax = plots.samples(np.broadcast_to([0.0, 1.0], (3, 1500, 2)))
+    for line in ax.collections[0].get_segments():
         assert (np.diff(line[:, 1]) != 0).sum() == 1

@@ -10,7 +10,7 @@ from conftest import every, one_error_line
 
 from pyro_vae.build import build_vae
 from pyro_vae.data import Split
-from pyro_vae.runs import plots, report
+from pyro_vae.runs import figures, plots
 from pyro_vae.runs.config import compose
 
 SHORT = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run"]
@@ -72,7 +72,7 @@ def test_bits_per_dim_of_probabilities_and_of_dequantized_densities(command, tmp
 def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
     from types import SimpleNamespace
 
-    from pyro_vae.runs.report import bits_per_dim
+    from pyro_vae.runs.estimation import bits_per_dim
 
     vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check=lambda x: None))
     data = SimpleNamespace(dequantize=True, num_levels=256)
@@ -107,9 +107,10 @@ def test_the_manifold_is_of_latents_that_the_prior_gives(options, over, tmp_path
     config = compose(["latent_dim=2", "network.hidden=[8]", *options])
     vae = build_vae(config, [6], num_classes=3)
     drawn = {}
-    monkeypatch.setattr(plots, "manifold", lambda x, path, limits, over: drawn.update(x=x, over=over))
+    true_manifold = plots.manifold
+    monkeypatch.setattr(plots, "manifold", lambda x, limits, over: drawn.update(x=x, over=over) or true_manifold(x))
     x, y = torch.rand(9, 6).round(), torch.arange(9) % 3
-    report.draw(vae, Split(x, y), [], tmp_path)
+    figures.draw_run(vae, Split(x, y), [], tmp_path)
     assert drawn["over"] == over
     if over == "the values of z":
         np.testing.assert_allclose(drawn["x"], vae.decode(torch.eye(2).flip(0)), rtol=1e-6)

@@ -1,0 +1,111 @@
+"""Figures of a run, drawn and saved: plots/ and those beside evaluations/NAME-K.json."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyro_vae.data import Split
+from pyro_vae.errors import BadInput, one_line
+from pyro_vae.marginal import LogEvidence
+from pyro_vae.marginal.summary import Summary
+from pyro_vae.programs.progress import progress
+from pyro_vae.runs import files, plots
+from pyro_vae.runs.estimation import chunks_in_memory
+from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
+
+DPI = 120
+
+
+def save(axes: Axes | Sequence[Axes], path: Path) -> None:
+    """Save the figure of `axes` as a PNG."""
+    ax = axes if isinstance(axes, Axes) else axes[0]
+    png = io.BytesIO()
+    cast(Figure, ax.figure).savefig(png, format="png", dpi=DPI)
+    files.write(path, png.getvalue())
+
+
+@contextmanager
+def drawing(folder: Path) -> Iterator[None]:
+    """Show progress while figures are drawn. If one fails, e.g. with infinite values, warn and skip the rest."""
+    try:
+        with progress("drawing figures", 1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about extreme values, and labels that are too long or not in the font
+            yield
+    except BadInput:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        log.warning(
+            "a figure in %s cannot be drawn, it and the following ones are skipped: %s", folder, one_line(error)
+        )
+
+
+@torch.no_grad()
+def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
+    """Draw the figures of plots/ from a trained VAE, its test set and the rows of metrics.csv."""
+    limits = (test.x.min().item(), test.x.max().item())
+    shown = test.first(min(10, len(test)))
+    image = plots.is_image(array(shown.x))
+    if vae.num_classes is None:
+        columns, drawn = None, vae.sample(64 if image else 500, mean=image)
+    else:  # a column for each class
+        columns = min(vae.num_classes, 10)
+        drawn = vae.sample(8 * columns, y=torch.arange(columns).repeat(8), mean=image)
+    save(plots.samples(array(drawn), limits, columns), folder / "samples.png")
+    reconstruction = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))
+    save(plots.reconstructions(array(shown.x), array(reconstruction), limits), folder / "reconstructions.png")
+    if rows:
+        save(plots.training(rows), folder / "training.png")
+    else:
+        log.warning("metrics.csv has no rows: %s is left out", folder / "training.png")
+    if vae.latent_dim[0] == 2:
+        z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
+        save(plots.latent(array(z), None if test.y is None else array(test.y)), folder / "latent.png")
+        save(_manifold(vae, limits), folder / "manifold.png")
+
+
+def _manifold(vae: VAE, limits: tuple[float, float]) -> Axes:
+    """Decode a grid of quantiles of the prior, which have equal shares of p(z), or all values of a discrete z."""
+    y, p_z = (None, "p(z)") if vae.num_classes is None else (0, "p(z | y), y = 0")
+    draws = vae.sample_z(10_000, y=y)
+    values = draws.unique(dim=0)
+    if len(values) <= draws.shape[-1]:
+        return plots.manifold(array(vae.decode(values, y=y)), limits, "the values of z")
+    levels = torch.linspace(0.02, 0.98, 16, device=draws.device)
+    first, second = draws.quantile(levels, dim=0).unbind(-1)
+    grid = torch.stack(torch.meshgrid(first, second.flip(0), indexing="xy"), dim=-1)
+    return plots.manifold(array(vae.decode(grid.flatten(0, 1), y=y)), limits, f"the quantiles of {p_z}")
+
+
+def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: Path) -> None:
+    """Draw the figures beside evaluations/NAME-K.json, at `path`."""
+
+    def beside(name: str) -> Path:
+        return path.with_name(f"{path.stem}-{name}.png")
+
+    if not summary.simulated:
+        limits = (split.x.min().item(), split.x.max().item())
+        save(plots.histogram(array(evidence.log_px), array(split.x), limits), beside("histogram"))
+    if evidence.tail is not None and len(evidence.tail) > 1:
+        k = array(evidence.pareto_k)
+        save(plots.tails(array(evidence.tail), k, evidence.k_threshold), beside("tails"))
+    if summary.curve:
+        K, means, se = zip(*((p.num_samples, p.log_px, p.log_px_mc_se) for p in summary.curve), strict=True)
+        save(plots.curve(K, means, se), beside("curve"))
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as an array."""
+    return tensor.cpu().numpy()
