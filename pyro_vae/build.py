@@ -1,4 +1,4 @@
-"""Build the objects that a configuration describes."""
+"""Builds the objects that a configuration describes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from pyro_vae.vae import VAE
 
 
 def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> Any:
-    """The object that a section of a configuration describes, by Hydra's `instantiate`.
+    """Instantiate a section of a configuration with Hydra.
+
+    Args:
+        config: the whole configuration.
+        group: the section.
+        *args: more arguments of its `_target_`.
+        **kwargs: more keyword arguments of its `_target_`, or options of Hydra.
 
     Raises:
-        BadInput: if it refuses a setting, which is named by its key, as in `guide.rank=0`.
+        BadInput: if a setting is rejected, named by its key, as in `guide.rank=0`.
     """
     section = config[group]
     with in_section(group, section):
@@ -39,12 +45,12 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
     """Build the VAE of a configuration.
 
     Args:
-        config: of the run.
+        config: the whole configuration.
         data_shape: shape of one datapoint.
-        num_classes: number of classes, if the data have labels.
+        num_classes: number of classes; None without labels.
 
     Raises:
-        BadInput: if an option is out of its range or does not fit the data.
+        BadInput: if an option is out of range or does not fit the data.
     """
     families = {axis: partial(instantiate, config, axis) for axis in ("prior", "likelihood", "guide")}
     conditioning = config.get("conditioning", "none")
@@ -55,11 +61,11 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
-    """Build the data set of a configuration.
+    """Load the data set of a configuration.
 
     Args:
-        config: of the run.
-        may_download: whether to download missing data; not for a configuration from a file.
+        config: the whole configuration.
+        may_download: whether missing data may be downloaded; False for configurations from files.
 
     Raises:
         BadInput: if the data are missing or cannot be used.

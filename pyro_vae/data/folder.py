@@ -98,7 +98,7 @@ def image_folder(
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if there are no images or an option is out of range; later, when an image that cannot be read is due.
+        BadInput: if there are no images, or an option is out of range. Unreadable images raise it when they are needed.
     """
     if root is None:
         raise BadInput("root is missing: give root=FOLDER, a folder with images in FOLDER/CLASS/")

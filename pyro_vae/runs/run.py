@@ -158,7 +158,7 @@ class Run:
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """What checkpoints record about the data."""
+        """Shape, number of classes and fingerprint of the data, for checkpoints."""
         data = self.data
         return {"data_shape": list(data.data_shape), "num_classes": data.num_classes, "data": fingerprint(data)}
 
