@@ -34,7 +34,7 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
     """
     from PIL import Image
 
-    name = path
+    name = str(path)
     require_regular(path, name)
     try:
         with warnings.catch_warnings():
