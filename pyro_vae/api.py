@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pyro.infer import ELBO
 from torch import Tensor
 
-from pyro_vae.data import from_array
-from pyro_vae.errors import (
-    BadInput,
-    called,
-    one_line,
-    shown,
-    true_false,
-)
+from pyro_vae.data import Dataset, from_array
+from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
+from pyro_vae.networks import Network
 from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
 from pyro_vae.runs.checkpoint import Checkpoints
-from pyro_vae.runs.config import compose, explain
+from pyro_vae.runs.companions import AXES, completed, is_given
+from pyro_vae.runs.config import explain
 from pyro_vae.runs.files import given, make_directory
-from pyro_vae.runs.restore import restore
+from pyro_vae.runs.options import configuration
 from pyro_vae.runs.run import train
+from pyro_vae.runs.saved import trained
+from pyro_vae.runs.targets import OF_THE_MODEL, targets_in
 from pyro_vae.training.trainer import torch_device
 from pyro_vae.vae import VAE
+from pyro_vae.vae.assemble import CONDITIONINGS
+
+Array = np.ndarray | Tensor
+Option = str | tuple[Any, Mapping[str, Any]] | Mapping[str, Any] | Callable[..., Any]
+"""A name, a name or class with settings, a class or partial; a network or an objective may be an instance."""
+Callback = Callable[[dict[str, float]], Any]
 
 KEYS = {
     "max_epochs": "trainer.max_epochs",
     "batch_size": "trainer.batch_size",
+    "device": "trainer.device",
     "lr": "optimizer.lr",
     "binarize": "data.binarize",
     "val_fraction": "data.val_fraction",
 }
 """Keys of the configuration that `fit`'s parameters set, where their names differ."""
 
-
 NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
 """Keys of conf/data/array.yaml that are about a file."""
+
+
+class Stop(Exception):
+    """A callback asked to end the training."""
 
 
 @by_default()
@@ -51,81 +64,95 @@ NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
 def load(
     run_dir: str | Path, which: str = "best", device: torch.device | str = "cpu", trust: Collection[str] = ()
 ) -> VAE:
-    """The trained VAE of a run directory, which alone is needed.
+    """Load the trained VAE of a run directory.
 
     Args:
-        run_dir: what `python -m pyro_vae.train` printed.
-        which: `best`, the epoch of the highest validation ELBO, or `last`.
-        device: where to put it.
-        trust: names of your own classes in its configuration, `my_package.MyGuide` say: no others are called.
+        run_dir: printed by `python -m pyro_vae.train`, or given to `fit` or `vae.save`.
+        which: `best`, the epoch with the highest validation ELBO, or `last`.
+        device: where to put the VAE.
+        trust: names of your own classes that the run uses, as in `["my_package.MyGuide"]`. Other code is never called.
 
     Raises:
-        BadInput: if the directory is no run, its checkpoint is truncated or foreign, or the device is not there.
+        BadInput: if the directory is not a run, its checkpoint is damaged, or the device is not available.
 
     Example:
         >>> vae = pyro_vae.load("outputs/bernoulli/2026-11-21_10-00-00")  # doctest: +SKIP
         >>> vae.sample(16).shape                                          # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    return restore(given(run_dir), which, torch_device(str(device)), trust)[0]
-
-
-def _option(key: str, value: object) -> str:
-    try:
-        return f"{key}={'null' if value is None else value}"
-    except ValueError as error:  # Python writes no integers of more than 4,300 digits
-        raise BadInput(f"{key}={shown(value)} is too large") from error
-    except Exception as error:  # it is the object's own code
-        raise BadInput(f"{key}={shown(value)} cannot be written as an option ({one_line(error)})") from error
+    return trained(given(run_dir), which, torch_device(str(device)), trust)
 
 
 @by_default()
 @callers_generators()
 def fit(
-    x: np.ndarray | Tensor,
+    x: Array,
+    y: Array | None = None,
     *,
-    y: np.ndarray | Tensor | None = None,
-    likelihood: str = "bernoulli",
-    guide: str = "diagonal",
-    network: str = "mlp",
-    latent_dim: int | Sequence[int] = 20,
-    max_epochs: int = 100,
-    batch_size: int = 100,
-    lr: float = 1e-3,
-    binarize: str = "none",
-    val_fraction: float = 0.1,
-    seed: int = 0,
-    overrides: Sequence[str] = (),
-    run_dir: str | Path | None = None,
+    experiment: str | None = None,
+    prior: Option | None = None,
+    likelihood: Option | None = None,
+    guide: Option | None = None,
+    network: Option | Network | None = None,
+    objective: Option | ELBO | None = None,
+    conditioning: str | None = None,
+    latent_dim: int | Sequence[int] | None = None,
+    max_epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    binarize: str | None = None,
+    val_fraction: float | None = None,
+    validation_data: Array | tuple[Array, Array] | None = None,
+    device: torch.device | str | None = None,
+    seed: int | None = None,
     verbose: bool = True,
+    callbacks: Callback | Sequence[Callback] = (),
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> VAE:
-    """Fit a VAE to an array: what `python -m pyro_vae.train data=array` does, from a notebook.
+    """Fit a VAE to an array, as `python -m pyro_vae.train data=array` does to a file.
+
+    Parameters that you leave out have the value of the experiment, if you name one, else the default of conf/.
+
+    An option is a name in conf/, as in `guide="low_rank"`; a name with settings, `("low_rank", {"rank": 2})` or
+    `{"name": "low_rank", "rank": 2}`; or your own class, a class with settings `(MyGuide, {"width": 8})`, or a
+    `functools.partial`. Networks and objectives may be instances: `network=MLP([64])`. Define your classes at the top
+    level of a module or notebook: checkpoints keep their names, and `load` calls them only if you `trust` them.
 
     The result does not depend on the session: default dtype and device, autocast and Pyro's effect handlers around the
     call have no effect, and random generators are left in the state they were in. Threads wait for each other.
 
     Args:
         x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
-        y: labels `[N]` from 0 on, for `overrides=["conditioning=prior"]` or `concat`.
-        likelihood: option of conf/likelihood.
-        guide: option of conf/guide.
-        network: option of conf/network.
-        latent_dim: dimension of z, or of z_1, …, z_L from the bottom up.
-        max_epochs: passes over the training data.
-        batch_size: datapoints a step.
-        lr: learning rate.
-        binarize: `dynamic`, `static`, `threshold` or `none`.
-        val_fraction: share of the data by which the best epoch is chosen; the others are trained on. With 0 the last
-            epoch is kept.
-        seed: of initialization, batches and noise.
-        overrides: what else the command accepts, `["network.hidden=[64]", "trainer.patience=10"]` say.
-        run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.
+        y: labels `[N]`, integers from 0 on; needs `conditioning`.
+        experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
+        prior: p(z), an option of conf/prior (default `standard_normal`).
+        likelihood: p(x | z), an option of conf/likelihood (default `bernoulli`).
+        guide: q(z | x), an option of conf/guide (default `diagonal`).
+        network: encoder and decoder, an option of conf/network (default `mlp`).
+        objective: the bound to maximize, an option of conf/objective (default `trace_mean_field_elbo`).
+        conditioning: `prior`: p(z | y), the prior `class_conditional` by default; `concat`: y enters encoder and
+            decoder; `none` (default).
+        latent_dim: dimension of z, or of z_1, …, z_L from the bottom up (default 20).
+        max_epochs: passes over the training data (default 100).
+        batch_size: datapoints a step (default 100).
+        lr: learning rate (default 1e-3).
+        binarize: `dynamic`, `static`, `threshold` or `none` (default).
+        val_fraction: share of x that is held out to choose the best epoch (default 0.1); 0 keeps the last epoch.
+        validation_data: array, or arrays (x, y), to choose the best epoch by, instead of a share of x.
+        device: `cpu`, `cuda`, `cuda:1`, …, or `auto` (default): a GPU if there is one.
+        seed: of initialization, batches and noise (default 0).
         verbose: show progress on stderr: a bar in terminals and notebooks, elsewhere a line every tenth of
             `max_epochs`, and every minute. If `logging` has a handler, that gets a line every epoch (level INFO)
-            instead. False: no bar and no lines on stderr; warnings remain.
+            instead. False: neither bar nor lines on stderr; warnings remain.
+        callbacks: function or functions called with each epoch's row, a dict with the columns of metrics.csv. A
+            function that returns True ends the training.
+        run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.
+        overrides: whatever else the command accepts, as in `["trainer.patience=10"]`. They win over parameters.
 
     Returns:
-        The VAE of the epoch with the best validation ELBO.
+        The VAE of the epoch with the best validation ELBO. `vae.history` has the rows of all epochs. After Ctrl-C it is
+        the best VAE so far, with a warning; before the end of the first epoch, KeyboardInterrupt is raised.
 
     Raises:
         BadInput: if the array or an option cannot be used, or memory runs out.
@@ -133,52 +160,124 @@ def fit(
 
     Example:
         >>> x = torch.rand(200, 12).round()
-        >>> vae = pyro_vae.fit(x, latent_dim=2, max_epochs=2, overrides=["network.hidden=[16]"])
-        >>> vae.encode(x).shape
-        torch.Size([200, 2])
+        >>> vae = pyro_vae.fit(x, network=("mlp", {"hidden": [16]}), latent_dim=2, max_epochs=2, verbose=False)
+        >>> vae.encode(x).shape, len(vae.history)
+        (torch.Size([200, 2]), 2)
     """
     if isinstance(overrides, str):
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
         raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
+    overridden = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_OF_ARRAYS)}:
+        raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
-        raise BadInput(f"run_dir={run_dir} already holds a run: give another, or take pyro_vae.load of this one")
-    several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, (str, bytes))
-    latent_dim = list(latent_dim) if several else latent_dim  # type: ignore[arg-type]
-    given_keys = {option.partition("=")[0].lstrip("+") for option in overrides}
-    with called({key: name for name, key in KEYS.items() if key not in given_keys}), shown_if(verbose):
-        config = compose(
-            [
-                "data=array",
-                _option("data.binarize", binarize),
-                _option("data.val_fraction", val_fraction),
-                "data.test_fraction=0",
-                _option("likelihood", likelihood),
-                _option("guide", guide),
-                _option("network", network),
-                _option("latent_dim", latent_dim),
-                _option("trainer.max_epochs", max_epochs),
-                # exact EM has no batches
-                *([] if "trainer=exact_em" in overrides else [_option("trainer.batch_size", batch_size)]),
-                _option("optimizer.lr", lr),
-                _option("seed", seed),
-                *overrides,
-            ]
-        )
-        return _fit(config, x, y, run_dir)
+        raise BadInput(f"run_dir={run_dir} already holds a run: give another, or use pyro_vae.load(run_dir)")
+    if validation_data is not None and val_fraction is not None:
+        raise BadInput(f"val_fraction={shown(val_fraction)} and validation_data exclude each other: give one of them")
+    if conditioning is not None:
+        one_of("conditioning", conditioning, CONDITIONINGS)
+    options = {
+        "prior": prior,
+        "likelihood": likelihood,
+        "guide": guide,
+        "network": network,
+        "objective": objective,
+        "conditioning": conditioning,
+    }
+    parameters = {
+        "latent_dim": latent_dim,
+        "max_epochs": max_epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "binarize": binarize,
+        "val_fraction": val_fraction if validation_data is None else 0.0,
+        "device": None if device is None else str(device),
+        "seed": seed,
+    }
+    values = {KEYS.get(name, name): value for name, value in parameters.items()}
+    names = {key: name for name, key in KEYS.items() if key not in overridden}
 
+    def config_of(changes: Mapping[str, str]) -> DictConfig:
+        one_layer = {key: int(value) for key, value in changes.items() if key == "latent_dim"}
+        others = {key: value for key, value in changes.items() if key != "latent_dim"}
+        return configuration({**options, **others}, {**values, **one_layer}, experiment, overrides)
 
-def _fit(config: DictConfig, x: np.ndarray | Tensor, y: np.ndarray | Tensor | None, run_dir: Path | None) -> VAE:
-    """`fit`, once its options are a configuration."""
-    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
-    with TemporaryDirectory() as temporary:
-        data = from_array(x, y=y, **settings)
+    def call(changes: Mapping[str, str]) -> str:
+        written = [f"{key}={value if key == 'latent_dim' else repr(value)}" for key, value in changes.items()]
+        return f"fit(x, …, {', '.join(written)})"
+
+    with called(names), shown_if(verbose), TemporaryDirectory() as temporary:
+        config = config_of({})
+        _require_use_of_labels(config, y)
+        data = _data(config, x, y, validation_data)
         if run_dir is not None:
             make_directory(run_dir, "run_dir")
-        try:
-            return train(config, data, run_dir or Path(temporary))[0]
-        except InstantiationException as error:
-            raise_out_of_memory(error)
-            raise BadInput(explain(error) or one_line(error)) from error
+        chosen = [axis for axis in AXES if {**options, **values}.get(axis) is not None or is_given(overrides, axis)]
+        with completed(data, chosen, config_of, call, num_stages=2):
+            return _fit(config, data, run_dir or Path(temporary), _tell(callbacks))
+
+
+def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VAE:
+    interrupted = False
+    try:
+        train(config, data, run_dir, tell=tell)
+    except InstantiationException as error:
+        raise_out_of_memory(error)
+        raise BadInput(explain(error) or one_line(error)) from error
+    except Stop:
+        pass
+    except KeyboardInterrupt:
+        if not Checkpoints(run_dir).best.is_file():
+            raise
+        interrupted = True
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    trust = targets_in([content[group] for group in OF_THE_MODEL])  # it is the caller's own
+    vae = trained(run_dir, "best", torch_device(config.trainer.device), trust)
+    if interrupted:
+        warnings.warn(
+            f"interrupted after {len(vae.history)} of {config.trainer.max_epochs} epochs: this is the best VAE so far",
+            stacklevel=5,
+        )
+    return vae
+
+
+def _tell(callbacks: Callback | Sequence[Callback]) -> Callback:
+    """Return one function that calls all callbacks, and raises `Stop` if one of them returns True."""
+    functions = [callbacks] if callable(callbacks) else callbacks
+    if not isinstance(functions, (list, tuple)) or not all(map(callable, functions)):
+        raise BadInput(f"callbacks={shown(callbacks)} must be a function of an epoch's row, or a list of functions")
+
+    def tell(row: dict[str, float]) -> None:
+        answers = [function(dict(row)) for function in functions]
+        if any(answer is True for answer in answers):
+            raise Stop
+
+    return tell
+
+
+def _require_use_of_labels(config: DictConfig, y: Array | None) -> None:
+    """Refuse labels that the model ignores, and a model of labels without them."""
+    prior: Any = None
+    with suppress(Exception):  # building the prior will tell
+        prior = get_object(config.prior._target_)
+    conditional = config.conditioning != "none" or getattr(prior, "conditional", False)
+    if y is not None and not conditional:
+        raise BadInput(
+            'y is given, but the model ignores it: give conditioning="prior" with prior="class_conditional", or '
+            'conditioning="concat", or leave y out'
+        )
+    if y is None and conditional:
+        raise BadInput("this model is conditional: give y, integer labels [N], or leave conditioning and prior out")
+
+
+def _data(config: DictConfig, x: Array, y: Array | None, validation_data: Any) -> Dataset:
+    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
+    if validation_data is None:
+        return from_array(x, y=y, **settings)
+    if settings["val_fraction"]:
+        raise BadInput(f"data.val_fraction={settings['val_fraction']} and validation_data exclude each other")
+    in_pair = isinstance(validation_data, tuple) and len(validation_data) == 2
+    return from_array(x, y=y, validation=validation_data if in_pair else (validation_data, None), **settings)

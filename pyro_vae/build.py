@@ -1,4 +1,4 @@
-"""From a configuration to the objects it describes."""
+"""Build the objects that a configuration describes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
 
 
 def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
-    """The VAE of a configuration, for data of that shape and with labels of so many classes.
+    """Build the VAE of a configuration.
+
+    Args:
+        config: of the run.
+        data_shape: shape of one datapoint.
+        num_classes: number of classes, if the data have labels.
 
     Raises:
         BadInput: if an option is out of its range or does not fit the data.
@@ -50,14 +55,14 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
-    """The data set of a configuration.
+    """Build the data set of a configuration.
 
     Args:
         config: of the run.
-        may_download: whether to download data that are missing: not for a configuration from a file.
+        may_download: whether to download missing data; not for a configuration from a file.
 
     Raises:
-        BadInput: if it is not there or cannot be used.
+        BadInput: if the data are missing or cannot be used.
     """
     with nullcontext() if may_download else without_downloads():
         data: Dataset = instantiate(config, "data")

@@ -82,7 +82,7 @@ def test_fit_takes_tensors_bytes_and_booleans_and_writes_nothing_unless_asked(x,
         ({"lr": -1.0}, "Invalid learning rate: -1"),
         ({"max_epochs": 0}, "^max_epochs=0"),
         ({"binarize": "maybe"}, "^binarize=maybe"),
-        ({"overrides": ["trainer.banana=1"]}, "trainer.banana is no key"),
+        ({"overrides": ["trainer.banana=1"]}, "trainer.banana is not a key"),
         ({"overrides": ["likelihood=gaussian", "likelihood.scale=banana"]}, "likelihood.scale=banana"),
     ],
 )
@@ -145,7 +145,7 @@ def test_load_refuses_weights_that_do_not_fit(small_run):
     assert "\n" not in str(caught.value)
     del content["optim"]
     torch.save(content, path)
-    with pytest.raises(BadInput, match="no checkpoint"):
+    with pytest.raises(BadInput, match="not a checkpoint"):
         pyro_vae.load(small_run)
 
 

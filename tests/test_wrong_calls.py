@@ -14,6 +14,7 @@ import pyro_vae
 from pyro_vae import analysis
 from pyro_vae.analysis import imputation
 from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.guides import Diagonal
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
 from pyro_vae.runs.config import compose
 
@@ -65,15 +66,18 @@ class Silent:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": Silent()}, r"seed=\(an object of type Silent\) cannot be written"),
+        ({"seed": Silent()}, r"seed=\(an object of type Silent\) cannot be used: .* type Silent"),
         ({"latent_dim": b"ab"}, "latent_dim=b'ab'"),
         ({"likelihood": []}, r"likelihood=\[\] is unknown"),
-        ({"lr": "???"}, "^lr is missing: give lr=VALUE"),
+        ({"lr": "???"}, r"^lr=\?\?\? cannot be used"),
         ({"overrides": [3]}, r"overrides=\[3\] must be a list of options"),
         ({"overrides": (option for option in ["seed=1"])}, "overrides=<generator .* must be a list of options"),
+        ({"overrides": ["data=digits"]}, "the override data is for the command: the data of fit are x and y"),
+        ({"overrides": ["+data.path=x.npy"]}, "the override data.path is for the command"),
+        ({"guide": (Diagonal, {"width": 3})}, "guide: .*unexpected keyword argument 'width'"),
         ({"run_dir": 3}, "3 is not a path"),
         ({"run_dir": "x" * 5000}, "xxx.*: File name too long"),
-        ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be made"),
+        ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be created"),
     ],
 )
 def test_fit_names_what_it_cannot_use(settings, message):
@@ -86,7 +90,7 @@ def test_fit_names_what_it_cannot_use(settings, message):
     [
         ({"max_epochs": 0}, "max_epochs=0 must be"),
         ({"batch_size": 1.5}, "batch_size=1.5 must be"),
-        ({"lr": None}, "lr=None must be a finite number"),
+        ({"lr": "fast"}, "lr=fast must be a finite number"),
         ({"val_fraction": 3}, "val_fraction=3 must be"),
         ({"binarize": "maybe"}, "binarize=maybe is unknown"),
         ({"overrides": ["trainer.max_epochs=0"]}, "trainer.max_epochs=0 must be"),

@@ -1,4 +1,4 @@
-"""Guards a run directory: runs are not overwritten, and no two commands write into one. Imports no torch."""
+"""Protects run directories from being overwritten or used by two commands at once. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pyro_vae.runs.directory import check_run_directory, patience
 from pyro_vae.runs.files import given, refuse_link
 
 _made: list[Path] = []
-"""Directories that this command has made, the run's first."""
+"""Directories that this command has created, the run's first."""
 
 
 def claim(run_dir: Path, place: str = "hydra.run.dir", shared: bool = False) -> None:
-    """Keep other commands from writing there until this one ends.
+    """Keep other commands from writing to a run directory until this one ends.
 
     Raises:
-        BadInput: if another does.
+        BadInput: if another command is writing there.
     """
     missing = list(takewhile(lambda folder: not folder.exists(), (run_dir, *run_dir.parents)))
     advice = f"wait for it to end, or give another {place}=DIR"
@@ -36,14 +36,14 @@ def claim(run_dir: Path, place: str = "hydra.run.dir", shared: bool = False) -> 
 
 
 def release() -> None:
-    """Let others in."""
+    """Release all claims."""
     _made.clear()
     while locks.of_command:
         locks.of_command.pop().release()
 
 
 def remove_if_empty() -> None:
-    """Remove the directory that a refused command has made, if it holds only its configuration and its log."""
+    """Remove the directory created by a command with bad input, if it holds only its configuration and log."""
     if not _made or not all(claim.is_alone() for claim in locks.of_command):
         return
     run_dir = _made[0]
@@ -54,7 +54,7 @@ def remove_if_empty() -> None:
         for path in found:
             path.unlink()
         for folder in (run_dir / ".hydra", *_made):
-            with suppress(OSError):  # not there, or not empty
+            with suppress(OSError):  # missing, or not empty
                 folder.rmdir()
 
 
@@ -62,27 +62,27 @@ class GuardRunDirectory(Callback):
     """Claims and checks the run directory before Hydra writes there.
 
     Args:
-        shared: whether several commands may write there at once, as those that work on one study do.
+        shared: whether several commands may write there at once, as searches of one study do.
     """
 
     def __init__(self, shared: bool = False) -> None:
         self.shared = shared
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the run directory."""
+        """Guard the run directory; Hydra calls this before creating it."""
         self._guard(config.hydra.run.dir, OmegaConf.select(config, "resume") is not None, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the directories of a sweep."""
+        """Guard the directories of a sweep; Hydra calls this before creating them."""
         self._guard(config.hydra.sweep.dir, False, "hydra.sweep.dir")
 
     def _guard(self, directory: str, resume: bool, place: str) -> None:
         if environment.rank() > 0:
             return
         try:
-            run_dir = given(directory).absolute()  # hydra.job.chdir changes what relative paths mean
+            run_dir = given(directory).absolute()  # hydra.job.chdir may change the working directory
             claim(run_dir, place, self.shared)
-            if not environment.restarted():  # a restarted command finds its own run
+            if not environment.restarted():  # a restarted command continues its own run
                 jobs = sorted(run_dir.glob("*")) if place == "hydra.sweep.dir" else [run_dir]
                 for job in jobs:
                     if place == "hydra.sweep.dir" and job.name.isdigit():
@@ -90,5 +90,5 @@ class GuardRunDirectory(Callback):
                     check_run_directory(job, resume, place)
         except (BadInput, OSError) as error:
             remove_if_empty()
-            # Hydra turns a callback's exceptions into warnings, but not this
+            # Hydra turns exceptions of callbacks into warnings, but not SystemExit
             fail(f"error: {explain(error)}", EXIT_BAD_INPUT)

@@ -16,7 +16,7 @@ PREFIXES = {NOTE: "note: ", logging.WARNING: "warning: "}
 
 
 class RunLog(logging.StreamHandler[TextIO]):
-    """Appends messages to a file of a run directory, in UTF-8. `logging.FileHandler` would follow symbolic links.
+    """Appends messages to a file in UTF-8. Unlike `logging.FileHandler` it does not follow symbolic links.
 
     Args:
         filename: the file.
@@ -30,7 +30,7 @@ class RunLog(logging.StreamHandler[TextIO]):
         try:
             with Folder(given(path.parent)) as folder:
                 super().__init__(folder.append(path.name))
-        except OSError as error:  # which Hydra would wrap into an error that names no file
+        except OSError as error:  # Hydra would wrap it into an error without the file's name
             raise BadInput(f"{path}: {error.strerror}") from error
 
     def flush(self) -> None:
@@ -40,7 +40,7 @@ class RunLog(logging.StreamHandler[TextIO]):
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):  # of a full disk
+        with suppress(OSError):  # the disk is full
             self.stream.close()
         super().close()
 
@@ -59,14 +59,14 @@ class PrintableFormatter(logging.Formatter):
 
 
 def to_logs_only(line: str) -> None:
-    """Write an error to the run's log only: the screen shows it last."""
+    """Write an error to the run's log only; the screen shows it last."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RunLog):
             handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, line, None, None))
 
 
 def close() -> None:
-    """Close the run's log, so that it can be removed."""
+    """Close the run's log."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, RunLog)]:
         root.removeHandler(handler)

@@ -1,11 +1,11 @@
-"""Search for the options that raise the validation ELBO, by Optuna.
+"""Search for options that raise the validation ELBO, with Optuna.
 
 python -m pyro_vae.search study=mine.db num_trials=20 +experiment=bernoulli trainer.max_epochs=20 \\
     '+space.latent_dim={low:2,high:50,log:true}' '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}' \\
     '+space.guide=[diagonal,full_covariance]'
 
-What is not about the search goes to its runs. The study is stored: the same command goes on with it, several may work
-on it at once.
+All other arguments are passed to the runs. The study is stored: repeat the command to continue it, or run several
+commands on it at once.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ log = logging.getLogger(__name__)
 
 RANGE = {"low", "high", "log", "step"}
 STUDY = "pyro_vae"
-"""The study's name in its file."""
+"""Name of the study in its file."""
 OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
-"""Tables in Optuna's files; only some of them exist while another process is creating the file."""
+"""Tables in Optuna's files, some of which are missing while another process creates the file."""
 LARGEST = 1e100
-"""No ELBO is larger; figures overflow near the largest float."""
+"""Larger values are not ELBOs, and overflow in figures."""
 OPTION = r"[a-zA-Z]\w*(\.[a-zA-Z]\w*)*"
-"""A key without `_target_` and its like, nor Hydra's signs."""
+"""Pattern of keys, without `_target_` or characters special to Hydra."""
 NEVER = ("hydra", "resume", "trust")
-"""Keys that are not about a model or its training."""
+"""Keys that must not be searched."""
 OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
-"""Keys that are about the search."""
+"""Keys of the search itself."""
 
 
 def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each key that is searched, and its choices or its range.
+    """Iterate over the searched keys with their choices or ranges.
 
     Raises:
-        BadInput: if it has neither.
+        BadInput: if a key has neither.
     """
     for name, values in space.items():
         key = f"{prefix}{name}"
@@ -66,10 +66,10 @@ def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def suggest(trial: Any, key: str, values: Any) -> Any:
-    """The trial's value of `key`.
+    """Let Optuna suggest a value of `key`.
 
     Raises:
-        BadInput: if Optuna cannot take the range or the choices.
+        BadInput: if Optuna rejects the range or the choices.
     """
     try:
         if isinstance(values, list):
@@ -82,7 +82,7 @@ def suggest(trial: Any, key: str, values: Any) -> Any:
 
 
 def ask(study: Any, seed: int) -> Any:
-    """A trial with draws of its own: several processes may work on the study at once, or go on with it."""
+    """Start a trial, with a seed that differs between trials, also of concurrent or later searches."""
     import optuna
 
     trial = study.ask()
@@ -91,7 +91,7 @@ def ask(study: Any, seed: int) -> Any:
 
 
 def task(config: DictConfig) -> None:
-    """Make `num_trials` trials, each a run in a folder of its own."""
+    """Run `num_trials` trials, each in its own folder."""
     if OmegaConf.is_missing(config, "study"):
         raise BadInput("study is missing: give study=FILE.db, where the trials are stored")
     space = dict(leaves(OmegaConf.to_container(config.space, resolve=True)))  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.runs import figures, plots
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # of odd choices in a study
+    warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # about unusual choices in a study
     study = _study(given(str(config.study)).absolute())
     _require_same_runs(study, config)
     _require_options(study, space, config.study)
@@ -122,7 +122,7 @@ def task(config: DictConfig) -> None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
                 raise
-            reason = error  # options that do not go together, say: others may
+            reason = error  # e.g. incompatible options: other trials may work
             log.warning("trial %d failed: %s", trial.number, error)
             continue
         study.tell(trial, val_elbo)
@@ -139,15 +139,15 @@ def task(config: DictConfig) -> None:
 
 
 def _choice(value: Any) -> Any:
-    """As Optuna stores it and Hydra reads it."""
+    """Convert a choice to what Optuna can store and Hydra can read."""
     return value if isinstance(value, (int, float)) else "null" if value is None else str(value)
 
 
 def _study(path: Path) -> Any:
-    """The stored study, or a new one if the file does not exist yet.
+    """Load the stored study, or create one if the file does not exist.
 
     Raises:
-        BadInput: if the file holds anything but a study that maximizes one value. It is left as it was.
+        BadInput: if the file holds anything but a study that maximizes one value. The file is not changed.
     """
     import optuna
 
@@ -170,19 +170,19 @@ def _study(path: Path) -> Any:
         directions = [direction.name.lower() for direction in study.directions]
         if directions != ["maximize"]:
             raise BadInput(f"study={path} does not maximize one value (directions: {', '.join(directions)}): {another}")
-        _finished(study)  # reads all trials
+        _finished(study)  # read all trials
     except BadInput:
         raise
-    except Exception as error:  # SQLAlchemy's, of many kinds
-        raise BadInput(f"study={path} is not a study that can be opened ({type(error).__name__}): {another}") from error
+    except Exception as error:  # SQLAlchemy raises many kinds
+        raise BadInput(f"study={path} cannot be opened as a study ({type(error).__name__}): {another}") from error
     return study
 
 
 def _require_no_links(path: Path) -> None:
-    """Refuse what stands in the place of files that SQLite makes beside its own, and would write through.
+    """Check the auxiliary files that SQLite would write beside the study.
 
     Raises:
-        BadInput: at a link, a hard link to a file elsewhere, a folder, a pipe or a device.
+        BadInput: if one is a link, a hard link to a file elsewhere, a folder, a pipe or a device.
     """
     for suffix in ("-journal", "-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
@@ -191,14 +191,14 @@ def _require_no_links(path: Path) -> None:
         except FileNotFoundError:
             continue
         if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
-            raise BadInput(f"{beside} is not a file of this study alone, and SQLite would write to it: remove it")
+            raise BadInput(f"{beside} is not a regular file of this study, and SQLite would write to it: remove it")
 
 
 def _tables(path: Path) -> set[str]:
-    """Names of the tables in an SQLite file, read without a change to it.
+    """List the tables in an SQLite file, without changing it.
 
     Raises:
-        BadInput: if it holds more than tables and indices: views, triggers and columns may compute for ever.
+        BadInput: if it holds views, triggers or computed columns, which might compute forever.
     """
     if not path.exists():
         return set()
@@ -211,20 +211,20 @@ def _tables(path: Path) -> set[str]:
 
 
 def _finished(study: Any) -> list[Any]:
-    """Its trials that have a finite value, of a size that an ELBO has."""
+    """Select the trials with a finite and plausible ELBO."""
     return [trial for trial in study.trials if trial.value is not None and abs(trial.value) < LARGEST]
 
 
 def _require_same_runs(study: Any, config: DictConfig) -> None:
-    """Refuse a study whose finished trials had other options; they may run on other devices.
+    """Check that the finished trials of a study have the same options, except for the device.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they have not.
     """
     of_runs = sorted(str(option) for option in config.train if not str(option).startswith("trainer.device="))
     before = study.user_attrs.get("train", of_runs)
     if not isinstance(before, list) or not all(isinstance(option, str) for option in before):
-        raise BadInput(f"study={config.study} does not tell which runs it compares: give another study=FILE.db")
+        raise BadInput(f"study={config.study} does not record which runs it compares: give another study=FILE.db")
     if before != of_runs and _finished(study):
         raise BadInput(
             f"study={config.study} compares runs of {shlex.join(before) or 'no options'}, not of "
@@ -234,10 +234,10 @@ def _require_same_runs(study: Any, config: DictConfig) -> None:
 
 
 def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
-    """Refuse a study with trials of options that a search does not set: the best becomes a command to be pasted.
+    """Refuse a study with options that a search never sets, since the best trial is printed as a command.
 
     Raises:
-        BadInput: at options such as `optimizer._target_`, and at values that Hydra would make something of.
+        BadInput: at options such as `optimizer._target_`, and at values that Hydra would interpret.
     """
     for trial in study.trials:
         for key, value in trial.params.items():
@@ -248,7 +248,7 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
 
 
 def _run(overrides: list[str], run_dir: Path) -> float:
-    """The validation ELBO of the best epoch, nats per datapoint."""
+    """Train a run, and return the validation ELBO of its best epoch, in nats per datapoint."""
     from pyro_vae.build import build_data, instantiate
     from pyro_vae.runs import metrics
     from pyro_vae.runs.resume import make_paths_absolute
@@ -259,19 +259,19 @@ def _run(overrides: list[str], run_dir: Path) -> float:
     instantiate(config, "estimator")
     data = build_data(config)
     if not len(data.val):
-        raise BadInput("a search compares validation ELBOs: give data.num_val or data.val_fraction above 0")
+        raise BadInput("a search compares validation ELBOs: set data.num_val or data.val_fraction above 0")
     _, state = train(config, data, run_dir)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 
 
-def of_the_search(argv: list[str]) -> list[str]:
-    """Command-line arguments, those of the runs as a list, the key `train`."""
-    its = [a for a in argv if a.startswith("-") or a.lstrip("+~").partition("=")[0].partition(".")[0] in OWN]
-    others = ",".join("'" + a.replace("'", "\\'") + "'" for a in argv if a not in its)
-    return [*its, f"train=[{others}]"]
+def separate_arguments(argv: list[str]) -> list[str]:
+    """Collect the command-line arguments of the runs in the list `train`."""
+    own = [a for a in argv if a.startswith("-") or a.lstrip("+~").partition("=")[0].partition(".")[0] in OWN]
+    others = ",".join("'" + a.replace("'", "\\'") + "'" for a in argv if a not in own)
+    return [*own, f"train=[{others}]"]
 
 
 def main() -> None:
-    """The command."""
-    sys.argv[1:] = of_the_search(shell.expand_home(sys.argv[1:]))
+    """Run the command."""
+    sys.argv[1:] = separate_arguments(shell.expand_home(sys.argv[1:]))
     shell.run(task, "search", __doc__ or "")

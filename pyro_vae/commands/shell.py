@@ -1,4 +1,4 @@
-"""The shell of the commands: Hydra's, with errors a user can read. Imports no torch."""
+"""Runs the commands with Hydra, and prints readable errors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 
 
 def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> None:
-    """Run `task` on the composed configuration, or print the help, and exit with a status.
+    """Run `task` on the composed configuration, or print the help.
 
-    0: success; 1: the run failed; 2: bad input, one line on stderr; 130: Ctrl-C. `HYDRA_FULL_ERROR=1` brings
-    tracebacks back.
+    Exits with status 0 on success, 1 if the run failed, 2 on bad input, with one line on stderr, or 130 on Ctrl-C.
+    `HYDRA_FULL_ERROR=1` shows tracebacks.
     """
     failed: list[Exception] = []
 
     def job(config: DictConfig) -> None:
-        terminal.lose_no_line()  # of this process: jobs may have their own
+        terminal.lose_no_line()  # jobs may run in other processes
         try:
             check_settings(config, config_name)
             task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 logs.to_logs_only(f"error: {_message(error) or one_line(error)}")
-                error.__dict__["of_sweep"] = True  # comes along from another process
-                raise  # Hydra goes on with the other jobs, then names those that failed
+                error.__dict__["of_sweep"] = True  # attributes survive pickling by job processes
+                raise  # Hydra runs the other jobs, then lists those that failed
             failed.append(error)
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     terminal.lose_no_line()
-    logging.raiseExceptions = False  # a log file on a full disk is no reason for tracebacks
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing their tracebacks
+    logging.raiseExceptions = False  # no tracebacks when a log file cannot be written
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing tracebacks
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_text(config_name, usage))
             return
         check_options(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
-        if failed:  # of a single run: past Hydra, which would add a line of its own
+        if failed:  # raised outside of Hydra, which would add a line
             raise failed[0]
     except KeyboardInterrupt as interrupt:
         end(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
@@ -72,7 +72,7 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
 
 
 def end(line: str, status: int) -> None:
-    """Exit with a last line, which also goes to the run's log. After bad input an empty run directory is removed."""
+    """Exit with a last line, also written to the run's log. After bad input, remove an empty run directory."""
     logs.to_logs_only(line)
     if status == EXIT_BAD_INPUT:
         guard.remove_if_empty()
@@ -80,12 +80,12 @@ def end(line: str, status: int) -> None:
 
 
 def _message(error: Exception) -> str | None:
-    """One line about an error; None if the error is a bug in this package."""
+    """Explain an error in one line; None if it is a bug in this package."""
     return str(error) if isinstance(error, FailedRun) else out_of_memory(error) or explain(error)
 
 
 def help_text(config_name: str, usage: str) -> str:
-    """Usage, options and defaults; Hydra's own --help takes twice the time."""
+    """Write usage, options and defaults, in half the time of Hydra's --help."""
     config = compose([], config_name)
     options = [f"  {group}={'|'.join(names)}" for group, names in sorted(options_of().items()) if group in config]
     for added in ("experiment", "launcher") if config_name == "train" else ():
@@ -95,7 +95,7 @@ def help_text(config_name: str, usage: str) -> str:
             usage.strip(),
             "\nOptions:",
             *options,
-            "\nDefaults, to be changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
+            "\nDefaults, changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
             OmegaConf.to_yaml(config),
             "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",
         ]
@@ -103,25 +103,25 @@ def help_text(config_name: str, usage: str) -> str:
 
 
 def expand_home(argv: list[str]) -> list[str]:
-    """Command-line arguments with `~` in paths expanded: shells leave it in KEY=~/PATH, and Hydra cannot parse it."""
+    """Expand `~` in the paths of command-line arguments, which shells keep in KEY=~/PATH and Hydra cannot parse."""
     return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
 
 
 def resumed(argv: list[str]) -> list[str]:
-    """Command-line arguments with the run directory of `resume=DIR`, if given, as Hydra's own."""
+    """Add to command-line arguments with `resume=DIR` that DIR is Hydra's run directory."""
     for argument in reversed(argv):
         key, _, directory = argument.partition("=")
         if key.lstrip("+") == "resume" and directory not in ("", "null"):
-            # ++: of the run's own trainer and estimator, which may have other keys than the default ones
+            # ++: the run's trainer and estimator may have other keys than the default ones
             own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
-            own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # as it had to be given before
-            # the directory's .hydra/ stays: it records how the run was started
+            own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # earlier versions required the +
+            # keep the directory's .hydra/, the record of how the run was started
             return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
     return argv
 
 
 def for_this_rank(argv: list[str]) -> list[str]:
-    """Command-line arguments of a process that torchrun has started: one run directory for all, written by rank 0."""
+    """Adapt command-line arguments under torchrun: all ranks share one run directory, and only rank 0 writes."""
     if not environment.is_distributed():
         return argv
     from pyro_vae.parallel.collectives import agreed_time  # imports torch

@@ -1,4 +1,4 @@
-"""Data sets -> tensors, in memory or read as they are needed; a function for each file in conf/data/."""
+"""Data sets as tensors, in memory or streamed from disk; one function for each file in conf/data/."""
 
 from pyro_vae.data.arrays import array, from_array
 from pyro_vae.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""The user's own array, from a .npy or .npz file or from memory."""
+"""Data sets of your own arrays, from a .npy or .npz file or from memory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torch import Tensor
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
-from pyro_vae.data.split import split_indices, stored, three_way_split
-from pyro_vae.data.values import as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
+from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
+from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
 from pyro_vae.errors import BadInput
 from pyro_vae.errors.memory import require_memory
 
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
-"""Rows on disk, and their bytes, that are read at most to tell bytes of 0 and 1 from grey values."""
+"""Maximum number of rows on disk, and of their bytes, read to tell bytes of 0 and 1 from grey values."""
 
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
-    """The array `[N, ...]` in a .npy file, or the entry `key` of a .npz file. Nothing in it is executed.
+    """Load the array `[N, ...]` in a .npy file, or the entry `key` of a .npz file, without executing code from it.
 
-    A .npy file may be larger than memory: it is mapped, and training data are read as they are needed.
+    A .npy file may be larger than memory: training data are then streamed from disk.
 
     Args:
         path: the file.
-        key: entry of a .npz file; may be left out where there is just one beside the labels.
+        key: entry of a .npz file; optional if there is only one besides the labels.
         label_key: entry of the .npz file with integer labels `[N]`.
         **kwargs: as for `from_array`.
 
     Raises:
-        BadInput: if the file or entry is missing or unreadable, and as `from_array` does.
+        BadInput: if the file or entry is missing or unreadable, or `from_array` rejects the array.
     """
     if path is None:
         raise BadInput(
             "path is missing: give path=FILE.npy or path=FILE.npz "
-            "(for a run that fit() made of an array in memory, use vae.log_prob)"
+            "(or, for a run that fit() trained on an array in memory, use vae.log_prob)"
         )
     # names may look like numbers
     path, (key, label_key) = str(path), (None if name is None else str(name) for name in (key, label_key))
@@ -57,52 +57,80 @@ def from_array(
     y: np.ndarray | Tensor | None = None,
     label_name: str = "y",
     max_held_out: int | None = 10_000,
+    validation: tuple[Any, Any] | None = None,
     **kwargs: Any,
 ) -> Dataset:
-    """A data set of an array `[N, ...]`: floats as they are, bytes divided by 255, booleans as 0 and 1.
+    """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, floats are kept.
 
     Args:
-        x: the array; of a `np.memmap`, training data stay on disk.
-        val_fraction: share of the validation set.
-        test_fraction: share of the test set.
+        x: the array; training data of a `np.memmap` stay on disk.
+        val_fraction: share of the data for validation.
+        test_fraction: share of the data for testing.
         split_seed: seed of the random split.
-        name: what messages call the array.
-        y: integer labels `[N]` from 0 on, by which the splits are then stratified.
-        label_name: what messages call the labels.
-        max_held_out: at most so many datapoints for validation, and as many for testing: they are kept in memory.
+        name: name of the array in messages.
+        y: integer labels `[N]`, starting at 0; the splits are stratified by them.
+        label_name: name of the labels in messages.
+        max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
+        validation: validation data and their labels or None, instead of a share of x.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if x is not an array, is empty, has no datapoint dimension or another dtype, holds NaN or Inf (on
-            disk: when they are read) or bytes of 0 and 1, or if there is not one label a datapoint.
+        BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds NaN or Inf
+            (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one label per datapoint.
     """
+    values = _checked(x, name)
+    labels = None if y is None else _labels(y, len(values), label_name)
+    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
+    train: Split | Stored
+    if isinstance(values, np.memmap):
+        parts = split_indices(len(values), labels, *sizes)
+        train, val, test = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
+        num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
+        # from all over the file: rows may be sorted by class
+        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
+    else:
+        train, val, test = three_way_split(_in_memory(values, name), labels, *sizes)
+    if validation is not None:
+        val = _validation(validation, train.data_shape, labels is not None)
+    return Dataset(train, val, test, **kwargs)
+
+
+def _checked(x: Any, name: str) -> Array:
     values = as_array(x, name)
     require_dtype(values, name)
     if 0 in values.shape:
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
     if values.ndim < 2:
-        raise BadInput(f"{name} has shape {list(values.shape)}: a data set is [N, ...], one datapoint a row")
-    labels = None if y is None else _labels(y, len(values), label_name)
-    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
-    if isinstance(values, np.memmap):
-        parts = split_indices(len(values), labels, *sizes)
-        splits = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
-        num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
-        # from all over the file: rows may be sorted by class
-        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
-        return Dataset(*splits, **kwargs)
+        raise BadInput(f"{name} has shape {list(values.shape)}: it must be [N, ...], one datapoint per row")
+    return values
+
+
+def _in_memory(values: Array, name: str) -> Tensor:
     num_values = math.prod(values.shape)
     require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
     floats = as_floats(values, name, device="cpu")
     require_finite(floats.numpy(), name)
-    return Dataset(*three_way_split(floats, labels, *sizes), **kwargs)
+    return floats
+
+
+def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool) -> Split:
+    """Validation data that the caller gives apart, in memory."""
+    name = "validation_data"
+    x = _in_memory(_checked(data[0], name), name)
+    if x.shape[1:] != data_shape:
+        raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
+    if labelled != (data[1] is not None):
+        raise BadInput(
+            f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
+        )
+    return Split(x, _labels(data[1], len(x), f"the y of {name}") if labelled else None)
 
 
 def _labels(y: Any, n: int, name: str) -> Tensor:
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
-        raise BadInput(f"{name} has shape {list(values.shape)}: it must hold a label for each of {n} datapoints, [{n}]")
+        raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")
     labels = integers(values)
     if (labels < 0).any():
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0 on")
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0")
     return torch.from_numpy(labels)

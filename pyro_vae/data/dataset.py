@@ -1,4 +1,4 @@
-"""A data set: three splits of tensors, explicitly binarized, dequantized or neither."""
+"""A data set of three splits, with binarization or dequantization."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Dataset:
         train: training data, in memory or on disk.
         val: validation data.
         test: test data.
-        binarize: `dynamic`: each training batch is drawn anew, x ~ Bernoulli(grey value); `static`: drawn
-            once; `threshold`: x > 0.5; `none`. Validation and test data are never drawn more than once.
-        eval_seed: seed of the draws of validation and test data, and of a static training set: these sets
-            are the same in every run.
-        num_levels: of grey, where the data are discrete: the values are k / (num_levels − 1).
-        dequantize: add uniform noise, (k + u) / num_levels, which makes grey values continuous; each training
-            batch is drawn anew, validation and test data once (`Grid.dequantize`).
+        binarize: `dynamic`: draw x ~ Bernoulli(grey value) again for each training batch; `static`: draw once;
+            `threshold`: x > 0.5; `none`. Validation and test data are drawn once.
+        eval_seed: seed of the draws of validation and test data, and of a static training set; these sets are
+            the same in every run.
+        num_levels: number of grey levels of discrete data, whose values are k / (num_levels − 1).
+        dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
+            batch, and once for validation and test data (`Grid.dequantize`).
 
     Raises:
-        BadInput: if binarize is unknown, or draws what is on disk once; if grey values to binarize lie outside [0, 1],
-            or values to dequantize are not on the grid or binarized.
+        BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
+            [0, 1], or values to dequantize are binarized or not on the grid.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Dataset:
         self.eval_seed = integer("eval_seed", eval_seed)
         self.redrawn = binarize == "dynamic" or dequantize
         self.train = train
-        """Training data as stored: before what is drawn anew for each `batch`."""
+        """Training data as stored, before the random draws of each `batch`."""
         if binarize == "threshold":
             self.train = train.map(at_half)
         elif binarize == "static":
@@ -90,27 +90,27 @@ class Dataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of the splits."""
+        """Number of datapoints in each split."""
         return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
 
     @property
     def device(self) -> torch.device:
-        """Where batches are."""
+        """Device of the batches."""
         return self.train.device
 
     @property
     def num_classes(self) -> int | None:
-        """The largest label of all splits + 1; None without labels."""
+        """Largest label of all splits, plus 1; None without labels."""
         labels = [split.y for split in (self.train, self.val, self.test)]
         return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=None)
 
     def split(self, name: str, num_data: int | None = None) -> Split:
-        """The first `num_data` of `train`, `val` or `test`, or all, in memory and fixed.
+        """Select the first `num_data` datapoints of `train`, `val` or `test`, or all, in memory.
 
-        Training data that each batch draws anew are drawn once.
+        If batches of training data are random, they are drawn once, with a fixed seed.
 
         Raises:
-            BadInput: if there is no such split, nothing or less in it, or all are on disk.
+            BadInput: if the split is unknown, empty or smaller, or all of it is requested and it is on disk.
         """
         split = {"train": self.train, **self.held_out}[one_of("split", name, SPLITS)]
         if not len(split):
@@ -119,22 +119,22 @@ class Dataset:
         return self._fixed(first) if name == "train" else first
 
     def sample(self) -> Split:
-        """As much of the training data as can be held in memory, fixed."""
+        """Draw as much of the training data as fits into memory, with a fixed seed."""
         return self._fixed(self.train.sample())
 
     def samples(self) -> list[Split]:
-        """As much of each split as can be held in memory, fixed."""
+        """Draw as much of each split as fits into memory, with a fixed seed."""
         return [self.sample(), *filter(len, self.held_out.values())]
 
     def _fixed(self, train: Split) -> Split:
-        """Training data, drawn once where each batch draws them anew."""
+        """Draw training data with a fixed seed, if their batches are random."""
         return self._draw("train", train) if self.redrawn else train
 
     def require(self, x: Tensor) -> None:
-        """Refuse x `[N, *data_shape]` that cannot be binarized or dequantized as they are to be.
+        """Check that x `[N, *data_shape]` can be binarized or dequantized as requested.
 
         Raises:
-            BadInput: if so.
+            BadInput: if not.
         """
         if self.binarize != "none":
             low, high = x.min().item(), x.max().item()
@@ -147,11 +147,11 @@ class Dataset:
             self.grid.require(x, "dequantize=true", "use dequantize=false")
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Training data at `index` `[B]`: x `[B, *data_shape]`, drawn anew where they are, and labels `[B]` or None."""
+        """Draw a training batch at `index` `[B]`: x `[B, *data_shape]`, and labels `[B]` or None."""
         return next(self.batches([index]))
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """The `batch` at each of `indices`, one after the other; of data on disk the next are read meanwhile."""
+        """Yield the `batch` at each of `indices`; data on disk are prefetched."""
         for x, y in self._drawn_from.batches(indices):
             if self.binarize == "dynamic":
                 x = bernoulli(x if x.dtype == torch.int16 else thresholds(x), torch.float32)
@@ -161,23 +161,23 @@ class Dataset:
 
     @cached_property
     def _drawn_from(self) -> Split | Stored:
-        """Training data, of grey values to be binarized in memory their thresholds."""
+        """Training data; in memory and with dynamic binarization, their thresholds."""
         in_memory = isinstance(self.train, Split)
         return self.train.map(thresholds) if self.binarize == "dynamic" and in_memory else self.train
 
     def _draw(self, name: str, split: Split) -> Split:
-        """The split with noise that is the same in every run and on every device; other splits, other noise."""
+        """Add noise that is the same in every run and on every device, and differs between splits."""
         generator = torch.Generator().manual_seed(1000 * self.eval_seed + SPLITS.index(name))
         return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Dequantized x, or x ~ Bernoulli(grey value)."""
+        """Dequantize x, or draw x ~ Bernoulli(grey value)."""
         if self.dequantize:
             return self.grid.dequantize(x, torch.rand(x.shape, generator=generator, device=x.device))
         return torch.bernoulli(x, generator=generator)
 
     def to(self, device: torch.device | str) -> Dataset:
-        """Move all splits; returns self."""
+        """Move all splits to a device; returns self."""
         self.__dict__.pop("_drawn_from", None)
         self.train = self.train.to(device)
         self.held_out = {name: split.to(device) for name, split in self.held_out.items()}

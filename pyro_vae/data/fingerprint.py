@@ -1,4 +1,4 @@
-"""What tells data sets apart: a run's validation and test sets must stay those that it has not been trained on."""
+"""Fingerprints of data sets, to check that a resumed or evaluated run has the held-out data it had before."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pyro_vae.data.split import Split
 from pyro_vae.errors import BadInput, datapoints
 
 NUM_ROWS = 100
-"""Of each held-out set so many datapoints are looked at: other rows, or another order of them, change the first."""
+"""Number of datapoints compared in each held-out set; changed or reordered rows show among the first."""
 
 TOLERANCE = 0.02
-"""Relative to the spread of the numbers: decoders of images, and processors, round in their own ways."""
+"""Tolerance relative to the spread of the numbers: image decoders and processors round differently."""
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
-    """Sizes of the splits, and of the first datapoints held out a number each and the labels."""
+    """Summarize a data set: sizes of the splits, and a number and the label of the first held-out datapoints."""
     return {"sizes": data.sizes, **{name: _of(split) for name, split in data.held_out.items()}}
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """What has changed between two fingerprints, in words; None if nothing has.
+    """Describe what has changed between two fingerprints; None if nothing has.
 
     Raises:
         BadInput: if `before`, which comes from a file, is not a fingerprint.
@@ -34,7 +34,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def _is_fingerprint(value: Any) -> bool:
-    """Whether it has the keys of one, and plain numbers."""
+    """Whether `value` has the keys of a fingerprint and holds plain numbers."""
 
     def are(kind: type, values: Any) -> bool:
         return type(values) is list and len(values) <= NUM_ROWS and all(type(number) is kind for number in values)

@@ -1,4 +1,4 @@
-"""The user's own images, in a folder."""
+"""Data sets of your own images in a folder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pyro_vae.data.vision import torchvision
 from pyro_vae.errors import BadInput, integer, one_of, positive_int
 
 MAX_WORKERS = 64
-"""Processes that read ahead, at most: each takes memory, and their number may come out of a stranger's file."""
+"""Maximum number of prefetching workers: the number may come from an untrusted file, and each needs memory."""
 
 
 class Images(torch.utils.data.Dataset[Tensor]):
-    """Images ROOT/CLASS/NAME.png, cut to squares.
+    """Images ROOT/CLASS/NAME.png, scaled and cropped to squares.
 
     Args:
-        root: has a folder of images for each class.
-        size: pixels a side: the shorter side is scaled to it, of the longer the middle is cut out.
-        channels: 1, grey, or 3, colours.
+        root: folder with a subfolder of images for each class.
+        size: height and width in pixels: the shorter side is scaled to it, the longer side cropped at the center.
+        channels: 1 for grey, 3 for RGB.
 
     Raises:
-        BadInput: if there is no folder, or no image in one.
+        BadInput: if `root` or a class has no images.
     """
 
     def __init__(self, root: str, size: int, channels: int) -> None:
@@ -59,12 +59,14 @@ class Images(torch.utils.data.Dataset[Tensor]):
             return error
 
     def _read(self, path: str) -> Tensor:
-        """The image as viewers show it: turned as its camera says, in colours of 8 bits."""
+        """Read an image as viewers show it: rotated by its EXIF orientation, 8 bits per channel."""
         from PIL import ImageOps
 
         with opened(path, self.size) as image:
-            if image.mode == "F" or image.mode.startswith("I"):  # which PIL would cut off at 255
-                raise ValueError(f"pixels of mode {image.mode}, of more than 8 bits: convert them, or take data=array")
+            if image.mode == "F" or image.mode.startswith("I"):  # PIL would clip these at 255
+                raise ValueError(
+                    f"its mode {image.mode} has more than 8 bits per channel: convert it, or use data=array"
+                )
             x: Tensor = self.transform(ImageOps.exif_transpose(image).convert("RGB"))
             return x
 
@@ -80,26 +82,26 @@ def image_folder(
     num_workers: int | str = "auto",
     **kwargs: Any,
 ) -> Dataset:
-    """Images ROOT/CLASS/NAME.png (or .jpg …) `[channels, size, size]` in [0, 1]; the classes, by name, are the labels.
+    """Load images ROOT/CLASS/NAME.png (or .jpg, …) as `[channels, size, size]` in [0, 1]; classes are the labels.
 
-    Training images are read from disk as they are needed.
+    Classes are numbered by name. Training images are streamed by prefetching workers.
 
     Args:
         root: the folder.
-        size: pixels a side: the shorter side is scaled to it, of the longer the middle is cut out.
-        channels: 1, grey, or 3, colours.
-        val_fraction: share of the validation set.
-        test_fraction: share of the test set.
+        size: height and width in pixels: the shorter side is scaled to it, the longer side cropped at the center.
+        channels: 1 for grey, 3 for RGB.
+        val_fraction: share of the data for validation.
+        test_fraction: share of the data for testing.
         split_seed: seed of the random split, stratified by class.
-        max_held_out: at most so many images for validation, and as many for testing: they are kept in memory.
-        num_workers: processes that read ahead; 0: none; `auto`: as many as there are cores for this one, at most 4.
+        max_held_out: maximum number of images for validation, and for testing: both sets are kept in memory.
+        num_workers: number of prefetching workers; `auto`: one for each available core, at most 4.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if there are no such images, one is broken (where it is read), or an option is out of its range.
+        BadInput: if there are no images or an option is out of range; later, when an image that cannot be read is due.
     """
     if root is None:
-        raise BadInput("root is missing: give root=FOLDER, with images in FOLDER/CLASS/")
+        raise BadInput("root is missing: give root=FOLDER, a folder with images in FOLDER/CLASS/")
     if num_workers != "auto":
         integer("num_workers", num_workers, high=MAX_WORKERS)
     positive_int("size", size)
@@ -112,5 +114,5 @@ def image_folder(
 
 
 def _num_cores() -> int:
-    """That this process may run on."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

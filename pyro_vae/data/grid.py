@@ -1,4 +1,4 @@
-"""Grey levels: the values k / (num_levels − 1) of which discrete images consist."""
+"""Grey levels of discrete images, k / (num_levels − 1)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.distributions.constraints import Constraint
 from pyro_vae.errors import BadInput, integer
 
 MAX_LEVELS = 2**16
-"""Of grey: images have 8 or 16 bits, and each level is a number for each pixel or a pass over it."""
+"""Images have 8 or 16 bits, and likelihoods compute a number for each level and pixel."""
 
 
 class Grid(Constraint):
-    """The values k / (num_levels − 1), k = 0, …, num_levels − 1: where discrete likelihoods of images live.
+    """The values k / (num_levels − 1), k = 0, …, num_levels − 1: the support of discrete likelihoods of images.
 
     Args:
-        num_levels: 256 for bytes.
+        num_levels: number of grey levels, 256 for bytes.
 
     Raises:
-        BadInput: if there are fewer than two, or more than `MAX_LEVELS`.
+        BadInput: if there are fewer than 2, or more than `MAX_LEVELS`.
     """
 
     is_discrete = True
@@ -30,32 +30,37 @@ class Grid(Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        """Whether each value is on the grid, but for the rounding of its division."""
+        """Whether each value is on the grid, up to rounding."""
         k = value * (self.num_levels - 1)
         return ((k - k.round()).abs() < 0.01) & (k > -0.5) & (k < self.num_levels - 0.5)
 
     def require(self, x: Tensor, what: str, otherwise: str) -> None:
-        """Refuse, for `what`, values off the grid: their levels are others, `otherwise` something else is to be done.
+        """Check that x is on the grid.
+
+        Args:
+            x: the data.
+            what: option that needs them to be, for the message.
+            otherwise: alternative to offer in the message.
 
         Raises:
-            BadInput: naming how many there are.
+            BadInput: if not, with the number of values off the grid.
         """
         num_bad, top = int((~self.check(x)).sum()), self.num_levels - 1
         if num_bad:
             raise BadInput(
-                f"{what} needs values k/{top}, k = 0, …, {top}, {num_bad} values of the data are none: "
-                f"set data.num_levels to theirs, or {otherwise}"
+                f"{what} needs values k/{top}, k = 0, …, {top}, and {num_bad} values are not on this grid: "
+                f"set data.num_levels to the number of their levels, or {otherwise}"
             )
 
     def index(self, x: Tensor) -> Tensor:
-        """k, int64, of values on the grid."""
+        """Return the level k, int64, of values on the grid."""
         return (x * (self.num_levels - 1)).round().long()
 
     def dequantize(self, x: Tensor, u: Tensor) -> Tensor:
-        """(k + u) / num_levels for u in [0, 1): a value of the open unit interval in the k-th of num_levels equal bins.
+        """Return (k + u) / num_levels for u in [0, 1), a value in the k-th of num_levels equal bins of (0, 1).
 
-        For u ~ U[0, 1) a density's E log p of them is a lower bound on the log-probability of x, less log num_levels a
-        dimension: Theis, van den Oord & Bethge (2016), A note on the evaluation of generative models,
+        For u ~ U[0, 1), the mean log density of these values minus log num_levels per dimension is a lower bound on
+        the log-probability of x: Theis, van den Oord & Bethge (2016), A note on the evaluation of generative models,
         https://arxiv.org/abs/1511.01844, §3.1.
         """
         eps = torch.finfo(x.dtype).eps  # u may be 0, and 255 + u rounds to 256

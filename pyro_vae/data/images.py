@@ -1,4 +1,4 @@
-"""Image files that may be a stranger's: only known formats are read, and no file twice."""
+"""Reads image files from untrusted folders: known formats only, each file once."""
 
 from __future__ import annotations
 
@@ -16,45 +16,44 @@ from pyro_vae.errors import BadInput, one_line
 log = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-"""Formats that are read, recognized by content. PIL starts other programs for some formats: Ghostscript for EPS."""
+"""Accepted formats, recognized by content. For others PIL may start programs, such as Ghostscript for EPS."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of file names, in either case; those of torchvision's `ImageFolder`."""
+"""File name suffixes in lower case, as in torchvision's `ImageFolder`."""
 
 MAX_SCALED = 2**26
-"""The most pixels that an image may have after scaling."""
+"""Maximum number of pixels of an image after scaling."""
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
-    """The image in a file, as PIL opens it; its shorter side is going to be scaled to `size` pixels.
+    """Open an image file with PIL, for scaling its shorter side to `size` pixels.
 
     Raises:
         BadInput: naming the file, if it is not a readable image or is too large, and for any error within.
     """
     from PIL import Image
 
-    name = str(path)
-    require_regular(path, name)
+    require_regular(path, str(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what PIL says of damage ends in an error, or does not matter
+            warnings.simplefilter("ignore")  # damage that matters raises an error
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 short, long = sorted(image.size)
                 if size * size * long > MAX_SCALED * short:
-                    raise ValueError(f"{image.width}x{image.height} pixels, too thin to be scaled to {size} a side")
+                    raise ValueError(f"{image.width}x{image.height} pixels, too thin to scale to {size} a side")
                 yield image
     except Exception as error:  # PIL raises a dozen kinds on a broken file
         raise BadInput(
-            f"{name} is not a readable image ({one_line(error)}): mend it, or take it out of the folder"
+            f"{path} is not a readable image ({one_line(error)}): repair it, or remove it from the folder"
         ) from error
 
 
 def in_classes(root: str) -> tuple[list[str], list[int]]:
-    """Paths of the images below ROOT/CLASS/, and the numbers of their classes, in the order of the names.
+    """List the images below ROOT/CLASS/ and their class numbers, sorted by name.
 
-    Links are followed, and each image counts once: else it might be trained on and tested with.
+    Links are followed. Each image counts once, so that none is in both the training and the test set.
 
     Raises:
         BadInput: if there are no classes, a class has no images, or a file is not regular.
@@ -66,7 +65,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
     except OSError as error:
         raise BadInput(f"{should}: {one_line(error)}") from error
     if not classes:
-        raise BadInput(f"{should}: it holds no folder")
+        raise BadInput(f"{should}: it has no subfolders")
     label_of = {os.path.join(folder, name): label for label, folder, name in found}
     paths = distinct(list(label_of))
     warn_of_links(num_folders + len(label_of) - len(paths), root)
@@ -74,15 +73,16 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
     used = set(labels)
     if empty := [name for label, name in enumerate(classes) if label not in used]:
         raise BadInput(
-            f"{should}: {', '.join(empty[:5])} holds none of {', '.join(SUFFIXES)}, or only links to other classes"
+            f"{should}: {', '.join(empty[:5])} has no files ending in {', '.join(SUFFIXES)}, "
+            "or only links to other classes"
         )
     return paths, labels
 
 
 def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], int]:
-    """The class, folder and name of each image, sorted; and how many links lead to folders that were read already.
+    """List class, folder and name of each image, sorted, and count the links to folders that were already read.
 
-    A folder is read once, under a name without links if it has one: links in circles come to an end.
+    A folder is read once, under a path without links if there is one, so circular links are harmless.
     """
     seen, found, num_again = {identity(os.stat(root))}, [], 0
     waiting = [(os.path.islink(folder), label, folder) for label, folder in enumerate(classes)]
@@ -103,10 +103,10 @@ def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], i
 
 
 def distinct(paths: Sequence[str]) -> list[str]:
-    """One path to each file, in the given order; a link only where no other path leads to the file.
+    """Keep one path to each file, in the given order; a link only if no other path leads to the file.
 
     Raises:
-        BadInput: if one is not a regular file.
+        BadInput: if a path is not a regular file.
     """
     first: dict[tuple[int, int], str] = {}
     for path in sorted(paths, key=os.path.islink):
@@ -119,7 +119,7 @@ def warn_of_links(num_links: int, root: str | os.PathLike[str]) -> None:
     """Warn that some images were found more than once."""
     if num_links:
         log.warning(
-            "%d links below %s lead to images that are there already: each image counts once",
+            "%d links below %s lead to images that are already listed: each image counts once",
             num_links,
             root,
         )

@@ -1,4 +1,4 @@
-"""Rows of an array on disk."""
+"""Reads rows of an array on disk."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils.data import Dataset
 from pyro_vae.errors import BadInput
 
 AT_ONCE = 32
-"""Rows between one letting go of memory and the next: each may have brought 2 MiB, a huge page, with it."""
+"""Number of rows read before their memory is released: each may map a huge page of 2 MiB."""
 
 
 class Mapped(Dataset[Tensor]):
     """Rows of a memory-mapped array `[N, *data_shape]`.
 
-    What has been read leaves this process's memory again: the system keeps it, as long as it has room.
+    Memory of rows that were read is released; the system caches the file while there is room.
 
     Args:
-        array: of floats, bytes or booleans.
-        name: what messages call it.
+        array: floats, bytes or booleans.
+        name: name of the array in messages.
     """
 
     def __init__(self, array: np.memmap, name: str) -> None:
@@ -32,9 +32,9 @@ class Mapped(Dataset[Tensor]):
         base: Any = array
         while isinstance(base, np.ndarray):
             base = base.base
-        # of a copy-on-write map the pages let go would be the user's changes
-        can_let_go = isinstance(base, mmap.mmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
-        self.map: mmap.mmap | None = base if can_let_go else None
+        # in a copy-on-write map, releasing pages would drop the user's changes
+        can_release = isinstance(base, mmap.mmap) and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
+        self.map: mmap.mmap | None = base if can_release else None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -43,7 +43,7 @@ class Mapped(Dataset[Tensor]):
         """Read float32 or bytes `[B, *data_shape]`. An error is returned, since torch would wrap one that is raised."""
         dtype = np.uint8 if self.array.dtype == np.uint8 else np.float32
         rows = np.empty((len(index), *self.array.shape[1:]), dtype)
-        with np.errstate(over="ignore"):  # what overflows becomes Inf
+        with np.errstate(over="ignore"):  # overflow gives Inf
             for i in range(0, len(index), AT_ONCE):
                 rows[i : i + AT_ONCE] = self.array[index[i : i + AT_ONCE]]
                 if self.map is not None:

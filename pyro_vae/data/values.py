@@ -1,4 +1,4 @@
-"""Which arrays are accepted as data, and how their numbers are read."""
+"""Conversion of arrays, tensors and lists to data."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Array = Tensor | np.ndarray
 BYTES = (torch.uint8, np.uint8)
 BOOLEANS = (torch.bool, np.bool_)
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
-"""Types that NumPy does not iterate."""
+"""Types that NumPy does not iterate over."""
 
 MAX_DEPTH = 32
 MAX_IN_LISTS = 10**8
-"""A list may hold another many times: a few small lists can stand for more numbers than memory holds."""
+"""A few small lists that repeat each other can stand for more numbers than fit into memory."""
 
 
 def as_array(x: Any, name: str) -> Array:
-    """A dense tensor or NumPy array of the caller's x; memory maps and masked arrays stay what they are.
+    """Convert x to a dense tensor or NumPy array; memory maps and masked arrays are kept.
 
-    Nothing but lists and tuples is iterated: `numpy.asarray` would call a `__getitem__` that never ends for ever.
+    Only lists and tuples are iterated over: `numpy.asarray` would never return if a `__getitem__` never ends.
 
     Raises:
-        BadInput: if x is neither an array, nor converts itself to one (`__array__`), nor lists of numbers.
+        BadInput: if x is not an array, has no `__array__`, and is not a list of numbers.
     """
     if isinstance(x, Tensor):
         return dense(x, name)
@@ -48,21 +48,23 @@ def as_array(x: Any, name: str) -> Array:
     if isinstance(x, (bool, int, float, complex)) or hasattr(type(x), "__array__"):
         try:
             return np.asarray(x)
-        except Exception as error:  # it is the object's own code
-            raise BadInput(f"{name} has type {kind}, which converts to no array ({one_line(error)})") from error
+        except Exception as error:  # raised by the object's own code
+            raise BadInput(
+                f"{name} has type {kind}, which cannot be converted to an array ({one_line(error)})"
+            ) from error
     raise BadInput(f"{name} has type {kind}: give a tensor, a NumPy array, or lists of numbers")
 
 
 def as_floats(
     x: Any, name: str, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Tensor:
-    """Data as a tensor of floats: floats as they are, bytes divided by 255, booleans as 0 and 1, NaN where masked.
+    """Convert data to a tensor of floats: bytes are divided by 255, booleans become 0 and 1, masked values NaN.
 
     Args:
-        x: what `as_array` accepts.
-        name: what messages call it.
-        dtype: of the result.
-        device: of the result; None: that of a tensor x, else the CPU.
+        x: an array, a tensor or lists, as for `as_array`.
+        name: name of x in messages.
+        dtype: dtype of the result.
+        device: device of the result; None: that of a tensor x, else the CPU.
 
     Raises:
         BadInput: as `as_array`, `require_dtype` and `refuse_bits` do.
@@ -77,10 +79,10 @@ def as_floats(
 
 
 def as_latents(z: Any, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Latents as a tensor of floats: any real numbers, as they are.
+    """Convert latents, any real numbers, to a tensor of floats.
 
     Raises:
-        BadInput: as `as_array` does, and if they are not real numbers.
+        BadInput: as `as_array`, and if they are not real numbers.
     """
     array = as_array(z, name)
     real = not array.is_complex() if isinstance(array, Tensor) else array.dtype.kind in "biuf"
@@ -90,10 +92,10 @@ def as_latents(z: Any, name: str, dtype: torch.dtype, device: torch.device) -> T
 
 
 def require_dtype(x: Array, name: str) -> None:
-    """Refuse anything but floats, bytes and booleans: the scale of other integers is unknown.
+    """Check that x holds floats, bytes or booleans: the scale of other integers is unknown.
 
     Raises:
-        BadInput: naming the dtype, and how to convert it.
+        BadInput: if not, with the dtype and how to convert it.
     """
     floats = x.is_floating_point() if isinstance(x, Tensor) else x.dtype.kind == "f"
     if not floats and x.dtype not in BYTES + BOOLEANS:
@@ -102,10 +104,10 @@ def require_dtype(x: Array, name: str) -> None:
 
 
 def refuse_bits(x: Array, name: str) -> None:
-    """Refuse bytes that are all 0 or 1, which were hardly meant as grey values of 255.
+    """Refuse bytes that are all 0 or 1, which are unlikely to be grey values from 0 to 255.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they are.
     """
     if x.dtype in BYTES and 0 not in x.shape and bool(x.max() == 1):
         to_booleans = f"{name}.bool()" if isinstance(x, Tensor) else "x.astype(bool)"
@@ -115,7 +117,7 @@ def refuse_bits(x: Array, name: str) -> None:
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """The same array on the CPU, for NumPy; NaN where it is masked."""
+    """Convert to a NumPy array; masked values become NaN."""
     if isinstance(x, Tensor):
         return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
     if np.ma.is_masked(x) and x.dtype.kind in "biuf":
@@ -124,16 +126,16 @@ def to_numpy(x: Array) -> np.ndarray:
 
 
 def integers(y: np.ndarray) -> np.ndarray:
-    """y as int64; −1 where it is not an integer: how data sets and `VAE` read labels."""
+    """Convert labels y to int64, with −1 where they are not integers."""
     if y.dtype.kind not in "biuf":
         return np.full(y.shape, -1)
-    with np.errstate(invalid="ignore"):  # NaN and Inf become some integer, which they do not equal
+    with np.errstate(invalid="ignore"):  # NaN and Inf become integers that they do not equal
         whole = y.astype(np.int64)
     return np.where(whole == y, whole, -1)
 
 
 def dense(x: Tensor, name: str) -> Tensor:
-    """x without its gradients.
+    """Detach x.
 
     Raises:
         BadInput: if it is sparse, nested, quantized or on the meta device.
@@ -145,19 +147,19 @@ def dense(x: Tensor, name: str) -> Tensor:
     if x.is_quantized:
         raise BadInput(f"{name} is a quantized tensor: give floats, {name}.dequantize()")
     if x.is_meta:
-        raise BadInput(f"{name} is a tensor on the meta device, which holds no values: give one that does")
+        raise BadInput(f"{name} is a tensor on the meta device, which holds no values: give a tensor on another device")
     return x.detach()
 
 
 def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
-    """The array of nested lists of scalars, which must have the same length at each depth."""
+    """Convert nested lists of scalars, of equal lengths at each depth, to an array."""
     shape: list[int] = []
     first: Any = x
     while isinstance(first, (list, tuple)) and len(shape) <= MAX_DEPTH:
         shape.append(len(first))
         first = first[0] if first else None
     if len(shape) > MAX_DEPTH or math.prod(shape) > MAX_IN_LISTS:
-        raise BadInput(f"{name} is a list too deep or too long to be read: give an array")
+        raise BadInput(f"{name} is too long or too deeply nested a list: give an array")
     level: list[Any] = list(x)
     for length in shape[1:]:
         if not all(isinstance(row, (list, tuple)) and len(row) == length for row in level):
@@ -174,11 +176,11 @@ def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
 
 
 def _tensor(x: Array, dtype: torch.dtype) -> Tensor:
-    """Real numbers as a tensor of floats, on the device of x."""
+    """Convert real numbers to a tensor of floats, on the device of x."""
     if isinstance(x, Tensor):
         return x.to(dtype)
-    with np.errstate(over="ignore"):  # what overflows becomes Inf
-        # torch does not take other byte orders or negative strides, and warns of read-only arrays
+    with np.errstate(over="ignore"):  # overflow gives Inf
+        # torch accepts neither other byte orders nor negative strides, and warns about read-only arrays
         floats = np.asarray(x, np.float64 if dtype == torch.float64 else np.float32, order="C")
     if np.ma.is_masked(x):
         floats = np.where(np.ma.getmaskarray(x), floats.dtype.type(np.nan), floats)

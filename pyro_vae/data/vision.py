@@ -1,4 +1,4 @@
-"""torchvision's sets: files on disk where they are there, else torchvision's own download."""
+"""torchvision's data sets, from files on disk or else by torchvision's download."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pyro_vae.errors.memory import require_memory
 
 
 def torchvision() -> Any:
-    """torchvision, imported only now: the rest of the library runs where it cannot be imported."""
+    """Import torchvision, which the rest of the library does not need."""
     try:
         import torchvision
     except Exception as error:  # a build for another torch raises RuntimeError, a missing one ImportError
         raise BadInput(
             f"this data set needs a torchvision that matches torch {torch.__version__} ({one_line(error)}): "
-            "pip install --upgrade torch torchvision, or take data=mnist5k, which needs none"
+            "pip install --upgrade torch torchvision, or use data=mnist5k, which works without it"
         ) from error
     return torchvision
 
@@ -40,7 +40,7 @@ _may_download = ContextVar("may_download", default=True)
 
 @contextmanager
 def without_downloads() -> Iterator[None]:
-    """Within, data sets are read from disk only: a configuration from a file must not fetch anything."""
+    """Forbid downloads in this context: a configuration from an untrusted file must not start any."""
     token = _may_download.set(False)
     try:
         yield
@@ -50,7 +50,7 @@ def without_downloads() -> Iterator[None]:
 
 @contextmanager
 def _patience(seconds: float) -> Any:
-    """Bound every connection attempt: torchvision's download sets no time limit of its own."""
+    """Limit the time of every connection attempt, which torchvision does not."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -60,22 +60,22 @@ def _patience(seconds: float) -> Any:
 
 
 def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, files: str) -> tuple[Split, Split]:
-    """Training and test set from disk, else by download.
+    """Load training and test set from disk, or else by download.
 
     Raises:
-        BadInput: with the folder and the files it should hold, if neither gives the data.
+        BadInput: if neither works, with the folder and the files it should hold.
     """
     try:
         return make(False)
     except (BadInput, MemoryError):
         raise
-    except Exception as error:  # torchvision raises many kinds on files that are damaged
+    except Exception as error:  # torchvision raises many kinds of errors on damaged files
         if not isinstance(error, RuntimeError):  # "Dataset not found"
             raise BadInput(f"{name}: the files in {folder} are damaged ({one_line(error)}): delete them") from error
         if not _may_download.get():
             raise BadInput(
-                f"{name}: {folder.resolve()} should hold {files}: name their folder by root=DIR, or download "
-                f"them by python -m pyro_vae.train data={name}"
+                f"{name}: {folder.resolve()} should hold {files}: give their folder by root=DIR, or download "
+                f"them with python -m pyro_vae.train data={name}"
             ) from error
     try:
         with _patience(5):
@@ -83,7 +83,7 @@ def _load(name: str, make: Callable[[bool], tuple[Split, Split]], folder: Path, 
     except (RuntimeError, OSError) as error:  # URLError is an OSError
         raise BadInput(
             f"{name}: {folder.resolve()} should hold {files}, and downloading them failed ({one_line(error)}); "
-            "put them there, name their folder by root=DIR, or take data=mnist5k, which needs no download"
+            "put them there, give their folder by root=DIR, or use data=mnist5k, which needs no download"
         ) from error
 
 
@@ -93,17 +93,17 @@ UNPACKED_MNIST = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-"""MD5 of the files that torchvision's packed ones hold."""
+"""MD5 of the unpacked files."""
 
 
 def _verify(cls: Any, folder: Path) -> None:
-    """Compare the unpacked files, as far as they are there, with what has been published.
+    """Compare the unpacked files that exist with the published ones.
 
-    torchvision knows the MD5 of the packed files, and looks at it when it downloads them. Where they lie beside, they
-    tell the CRC-32 of what they hold; MNIST's is known without them.
+    torchvision has the MD5 of the packed files, and checks it after a download. A packed file holds the CRC-32 of its
+    content, so it verifies an unpacked file beside it. The MD5 of MNIST's unpacked files is known.
 
     Raises:
-        BadInput: if a file is another.
+        BadInput: if a file differs.
     """
     for name, md5 in cls.resources:
         packed, file = folder / name, folder / Path(name).stem
@@ -114,11 +114,11 @@ def _verify(cls: Any, folder: Path) -> None:
             same = _md5(content) == UNPACKED_MNIST[file.name]
         elif packed.is_file() and _md5(published := packed.read_bytes()) == md5:
             same = struct.unpack("<II", published[-8:]) == (zlib.crc32(content), len(content))
-        else:  # nothing to compare with; torchvision looks at the header
+        else:  # nothing to compare with; torchvision checks the header
             continue
         if not same:
             raise BadInput(
-                f"{file} is not the published file: delete it, and it is downloaded again; if the data are your own, "
+                f"{file} is not the published file: delete it to download it again; if the data are your own, "
                 "set verify=false"
             )
 
@@ -137,9 +137,9 @@ def _idx(
     kwargs: dict[str, Any],
     num_train: int | None = None,
 ) -> Dataset:
-    """MNIST and the sets that have its format: 60,000 training and 10,000 test images of 28x28."""
+    """Load MNIST or a set of the same format: 60,000 training and 10,000 test images of 28x28."""
     original = getattr(torchvision().datasets, cls_name)
-    # not the pickles of early versions of torchvision, which may hold anything; the name is that of the folder
+    # never load the pickles of early versions of torchvision; the class name must be that of the folder
     cls: Any = type(cls_name, (original,), {"_check_legacy_exist": lambda self: False})
     for resource, _ in cls.resources:
         file = Path(root) / cls_name / "raw" / Path(resource).stem
@@ -163,7 +163,7 @@ def _idx(
 
 
 def _hold_out(train: Split, num_val: int, split_seed: int) -> tuple[Split, Split]:
-    """Training and validation set, at random; the former in the order of the files."""
+    """Draw a validation set at random; the training images keep the order of the files."""
     if not 0 <= integer("num_val", num_val) < len(train):
         raise BadInput(f"num_val={num_val} must lie between 0 and {len(train) - 1}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(integer("split_seed", split_seed)))
@@ -178,18 +178,18 @@ def mnist(
     num_train: int | None = None,
     **kwargs: Any,
 ) -> Dataset:
-    """MNIST: 55,000/5,000/10,000 digits `[1, 28, 28]` in [0, 1].
+    """Load MNIST: 55,000/5,000/10,000 digits `[1, 28, 28]` in [0, 1].
 
     Args:
-        root: folder that holds, or gets, `MNIST/raw`.
-        num_val: how many of the training images to validate on; 0: none, all are trained on.
+        root: folder with `MNIST/raw`, or to which it is downloaded.
+        num_val: number of training images held out for validation.
         split_seed: seed of that choice.
         verify: compare the files' checksums with the published ones.
-        num_train: train on the first so many of the others, in the order of the files; None: on all.
+        num_train: number of the remaining images to train on, the first in the order of the files; None: all.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if the files are not there and cannot be downloaded or are damaged, or torchvision cannot be imported.
+        BadInput: if the files are missing and cannot be downloaded, are damaged, or torchvision cannot be imported.
     """
     return _idx("MNIST", "mnist", root, num_val, split_seed, verify, kwargs, num_train)
 
@@ -197,20 +197,20 @@ def mnist(
 def fashion_mnist(
     root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any
 ) -> Dataset:
-    """Fashion-MNIST: 55,000/5,000/10,000 articles of clothing; arguments and errors as for `mnist`."""
+    """Load Fashion-MNIST: 55,000/5,000/10,000 articles of clothing; arguments and errors as for `mnist`."""
     return _idx("FashionMNIST", "fashion_mnist", root, num_val, split_seed, verify, kwargs)
 
 
 def kmnist(root: str = "data", num_val: int = 5000, split_seed: int = 0, verify: bool = True, **kwargs: Any) -> Dataset:
-    """Kuzushiji-MNIST: 55,000/5,000/10,000 cursive characters; arguments and errors as for `mnist`."""
+    """Load Kuzushiji-MNIST: 55,000/5,000/10,000 cursive characters; arguments and errors as for `mnist`."""
     return _idx("KMNIST", "kmnist", root, num_val, split_seed, verify, kwargs)
 
 
 def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwargs: Any) -> Dataset:
-    """Omniglot, 28x28, strokes white: 19,280 background characters (less num_val) and 13,180 test ones.
+    """Load Omniglot, 28x28, strokes white: 19,280 background characters (less num_val) and 13,180 test characters.
 
-    These are other alphabets in training and test, torchvision's split, and not the split of the IWAE paper: the same
-    label is another character there, so that nothing can be conditioned on it.
+    This is torchvision's split, not that of the IWAE paper: training and test sets have different alphabets, and equal
+    labels mean different characters, so models cannot be conditioned on them.
     Arguments and errors as for `mnist`.
     """
     cls = torchvision().datasets.Omniglot
@@ -227,9 +227,9 @@ def omniglot(root: str = "data", num_val: int = 1000, split_seed: int = 0, **kwa
 
 
 def _characters(folder: Path) -> Split:
-    """Drawings ALPHABET/CHARACTER/NAME.png of 105x105, black on white, to `[1, 28, 28]` in [0, 1], white on black.
+    """Read drawings ALPHABET/CHARACTER/NAME.png, 105x105, black on white, as `[1, 28, 28]` in [0, 1], white on black.
 
-    In the order of their names: torchvision's is that in which the file system lists them, another on each disk.
+    They are sorted by name; torchvision lists them in the order of the file system, which differs between disks.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Distributions that Pyro does not have, and KL divergences that neither torch nor Pyro has."""
+"""Distributions that Pyro lacks, and KL divergences that torch and Pyro lack."""
 
 from pyro_vae.distributions.autoregressive_flow import AutoregressiveFlow
 from pyro_vae.distributions.cholesky_normal import CholeskyNormal

@@ -1,4 +1,4 @@
-"""Distributions transformed by networks that are cheap in one direction only."""
+"""Distributions transformed by networks that are fast in one direction only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor
 
 
 class AutoregressiveFlow(dist.TransformedDistribution):  # type: ignore[misc]
-    """A `TransformedDistribution` of Pyro's autoregressive transforms, whose density and gradients can be relied on.
+    """A `TransformedDistribution` of Pyro's autoregressive transforms, with correct densities and gradients.
 
-    Pyro's transforms keep their last input and output, so that the density of a draw does not take the D passes of
-    the inverse. But a draw without a graph is then a constant whatever the parameters, and a draw changed in place
-    keeps its old density. This keeps to them for the last draw, unchanged, where no gradient is lost.
+    Pyro's transforms cache their last input and output, so that the density of a draw does not need the D passes of
+    the inverse. But then the density of a draw without a graph has no gradient for the parameters, and a draw that was
+    changed in place keeps its old density. This class uses the cache only for the last draw, unchanged, if no gradient
+    is lost.
 
     Attributes:
-        features: from which `head` has made it, a flow of as many datapoints; `head(other)` makes one of others.
+        features: the features `[..., num_features]` from which `head` made this flow.
+        head: makes the flow for other features.
     """
 
     features: Tensor
@@ -29,31 +31,31 @@ class AutoregressiveFlow(dist.TransformedDistribution):  # type: ignore[misc]
     def of(
         cls, features: Tensor, head: Callable[[Tensor], Any], base: Any, transforms: Sequence[Any]
     ) -> AutoregressiveFlow:
-        """The flow that `head` makes of `features` `[..., num_features]`."""
+        """Return the flow that `head` makes from `features` `[..., num_features]`."""
         flow = cls(base, list(transforms))
         flow.features, flow.head = features, head
         return flow
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressiveFlow:
-        """The same of more datapoints, as a plate asks for it."""
+        """Return the flow with another batch shape."""
         flow: AutoregressiveFlow = super().expand(torch.Size(batch_shape), _instance)
         if self.head is not None:
             flow.features, flow.head = self.features.expand(*batch_shape, -1), self.head
         return flow
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""
+        """Draw `[*sample_shape, *batch_shape, D]`, reparameterized."""
         z: Tensor = super().rsample(torch.Size(sample_shape))
         self._last_draw = None if z.is_inference() else (z, z._version)
         return z
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """A draw without a graph."""
+        """Draw without a graph."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(value) in nats, `[..., *batch_shape]`."""
+        """Return log q(value) in nats, `[..., *batch_shape]`."""
         if not self._keeps(value):
             # another tensor, which the transforms have not seen
             value = value.expand(torch.broadcast_shapes(value.shape, self.shape()))

@@ -1,4 +1,4 @@
-"""A multivariate normal that remembers the noise of its last draw."""
+"""A multivariate normal that caches the noise of its last draw."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 
 
 class CholeskyNormal(dist.MultivariateNormal):
-    """N(μ, L Lᵀ) whose density of its own last draw z = μ + Lε costs no triangular solve.
+    """N(μ, L Lᵀ) that computes the density of its last draw z = μ + Lε without a triangular solve.
 
     log q(z) = Σ_i (log N(ε_i; 0, 1) − log L_ii): Kingma & Welling (2019), algorithm 2. For any other value
-    ε = L⁻¹(z − μ) is solved for. The value, and its gradient for the parameters, are those of `MultivariateNormal`.
+    ε = L⁻¹(z − μ) is solved for. Densities and gradients equal those of `MultivariateNormal`.
     """
 
     _last_draw: tuple[Tensor, Tensor, int] | None = None
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """A reparameterized draw `[*sample_shape, *batch_shape, D]`; its noise is kept for `log_prob`."""
+        """Draw `[*sample_shape, *batch_shape, D]`, reparameterized; the noise is kept for `log_prob`."""
         noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         z: Tensor = self.loc + (self._unbroadcasted_scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
         self._last_draw = None if z.is_inference() else (z, noise, z._version)
         return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(value) in nats, `[..., *batch_shape]`."""
+        """Return log q(value) in nats, `[..., *batch_shape]`."""
         if self._validate_args:
             self._validate_sample(value)
         scale_tril: Tensor = self._unbroadcasted_scale_tril
@@ -39,12 +39,12 @@ class CholeskyNormal(dist.MultivariateNormal):
         return -(0.5 * noise.square() + 0.5 * math.log(2 * math.pi) + log_diagonal).sum(-1)
 
     def _noise_of(self, value: Tensor) -> Tensor | None:
-        """The noise that `value` was made of, if it is the last draw, unchanged."""
+        """Return the noise from which `value` was made if it is the last draw, unchanged."""
         if self._last_draw is None:
             return None
         z, noise, version = self._last_draw
         if value is not z or value._version != version:
             return None
-        # a draw without a graph is a constant to the gradient: then ε moves with the parameters, and with z
+        # the gradient treats a draw without a graph as a constant: ε then depends on the parameters and on z
         inputs = (z, self.loc, self._unbroadcasted_scale_tril)
         return noise if z.grad_fn is not None or not any(t.requires_grad for t in inputs) else None

@@ -14,7 +14,7 @@ from pyro_vae.data.grid import Grid
 
 
 class LogisticLevels(TorchDistribution):
-    """P(k) = σ((k + ½ − μ) / s) − σ((k − ½ − μ) / s) in units of a bin, the tails going to the first and last k."""
+    """P(k) = σ((k + ½ − μ) / s) − σ((k − ½ − μ) / s) in units of a bin; the first and last k get the tails."""
 
     arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
 
@@ -29,7 +29,7 @@ class LogisticLevels(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """E k / (num_levels − 1), E k = Σ_{j ≥ 1} P(k ≥ j) taken a threshold at a time."""
+        """E k / (num_levels − 1), with E k = Σ_{j ≥ 1} P(k ≥ j) added one threshold at a time."""
         top = self._grid.num_levels - 1
         total = torch.zeros_like(self.loc)
         for j in range(1, top + 1):
@@ -37,12 +37,12 @@ class LogisticLevels(TorchDistribution):
         return total / top
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> LogisticLevels:
-        """The same for more variables, as a plate asks for it."""
+        """Return the distribution with another batch shape."""
         loc, scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
         return LogisticLevels(loc, scale, self._grid.num_levels, self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability, by σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)): no difference of numbers near each other."""
+        """Return the log-probability, by σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a − b)), which avoids cancellation."""
         top = self._grid.num_levels - 1
         k = self._grid.index(value)
         b = ((k + 0.5) / top - self.loc) / self.scale
@@ -53,7 +53,7 @@ class LogisticLevels(TorchDistribution):
         return below + above + between
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """The logistic's draw, rounded to the grid."""
+        """Draw logistic variables, rounded to the grid."""
         top = self._grid.num_levels - 1
         with torch.no_grad():
             u = torch.rand(self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device)

@@ -1,4 +1,4 @@
-"""A multivariate normal of few directions of correlation that keeps its digits."""
+"""A multivariate normal with few directions of correlation, in double precision."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class LowRankNormal(dist.LowRankMultivariateNormal):
-    """N(μ, W Wᵀ + diag σ²) whose density is worked out in double precision, for values in that of μ.
+    """N(μ, W Wᵀ + diag σ²) whose density is computed in double precision; values have the dtype of μ.
 
-    dᵀ Σ⁻¹ d is by Woodbury's identity a difference of terms that are (‖W‖/σ)² times as large: where the posterior is
-    narrow across its few directions, single precision would lose whole nats of log q.
+    By Woodbury's identity dᵀ Σ⁻¹ d is a difference of terms that are (‖W‖/σ)² times as large: if the posterior is
+    narrow across its few directions, single precision has errors of several nats in log q.
 
     Args:
         loc: μ `[..., D]`.
         cov_factor: W `[..., D, rank]`.
         cov_diag: σ² `[..., D]`.
-        validate_args: as of all of Pyro's distributions.
+        validate_args: as for all distributions of Pyro.
     """
 
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:
@@ -27,7 +27,7 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         self.loc = self.loc.to(loc.dtype)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """The same distribution for a batch of another shape."""
+        """Return the distribution with another batch shape."""
         new = self._get_checked_instance(LowRankNormal, _instance)  # type: ignore[no-untyped-call]
         return super().expand(torch.Size(batch_shape), new)  # type: ignore[no-untyped-call]
 
@@ -38,7 +38,7 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         return (of_factor + self._unbroadcasted_cov_diag).expand(self.loc.shape).to(self.loc.dtype)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""
+        """Draw `[*sample_shape, *batch_shape, D]`, reparameterized."""
         like, shape = self.loc, self._extended_shape(sample_shape)
         W, sigma = self._unbroadcasted_cov_factor.to(like.dtype), self._unbroadcasted_cov_diag.sqrt().to(like.dtype)
         common = torch.randn(shape[:-1] + W.shape[-1:], dtype=like.dtype, device=like.device)
@@ -46,9 +46,9 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         return like + (W @ common.unsqueeze(-1)).squeeze(-1) + sigma * own
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log q(value) in nats, `[..., *batch_shape]`."""
+        """Return log q(value) in nats, `[..., *batch_shape]`."""
         return super().log_prob(value.double()).to(self.loc.dtype)  # type: ignore[no-untyped-call]
 
     def entropy(self) -> Tensor:
-        """In nats, `[*batch_shape]`."""
+        """Return the entropy in nats, `[*batch_shape]`."""
         return super().entropy().to(self.loc.dtype)  # type: ignore[no-untyped-call]

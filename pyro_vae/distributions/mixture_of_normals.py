@@ -17,14 +17,14 @@ class MixtureOfNormals(dist.MixtureSameFamily):  # type: ignore[misc]
     dz/dθ = −(∂F/∂z)⁻¹ ∂F/∂θ: Graves (2016), Stochastic backpropagation through mixture density distributions,
     https://arxiv.org/abs/1607.05690; Figurnov, Mohamed & Mnih (2018), https://arxiv.org/abs/1805.08498, §3.
 
-    Pyro's `MixtureOfDiagNormals` mixes up datapoints where it is given a sample_shape, and its gradient is NaN in
-    single precision from some 50 dimensions on.
+    Pyro's `MixtureOfDiagNormals` mixes up datapoints if it is given a sample_shape, and its gradient is NaN in single
+    precision from about 50 dimensions on.
     """
 
     has_rsample = True
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """A reparameterized draw `[*sample_shape, *batch_shape, D]`."""
+        """Draw `[*sample_shape, *batch_shape, D]`, reparameterized."""
         z: Tensor = self.sample(torch.Size(sample_shape))
         if not torch.is_grad_enabled():
             return z

@@ -1,4 +1,4 @@
-"""KL from correlated to independent Gaussians in closed form, which neither torch nor Pyro has."""
+"""The KL from correlated to independent Gaussians in closed form, which torch and Pyro lack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.distributions import Independent, LowRankMultivariateNormal, Multivar
 @register_kl(MultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 @register_kl(LowRankMultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 def kl_to_independent_normal(p: MultivariateNormal | LowRankMultivariateNormal, q: Any) -> Tensor:
-    """KL(p ‖ N(m, diag s²)) = −H(p) − E_p log q: of p the second term takes mean and variances alone. Nats."""
+    """Return KL(p ‖ N(m, diag s²)) = −H(p) − E_p log q, nats; E_p log q depends only on p's mean and variances."""
     if not isinstance(q.base_dist, Normal) or q.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
     expected_log_q = q.base_dist.log_prob(p.mean) - 0.5 * p.variance / q.base_dist.scale.square()

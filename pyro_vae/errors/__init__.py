@@ -1,4 +1,4 @@
-"""Bad input: one clear line that names the value and the fix."""
+"""Errors with one clear line that names the value and the fix, and checks that raise them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numbers import Integral
 from types import MappingProxyType
 
 MAX_INT = 2**32 - 1
-"""Limit of numbers of steps, samples or rows, and of seeds: larger ones are mistakes that torch may not hold."""
+"""Limit of seeds and of numbers of steps, samples or rows; torch may not accept larger ones."""
 MAX_WIDTH = 10**6
-"""Limit of layer widths, latent dimensions and components: a square matrix of this size takes terabytes."""
+"""Limit of layer widths, latent dimensions and components: a square matrix of this size needs terabytes."""
 NOT_LIKE_A_STRING = r"[-+.\d]*(e[-+]?)?\d+\.?|\[.*\]|[-+]?(nan|inf)|true|false|none|"
 MAX_MESSAGE = 2_000
-"""Characters of a message."""
+"""Limit of the characters in a message."""
 
 
 _names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProxyType({}))
@@ -24,73 +24,83 @@ _names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProx
 
 @contextmanager
 def in_section(group: str, names: Iterable[str]) -> Iterator[None]:
-    """Within, errors call the parameters of a configured object by their keys: `rank=0` becomes `guide.rank=0`.
+    """Prefix parameters in errors with a section of the configuration: `rank=0` becomes `guide.rank=0`.
 
     Args:
-        group: section of the configuration.
-        names: the section's keys.
+        group: the section, whose object raises the errors.
+        names: keys of the section.
     """
     keys = "|".join(re.escape(str(name)) for name in names)
     try:
         yield
     except (BadInput, FailedRun) as error:
-        # not a part of another key, of a path or of a word
+        # not within a word, a path or a complete key
         error.args = (re.sub(rf"(?<![\w./-])(?=(?:{keys})=)|^(?=(?:{keys}) )", f"{group}.", str(error)),)
         raise
 
 
 @contextmanager
 def called(names: Mapping[str, str]) -> Iterator[None]:
-    """Within, messages call options by the names of a Python function's parameters.
+    """Name options in errors and warnings by the parameters of a Python function.
 
     Args:
-        names: keys of the configuration, and the parameters that set them.
+        names: maps keys of the configuration to the parameters that set them.
     """
     token = _names.set(names)
     try:
         yield
     except (BadInput, FailedRun) as error:
-        message = in_callers_names(str(error))
-        if message == str(error):
-            raise
-        raise type(error)(message) from error
+        error.args = (in_callers_names(str(error)),)
+        raise
     finally:
         _names.reset(token)
 
 
 def in_callers_names(message: str) -> str:
-    """`message` with the names that `called` has given options."""
+    """Replace keys in `message` by the parameters in `called`."""
     for key, name in _names.get().items():
         message = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", name, message)
     return message
 
 
 def printable(text: str) -> str:
-    """`text` in one line, without characters that a terminal would obey: a stranger's file may hold them."""
+    """Escape line breaks and control characters, which text from an untrusted file may hold."""
     return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
 
 
 class BadInput(ValueError):
-    """The user's input cannot be used. The commands print its one line and exit with status 2."""
+    """Input cannot be used. The commands print its one line and exit with status 2."""
 
     def __init__(self, message: str = "") -> None:
         line = printable(message)
         super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE - 3]}...")
 
 
+class Incompatible(BadInput):
+    """Options do not go together.
+
+    Attributes:
+        reason: the message without its remedy, which other options may make incomplete.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+
+
 class NoEvidence(BadInput):
-    """log p(x) of this model says nothing, by whatever estimator."""
+    """log p(x) of this model is meaningless, with any estimator."""
 
 
 class FailedRun(RuntimeError):
-    """The input was fine, the run was not (a NaN loss, say). The commands print its line and exit with 1."""
+    """A run failed on valid input, e.g. with a NaN loss. The commands print its one line and exit with status 1."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what caused it, outermost first."""
+    """Iterate over `error` and its causes, outermost first."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -98,34 +108,34 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def datapoints(n: int) -> str:
-    """`n` datapoints, in words."""
+    """Write a number of datapoints in words."""
     return f"{n} datapoint{'' if n == 1 else 's'}"
 
 
 def one_line(error: BaseException) -> str:
-    """The message of another library's error as one line of at most 300 characters."""
+    """Write the message of another library's error in one line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def shown(value: object) -> str:
-    """`value` in one line of at most 80 characters."""
+    """Write `value` in one line of at most 80 characters."""
     try:
         text = " ".join(str(value).split())
-    except ValueError:  # Python writes no integers of more than 4,300 digits
+    except ValueError:  # Python does not write integers of more than 4,300 digits
         return "(an integer of thousands of digits)"
-    except Exception:  # it is the object's own code
+    except Exception:  # raised by the object's own code
         return f"(an object of type {type(value).__name__})"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def quoted(value: object) -> str:
-    """`shown`, with quotes around a string that reads like another kind of value: '5' is not 5."""
+    """Write `value` as `shown`, with quotes around a string that looks like another type: '5' is not 5."""
     text = shown(value)
     return repr(text) if isinstance(value, str) and re.fullmatch(NOT_LIKE_A_STRING, text, re.IGNORECASE) else text
 
 
 def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
-    """`value`, if it is an integer from 1 to `high`.
+    """Return `value` if it is an integer from 1 to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
@@ -134,7 +144,7 @@ def positive_int(name: str, value: object, high: int = MAX_INT) -> int:
 
 
 def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]:
-    """`values`, if they are a list of integers from 1 to `high`.
+    """Return `values` if they are a list of integers from 1 to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and the value.
@@ -145,7 +155,7 @@ def positive_ints(name: str, values: object, high: int = MAX_WIDTH) -> list[int]
 
 
 def integer(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
-    """`value`, if it is an integer from `low` to `high`.
+    """Return `value` if it is an integer from `low` to `high`.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
@@ -159,7 +169,7 @@ def integer(name: str, value: object, low: int = 0, high: int = MAX_INT) -> int:
 
 
 def positive(name: str, value: object) -> float:
-    """`value` as a float, if it is a finite number above zero.
+    """Return `value` as a float if it is a finite number above 0.
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
@@ -171,7 +181,7 @@ def positive(name: str, value: object) -> float:
 
 
 def within(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float, if it is a finite number in [low, high].
+    """Return `value` as a float if it is a finite number in [low, high].
 
     Raises:
         BadInput: otherwise, naming `name` and `value`.
@@ -187,18 +197,18 @@ def within(name: str, value: object, low: float = -math.inf, high: float = math.
 
 
 def _finite(value: object) -> float | None:
-    """`value` as a float, if it is a number that a float holds."""
+    """Return `value` as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         number = float(value)
-    except OverflowError:  # of an integer
+    except OverflowError:  # a huge integer
         return None
     return number if math.isfinite(number) else None
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """`value`, if it is one of `choices`.
+    """Return `value` if it is one of `choices`.
 
     Raises:
         BadInput: otherwise, listing the choices.
@@ -209,7 +219,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def true_false(name: str, value: object) -> bool:
-    """`value`, if it is True or False.
+    """Return `value` if it is True or False.
 
     Raises:
         BadInput: otherwise.
@@ -220,7 +230,7 @@ def true_false(name: str, value: object) -> bool:
 
 
 def true_false_auto(name: str, value: object) -> bool | str:
-    """`value`, if it is True, False or `auto`.
+    """Return `value` if it is True, False or `auto`.
 
     Raises:
         BadInput: otherwise.

@@ -1,7 +1,4 @@
-"""What memory does not hold: refused before the work, or one line in place of another library's error.
-
-Imports no torch.
-"""
+"""Errors about memory, raised before the work or translated from other libraries. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,27 +15,27 @@ NO_MEMORY = r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate
 
 
 class OutOfMemory(BadInput):
-    """What was asked for does not fit into memory. The commands print its one line and exit with 1."""
+    """Memory has run out. The commands print its one line and exit with status 1."""
 
 
 def physical_memory() -> float:
-    """Bytes of memory that this machine has; infinite where the system does not say."""
+    """Bytes of memory of this machine; infinite if the system does not tell."""
     names = getattr(os, "sysconf_names", {})
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else math.inf
 
 
 def require_memory(num_bytes: float, what: str, otherwise: str, copies: int = 4, memory: float | None = None) -> None:
-    """Refuse what does not fit into memory, with the copies that are made of it.
+    """Check that data fit into memory, with the copies made of them.
 
     Args:
-        num_bytes: what it takes.
-        what: what takes it, as in `x takes`.
-        otherwise: what to do instead.
-        copies: how many there are at a time.
-        memory: bytes of memory; None: this machine's.
+        num_bytes: size of the data.
+        what: start of the message, such as `x takes`.
+        otherwise: advice for the message.
+        copies: number of copies that exist at the same time.
+        memory: bytes of memory; None: all of this machine's.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they do not fit.
     """
     memory, gib = physical_memory() if memory is None else memory, 2.0**30
     if copies * num_bytes > memory:
@@ -46,7 +43,7 @@ def require_memory(num_bytes: float, what: str, otherwise: str, copies: int = 4,
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """One line if memory has run out, whichever library says so; else None."""
+    """Return one line if an error means that memory has run out, else None."""
     for cause in causes(error):
         if isinstance(cause, OutOfMemory):
             return str(cause)
@@ -59,7 +56,7 @@ def out_of_memory(error: BaseException) -> str | None:
             or (isinstance(cause, RuntimeError) and re.search(NO_MEMORY, str(cause)))
         ):
             return (
-                f"out of memory ({_amount(cause)}): take fewer datapoints or samples at a time, or a smaller "
+                f"out of memory ({_amount(cause)}): use fewer datapoints or samples at a time, or a smaller "
                 "batch_size, network or latent_dim"
             )
     return None
@@ -67,10 +64,10 @@ def out_of_memory(error: BaseException) -> str | None:
 
 @contextmanager
 def out_of_memory_in_one_line() -> Iterator[None]:
-    """Turn other libraries' errors about memory into `OutOfMemory`.
+    """Translate errors of other libraries about memory.
 
     Raises:
-        OutOfMemory: instead of them.
+        OutOfMemory: in place of such an error.
     """
     try:
         yield
@@ -82,13 +79,13 @@ def out_of_memory_in_one_line() -> Iterator[None]:
 
 
 def raise_out_of_memory(error: Exception) -> None:
-    """Before another reason is given for an error, raise `OutOfMemory` if that is what it is about."""
+    """Raise `OutOfMemory` if an error is about memory."""
     if (line := out_of_memory(error)) is not None:
         raise OutOfMemory(line) from error
 
 
 def _amount(error: BaseException) -> str:
-    """What could not be allocated, as far as the error tells."""
+    """Describe what could not be allocated."""
     message, gib = one_line(error), 2.0**30
     if found := re.search(r"tried to allocate (\d+) bytes", message):  # torch's, on the CPU
         return f"{int(found[1]) / gib:.1f} GiB asked for, this machine has {physical_memory() / gib:.1f} GiB"

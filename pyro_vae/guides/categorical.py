@@ -1,4 +1,4 @@
-"""An amortized guide of a discrete latent."""
+"""The amortized guide for a discrete latent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Categorical(nn.Module):
+class Categorical(Guide):
     """q(z = e_k | x) = softmax(logits(x))_k, one-hot; its draws are not reparameterized.
 
     Args:
@@ -22,5 +22,5 @@ class Categorical(nn.Module):
         self.logits = nn.Linear(num_features, latent_dim)
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         return dist.OneHotCategorical(logits=self.logits(h))

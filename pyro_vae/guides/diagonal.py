@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.initialization import Heads
 
 
-class Diagonal(nn.Module):
+class Diagonal(Guide):
     """q(z | x) = N(z; μ(x), diag σ(x)²), the guide of Kingma & Welling (2014), https://arxiv.org/abs/1312.6114.
 
     Args:
@@ -23,6 +23,6 @@ class Diagonal(nn.Module):
         self.loc_log_scale = Heads(num_features, latent_dim)
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         return dist.Normal(loc, log_scale.exp()).to_event(1)

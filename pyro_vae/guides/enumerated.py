@@ -5,23 +5,23 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.errors import BadInput
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.errors import Incompatible
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Enumerated(nn.Module):
+class Enumerated(Guide):
     """q(z = e_k | x) = p(x, e_k) / Σ_j p(x, e_j), the E-step of EM: the ELBO is log p(x). It has no parameters.
 
     Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39(1).
 
     Args:
-        num_features: width of the encoder's output, which plays no part.
-        latent_dim: K, the number of categories; the model is evaluated at each.
+        num_features: ignored.
+        latent_dim: K, the number of categories, at each of which the model is evaluated.
 
     Raises:
-        BadInput: when called, if there is no `log_joint`.
+        Incompatible: when called without `log_joint`.
     """
 
     needs_log_joint = True
@@ -31,9 +31,9 @@ class Enumerated(nn.Module):
         self.latent_dim = latent_dim
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=enumerated needs log p(x, z) of a single stochastic layer: take guide=categorical")
+            raise Incompatible("guide=enumerated needs a single stochastic layer", "set latent_dim to a single number")
         K, batch_shape = self.latent_dim, h.shape[:-1]
         one_hot = torch.eye(K, dtype=h.dtype, device=h.device).reshape(K, *[1] * len(batch_shape), K)
         log_p = log_joint(one_hot.expand(K, *batch_shape, K))

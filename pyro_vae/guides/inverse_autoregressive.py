@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
 
 
-class InverseAutoregressive(nn.Module):
+class InverseAutoregressive(Guide):
     """z_0 ~ N(μ(x), diag σ(x)²), z_t = m_t + s_t ⊙ z_{t−1} with (m_t, s_t)_d a network of z_{t−1,<d} and x.
 
     Kingma et al. (2016), https://arxiv.org/abs/1606.04934, eq. 10. The order of the dimensions is reversed from one
-    transform to the next. It starts as the diagonal guide. The density of a draw of its own is one pass, that of
-    another value takes D of them; its mean is not known.
+    transform to the next. It starts as the diagonal guide. The density of its last draw takes one pass, that of any
+    other value D passes; the mean is not known.
 
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_transforms: T.
-        hidden: widths of each transform's network; D at least.
+        num_transforms: T, the number of transforms.
+        hidden: widths of each transform's network, at least D.
 
     Raises:
-        BadInput: if one of them is out of range.
+        BadInput: if an option is out of range.
     """
 
     transforms: Any
@@ -48,7 +48,7 @@ class InverseAutoregressive(nn.Module):
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(loc, log_scale.exp()).to_event(1)
         return AutoregressiveFlow.of(h, self, base, [transform.condition(h) for transform in self.transforms])

@@ -1,4 +1,4 @@
-"""A guide with several modes."""
+"""The guide with several modes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import MixtureOfNormals
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Mixture(nn.Module):
+class Mixture(Guide):
     """q(z | x) = Σ_c π_c N(z; μ_c, diag σ_c²) with (π, μ, log σ) from the encoder.
 
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_components: C; their random weights set them apart at the start.
+        num_components: C; the components differ at the start because their weights are random.
 
     Raises:
-        BadInput: if num_components is no positive whole number.
+        BadInput: if num_components is not a positive integer.
     """
 
     def __init__(self, num_features: int, latent_dim: int, num_components: int = 3) -> None:
@@ -32,7 +32,7 @@ class Mixture(nn.Module):
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         components = dist.Normal(loc, log_scale.exp()).to_event(1)
         return MixtureOfNormals(dist.Categorical(logits=self.logits(h)), components)

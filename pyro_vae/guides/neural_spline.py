@@ -14,26 +14,26 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
 
 
-class NeuralSpline(nn.Module):
+class NeuralSpline(Guide):
     """z = μ(x) + σ(x) ⊙ g(ε), ε ~ N(0, I), with g_d a monotonic rational-quadratic spline that ε_{<d} and x determine.
 
     Durkan et al. (2019), Neural spline flows, https://arxiv.org/abs/1906.04032, §3. The spline acts on [−bound, bound],
-    beyond which it is the identity. It starts as the diagonal guide. The density of a draw of its own is one pass, that
-    of another value takes D of them; its mean is not known.
+    beyond which it is the identity. It starts as the diagonal guide. The density of its last draw takes one pass, that
+    of any other value D passes; the mean is not known.
 
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_bins: segments of a spline.
+        num_bins: number of segments of a spline.
         bound: half the spline's range, in standard deviations σ.
-        hidden: widths of the network that gives the splines' parameters; D at least.
+        hidden: widths of the network of the splines' parameters, at least D.
 
     Raises:
-        BadInput: if one of them is out of range.
+        BadInput: if an option is out of range.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NeuralSpline(nn.Module):
         )
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         loc, log_scale = self.loc_log_scale(h).chunk(2, dim=-1)
         base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
         affine = AffineTransform(loc, log_scale.exp(), event_dim=1, cache_size=1)
@@ -60,10 +60,10 @@ class NeuralSpline(nn.Module):
 
 
 class _SplineParameters(ConditionalAutoRegressiveNN):
-    """Widths and heights of the bins, derivatives at the inner knots, before softmax and softplus; of 0 the identity.
+    """Widths and heights of the bins and derivatives at the inner knots, before softmax and softplus; 0: identity.
 
-    They stay within ±2: a steeper spline cannot be inverted in single precision, and Pyro's inverse stops there with
-    an AssertionError.
+    They are limited to ±2: steeper splines cannot be inverted in single precision, and Pyro's inverse raises an
+    AssertionError.
     """
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

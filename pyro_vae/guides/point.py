@@ -6,11 +6,11 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Point(nn.Module):
-    """q(z | x) = δ(z − μ(x)): no density, so that there is no ELBO, only the objective of an autoencoder.
+class Point(Guide):
+    """q(z | x) = δ(z − μ(x)). It has no density, hence no ELBO, only the objective of an autoencoder.
 
     Args:
         num_features: width of the encoder's output.
@@ -22,5 +22,5 @@ class Point(nn.Module):
         self.loc = nn.Linear(num_features, latent_dim)
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         return dist.Delta(self.loc(h), event_dim=1)

@@ -1,4 +1,4 @@
-"""An amortized guide improved by a few steps on each datapoint's own ELBO."""
+"""The amortized guide improved by a few steps on each datapoint's ELBO."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.errors import BadInput, Incompatible, positive, positive_int
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class SemiAmortized(nn.Module):
+class SemiAmortized(Guide):
     """q(z | x) = N(z; μ, diag σ²) where (μ, log σ) start at the encoder's and climb L = E_q[log p(x, z)] + H(q).
 
     Kim et al. (2018), Semi-amortized variational autoencoders, https://arxiv.org/abs/1802.02550, algorithm 1: the
     gradient of the training objective goes through the steps, to the encoder and to the model. The steps are those of
-    the natural gradient, μ += η σ² ∂L/∂μ and log σ += η/2 ∂L/∂log σ, so that η has no unit; none is longer than σ in μ
-    or 1 in log σ. The expectation is that of fixed points with the mean and the variances of N(0, I): q is a
+    the natural gradient, μ += η σ² ∂L/∂μ and log σ += η/2 ∂L/∂log σ, so that η has no unit; they are limited to σ in
+    μ and 1 in log σ. The expectation is over fixed points with the mean and the variances of N(0, I): q is a
     deterministic function of x.
 
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
-        num_steps: gradient steps, each an evaluation of the model and its gradient at num_particles points.
+        num_steps: number of gradient steps, each of which evaluates the model and its gradient at num_particles points.
         step_size: η.
         num_particles: S, even: points z = μ ± σ ε for the expectation; exact for quadratic log p(x, z) if S ≥ 2D.
 
     Raises:
-        BadInput: if one of them is out of range; when called, if there is no `log_joint`.
+        BadInput: if an option is out of range, or when called without `log_joint`.
     """
 
     needs_log_joint = True
@@ -48,9 +48,11 @@ class SemiAmortized(nn.Module):
         self.register_buffer("noise", _antithetic_points(num_particles, latent_dim))
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
-        """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
+        """Return q(z | x) for features `[..., num_features]`: batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=semi_amortized needs log p(x, z) of a single stochastic layer: take guide=diagonal")
+            raise Incompatible(
+                "guide=semi_amortized needs a single stochastic layer", "set latent_dim to a single number"
+            )
         noise = self.noise.reshape(-1, *[1] * (h.dim() - 1), self.noise.shape[-1])
 
         def elbo(loc: Tensor, log_scale: Tensor) -> Tensor:
@@ -67,9 +69,9 @@ class SemiAmortized(nn.Module):
 
 
 def _antithetic_points(num_points: int, dim: int) -> Tensor:
-    """±ε `[num_points, dim]` with unit variances, and uncorrelated in every block of num_points / 2 dimensions."""
+    """Return ±ε `[num_points, dim]` with unit variances, uncorrelated in every block of num_points / 2 dimensions."""
     n = num_points // 2
-    generator = torch.Generator().manual_seed(0)  # its own: the same points in every run
+    generator = torch.Generator().manual_seed(0)  # the same points in every run
     blocks = torch.randn(-(-dim // n), n, n, generator=generator, dtype=torch.float64)
     points = math.sqrt(n) * torch.cat(list(torch.linalg.qr(blocks).Q), dim=-1)[:, :dim]
     return torch.cat([points, -points]).to(torch.get_default_dtype())

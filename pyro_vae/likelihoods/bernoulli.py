@@ -20,40 +20,40 @@ from pyro_vae.likelihoods.moments import moments
 class BernoulliLogProb(torch.autograd.Function):
     """Σ_d x_d l_d − softplus(l_d) for logits l and data x, both `[..., D]`: nats, `[...]`.
 
-    Σ_d softplus(l_d) = Σ_d max(l_d, 0) + Σ_groups log Π_d (1 + e^−|l_d|), one logarithm for up to 50 dimensions, which
-    costs more than all else in compiled code; the product of so many stays below 2^50. What is not compiled pays for
-    every pass over memory instead, and makes two.
+    Compiled code computes Σ_d softplus(l_d) = Σ_d max(l_d, 0) + Σ_groups log Π_d (1 + e^−|l_d|), with one logarithm for
+    up to 50 dimensions, since logarithms dominate its cost; the product of 50 factors stays below 2^50. Eager code is
+    limited by passes over memory, and makes two.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
-        """The sum."""
-        if get_proxy_mode() is None:  # nobody traces
+        """Return the sum."""
+        if get_proxy_mode() is None:  # not traced
             return (x * logits).sub_(nn.functional.softplus(logits)).sum(-1)
         D = logits.shape[-1]
         size = max(n for n in range(1, min(D, 50) + 1) if D % n == 0)
-        # a group is every (D / size)-th dimension: neighbours are worked on at once
+        # a group is every (D / size)-th dimension, so that neighbours are processed together
         product = ((-logits.abs()).exp() + 1).unflatten(-1, (size, D // size)).prod(-2)
         return (x * logits - logits.clamp(min=0)).sum(-1) - product.log().sum(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """What the derivatives are made of."""
+        """Save the inputs for the derivatives."""
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """∂/∂l = x − sigmoid(l), ∂/∂x = l."""
+        """Return ∂/∂l = x − sigmoid(l) and ∂/∂x = l, times the outer gradient."""
         logits, x = ctx.saved_tensors
         outer = gradient.unsqueeze(-1)
         return outer * (x - logits.sigmoid()), outer * logits
 
     @staticmethod
     def jvp(ctx: Any, logits_: Tensor | None, x_: Tensor | None) -> Tensor:
-        """The derivative along (`logits_`, `x_`)."""
+        """Return the derivative in the direction (`logits_`, `x_`)."""
         logits, x = ctx.saved_tensors
         return sum(
             (
@@ -66,10 +66,10 @@ class BernoulliLogProb(torch.autograd.Function):
 
 
 class IndependentBernoulli(dist.Independent):
-    """`dist.Bernoulli(logits=…).to_event(event_dim)`, whose log_prob is one pass over the logits."""
+    """`dist.Bernoulli(logits=…).to_event(event_dim)` with a fast `log_prob`."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value), nats, of the batch shape."""
+        """Return log p(value) in nats, of the batch shape."""
         start = -self.reinterpreted_batch_ndims
         if start == 0:
             return super().log_prob(value)  # type: ignore[no-untyped-call]
@@ -84,8 +84,8 @@ class Bernoulli(Likelihood):
 
     Args:
         data_shape: shape of one datapoint.
-        start_margin: how far from 0 and 1 the probabilities at h = 0 stay. From 0.001 on, MNIST's pixels at the border
-            hardly learn, and the validation ELBO after 100 epochs of 4,000 digits is 2 nats lower than from 0.05 on.
+        start_margin: distance that the probabilities at h = 0 keep from 0 and 1. With 0.001, MNIST's border pixels
+            hardly learn: after 100 epochs of 4,000 digits the validation ELBO is 2 nats lower than with 0.05.
 
     Raises:
         BadInput: if start_margin is not in (0, 0.5].
@@ -96,26 +96,25 @@ class Bernoulli(Likelihood):
     def __init__(self, data_shape: Sequence[int], start_margin: float = 0.05) -> None:
         super().__init__(data_shape)
         self.start_margin = within("start_margin", positive("start_margin", start_margin), 0, 0.5)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Logits at the mean of x `[N, *data_shape]`, which is kept `start_margin` away from 0 and 1."""
+        """Set the logits to the mean of x `[N, *data_shape]`, kept `start_margin` away from 0 and 1."""
         self.offset.copy_(moments(x).mean.clamp(self.start_margin, 1 - self.start_margin).logit().unsqueeze(0))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Logits -> p(x | z)."""
+        """Return p(x | z) for logits u."""
         # validate_args=False: grey values in [0, 1] may be trained on, after check() has warned
         logits = u.squeeze(-1 - self.event_dim)
         return IndependentBernoulli(dist.Bernoulli(logits=logits, validate_args=False), self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Bernoullis with each dimension's mean, after adding half a datapoint of each value."""
+        """Return Bernoullis with each dimension's mean, after adding half a datapoint of each value."""
         N = len(x)
         return self.at(((N * moments(x).mean + 0.5) / (N + 1)).logit().unsqueeze(0))
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if log p(x) of `x` is not a likelihood, else None.
+        """Return a warning if log p(x) is not a likelihood because x is not binary, else None.
 
         Raises:
             BadInput: if a value lies outside [0, 1].
@@ -125,5 +124,5 @@ class Bernoulli(Likelihood):
             return None
         return (
             "likelihood=bernoulli on data that are not 0 or 1: log p(x) is not a likelihood of these data "
-            "(the Bernoulli does not integrate to 1 over [0, 1]); take data.binarize=dynamic or another likelihood"
+            "(the Bernoulli does not integrate to 1 over [0, 1]); use data.binarize=dynamic or another likelihood"
         )

@@ -1,4 +1,4 @@
-"""The likelihood of grey values that assumes nothing of their order."""
+"""The likelihood of grey values that makes no assumption about their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Categorical(Likelihood):
 
     Args:
         data_shape: shape of one datapoint.
-        num_levels: of grey.
+        num_levels: number of grey levels.
     """
 
     discrete = True
@@ -32,25 +32,24 @@ class Categorical(Likelihood):
     def __init__(self, data_shape: Sequence[int], num_levels: int = 256) -> None:
         super().__init__(data_shape, Grid(num_levels).num_levels)
         self.grid = Grid(num_levels)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Logits at the frequencies in x `[N, *data_shape]`, with one more datapoint spread over the levels."""
+        """Set the logits to the frequencies in x `[N, *data_shape]`, with one more datapoint spread over the levels."""
         frequencies = (level_counts(x, self.grid) + 1 / self.grid.num_levels) / (len(x) + 1)
         self.offset.copy_(frequencies.log())
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Logits -> p(x | z)."""
+        """Return p(x | z) for logits u."""
         levels: Any = Levels(u.movedim(-1 - self.event_dim, -1))
         return levels.to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Each dimension's smoothed frequencies."""
+        """Return each dimension's smoothed frequencies."""
         return level_marginals(x, self.grid)
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary and the grid is not, else None.
+        """Return a warning if x is binary and the grid is not, else None.
 
         Raises:
             BadInput: if a value is not on the grid.

@@ -1,4 +1,4 @@
-"""The likelihood of values in [0, 1] that the Bernoulli is often mistaken for."""
+"""The likelihood of values in [0, 1], for which the Bernoulli is often used by mistake."""
 
 from __future__ import annotations
 
@@ -29,24 +29,23 @@ class ContinuousBernoulli(Likelihood):
 
     def __init__(self, data_shape: Sequence[int]) -> None:
         super().__init__(data_shape)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Natural parameters at the mean of x `[N, *data_shape]`, within ±20: the way back from beyond is long."""
+        """Set the parameters to the mean of x `[N, *data_shape]`, within ±20, beyond which learning is slow."""
         self.offset.copy_(self._natural(x).clamp(-20, 20))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Natural parameters -> p(x | z)."""
+        """Return p(x | z) for natural parameters u."""
         density: Any = _LogitContinuousBernoulli(logits=u.squeeze(-1 - self.event_dim))
         return density.to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The continuous Bernoulli of each dimension's mean, kept from 0 and 1 by a thousandth."""
+        """Return continuous Bernoullis with each dimension's mean, kept 0.001 away from 0 and 1."""
         return self.at(self._natural(x))
 
     def _natural(self, x: Tensor) -> Tensor:
-        """Natural parameters of the mean of x, between ±1000, by bisection: float64, `[1, *data_shape]`."""
+        """Find the natural parameters of the mean of x in ±1000 by bisection: float64, `[1, *data_shape]`."""
         mean = moments(x).mean.clamp(0.001, 0.999)
         low, high = torch.full_like(mean, -1000.0), torch.full_like(mean, 1000.0)
         for _ in range(60):  # to the last digit of float64
@@ -56,7 +55,7 @@ class ContinuousBernoulli(Likelihood):
         return ((low + high) / 2).unsqueeze(0)
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, so that a density says little about it, else None.
+        """Return a warning if x is binary, since a density says little about it, else None.
 
         Raises:
             BadInput: if a value lies outside [0, 1].
@@ -66,10 +65,10 @@ class ContinuousBernoulli(Likelihood):
 
 
 class _LogitContinuousBernoulli(torch.distributions.ContinuousBernoulli, TorchDistributionMixin):
-    """torch's, computed from the logit h: its own way over sigmoid(h) is not normalized beyond |h| = 16 in float32."""
+    """torch's distribution computed from the logit h: via sigmoid(h), float32 is not normalized beyond |h| = 16."""
 
     def _cont_bern_log_norm(self) -> Tensor:
-        """log(h / tanh(h/2)), by its Taylor series where the derivatives of the quotient cancel."""
+        """Return log(h / tanh(h/2)), by its Taylor series where the derivatives of the quotient cancel."""
         h = self.logits
         near = h.abs() < 0.1
         far = torch.where(near, 1.0, h)
@@ -93,7 +92,7 @@ class _LogitContinuousBernoulli(torch.distributions.ContinuousBernoulli, TorchDi
         return torch.where(near, series, 1 / far**2 - (-far).exp() / torch.expm1(-far) ** 2)
 
     def entropy(self) -> Tensor:
-        """1 − log(a / (1 − e^−a)) − a / (e^a − 1) for a = |h|, nats."""
+        """Return 1 − log(a / (1 − e^−a)) − a / (e^a − 1) for a = |h|, nats."""
         a = self.logits.abs()
         near = a < 0.1
         far = torch.where(near, 1.0, a)
@@ -101,14 +100,14 @@ class _LogitContinuousBernoulli(torch.distributions.ContinuousBernoulli, TorchDi
         return torch.where(near, a**4 / 960 - a**2 / 24, 1 - (far / rest).log() - far * (-far).exp() / rest)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """(e^(hx) − 1) / (e^h − 1), from the side on which e^h cannot overflow."""
+        """Return (e^(hx) − 1) / (e^h − 1), from the side on which e^h cannot overflow."""
         x, rising = value.clamp(0, 1), self.logits > 0
         a = -self.logits.abs().clamp(min=1e-6)
         u = torch.expm1(a * torch.where(rising, 1 - x, x)) / torch.expm1(a)
         return torch.where(rising, 1 - u, u)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """log(1 + u (e^h − 1)) / h, from the side on which e^h cannot overflow."""
+        """Return log(1 + u (e^h − 1)) / h, from the side on which e^h cannot overflow."""
         rising = self.logits > 0
         a = -self.logits.abs().clamp(min=1e-6)
         x = (torch.where(rising, 1 - value, value) * torch.expm1(a)).log1p() / a

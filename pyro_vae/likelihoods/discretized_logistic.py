@@ -1,4 +1,4 @@
-"""The likelihood of grey values that knows their order."""
+"""The likelihood of grey values that uses their order."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.softplus import Start
 
 NARROWEST = 0.5
-"""Least standard deviation of a pixel at the start, in those of all data.
+"""Lower limit of a pixel's initial standard deviation, relative to that of all data.
 
-A pixel that is rarely set lies far out in the tail of a narrower start, and its gradients drown the others'.
+With a narrower start, the values of rarely set pixels lie far out in the tail, and their gradients dominate.
 """
 
 
@@ -35,11 +35,11 @@ class DiscretizedLogistic(Likelihood):
 
     Args:
         data_shape: shape of one datapoint.
-        num_levels: of grey.
-        num_components: of the mixture, for each pixel.
+        num_levels: number of grey levels.
+        num_components: components of each pixel's mixture.
         init_scale: the logistics' scale at h = 0, for data of range 1; None: the value that gives the data's variance,
-            without data 0.1.
-        min_scale: its lower bound; PixelCNN++ has e^−7 on a range of 2.
+            or, without data, 0.1.
+        min_scale: its lower bound; PixelCNN++ uses e^−7 for a range of 2.
     """
 
     discrete = True
@@ -60,23 +60,23 @@ class DiscretizedLogistic(Likelihood):
         self.register_start()
 
     def start_without_data(self) -> dict[str, Tensor]:
-        """Locations and logits are 0, scales 0.1 for the data's."""
+        """Return buffers for locations and logits of 0 and scales of 0.1."""
         D = self.param_shape[1:]
         scale = torch.full(D, 0.1)
         return {"offset": self._offset(torch.zeros(self.num_components, *D), scale)}
 
     def _offset(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """For components of these locations `[num_components, *data_shape]` and this scale `[*data_shape]`."""
+        """Return the offset for locations `[num_components, *data_shape]` and a scale `[*data_shape]`."""
         raw = self.start.raw(scale, torch.ones(())).expand_as(loc)
         return torch.cat([loc, raw, torch.zeros_like(loc)])[: self.param_shape[0]]
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """The mean and the standard deviation of x `[N, *data_shape]`, at least `NARROWEST` of that of all data."""
+        """Start at the mean and standard deviation of x `[N, *data_shape]`; see `NARROWEST`."""
         self.offset.copy_(self._of_data(x))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Locations, scales before their softplus, and logits of the components -> p(x | z)."""
+        """Return p(x | z) for locations, scales before their softplus, and logits of the components."""
         u = u.movedim(-1 - self.event_dim, -1)
         loc, raw, *logits = u.split(self.num_components, dim=-1)
         components = LogisticLevels(loc, self.min_scale + F.softplus(raw), self.grid.num_levels)
@@ -85,14 +85,14 @@ class DiscretizedLogistic(Likelihood):
         return dist.MixtureSameFamily(mixture, components).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Each dimension's smoothed frequencies, which need not be logistics or mixtures of them."""
+        """Return each dimension's smoothed frequencies, a larger family than mixtures of logistics."""
         return level_marginals(x, self.grid)
 
     def _of_data(self, x: Tensor) -> Tensor:
-        """Parameters that give each dimension's mean and standard deviation, were it not for the ends of the grid.
+        """Return parameters for each dimension's mean and standard deviation, ignoring the ends of the grid.
 
-        The latter is at least `NARROWEST` of the standard deviation of all data. Half of the variance lies between the
-        components, where there are several; float64, `[*param_shape]`.
+        The latter is at least `NARROWEST` times the standard deviation of all data. With several components, half of
+        the variance is between them. float64, `[*param_shape]`.
         """
         data, M = moments(x), self.num_components
         sd = data.sd.maximum(NARROWEST * data.whole)
@@ -103,7 +103,7 @@ class DiscretizedLogistic(Likelihood):
         return self._offset(loc, scale)
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary and the grid is not, else None.
+        """Return a warning if x is binary and the grid is not, else None.
 
         Raises:
             BadInput: if a value is not on the grid.

@@ -19,9 +19,9 @@ from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 class Gaussian(Scaled):
     """p(x | z) = N(x; μ(z), σ²), a density for continuous data.
 
-    μ and σ are measured in the data's standard deviation from the data's mean, so that a·x + b is learned as well as x.
-    `per_pixel` takes the standard deviation of each dimension, `fixed` and `learned` that of all data, the root of
-    the mean variance.
+    μ and σ are measured relative to the data's mean and standard deviation, so that a·x + b is learned as well as x.
+    `per_pixel` uses the standard deviation of each dimension, `fixed` and `learned` that of all data, the root of the
+    mean variance.
 
     Args:
         data_shape: shape of one datapoint.
@@ -34,7 +34,7 @@ class Gaussian(Scaled):
     """
 
     name = "gaussian"
-    remedy = f"{Scaled.remedy}, or take likelihood.scale=per_pixel"
+    remedy = f"{Scaled.remedy}, or set likelihood.scale=per_pixel"
     fixed_scale: Tensor
 
     def __init__(
@@ -53,30 +53,30 @@ class Gaussian(Scaled):
             self.add_learned_scale()
 
     def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
-        """As `Scaled` has them, and a fixed σ."""
+        """Return the buffers of `Scaled`, and a fixed σ."""
         fixed = {"fixed_scale": self.start.value(unit)} if self.kind == "fixed" else {}
         return {**super().buffers_for(loc, unit), **fixed}
 
     def initialize_from(self, x: Tensor) -> None:
-        """μ at the mean of x `[N, *data_shape]`, σ in units of its standard deviation."""
+        """Start μ at the mean of x `[N, *data_shape]`, and measure σ in its standard deviation."""
         data = moments(x)
         self.start_at(data.mean, data.unit if self.kind == "per_pixel" else data.whole)
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Locations, and scales before their softplus if they are per pixel -> p(x | z)."""
+        """Return p(x | z) for locations and, if they are per pixel, scales before their softplus."""
         loc, *raw = u.unbind(-1 - self.event_dim)
         scale = self.low + self.unit * F.softplus(raw[0]) if self.kind == "per_pixel" else self.scale
         return dist.Normal(self.unit * loc, scale).to_event(self.event_dim)
 
     def inverse(self, loc: Tensor, scale: Tensor) -> Tensor:
-        """The h `[..., *param_shape]` at which p(x | z) has that mean, and that σ if it is per pixel."""
+        """Return the h `[..., *param_shape]` at which p(x | z) has this mean, and this σ if it is per pixel."""
         u = [loc / self.unit, *([inverse_softplus((scale - self.low) / self.unit)] if self.kind == "per_pixel" else [])]
         return torch.stack(u, -1 - self.event_dim) - self.offset
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Normal distributions with each dimension's mean and standard deviation, whatever the option of σ is.
+        """Return normal distributions with each dimension's mean and standard deviation, whatever the option of σ.
 
-        If σ is per pixel, its lower bound is theirs; otherwise see `own_scales`.
+        If σ is per pixel, they share its lower bound; otherwise see `own_scales`.
         """
         data = moments(x)
         per_pixel = self.kind == "per_pixel"
@@ -90,10 +90,5 @@ class Gaussian(Scaled):
 
     @property
     def has_one_scale(self) -> bool:
-        """Unless it is per pixel."""
+        """Whether all dimensions share a scale: unless it is per pixel."""
         return self.kind != "per_pixel"
-
-    def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the scale of each dimension."""
-        data = moments(x)
-        return data.mean, data.unit

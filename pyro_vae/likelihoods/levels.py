@@ -16,17 +16,17 @@ from pyro_vae.data.grid import Grid
 from pyro_vae.likelihoods.moments import PART, level_counts, moments
 
 NUM_STEPS = 50
-"""EM steps for the weights of the four estimates, after which they gain less than 0.1 nats on 784 pixels."""
+"""EM steps for the weights of the four estimates; more gain less than 0.1 nats for 784 pixels."""
 
 
 class Levels(TorchDistribution):
-    """Pyro's Categorical over the values of a grid instead of its indices; logits `[..., num_levels]`."""
+    """Pyro's Categorical over the values of a grid instead of indices; logits `[..., num_levels]`."""
 
     arg_constraints: ClassVar = {"logits": constraints.real_vector}
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         self._index = dist.Categorical(logits=logits, validate_args=validate_args)
-        self._grid = Grid(logits.shape[-1])
+        self._grid = Grid(int(logits.shape[-1]))  # a tensor in torch.jit.trace
         super().__init__(self._index.batch_shape, validate_args=validate_args)
 
     @property
@@ -46,11 +46,11 @@ class Levels(TorchDistribution):
         return self._index.probs @ levels
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Levels:
-        """The same for a larger batch shape."""
+        """Return the distribution with another batch shape."""
         return Levels(self.logits.expand(*batch_shape, self._grid.num_levels), self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability of values on the grid, nats."""
+        """Return the log-probability of values on the grid, nats."""
         if self._validate_args:
             self._validate_sample(value)
         return self._index.log_prob(self._grid.index(value))
@@ -61,7 +61,7 @@ class Levels(TorchDistribution):
 
 
 def level_marginals(x: Tensor, grid: Grid) -> TorchDistributionMixin:
-    """Smoothed frequencies of the levels in each dimension of x `[N, *data_shape]`.
+    """Return smoothed frequencies of the levels in each dimension of x `[N, *data_shape]`.
 
     The frequencies themselves are the best independent marginals of the training data, but levels that are rare or
     absent there make them poor on new data. They are therefore mixed with three smoother estimates: the frequencies in
@@ -69,7 +69,7 @@ def level_marginals(x: Tensor, grid: Grid) -> TorchDistributionMixin:
     own weights, which EM fits with each value's own datapoint left out of the frequencies (deleted interpolation:
     Jelinek & Mercer 1980, Interpolated estimation of Markov source parameters from sparse data). One more datapoint is
     spread evenly over the four. New data are about as likely as under mixtures of five logistics fitted to each
-    dimension, whose fit takes a hundred times as long.
+    dimension, which take a hundred times as long to fit.
     """
     counts, data = level_counts(x, grid), moments(x)
     pooled = counts.flatten(1).sum(1, keepdim=True) / x.numel()
@@ -81,7 +81,7 @@ def level_marginals(x: Tensor, grid: Grid) -> TorchDistributionMixin:
 
 
 def _interpolated(counts: Tensor, pooled: Tensor, logistic: Tensor) -> Tensor:
-    """Probabilities `[num_levels, D]` from counts and a logistic's of that shape, and pooled `[num_levels, 1]`."""
+    """Return probabilities `[num_levels, D]` from counts and logistics of that shape, and pooled `[num_levels, 1]`."""
     N = counts.sum(0)
     smooth = [pooled.expand_as(counts), logistic, torch.full_like(counts, 1 / len(counts))]
     left_out = torch.stack([(counts - 1).clamp(min=0) / (N - 1).clamp(min=1), *smooth])
@@ -93,7 +93,7 @@ def _interpolated(counts: Tensor, pooled: Tensor, logistic: Tensor) -> Tensor:
 
 
 def _logistic(loc: Tensor, sd: Tensor, grid: Grid) -> Tensor:
-    """Probabilities `[num_levels, D]` of a logistic with that mean and standard deviation, both `[D]`.
+    """Return probabilities `[num_levels, D]` of logistics with these means and standard deviations `[D]`.
 
     The first and last levels get the tails. A scale is at least a third of the distance between two levels.
     """

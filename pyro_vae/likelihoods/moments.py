@@ -1,4 +1,4 @@
-"""Location and spread of training data, in double precision and a part at a time."""
+"""Location and spread of training data, in double precision, computed in parts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from pyro_vae.data.grid import Grid
 
 PART = 2**20
-"""Numbers that are converted to double precision at once."""
+"""Number of values that are converted to double precision at once."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of each dimension of the data, float64, `[*data_shape]`.
+    """Moments of each dimension of the data, float64, `[*data_shape]`.
 
     Attributes:
-        mean: its mean.
-        sd: its standard deviation; exactly 0 where all values are the same.
-        reach: its largest distance from the mean.
+        mean: the mean.
+        sd: the standard deviation; exactly 0 where all values are equal.
+        reach: the largest distance from the mean.
     """
 
     mean: Tensor
@@ -38,14 +38,14 @@ class Moments:
         """A positive scale of each dimension, `[*data_shape]`: all values lie within ten scales of the mean.
 
         This is the standard deviation, unless a few values are far off, as in pixels that are rarely set. Where all
-        values are the same, it is that of all data.
+        values are equal, it is the standard deviation of all data.
         """
         return torch.where(self.sd > 0, self.sd.maximum(self.reach / 10), self.whole)
 
 
 def moments(x: Tensor) -> Moments:
-    """The moments of x `[N, *data_shape]`."""
-    low, high = x.amin(0).double(), x.amax(0).double()  # from `low` on: equal values have no rounding errors
+    """Compute the moments of x `[N, *data_shape]`."""
+    low, high = x.amin(0).double(), x.amax(0).double()  # relative to `low`: equal values have no rounding errors
     mean = low + sum((part - low).sum(0) for part in parts(x)) / len(x)
     variance = sum((part - mean).square().sum(0) for part in parts(x)) / len(x)
     sd = torch.as_tensor(variance).sqrt().where(high > low, 0.0)
@@ -53,13 +53,13 @@ def moments(x: Tensor) -> Moments:
 
 
 def parts(x: Tensor) -> Iterator[Tensor]:
-    """x `[N, *data_shape]` in double precision, some datapoints at a time."""
+    """Yield x `[N, *data_shape]` in double precision, a few datapoints at a time."""
     for part in x.split(max(1, PART // max(1, x[0].numel()))):
         yield part.double()
 
 
 def level_counts(x: Tensor, grid: Grid) -> Tensor:
-    """How often each level of the grid occurs in x `[N, *data_shape]`: float64, `[num_levels, *data_shape]`."""
+    """Count the levels of the grid in x `[N, *data_shape]`: float64, `[num_levels, *data_shape]`."""
     L, D = grid.num_levels, x[0].numel()
     counts = torch.zeros(L * D, dtype=torch.float64, device=x.device)
     for part in parts(x):
@@ -69,6 +69,6 @@ def level_counts(x: Tensor, grid: Grid) -> Tensor:
 
 
 def root_mean_square(scales: Tensor) -> Tensor:
-    """√(mean of the squares): `[]`; 1 where all are 0."""
+    """Return √(mean of the squares), `[]`; 1 if all are 0."""
     whole = scales.square().mean().sqrt()
     return torch.where(whole > 0, whole, 1.0)

@@ -25,9 +25,9 @@ class NegativeBinomial(Counts):
 
     Args:
         data_shape: shape of one datapoint.
-        init_dispersion: starting value of α; None: the value that gives each dimension's variance in the data, without
-            data 0.5.
-        min_dispersion: its lower bound: next to 0 it is the Poisson.
+        init_dispersion: starting value of α; None: the value that gives each dimension's variance in the data or, if
+            there are none, 0.5.
+        min_dispersion: its lower bound; 0 would be the Poisson.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class NegativeBinomial(Counts):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Means and dispersions at those of x `[N, *data_shape]`."""
+        """Set means and dispersions to those of x `[N, *data_shape]`."""
         super().initialize_from(x)
         self.raw_dispersion.copy_(self.start.raw(self._dispersion(x)[1], torch.ones(())))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Means before their softplus -> p(x | z)."""
+        """Return p(x | z) for means before their softplus."""
         return self._of(self.mean(u), self.min_dispersion + F.softplus(self.raw_dispersion))
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Negative binomials with each dimension's mean and variance, as far as the dispersion's bound allows."""
+        """Return negative binomials with each dimension's mean and variance, as far as the bound of α allows."""
         return self._of(*self._dispersion(x))
 
     def _dispersion(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means, and the dispersions that give the variances, float64, `[*data_shape]`."""
+        """Return the means, and the dispersions that give the variances, float64, `[*data_shape]`."""
         data = moments(x)
         mean = mean_count(data, len(x))
         return mean, ((data.sd.square() - mean) / mean.square()).clamp(min=self.min_dispersion)
@@ -63,9 +63,9 @@ class NegativeBinomial(Counts):
         return NegativeBinomialInDouble(1 / alpha, logits=(mean * alpha).log()).to_event(self.event_dim)
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, else None.
+        """Return a warning if x is binary, else None.
 
         Raises:
-            BadInput: if a value is no count.
+            BadInput: if a value is not a count.
         """
         return are_counts("negative_binomial", x)

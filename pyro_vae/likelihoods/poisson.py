@@ -16,14 +16,14 @@ from pyro_vae.likelihoods.moments import Moments, moments
 from pyro_vae.likelihoods.softplus import inverse_softplus
 
 MIN_RATE = 1e-6
-"""With a rate of 0, to which softplus rounds, a count of 1 would be impossible, and its gradient NaN."""
+"""Lower bound of rates: with 0, to which softplus may round, a count of 1 has probability 0 and a NaN gradient."""
 
 
 class Counts(Likelihood):
     """A likelihood of counts 0, 1, 2, … by their mean, unit · softplus(h + offset).
 
-    The unit is the data's standard deviation, the root of the mean variance, or 1 if that is larger: means of 700 are
-    as near as means of 1.
+    The unit is the data's standard deviation, the root of the mean variance, but at least 1, so that means of 700 are
+    learned as fast as means of 1.
     """
 
     discrete = True
@@ -31,29 +31,24 @@ class Counts(Likelihood):
     unit: Tensor
 
     def start_without_data(self) -> dict[str, Tensor]:
-        """The unit is 1."""
+        """Return the buffers for a unit of 1."""
         return {**super().start_without_data(), "unit": torch.ones(())}
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Means at those of x `[N, *data_shape]`."""
+        """Set the means to those of x `[N, *data_shape]`."""
         data = moments(x)
         unit = data.whole.clamp(min=1)
         self.unit.copy_(unit)
         self.offset.copy_(inverse_softplus(mean_count(data, len(x)) / unit).unsqueeze(0))
 
     def mean(self, u: Tensor) -> Tensor:
-        """Means of the counts for unconstrained parameters `[..., 1, *data_shape]`: `[..., *data_shape]`."""
+        """Return the means of the counts `[..., *data_shape]` for parameters u `[..., 1, *data_shape]`."""
         return MIN_RATE + self.unit * F.softplus(u.squeeze(-1 - self.event_dim))
-
-    def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the scale of each dimension."""
-        data = moments(x)
-        return data.mean, data.unit
 
 
 def mean_count(data: Moments, num_data: int) -> Tensor:
-    """Means of counts, half a count added: those that have not been seen are rare, not impossible."""
+    """Return the means after adding half a count, since unseen counts are rare rather than impossible."""
     return data.mean.clamp(min=0) + 0.5 / num_data
 
 
@@ -69,18 +64,18 @@ class Poisson(Counts):
         self.register_start()
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Rates before their softplus -> p(x | z)."""
+        """Return p(x | z) for rates before their softplus."""
         return PoissonInDouble(self.mean(u)).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """The Poisson distribution of each dimension's mean."""
+        """Return Poisson distributions with each dimension's mean."""
         rate = mean_count(moments(x), len(x))
         return PoissonInDouble(rate).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, else None.
+        """Return a warning if x is binary, else None.
 
         Raises:
-            BadInput: if a value is no count.
+            BadInput: if a value is not a count.
         """
         return are_counts("poisson", x)

@@ -16,7 +16,7 @@ from pyro_vae.likelihoods.moments import moments, root_mean_square
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
 
 GAIN = 5.0
-"""Factor of a learned scale's steps: a single number for all data is safe to move fast, and slow to learn without."""
+"""Factor by which a learned scale moves faster: one number for all data can, and learns slowly without."""
 
 SHARE = 0.25
 """A learned scale starts at this share of the data's scale."""
@@ -27,24 +27,24 @@ class Scaled(Likelihood):
 
     Args:
         data_shape: shape of one datapoint.
-        num_params: 1, or 2 if the scales are the decoder's.
-        unit_shape: one unit, `[]`, or one for each dimension.
-        start: of the scale.
+        num_params: 1, or 2 if the decoder returns the scales.
+        unit_shape: `[]` for one unit, or one for each dimension.
+        start: start of the scale.
     """
 
     discrete = False
     unbounded = True
     name: ClassVar[str]
     remedy: ClassVar[str] = "divide each by its own standard deviation"
-    """Of dimensions of very different scales."""
+    """Advice for dimensions of very different scales."""
     unit: Tensor
     """The data's scale."""
     low: Tensor
     """Lower bound of a learned scale."""
     gain: Tensor
-    """Of `raw_scale`: the larger, the faster a learned scale moves."""
+    """Factor of `raw_scale`: the larger, the faster a learned scale moves."""
     raw_scale: nn.Parameter | None
-    """Of the one scale that is learned, if there is one."""
+    """The learned scale before its softplus, if one scale is learned."""
 
     def __init__(self, data_shape: Sequence[int], num_params: int, unit_shape: Sequence[int], start: Start) -> None:
         super().__init__(data_shape, num_params)
@@ -53,18 +53,18 @@ class Scaled(Likelihood):
         self.register_parameter("raw_scale", None)
 
     def add_learned_scale(self) -> None:
-        """Learn one scale, `[]`."""
+        """Make one scale for all dimensions a parameter."""
         self.raw_scale = nn.Parameter(self.start.raw(self.unit, self.unit))
 
     def start_without_data(self) -> dict[str, Tensor]:
-        """Location 0 and scale 1 for the data's."""
+        """Return the buffers for data of location 0 and scale 1."""
         return {
             **self.buffers_for(torch.zeros(self.param_shape[1:]), torch.ones(self.unit_shape)),
             "gain": torch.ones(()),
         }
 
     def buffers_for(self, loc: Tensor, unit: Tensor) -> dict[str, Tensor]:
-        """The buffers for data of this location `[*data_shape]` and scale `[*unit_shape]`."""
+        """Return the buffers for data of this location `[*data_shape]` and scale `[*unit_shape]`."""
         offset = [loc / unit, self.start.raw(unit, unit).expand_as(loc)][: self.param_shape[0]]
         return {"offset": torch.stack(offset), "unit": unit, "low": self.start.bound(unit)}
 
@@ -80,7 +80,8 @@ class Scaled(Likelihood):
     @property
     def scale(self) -> Tensor:
         """The scale that all dimensions share, `[]`."""
-        assert self.raw_scale is not None
+        if self.raw_scale is None:
+            raise AttributeError("each dimension of each datapoint has its scale: it comes from the decoder")
         return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
 
     @torch.no_grad()
@@ -95,9 +96,9 @@ class Scaled(Likelihood):
         return True
 
     def warning_of_scales(self, x: Tensor) -> str | None:
-        """A warning if dimensions of x `[N, *data_shape]` of very different scales share one.
+        """Return a warning if dimensions of x `[N, *data_shape]` with very different scales share one, else None.
 
-        That is, if half of those that vary at all vary by less than a tenth of the data's standard deviation.
+        That is, if half of the non-constant dimensions vary by less than a tenth of the data's standard deviation.
         """
         data = moments(x)
         sd = data.sd[data.sd > 0]
@@ -105,14 +106,14 @@ class Scaled(Likelihood):
             return None
         return (
             f"likelihood={self.name} with one scale on columns of very different standard deviations, "
-            f"{data.whole:.3g} all together but a median of {sd.median():.3g}: those that vary little are hardly "
-            f"learnt; {self.remedy}"
+            f"{data.whole:.3g} overall but a median of {sd.median():.3g}: columns that vary little are hardly "
+            f"learned; {self.remedy}"
         )
 
     def remedy_of_scales(self, marginals: TorchDistributionMixin, deficit: float) -> str | None:
-        """What to do if one scale for all dimensions explains at least a tenth of a deficit, else None.
+        """Return advice if one scale for all dimensions explains at least a tenth of a deficit, else None.
 
-        That is Σ_d log(σ / σ_d) over the dimensions whose marginal has a scale σ_d below the model's σ.
+        It explains Σ_d log(σ / σ_d) over the dimensions whose marginal has a scale σ_d below the model's σ.
         """
         if not self.has_one_scale:
             return None
@@ -124,23 +125,23 @@ class Scaled(Likelihood):
 
     @torch.no_grad()
     def own_scales(self, scale: Tensor, unit: Tensor) -> Tensor:
-        """The scales of independent marginals, for a model whose dimensions share one: `[*data_shape]`.
+        """Return the scales `[*data_shape]` of independent marginals, for a model whose dimensions share one.
 
         Each dimension has its own scale, so that a model whose one scale does not suit the data falls below them.
         Constant dimensions are the exception: the smaller the scale, the higher their density, without limit. They
-        get the model's present scale, so that they count the same for both. So do dimensions with a few values far
-        off, as pixels that are rarely set, unless a scale between their own and the model's brings these near. None is
-        below a `min_scale` that was asked for.
+        get the model's current scale, so that they count the same for both. So do dimensions with a few values far
+        off, such as rarely set pixels, unless a scale between their own and the model's covers these values. No scale
+        is below a given `min_scale`.
 
         Args:
             scale: the fitted scale of each dimension, 0 where it is constant.
-            unit: one that brings the values far off near; that of all data where the dimension is constant.
+            unit: a scale that covers values far off; that of all data where the dimension is constant.
         """
         scale = scale.maximum(unit.minimum(self.scale.to(unit)))
         return scale if self.start.low is None else scale.clamp(min=self.start.low)
 
     def check(self, x: Tensor) -> str | None:
-        """A warning if `x` is binary, so that a density says little about it, else None.
+        """Return a warning if x is binary, since a density says little about it, else None.
 
         Raises:
             BadInput: if its squares overflow.

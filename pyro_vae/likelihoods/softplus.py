@@ -9,7 +9,7 @@ from pyro_vae.errors import BadInput, positive
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
-    """x with log(1 + eˣ) = y; y below 1e-9 is raised to that."""
+    """Return x with log(1 + eˣ) = y; y is clamped to at least 1e-9."""
     y = y.clamp_min(1e-9)
     return y + torch.log(-torch.expm1(-y))
 
@@ -17,15 +17,15 @@ def inverse_softplus(y: Tensor) -> Tensor:
 class Start:
     """The options init_NAME and min_NAME of a likelihood's positive parameter.
 
-    Numbers are in the data's own units. With None, the start comes from the data, and the bound is a hundredth of the
-    start or of the data's own value.
+    Numbers are in the data's units. With None, the start comes from the data, and the bound is a hundredth of the
+    start or of the data's value.
 
     Args:
         name: NAME.
         init: a positive number, or None.
         low: a positive number, or None.
         bounded: whether the start must exceed the bound: a fixed parameter has no bound.
-        share: start at this share of the data's own value.
+        share: start at this share of the data's value.
 
     Raises:
         BadInput: if one of them is not a positive number, or init does not exceed min.
@@ -39,17 +39,17 @@ class Start:
             raise BadInput(f"likelihood.init_{name}={init} must exceed min_{name}={low}")
 
     def bound(self, of_data: Tensor) -> Tensor:
-        """The lower bound for data whose own value is `of_data`, and of its shape."""
+        """Return the lower bound for data with the value `of_data`, in its shape."""
         return torch.full_like(of_data, self.low) if self.low is not None else 0.01 * self._init(of_data)
 
     def value(self, of_data: Tensor) -> Tensor:
-        """The start for data whose own value is `of_data`, and of its shape: above the bound."""
+        """Return the start, above the bound, for data with the value `of_data`, in its shape."""
         if self.init is not None:
             return self._init(of_data)
         return (self.share * of_data).maximum(2 * self.bound(of_data))
 
     def raw(self, of_data: Tensor, unit: Tensor) -> Tensor:
-        """The u at which bound + unit · softplus(u) is the start."""
+        """Return the u at which bound + unit · softplus(u) is the start."""
         return inverse_softplus((self.value(of_data) - self.bound(of_data)) / unit)
 
     def _init(self, of_data: Tensor) -> Tensor:

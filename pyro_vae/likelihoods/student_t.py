@@ -15,9 +15,9 @@ from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start
 
 FITTED_TO = 2**22
-"""Location and scale are fitted to so many numbers at most: more would hardly move them."""
+"""Limit of the numbers that location and scale are fitted to: more would hardly change them."""
 NUM_STEPS = 50
-"""Of the fit, which gains two digits a step at the default of ν = 5."""
+"""Steps of the fit, which gains two digits a step for the default ν = 5."""
 
 
 class StudentT(Scaled):
@@ -25,7 +25,7 @@ class StudentT(Scaled):
 
     Lange, Little & Taylor (1989), Robust statistical modeling using the t distribution,
     https://doi.org/10.2307/2290063. As for `Gaussian`, a·x + b is learned as well as x; location and scale of the data
-    are those of t distributions fitted to each dimension, which outliers hardly move.
+    are those of t distributions fitted to each dimension, which are robust to outliers.
 
     Args:
         data_shape: shape of one datapoint.
@@ -48,22 +48,22 @@ class StudentT(Scaled):
         if self.df <= 2:
             raise BadInput(f"df={df} must exceed 2, so that there is a variance")
         if self.df > 1e8:  # log Γ(ν/2) runs out of digits
-            raise BadInput(f"df={df} exceeds 1e8 and makes a Gaussian: take likelihood=gaussian")
+            raise BadInput(f"df={df} exceeds 1e8 and makes a Gaussian: use likelihood=gaussian")
         super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale, share=SHARE))
         self.add_learned_scale()
 
     def initialize_from(self, x: Tensor) -> None:
-        """μ at the locations of t distributions fitted to x `[N, *data_shape]`, σ in units of their scale."""
+        """Start μ at the locations of t distributions fitted to x `[N, *data_shape]`, and measure σ in their scale."""
         loc, scale, _ = self._fit(x)
         self.start_at(loc, root_mean_square(scale))
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """Locations -> p(x | z)."""
+        """Return p(x | z) for locations u."""
         loc = self.unit * u.squeeze(-1 - self.event_dim)
         return StudentTInDouble(self.df, loc, self.scale).to_event(self.event_dim)
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """t distributions with each dimension's location and scale: see `own_scales`.
+        """Return t distributions with each dimension's location and scale; see `own_scales`.
 
         The density of a dimension with many equal values may have no maximum. If they are more than half, the least
         scale is that of a Gaussian.
@@ -75,15 +75,14 @@ class StudentT(Scaled):
         return StudentTInDouble(torch.full_like(loc, self.df), loc, scale).to_event(self.event_dim)
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The location and the scale of each dimension."""
+        """Return the fitted location and scale of each dimension."""
         loc, _, unit = self._fit(x)
         return loc, unit
 
     def _fit(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Location, scale and a scale that is never 0, of each dimension, float64, `[*data_shape]`.
+        """Return location, scale and a scale that is never 0 for each dimension, float64, `[*data_shape]`.
 
-        EM of Lange, Little & Taylor (1989), §3, started at the quartiles; large data are represented by their first
-        part.
+        EM of Lange, Little & Taylor (1989), §3, started at the quartiles, on the first part of large data.
         """
         x = _first_part(x)
         N = len(x)
@@ -103,11 +102,11 @@ class StudentT(Scaled):
 
 
 def _first_part(x: Tensor) -> Tensor:
-    """The first datapoints of x `[N, *data_shape]`, about `FITTED_TO` numbers."""
+    """Return the first datapoints of x `[N, *data_shape]`, about `FITTED_TO` numbers."""
     return x[: max(1000, FITTED_TO // x[0].numel())]
 
 
 def _quartiles(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three quartiles of each dimension of x `[N, *data_shape]`, float64, `[*data_shape]`."""
+    """Return the three quartiles of each dimension of x `[N, *data_shape]`, float64, `[*data_shape]`."""
     first, median, third = (x.kthvalue(max(1, round(len(x) * q)), dim=0)[0].double() for q in (0.25, 0.5, 0.75))
     return first, median, third

@@ -1,4 +1,4 @@
-"""Masked networks, whose outputs depend on earlier inputs only."""
+"""Masked networks, whose outputs depend only on earlier inputs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def autoregressive_network(
     network_class: type[ConditionalAutoRegressiveNN] = ConditionalAutoRegressiveNN,
     param_dims: Sequence[int] = (1, 1),
 ) -> Any:
-    """A masked network: z `[..., D]` and h `[..., num_features]` -> `param_dims` numbers for z_d, of z_{<d} and h.
+    """Build a masked network: z `[..., D]`, h `[..., num_features]` -> `param_dims` numbers of z_{<d} and h.
 
-    Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509. Its last layer starts at zero.
+    Germain et al. (2015), MADE, https://arxiv.org/abs/1502.03509. The last layer starts at zero.
 
     Raises:
-        BadInput: if a width is no positive whole number, or less than D.
+        BadInput: if a width is not a positive integer, or less than D.
     """
     if not hidden:
         raise BadInput("hidden=[] has no layer: give the width of one at least, as in [64]")
@@ -35,7 +35,7 @@ def autoregressive_network(
             raise BadInput(f"hidden={list(hidden)} must not be narrower than latent_dim={latent_dim}")
     order: Any = torch.arange(latent_dim)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input_dim = 1")  # one dimension depends on h alone
+        warnings.filterwarnings("ignore", message=".*input_dim = 1")  # a single dimension depends only on h
         network = network_class(
             latent_dim,
             num_features,

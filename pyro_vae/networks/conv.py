@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, positive_ints
 from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
 from pyro_vae.networks.mlp import MLP
+from pyro_vae.networks.network import Network
 
 
-class Conv:
-    """Strided convolutions down to a feature vector, transposed ones back up; for images of any size.
+class Conv(Network):
+    """Strided convolutions in the encoder, transposed convolutions in the decoder, for images of any size.
 
     Args:
-        channels: channels of the layers, each of which halves height and width.
+        channels: number of channels of each layer; a layer halves height and width.
         hidden: width of the fully connected layer between the convolutions and the latent.
         activation: one of `ACTIVATIONS`.
         upper_hidden: widths of the fully connected layers between one stochastic layer and the next.
@@ -39,12 +40,12 @@ class Conv:
         self.upper_hidden = upper_hidden
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """x `[..., *data_shape]` -> `[..., hidden]`; data_shape is `[H, W]` or `[C, H, W]`.
+        """Build x `[..., *data_shape]` -> `[..., hidden]`; data_shape is `[H, W]` or `[C, H, W]`.
 
-        The context joins what the convolutions found.
+        The context is appended to the output of the convolutions.
 
         Raises:
-            BadInput: if the data are no images.
+            BadInput: if the data are not images.
         """
         in_channels, sizes = self._image(data_shape)
         act = ACTIVATIONS[self.activation]
@@ -59,9 +60,9 @@ class Conv:
         return WithContext(convolutions, head) if context_dim else nn.Sequential(convolutions, *head)
 
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`; param_shape is `[num_params, *data_shape]`.
+        """Build z `[..., latent_dim]` -> `[..., *param_shape]`; param_shape is `[num_params, *data_shape]`.
 
-        The context joins z.
+        The context is appended to z.
         """
         num_params, *data_shape = param_shape
         image_channels, sizes = self._image(data_shape)
@@ -82,15 +83,15 @@ class Conv:
         return WithContext(nn.Identity(), network) if context_dim else network
 
     def upper(self) -> tuple[MLP, MLP]:
-        """As of `MLP`: latents are no images."""
+        """Return fully connected networks, since latents are not images."""
         return MLP(upper_hidden=self.upper_hidden, activation=self.activation).upper()
 
     def _image(self, data_shape: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-        """Channels and the sizes `(H, W)` before the first, and after each, halving layer."""
+        """Return the number of channels, and the sizes `(H, W)` before the first and after each halving layer."""
         if len(data_shape) not in (2, 3):
             raise BadInput(
                 f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}: "
-                "take network=mlp or reshape them"
+                "use network=mlp or reshape them"
             )
         channels, height, width = (1, *data_shape)[-3:]
         if _channels_last(channels, height, width):
@@ -105,16 +106,16 @@ class Conv:
 
 
 def _channels_last(first: int, second: int, last: int) -> bool:
-    """Whether a shape is that of an image `[H, W, C]`, and hardly that of `[C, H, W]`, as `[16, 100, 1]` may be.
+    """Whether a shape is probably `[H, W, C]`, not `[C, H, W]`, which `[16, 100, 1]` may be.
 
-    Height and width of images are about the same, or large both.
+    Height and width of images are similar, or both are large.
     """
     short, long = sorted((first, second))
     return last in (1, 3, 4) and short > 4 and (long < 2 * short or (last > 1 and short >= 64))
 
 
 class _PerImage(nn.Module):
-    """Applies a network that knows one batch dimension to inputs with any number of them."""
+    """Apply a network that accepts one batch dimension to inputs with any number of batch dimensions."""
 
     def __init__(self, input_shape: Sequence[int], event_dim: int, network: nn.Module) -> None:
         super().__init__()

@@ -14,20 +14,20 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
-    """Linear layers between the widths, each followed by the activation."""
+    """Return linear layers between the widths, each followed by the activation."""
     act = ACTIVATIONS[activation]
     return [layer for m, n in pairwise(widths) for layer in (nn.Linear(m, n), act())]
 
 
 class WithContext(nn.Module):
-    """head([body(x), c]), c `[N, context_dim]` being shared by whatever stands before the datapoints of x."""
+    """Computes head([body(x), c]), with c `[N, context_dim]` broadcast over the leading dimensions of x."""
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.body, self.head = body, head
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x `[..., N, *data_shape]`, c `[N, context_dim]` -> `[..., N, *]`, what the head returns."""
+        """Return the head's output `[..., N, *]` for x `[..., N, *data_shape]` and c `[N, context_dim]`."""
         h = self.body(x)
         out: Tensor = self.head(torch.cat([h, c.expand(*h.shape[:-1], c.shape[-1])], dim=-1))
         return out

@@ -1,10 +1,4 @@
-"""Network architectures: each builds the encoder and the decoder of a VAE.
-
-encoder(data_shape, context_dim)               x `[..., *data_shape]` -> features `[..., num_features]`
-decoder(latent_dim, param_shape, context_dim)  z `[..., latent_dim]` -> h `[..., *param_shape]`
-
-With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot label say.
-"""
+"""Fully connected networks."""
 
 from __future__ import annotations
 
@@ -16,17 +10,18 @@ from torch import nn
 from pyro_vae.errors import one_of, positive_ints
 from pyro_vae.networks.initialization import INITS
 from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
+from pyro_vae.networks.network import Network
 
 
-class MLP:
+class MLP(Network):
     """Fully connected networks; the decoder has the encoder's widths in reverse.
 
     Args:
         hidden: widths, from the data to the latent; `[]` gives linear networks (probabilistic PCA).
         activation: one of `ACTIVATIONS`.
-        upper_hidden: widths between one stochastic layer and the next, where there are several.
-        init: how all linear layers of the VAE start, the guide's too: as torch has it, or `glorot` or `glorot_alike`
-            (see `glorot_`).
+        upper_hidden: widths between one stochastic layer and the next.
+        init: start of all linear layers of the VAE, including the guide's: `torch` (its default), `glorot` or
+            `glorot_alike` (see `glorot_`).
     """
 
     def __init__(
@@ -42,18 +37,18 @@ class MLP:
         self.init = one_of("init", init, INITS)
 
     def encoder(self, data_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context joins the input."""
+        """Build x `[..., *data_shape]` -> `[..., hidden[-1]]`; the context is appended to the input."""
         flatten = nn.Flatten(-len(data_shape))
         layers = stack([math.prod(data_shape) + context_dim, *self.hidden], self.activation)
         return WithContext(flatten, nn.Sequential(*layers)) if context_dim else nn.Sequential(flatten, *layers)
 
     def decoder(self, latent_dim: int, param_shape: Sequence[int], context_dim: int = 0) -> nn.Module:
-        """z `[..., latent_dim]` -> `[..., *param_shape]`; the context joins z."""
+        """Build z `[..., latent_dim]` -> `[..., *param_shape]`; the context is appended to z."""
         widths = [latent_dim + context_dim, *reversed(self.hidden)]
         last = nn.Linear(widths[-1], math.prod(param_shape))
         network = nn.Sequential(*stack(widths, self.activation), last, nn.Unflatten(-1, tuple(param_shape)))
         return WithContext(nn.Identity(), network) if context_dim else network
 
     def upper(self) -> tuple[MLP, MLP]:
-        """Networks whose encoders lead from one stochastic layer up to the next, and from that down."""
+        """Return networks whose encoders lead from one stochastic layer up to the next, and back down."""
         return MLP(self.upper_hidden, self.activation), MLP(self.upper_hidden[::-1], self.activation)

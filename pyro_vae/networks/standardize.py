@@ -1,4 +1,4 @@
-"""The encoder's input, at the origin and of order 1 whatever the units of the data."""
+"""Standardization of the encoder's input, whatever the units of the data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 class Standardize(nn.Module):
-    """(x − location) / scale of each dimension, the identity until `set`, and for checkpoints of earlier versions.
+    """Computes (x − location) / scale for each dimension.
+
+    It is the identity until `set`, and for checkpoints of earlier versions.
 
     Args:
         data_shape: shape of one datapoint.
@@ -30,12 +32,12 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def set(self, location: Tensor, scale: Tensor) -> None:
-        """Both `[*data_shape]`, the scale positive."""
+        """Set location and scale, both `[*data_shape]`; the scale must be positive."""
         self.location.copy_(location)
         self.scale.copy_(scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[..., *data_shape]`."""
+        """Standardize x `[..., *data_shape]`."""
         return (x - self.location) / self.scale
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -1,1 +1,1 @@
-"""Several processes at work on one run: who launched them, and how they share results."""
+"""Training in several processes: how they were launched, and how they exchange results."""

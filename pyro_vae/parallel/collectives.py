@@ -1,7 +1,7 @@
-"""Several processes that train one VAE: torch.distributed, as torchrun starts it.
+"""Data-parallel training with torch.distributed, started by torchrun.
 
-All processes run the same program. They start with the same parameters, take disjoint shares of each batch with noise
-of their own, and average the gradient: a step is that of one process with the whole batch. Rank 0 alone writes.
+All processes run the same program. They start with the same parameters, process disjoint shares of each batch with
+different noise, and average the gradient: a step equals that of one process with the whole batch. Only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from torch import Tensor
 from pyro_vae.parallel import environment
 
 T = TypeVar("T")
-_groups = count()  # of this process: jobs of a sweep make one each
+_groups = count()  # each job of a sweep makes a process group
 TIMEOUT = timedelta(minutes=30)
-"""For a message: while rank 0 compiles, or draws figures, the others wait."""
+"""Time limit of a message: the other ranks wait while rank 0 compiles or draws figures."""
 
 
 def rank() -> int:
-    """This process's number; 0 where it is alone."""
+    """Rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within, the processes that torchrun has started are connected; without torchrun, nothing happens.
+    """Connect the processes that torchrun has started; without torchrun, do nothing.
 
-    After a restart they meet under another prefix: addresses that processes now dead have left in the store would be
-    taken for those of the living (https://github.com/pytorch/pytorch/issues/135712).
+    After a restart they use another prefix in the store, which still holds the addresses of the dead processes
+    (https://github.com/pytorch/pytorch/issues/135712).
     """
     if not environment.is_distributed():
         yield
@@ -57,20 +57,20 @@ def process_group() -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=environment.rank(), world_size=size, timeout=TIMEOUT)
     try:
         yield
-        dist.barrier()  # who leaves first would be an error to the others
+        dist.barrier()  # leaving early would raise errors in the other processes
     finally:
         dist.destroy_process_group()
 
 
 def agreed_time(pattern: str) -> str:
-    """The local time, that of whoever asks first: all processes get the same, those that are restarted as well."""
+    """Return the local time at which the first process called this: the same in all, also after a restart."""
     store = _store()
     return store.compare_set("pyro_vae/time", "", time.strftime(pattern)).decode()
 
 
 @cache
 def _store() -> Any:
-    """Where the processes meet: torchrun's own, which outlives them, or else that of rank 0."""
+    """Connect to the store of torchrun, which outlives the processes, or else of rank 0."""
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
@@ -82,7 +82,7 @@ def _store() -> Any:
 
 
 def from_rank_0(value: T) -> T:
-    """Rank 0's value, a tensor's in place of the others'."""
+    """Return rank 0's value; tensors are overwritten in place."""
     if world_size() == 1:
         return value
     if isinstance(value, Tensor):
@@ -94,7 +94,7 @@ def from_rank_0(value: T) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """The values of all ranks, in order."""
+    """Return the values of all ranks, in order."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -103,24 +103,24 @@ def gather(value: T) -> list[T]:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all ranks, in place."""
+    """Sum over all ranks, in place."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def anyone(condition: bool) -> bool:
-    """Whether it holds on some rank."""
+    """Whether the condition holds on any rank."""
     return bool(total(torch.tensor(float(condition))).item())
 
 
 def mean(tensors: Sequence[Tensor], weight: float) -> list[Tensor]:
-    """Means over the ranks, of which this one has `weight`; all weights add up to 1. One message takes them all."""
+    """Average tensors over the ranks, in one message; this rank has `weight`, and all weights add up to 1."""
     flat = total(torch.cat([tensor.reshape(-1) for tensor in tensors]) * weight)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def share(values: Tensor) -> Tensor:
-    """This rank's part of rows `[N, ...]`: contiguous, disjoint from the others', larger by at most one row."""
+    """Return this rank's share of rows `[N, ...]`: contiguous and disjoint; sizes differ by at most one row."""
     return values.tensor_split(world_size())[rank()]

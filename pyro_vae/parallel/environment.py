@@ -1,4 +1,4 @@
-"""What torchrun and Slurm tell a process they have started, in environment variables. Imports no torch."""
+"""Environment variables set by torchrun and Slurm. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """This process's number; 0 where it is alone."""
+    """Rank of this process; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """This process's number on its machine."""
+    """Rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_world_size() -> int:
-    """How many of them are on this machine; all, where that is not told."""
+    """Number of processes on this machine; all of them if torchrun does not tell."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 def attempt() -> int:
-    """How often torchrun has restarted the processes."""
+    """Number of times that torchrun has restarted the processes."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def restarted() -> bool:
-    """Whether this command has run before: torchrun has restarted it, or Slurm has requeued its job."""
+    """Whether torchrun has restarted this command, or Slurm has requeued its job."""
     return attempt() > 0 or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0

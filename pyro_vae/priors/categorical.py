@@ -1,4 +1,4 @@
-"""A discrete prior: with a linear decoder a Gaussian mixture, the model that EM was made for."""
+"""The discrete prior, which makes a VAE with a linear decoder a Gaussian mixture."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.priors.prior import Posterior, Prior
 
-class Categorical(nn.Module):
-    """p(z = e_k) = π_k, one-hot, with learned π: `latent_dim` is the number of categories.
+
+class Categorical(Prior):
+    """p(z = e_k) = π_k, one-hot, with learned π.
 
     Args:
-        latent_dim: K.
-        **data: what is known of the data; not needed.
+        latent_dim: K, the number of categories.
+        **data: ignored.
     """
 
     def __init__(self, latent_dim: int, **data: Any) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(latent_dim))
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`, one-hot."""
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`."""
         return dist.OneHotCategorical(logits=self.logits)

@@ -10,9 +10,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class ClassConditional(nn.Module):
+class ClassConditional(Prior):
     """p(z | y) = N(z; μ_y, I) with learned μ_y: choosing μ_y chooses the class.
 
     The conditional prior of Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional
@@ -21,11 +22,11 @@ class ClassConditional(nn.Module):
     Args:
         latent_dim: D.
         num_classes: of y.
-        radius: distance of the means from 0 at the start, in random directions: classes should hardly overlap.
-        **data: what else is known of the data; not needed.
+        radius: initial distance of the means from 0, in random directions; it should keep the classes apart.
+        **data: ignored.
 
     Raises:
-        BadInput: if the data have no labels, or radius is not above 0.
+        BadInput: if the data have no labels, or radius is not positive.
     """
 
     conditional = True
@@ -36,15 +37,15 @@ class ClassConditional(nn.Module):
         if num_classes is None:
             raise BadInput(
                 "prior=class_conditional needs labels, which these data do not have: name them (data.label_key for an "
-                "array), or take another prior"
+                "array), or use another prior"
             )
         self.loc = nn.Parameter(radius * nn.functional.normalize(torch.randn(num_classes, latent_dim), dim=-1))
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
-        """p(z | y) for labels y `[N]`: batch_shape `[N]`, event_shape `[latent_dim]`.
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
+        """Return p(z | y) for labels y `[N]`, with batch_shape `[N]` and event_shape `[latent_dim]`.
 
         Raises:
-            BadInput: if there is no y.
+            BadInput: if y is None.
         """
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, labels from 0 to {len(self.loc) - 1}")

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int, positive_ints
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class Flow(nn.Module):
-    """p(z): a masked autoregressive flow, whose density of any z is one pass; sampling takes D of them.
+class Flow(Prior):
+    """A masked autoregressive flow: a density needs one pass of its networks, a draw D passes.
 
     Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
     https://arxiv.org/abs/1705.07057; as a VAE's prior Chen et al. (2017), Variational lossy autoencoder,
@@ -23,9 +24,9 @@ class Flow(nn.Module):
 
     Args:
         latent_dim: D.
-        num_transforms: affine autoregressive transforms, the order of the dimensions reversed between.
+        num_transforms: number of affine autoregressive transforms; the order of the dimensions alternates.
         hidden: widths of their networks.
-        **data: what is known of the data; not needed.
+        **data: ignored.
 
     Raises:
         BadInput: if zuko is not installed, or an option is out of its range.
@@ -42,17 +43,17 @@ class Flow(nn.Module):
             transforms=positive_int("num_transforms", num_transforms, MAX_WIDTH),
             hidden_features=positive_ints("hidden", hidden),
         )
-        if latent_dim == 1:  # zuko draws these from N(0, 1): three times, the first loss is in the thousands
+        if latent_dim == 1:  # zuko draws these from N(0, 1), and the first loss is in the thousands
             for parameter in self.flow.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`."""
         return _FlowDistribution(self.flow())
 
 
 class _FlowDistribution(ZukoToPyro):
-    """What `ZukoToPyro` lacks of a Pyro distribution: sampling other than by a call, and the support."""
+    """`ZukoToPyro` with the members of a Pyro distribution that it lacks."""
 
     support = constraints.real_vector
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
@@ -70,4 +71,4 @@ class _FlowDistribution(ZukoToPyro):
 
     @property
     def mean(self) -> Tensor:
-        raise NotImplementedError("a flow does not know its mean")
+        raise NotImplementedError("the mean of a flow is not known")

@@ -7,15 +7,17 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """p(z) = N(0, I).
 
     Args:
         latent_dim: D.
-        **data: what is known of the data; not needed.
+        **data: ignored.
     """
 
     loc: Tensor
@@ -26,6 +28,6 @@ class StandardNormal(nn.Module):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`."""
         return dist.Normal(self.loc, self.scale).to_event(1)

@@ -1,8 +1,8 @@
-"""The VampPrior: a mixture of the guide's own posteriors."""
+"""The VampPrior: a mixture of the guide's posteriors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,10 +10,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int
+from pyro_vae.errors import MAX_WIDTH, Incompatible, positive_int
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class Vamp(nn.Module):
+class Vamp(Prior):
     """p(z) = (1/C) Σ_c q(z | u_c) with learned pseudo-inputs u_c, which start at training datapoints.
 
     Tomczak & Welling (2018), VAE with a VampPrior, https://arxiv.org/abs/1705.07120, eq. 9.
@@ -22,7 +23,7 @@ class Vamp(nn.Module):
         latent_dim: D.
         data_shape: shape of one datapoint.
         num_pseudo_inputs: C.
-        **data: what else is known of the data; not needed.
+        **data: ignored.
     """
 
     def __init__(
@@ -34,22 +35,21 @@ class Vamp(nn.Module):
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
-        """Start at datapoints drawn from x `[N, *data_shape]`."""
+        """Set the pseudo-inputs to random datapoints of x `[N, *data_shape]`."""
         self.pseudo_inputs.copy_(x[torch.randint(len(x), (len(self.pseudo_inputs),))])
 
-    def forward(
-        self, y: Tensor | None = None, posterior: Callable[[Tensor], TorchDistributionMixin] | None = None
-    ) -> TorchDistributionMixin:
-        """p(z), batch_shape `[]`, event_shape `[latent_dim]`.
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
+        """Return p(z), with batch_shape `[]` and event_shape `[latent_dim]`.
 
         Raises:
-            BadInput: if there is no `posterior` of an x alone, or it is a point.
+            Incompatible: if the posterior depends on more than x, or is a point.
         """
         components = None if posterior is None else posterior(self.pseudo_inputs)
         if components is None or isinstance(components, dist.Delta):
-            raise BadInput(
+            raise Incompatible(
                 "prior=vamp needs a guide of x alone that has a density, of one stochastic layer and without labels in "
-                "the encoder: take guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture"
+                "the encoder",
+                "use guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture",
             )
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs))), components

@@ -1,9 +1,9 @@
-"""Reading the zip archives that `torch.save` writes, when a stranger may have written them.
+"""Reads the zip archives of `torch.save` from untrusted sources.
 
-`torch.load(weights_only=True)` runs no code from the file, but it allocates what the file asks for, and trusts that
-each record is as large as the file says. So Python's `zipfile`, which compares checksums, reads the archive first; its
-pickle is interpreted, which makes only plain containers and `Shape`s; and `torch.load` gets a new archive of the
-records that were checked.
+`torch.load(weights_only=True)` runs no code from the file, but it allocates as much memory as the file requests, and
+assumes that each record has the declared size. Therefore Python's `zipfile`, which verifies checksums, reads the
+archive first; its pickle is interpreted, which makes only plain containers and `Shape`s; and `torch.load` reads a new
+archive of the checked records.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import torch
 from pyro_vae.errors.memory import require_memory
 
 MAX_PICKLE_BYTES = 2**20
-"""Limit of the pickle, which holds everything but the tensors' numbers."""
+"""Maximum size of the pickle, which holds everything but the tensors' numbers."""
 
 NEEDED = r"data\.pkl|data/\d+|version|byteorder"
-"""Records that `torch.load` reads. By others it may take the archive for one of TorchScript."""
+"""Records that `torch.load` needs. With others, it may mistake the archive for TorchScript."""
 
 MAX_DEPTH = 32
-"""Of containers in each other."""
+"""Maximum depth of nested containers."""
 
 ITEM_SIZES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
@@ -38,7 +38,7 @@ ITEM_SIZES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a saved tensor will be: its sizes and the kind of its storage, `FloatStorage` for example."""
+    """Sizes and storage type of a saved tensor, for example `FloatStorage`."""
 
     sizes: tuple[int, ...]
     kind: str
@@ -56,12 +56,12 @@ class _Global:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[Any, Any]:
-    """The content of a file of `torch.save`, and the same content with a `Shape` in place of each tensor.
+    """Read a file of `torch.save`, and return its content with tensors and with a `Shape` in place of each tensor.
 
     Raises:
         BadInput: if the file is too large for this machine's memory.
-        ValueError: if the file is not such an archive, or holds what this library does not save. A damaged file raises
-            errors of many kinds.
+        ValueError: if the file is not such an archive, or holds objects that this library does not save. A damaged file
+            raises errors of many kinds.
     """
     with path.open("rb") as file:
         records = _records(file, path)
@@ -90,19 +90,19 @@ def _records(file: BinaryIO, path: Path) -> dict[str, bytes]:
 
 
 class Outline:
-    """What a pickle of `torch.save` would become, found by interpreting the few instructions that it needs.
+    """Interprets a pickle of `torch.save`, for which a few instructions suffice.
 
-    Nothing that the pickle names is called, and no value but integers and strings is hashed.
+    It never calls anything that the pickle names, and hashes only integers and strings.
 
     Args:
         records: entries of the archive by name.
-        folder: with which all their names begin.
+        folder: common first part of the names.
 
     Attributes:
         content: plain containers, numbers, strings and `Shape`s.
 
     Raises:
-        ValueError: at any other instruction or name, or if a tensor needs more than its record holds.
+        ValueError: at any other instruction or name, or if a tensor needs more numbers than its record holds.
     """
 
     def __init__(self, records: dict[str, bytes], folder: str) -> None:
@@ -174,7 +174,7 @@ class Outline:
 
     def _pop(self, n: int) -> list[Any]:
         if len(self.stack) < n:
-            raise ValueError("its pickle takes values that are not there")
+            raise ValueError("its pickle pops values from an empty stack")
         values = self.stack[-n:]
         del self.stack[-n:]
         return values
@@ -184,7 +184,7 @@ class Outline:
         return self._pop(len(self.stack) - start) if len(self.stack) > start else []
 
     def _storage(self, identifier: Any) -> _Storage:
-        """The storage ('storage', kind, key, device, length), whose record must hold that many numbers."""
+        """Check that the storage ('storage', kind, key, device, length) has a record of that length."""
         _, kind, key, _, length = _exactly(tuple, identifier)
         module, _, name = _exactly(_Global, kind).name.partition(" ")
         size = ITEM_SIZES.get(name) if module == "torch" else None
@@ -195,10 +195,10 @@ class Outline:
 
 
 def _require_bounded(content: Any) -> None:
-    """Refuse lists that contain themselves or, by sharing, stand for more values than the pickle can hold.
+    """Refuse content that contains itself or, by sharing, stands for more values than the pickle can hold.
 
     Raises:
-        ValueError: if there are any.
+        ValueError: if it does.
     """
     waiting, num_values = [(content, 0)], 0
     while waiting:
@@ -215,7 +215,7 @@ def _require_bounded(content: Any) -> None:
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What a function in a pickle would return, if it is one that `torch.save` writes for this library's objects."""
+    """Return the outline of a function's result, for the functions that `torch.save` writes for our objects."""
     if name in ("collections OrderedDict", "collections Counter"):
         (items,) = arguments or ({},)
         return dict(_exactly(dict, items))
@@ -234,7 +234,7 @@ def _called(name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _exactly(kind: type, value: Any) -> Any:
-    """`value`, if it is of that very type.
+    """Return `value` if it has exactly this type.
 
     Raises:
         ValueError: otherwise.

@@ -1,17 +1,17 @@
-"""What a run saves, and how: atomically, the one before kept; loading verifies and never runs code from the file.
+"""Checkpoints: written atomically with the previous one kept, and verified on loading without running code.
 
 A checkpoint, format 1, is a zip archive as `torch.save` writes it, uncompressed, whose entries carry CRC-32 checksums:
 a dict of tensors, numbers, strings and containers of them with the `KEYS`
 
     format      1
     config      the composed configuration
-    data_shape  of one datapoint
+    data_shape  shape of one datapoint
     vae         state_dict of the model and the guide
     optim       `JointOptim.get_state()`
     rng         `get_rng_state()` of each process
-    state       `trainer.State`
-    num_classes of the labels, or None
-    data        `data.fingerprint`; not in those of earlier versions
+    state       `training.trainer.State`
+    num_classes number of classes, or None
+    data        `data.fingerprint`; missing in checkpoints of earlier versions
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ KEYS = frozenset({"config", "data_shape", "vae", "optim", "rng", "state"})
 
 
 class Checkpoints:
-    """The checkpoints of a run: `last.pt`, `previous.pt`, the one before, and `best.pt`.
+    """The checkpoints of a run: `last.pt`, the one before it, `previous.pt`, and `best.pt`.
 
     Args:
-        run_dir: the run, whose checkpoints/ they are.
+        run_dir: the run directory, with the folder checkpoints/.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -50,27 +50,31 @@ class Checkpoints:
         self.damaged = False
 
     def exist(self) -> bool:
-        """Whether there is one to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self.last.is_file() or self.previous.is_file()
 
     def save(self, checkpoint: dict[str, Any], is_best: bool = False) -> None:
-        """Save as the last, and as the best if it is. Cut off at any place, `load_last` finds it or the one before.
+        """Save the last checkpoint, and with `is_best` the best one.
+
+        If the process is killed anywhere in here, `load_last` finds this checkpoint or the one before.
 
         Args:
-            checkpoint: `KEYS`, whose values are tensors, numbers, strings and containers of them.
-            is_best: whether to.
+            checkpoint: dict with `KEYS`; values are tensors, numbers, strings and containers of them.
+            is_best: whether this is the best epoch so far.
         """
-        buffer = io.BytesIO()  # torch.save to a full disk raises no OSError; writing bytes does
+        buffer = io.BytesIO()  # writing bytes to a full disk raises OSError, unlike torch.save
         torch.save({"format": FORMAT, **checkpoint}, buffer)
         with Folder(self.folder) as folder:
-            if is_best:  # first: cut off after it, a resumed run does the epoch again and writes both
+            if is_best:  # first: if killed after it, a resumed run repeats the epoch and writes both
                 folder.write(self.best.name, buffer.getvalue())
             aside = self.last.with_suffix(".damaged") if self.damaged else self.previous
             folder.write(self.last.name, buffer.getvalue(), keep=aside.name)
         self.damaged = False
 
     def load_last(self, device: torch.device | str = "cpu") -> dict[str, Any]:
-        """The last checkpoint; if its file is damaged, the one before, with a warning: the next `save` puts it aside.
+        """Load the last checkpoint or, with a warning, the previous one if the last is damaged.
+
+        The next `save` keeps a damaged file as `last.damaged`.
 
         Raises:
             BadInput: if neither can be read.
@@ -88,10 +92,10 @@ class Checkpoints:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint and verify it; only tensors and plain containers are accepted (`weights_only=True`).
+    """Read and verify a checkpoint, which may hold only tensors and plain containers (`weights_only=True`).
 
     Raises:
-        BadInput: if the file is missing, truncated, altered, or no checkpoint of this library.
+        BadInput: if the file is missing, damaged, or not a checkpoint of this library.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such checkpoint")
@@ -99,18 +103,18 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         checkpoint, outline = archive.read(path, device)
     except BadInput:
         raise
-    except Exception as error:  # zip, pickle, EOF and runtime errors, according to where the file breaks
+    except Exception as error:  # zip, pickle, EOF and runtime errors, depending on the damage
         raise_out_of_memory(error)
-        raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}: {_brief(error)})") from error
+        raise BadInput(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_brief(error)})") from error
     if type(checkpoint) is not dict or checkpoint.get("format") != FORMAT or not checkpoint.keys() >= KEYS:
-        raise BadInput(f"{path} is no checkpoint of pyro_vae (format {FORMAT})")
+        raise BadInput(f"{path} is not a checkpoint of pyro_vae (format {FORMAT})")
     _require_form(outline, path)
     require_plain(checkpoint["config"], path)
     return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 
 def _require_form(outline: dict[str, Any], path: Path) -> None:
-    """Check the types of the values of `KEYS`; `State` checks those of the training state.
+    """Check the types of the values of `KEYS`; `State.of` checks the training state.
 
     Raises:
         BadInput: if a value has another type.
@@ -142,7 +146,7 @@ def _require_form(outline: dict[str, Any], path: Path) -> None:
     }
     for name, good in right.items():
         if not good:
-            raise BadInput(f"{path} was not written by pyro_vae: its {name} is not what a checkpoint has there")
+            raise BadInput(f"{path} was not written by pyro_vae: its {name} is not valid")
 
 
 def _brief(error: Exception) -> str:

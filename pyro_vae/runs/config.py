@@ -1,4 +1,4 @@
-"""Where the configuration lies, how to compose it, and its errors in one line. Imports no torch."""
+"""Composes configurations from conf/, checks them, and explains their errors in one line. Imports no torch."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from pyro_vae.errors import BadInput, causes, one_line, shown, true_false, withi
 from pyro_vae.runs.plain import not_plain
 
 _HERE = Path(__file__).resolve().parents[1]
-# in a wheel conf/ lies inside the package, in a checkout beside it
+# conf/ is inside the package in a wheel, beside it in a checkout
 CONFIG_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 SECTIONS = {
     "train": ("data", "network", "prior", "likelihood", "guide", "objective", "optimizer", "scheduler", "trainer",
               "estimator"),
     "evaluate": ("estimator",),
 }  # fmt: skip
-"""What each command instantiates."""
+"""Sections that each command instantiates."""
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
-    """The configuration that `python -m pyro_vae.train OVERRIDES` would run with.
+    """Compose the configuration of `python -m pyro_vae.train OVERRIDES`.
 
     Raises:
         BadInput: if an override is unknown or malformed.
     """
     check_options(overrides)
-    active = GlobalHydra.instance().hydra  # of the command that asks: there is one at a time
+    active = GlobalHydra.instance().hydra  # of the running command: Hydra has only one
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -61,16 +61,16 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 
 
 def option(key: str, value: object) -> str:
-    """KEY=VALUE as it can be pasted after a command, whatever the value holds."""
+    """Write KEY=VALUE for a command line, quoted if necessary."""
     plain = re.fullmatch(r"[\w./:+@%-]+", str(value), re.ASCII)
     return f"{key}={value}" if plain else shlex.quote("{}='{}'".format(key, str(value).replace("'", "\\'")))
 
 
 def check_options(overrides: Sequence[str]) -> None:
-    """Refuse options that are not chosen by name, as in `guide=3`: Hydra would ignore some, and fail at others.
+    """Check that options are chosen by name: of others, such as `guide=3`, Hydra ignores some and crashes at some.
 
     Raises:
-        BadInput: at the first.
+        BadInput: at the first that is not.
     """
     parser = OverridesParser.create()
     for override in overrides:
@@ -80,7 +80,7 @@ def check_options(overrides: Sequence[str]) -> None:
         try:
             parsed = parser.parse_override(override)
             value = None if parsed.is_sweep_override() else parsed.value()
-        except (HydraException, ValueError):  # Hydra will say why
+        except (HydraException, ValueError):  # Hydra will raise it with a reason
             continue
         names = value if isinstance(value, list) else [value]
         if not parsed.is_sweep_override() and not (names and all(isinstance(name, str) for name in names)):
@@ -89,13 +89,13 @@ def check_options(overrides: Sequence[str]) -> None:
 
 @cache
 def options_of() -> dict[str, list[str]]:
-    """The options of each group in conf/."""
+    """List the options of each group in conf/."""
     names = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in CONFIG_DIR.iterdir() if d.is_dir()}
     return {group: options for group, options in names.items() if options}
 
 
 def contents_of(group: str, target: object) -> list[dict[str, Any]]:
-    """What the options of a group in conf/ that call `target` hold, interpolations as they are."""
+    """Read the options of a group in conf/ whose `_target_` is `target`, without resolving interpolations."""
     return [content for content in _contents(group) if content.get("_target_") == target]
 
 
@@ -106,13 +106,13 @@ def _contents(group: str) -> list[dict[str, Any]]:
 
 
 def check_settings(config: DictConfig, config_name: str = "train") -> None:
-    """Refuse settings that no run can use or no checkpoint can hold, before the work.
+    """Refuse settings that a run cannot use or a checkpoint cannot hold.
 
-    These are sections that are not options, missing values, NaN and infinities, integers of more than 64 bits, and
-    settings of torch's classes of another kind than in conf/: it would refuse them without their names, if at all.
+    These are sections that are not options, missing values, NaN and infinity, integers of more than 64 bits, and
+    settings of torch's classes whose types differ from those in conf/: torch's errors would not name them.
 
     Raises:
-        BadInput: at the first, naming its key.
+        BadInput: at the first such setting, with its key.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
     for group in SECTIONS.get(config_name, ()):
@@ -120,13 +120,13 @@ def check_settings(config: DictConfig, config_name: str = "train") -> None:
         if not isinstance(section, dict) or not isinstance(section.get("_target_"), str):
             raise BadInput(f"{group} is not an option of conf/{group}: choose one of {', '.join(options_of()[group])}")
         if not isinstance(section.get("_partial_", False), bool):
-            raise BadInput(f"{group}._partial_={section['_partial_']} must be true or false: leave it out")
+            raise BadInput(f"{group}._partial_={section['_partial_']} must be true or false, or omitted")
     for key, value in _leaves(content):
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{key}={value} must be a finite number")
         if isinstance(value, int) and abs(value) >= 2**63:
             raise BadInput(f"{key}={shown(value)} must be at most {2**63 - 1}")
-        if value == "???" and key not in ("run", "study"):  # which the commands ask for themselves
+        if value == "???" and key not in ("run", "study"):  # checked by the commands
             raise BadInput(f"{key} is missing: give {key}=VALUE")
     if config_name == "train" and (found := not_plain({key: content[key] for key in content if key != "trust"})):
         raise BadInput(f"{found[0]} holds {found[1]}, which a checkpoint cannot keep")
@@ -138,7 +138,7 @@ def check_settings(config: DictConfig, config_name: str = "train") -> None:
 
 
 def _check_kind(key: str, value: object, default: object) -> None:
-    """Refuse a value of another kind than the default one."""
+    """Check that a value has the same kind as its default."""
     if isinstance(default, bool):
         if value is not None:
             true_false(key, value)
@@ -152,7 +152,7 @@ def _check_kind(key: str, value: object, default: object) -> None:
 
 
 def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value in plain containers, and its key."""
+    """Iterate over the values in plain containers, with their keys."""
     inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else None
     if inside is None:
         yield key, content
@@ -162,15 +162,15 @@ def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
-    """Refuse a key that an option of conf/ has not, nor had when it was saved. A class of your own may have any.
+    """Check that an option of conf/ has a key, now or when it was saved. Your own classes may have any keys.
 
     Args:
-        key: `trainer.max_epochs` say.
-        target: the class that it is for.
-        saved: its section of a saved configuration, which may be of another class.
+        key: for example `trainer.max_epochs`.
+        target: the `_target_` of its section.
+        saved: the section in the saved configuration, maybe with another `_target_`.
 
     Raises:
-        BadInput: if so.
+        BadInput: if it has not.
     """
     group, _, name = key.partition(".")
     same = contents_of(group, target)
@@ -181,7 +181,7 @@ def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line that says what to mend, if `error` stems from the user's input; None if it is a failure of ours."""
+    """Explain in one line how to fix an error in the user's input; None if the error is a bug."""
     for cause in causes(error):
         if isinstance(cause, BadInput):
             return str(cause)
@@ -202,8 +202,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ConfigCompositionException):
         return _unknown_key(error)
     if isinstance(error, OSError):
-        return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; what was saved before is kept"
-    if "integer string conversion" in str(error):  # Hydra leaves that limit to Python
+        return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; checkpoints saved before are kept"
+    if "integer string conversion" in str(error):  # Python's limit, raised within Hydra
         return "an option holds an integer of thousands of digits: give a smaller number"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
         r"Config group override|The --resolve flag", str(error)
@@ -213,15 +213,15 @@ def explain(error: BaseException) -> str | None:
 
 
 def _unknown_key(error: ConfigCompositionException) -> str:
-    """Hydra's message on an override that fits nothing, with the keys that would."""
+    """Explain an override of an unknown key, with the keys that exist."""
     cause = error.__cause__
     node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
     if node is None or not key:
         return one_line(error)
-    if not isinstance(node, Mapping):  # a mapping given for a list
+    if not isinstance(node, Mapping):  # a mapping instead of a list
         return f"{key} must be a list, as in {key}=[1,2]"
     choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
-    if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong kind
+    if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type
         return f"{key}: {one_line(cause) if cause else one_line(error)}"
     return _no_key(str(key), choices)
 
@@ -229,4 +229,4 @@ def _unknown_key(error: ConfigCompositionException) -> str:
 def _no_key(key: str, choices: Sequence[str]) -> str:
     close = difflib.get_close_matches(key.rpartition(".")[-1], choices, n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
-    return f"{key} is no key of the configuration{meant}: choose one of {', '.join(choices)}"
+    return f"{key} is not a key of the configuration{meant}: choose one of {', '.join(choices)}"

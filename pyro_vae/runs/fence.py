@@ -1,4 +1,4 @@
-"""A limit on what building a model may take, where a stranger may have written its configuration."""
+"""Limits the memory for building a model from an untrusted configuration."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 
 class Fence(TorchDispatchMode):
-    """Within, operations run until they would have made more numbers, or more tensors, than allowed.
+    """A context in which operations may create a limited number of tensors and of elements.
 
-    Each operation that may make new memory is first tried on the `meta` device, where tensors have shapes and no
-    memory. A module built within cannot take much more than the numbers that it is going to be loaded with, whatever
-    sizes its configuration asks for.
+    Each operation that may allocate memory is first run on the `meta` device, where tensors have shapes but no memory.
+    A module built in this context is therefore not much larger than the weights that will be loaded, whatever sizes
+    its configuration requests.
 
     Args:
-        numbers: how many numbers all tensors together may have.
-        tensors: how many tensors there may be.
+        numbers: maximum number of elements of all tensors together.
+        tensors: maximum number of tensors.
 
     Raises:
-        MemoryError: within, in place of the operation that would exceed them.
+        MemoryError: in place of an operation that would exceed a limit.
     """
 
     def __init__(self, numbers: int, tensors: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.numbers, self.tensors = numbers, tensors
-        self._sizes: dict[Hashable, int] = {}  # of operations that have been tried
+        self._sizes: dict[Hashable, int] = {}  # by operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count what `func` will make, then run it."""
+        """Count the elements that `func` will create, then run it."""
         kwargs = kwargs or {}
         self.tensors -= 1
         self.numbers -= self._size(func, args, kwargs)
         if self.numbers < 0 or self.tensors < 0:
-            raise MemoryError("it asks for a larger model than it has weights for")
+            raise MemoryError("its configuration asks for a larger model than its weights")
         return func(*args, **kwargs)
 
     def _size(self, func: Any, args: Any, kwargs: Any) -> int:
@@ -49,16 +49,16 @@ class Fence(TorchDispatchMode):
 
 
 def _size_on_meta(func: Any, args: Any, kwargs: Any) -> int:
-    """Numbers in the results of an operation; those of its arguments where the results depend on their values."""
+    """Number of elements of the results, or of the arguments if the results' shapes depend on values."""
     returned = [r.alias_info for r in func._schema.returns]
-    if returned and all(alias is not None for alias in returned):  # views, and what is done in place
+    if returned and all(alias is not None for alias in returned):  # views and in-place operations
         return 0
     try:
         on_meta = {key: value for key, value in kwargs.items() if key not in ("device", "generator", "pin_memory")}
         if any(argument.name == "device" for argument in func._schema.arguments):
             on_meta["device"] = torch.device("meta")
         made = func(*tree_map(_on_meta, args), **tree_map(_on_meta, on_meta))
-    except Exception:  # unique, nonzero, item, draws with a generator
+    except Exception:  # unique, nonzero, item, or a generator is given
         made = (args, kwargs)
     return sum(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor))
 

@@ -1,8 +1,9 @@
-"""Files of a run: written whole or not at all, in its directory and nowhere else.
+"""Reads and writes files of a run, atomically and only within its directory.
 
-A run directory may come from a stranger, who may have put symbolic links where a run writes. So a folder is opened
-once, without following a link; a file is made in it under a random name and then renamed. Only the directory that the
-user names may be a link: `given` follows it. Where the system lacks these calls (Windows), links are looked for first.
+A run directory from an untrusted source may contain symbolic links where a run writes. Therefore a folder is opened
+once, without following links, and a file is created in it under a random name and then renamed. Only the directory
+that the user gives may be a link, which `given` follows. On systems without these calls (Windows), links are checked
+before writing.
 """
 
 from __future__ import annotations
@@ -23,58 +24,58 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 
 def make_directory(path: Path, name: str) -> None:
-    """Make a directory, and those above it, where it is not there yet.
+    """Create a directory and its parents, if they do not exist.
 
     Raises:
-        BadInput: if it cannot be made, naming the option `name`.
+        BadInput: if that fails, with the name of the option.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise BadInput(f"{name}={shown(path)} cannot be made ({reason}): give another directory") from error
+        raise BadInput(f"{name}={shown(path)} cannot be created ({reason}): give another directory") from error
 
 
 def given(path: str | Path) -> Path:
-    """A path as the user gave it: `~` is their home, and a symbolic link is followed, here but not below.
+    """Expand a path given by the user: `~` is their home, and a symbolic link is followed.
 
     Raises:
-        BadInput: if the link leads nowhere, or the path cannot be that of a directory.
+        BadInput: if the link is broken, or the path cannot be one of a directory.
     """
     try:
         path = Path(os.path.expanduser(path))
     except TypeError as error:
-        raise BadInput(f"{shown(path)} is not a path: give the name of a directory") from error
+        raise BadInput(f"{shown(path)} is not a path: give a directory") from error
     try:
         if not path.is_symlink():
             return path
-    except OSError as error:  # a name that is too long, or a directory that may not be read
+    except OSError as error:  # the name is too long, or a parent is not readable
         raise BadInput(f"{shown(path)}: {error.strerror}: give another directory") from error
     try:
         return path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise BadInput(f"{path} is a symbolic link that leads nowhere: give a directory") from error
+        raise BadInput(f"{path} is a broken symbolic link: give a directory") from error
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse a symbolic link where a file or a folder of a run should be.
+    """Check that a file or folder of a run is not a symbolic link.
 
     Raises:
-        BadInput: if `path` is one.
+        BadInput: if it is.
     """
     if path.is_symlink():
-        raise BadInput(f"{path} is a symbolic link, and a run writes into its own directory only: remove the link")
+        raise BadInput(f"{path} is a symbolic link, and runs write only into their own directory: remove the link")
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a file that may come from a stranger.
+    """Read a file from an untrusted source.
 
     Args:
         path: the file.
-        limit: the most bytes to read.
+        limit: maximum size in bytes.
 
     Raises:
-        BadInput: if it is missing, larger, or not a regular file.
+        BadInput: if it is missing, too large, or not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)  # a pipe must not block
@@ -92,21 +93,21 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file atomically into a folder that is made if need be, but not a symbolic link.
+    """Write a file atomically into a folder, which is created if necessary.
 
     Raises:
-        BadInput: if the folder is a link.
+        BadInput: if the folder is a symbolic link.
     """
     with Folder(path.parent) as folder:
         folder.write(path.name, content)
 
 
 class Folder:
-    """A folder that is made if need be and opened once: what is written through it goes there. A context manager.
+    """An open folder for writing files, created if necessary. A context manager.
 
     Args:
         path: the folder.
-        within: the folder that it lies in, if that has been opened as well.
+        within: its parent, if that is open, too.
 
     Raises:
         BadInput: if it is a symbolic link.
@@ -131,7 +132,7 @@ class Folder:
             raise
 
     def _place(self, name: str) -> str:
-        """What to call a file of the folder in a call that takes the descriptor."""
+        """Return the name of a file for a call that gets the descriptor."""
         return name if self._descriptor is not None else str(self.path / name)
 
     def __enter__(self) -> Folder:
@@ -144,11 +145,11 @@ class Folder:
             os.close(self._descriptor)
 
     def names(self) -> list[str]:
-        """What is in the folder, sorted."""
+        """List the folder, sorted."""
         return sorted(os.listdir(self.path if self._descriptor is None else self._descriptor))
 
     def holds(self, name: str) -> bool:
-        """Whether a regular file of that name is there."""
+        """Whether the folder has a regular file of that name."""
         try:
             about = os.stat(self._place(name), dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
@@ -156,9 +157,9 @@ class Folder:
         return stat.S_ISREG(about.st_mode)
 
     def write(self, name: str, content: bytes, keep: str | None = None) -> None:
-        """Write `content` so that the file holds all of it or what it held before, even if the machine stops.
+        """Write a file atomically: even after a crash of the machine it has its new or its old content.
 
-        If `keep` is given, the old file gets that name first; a stop between the two leaves no file `name`.
+        If `keep` is given, the old file is renamed to it first; after a crash in between there is no file `name`.
         """
         temporary = f".{name}.{secrets.token_hex(8)}.tmp"
         try:
@@ -169,16 +170,16 @@ class Folder:
             if keep is not None and self.holds(name):
                 self.move(name, self, keep)
             self.move(temporary, self, name)
-            if self._descriptor is not None:  # renamed files keep their new names, should the machine stop
+            if self._descriptor is not None:  # make the renaming survive a crash of the machine
                 os.fsync(self._descriptor)
         except BaseException as error:
             self.remove(temporary)
             if isinstance(error, OSError):
-                error.filename = str(self.path / name)  # not the temporary one
+                error.filename = str(self.path / name)  # instead of the temporary name
             raise
 
     def append(self, name: str) -> TextIO:
-        """Open a text file to append to, in UTF-8; it is made if need be.
+        """Open a text file for appending, in UTF-8; it is created if necessary.
 
         Raises:
             BadInput: if it is a symbolic link, a hard link to a file elsewhere, or a pipe or device.
@@ -187,7 +188,7 @@ class Folder:
         return open(descriptor, "a", encoding="utf-8", errors="backslashreplace", newline="")
 
     def open(self, name: str, flags: int) -> int:
-        """Open a regular file, made if need be, and return its descriptor.
+        """Open a regular file, created if necessary, and return its descriptor.
 
         Raises:
             BadInput: if it is a symbolic link, a hard link to a file elsewhere, or a pipe or device.
@@ -203,21 +204,21 @@ class Folder:
         if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
             os.close(descriptor)
             what = "a hard link" if stat.S_ISREG(about.st_mode) else "not a regular file"
-            raise BadInput(f"{path} is {what}, and a run writes into its own directory only: remove it")
+            raise BadInput(f"{path} is {what}, and runs write only into their own directory: remove it")
         return descriptor
 
     def move(self, name: str, to: Folder, new_name: str | None = None) -> None:
-        """Move a file to another opened folder, or to another name, in place of what has it."""
+        """Move a file to another open folder or another name, replacing an existing file."""
         source, target = self._place(name), to._place(new_name or name)
         os.replace(source, target, src_dir_fd=self._descriptor, dst_dir_fd=to._descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with suppress(OSError):
             os.unlink(self._place(name), dir_fd=self._descriptor)
 
     def remove_temporaries(self) -> None:
-        """Remove what a killed process left half written. No other may be writing here."""
+        """Remove incomplete files of a killed process. No other process may be writing here."""
         for name in self.names():
             if name.startswith(".") and name.endswith(".tmp"):
                 self.remove(name)

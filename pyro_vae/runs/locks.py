@@ -1,7 +1,7 @@
-"""One process at a time writes into a run directory.
+"""Locks that let only one process write into a run directory.
 
-The lock is the kernel's, on a file `.lock` in the directory: it ends with the process, however that ends. Windows and
-some network file systems lack such locks: nothing is locked there.
+The kernel locks a file `.lock` in the directory, until the process ends in whatever way. Windows and some network file
+systems do not support such locks; there, nothing is locked.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 
 class Claim:
-    """A run directory that no other process writes into until `release`; made if need be.
+    """A claim to a run directory, created if necessary, until `release`.
 
     Args:
         run_dir: the directory.
-        advice: what to do if another process is there, for the message.
-        wait: seconds to wait for it to end.
-        shared: others may have a shared claim to it as well.
+        advice: advice for the message if another process has claimed it.
+        wait: seconds to wait for that process to end.
+        shared: share the claim with other shared ones.
 
     Raises:
-        BadInput: if another process is there.
+        BadInput: if another process has claimed the directory.
     """
 
     def __init__(self, run_dir: Path, advice: str, wait: float = 0.0, shared: bool = False) -> None:
@@ -44,7 +44,7 @@ class Claim:
         deadline = time.monotonic() + wait
         while fcntl is not None and not self._take(shared):
             if time.monotonic() > deadline:
-                raise BadInput(f"another run has just started in {run_dir}, or is going on there: {advice}")
+                raise BadInput(f"another run is active in {run_dir}: {advice}")
             time.sleep(0.1)
 
     def _take(self, shared: bool) -> bool:
@@ -58,16 +58,16 @@ class Claim:
         return False
 
     def is_alone(self) -> bool:
-        """Whether no other process shares the claim. If so, none can from then on; if not, it is shared as before."""
+        """Whether no other process shares the claim; if so, the claim becomes exclusive."""
         if self._descriptor is None:
             return True
         if _lock(self._descriptor, shared=False):
             return _is_still(self._descriptor, self.run_dir / NAME)
-        _lock(self._descriptor, shared=True)  # flock(2): a failed change of a lock's kind gives it up
+        _lock(self._descriptor, shared=True)  # flock(2): a failed conversion loses the lock
         return False
 
     def release(self) -> None:
-        """Let others in. The lock's file goes, unless they use it."""
+        """Release the claim, and remove the lock's file unless others use it."""
         if self._descriptor is not None:
             if self.is_alone():
                 with suppress(OSError):
@@ -85,19 +85,19 @@ def _leave_to_parent() -> None:
         os.close(_open.pop())
 
 
-if hasattr(os, "register_at_fork"):  # processes that load data would keep the locks of a killed parent
+if hasattr(os, "register_at_fork"):  # data-loading workers would hold the locks of a killed parent
     os.register_at_fork(after_in_child=_leave_to_parent)
 
 of_command: list[Claim] = []
-"""What a command has claimed before its task began."""
+"""Claims of the running command, made before its task."""
 
 
 @contextmanager
 def alone_in(run_dir: Path, advice: str, wait: float = 0.0) -> Iterator[None]:
-    """Within, no other process writes into `run_dir`. A directory made for this that stays empty is removed.
+    """Claim `run_dir` in this context. If it was created for that and is still empty afterwards, it is removed.
 
     Raises:
-        BadInput: if one does.
+        BadInput: if another process has claimed it.
     """
     if any(os.path.realpath(claim.run_dir) == os.path.realpath(run_dir) for claim in of_command):
         yield
@@ -122,7 +122,7 @@ def _lock(descriptor: int, shared: bool) -> bool:
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether the file has this name, and not one that a process made after removing the one before."""
+    """Whether the open file is still the one at `path`, not removed and replaced by another process."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -37,12 +38,8 @@ class Metrics:
         from torch.utils.tensorboard import SummaryWriter
 
         rows = [row for row in read(run_dir) if row["epoch"] <= epoch] if epoch else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows({**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows)
         with Folder(run_dir) as folder:
-            folder.write(NAME, text.getvalue().encode())
+            folder.write(NAME, text(rows).encode())
             self.file = folder.append(NAME)
         # with a random name, which nobody can have put a link at
         suffix = f".{secrets.token_hex(8)}"
@@ -67,6 +64,15 @@ class Metrics:
         self.events.close()
 
 
+def text(rows: Iterable[dict[str, float]]) -> str:
+    """Return the content of metrics.csv with these rows."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, COLUMNS)
+    writer.writeheader()
+    writer.writerows({**row, "epoch": int(row["epoch"]), "step": int(row["step"])} for row in rows)
+    return content.getvalue()
+
+
 def read(run_dir: Path) -> list[dict[str, float]]:
     """Read the rows of `run_dir/metrics.csv` as numbers, leaving out damaged ones with a warning.
 
@@ -74,8 +80,8 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     """
     path = run_dir / NAME
     try:
-        text = files.read(path, limit=MAX_BYTES).decode(errors="replace").replace("\0", "")
-        table = csv.DictReader(io.StringIO(text, newline=""))
+        content = files.read(path, limit=MAX_BYTES).decode(errors="replace").replace("\0", "")
+        table = csv.DictReader(io.StringIO(content, newline=""))
         lines = list(table)
         if not set(COLUMNS) <= set(table.fieldnames or ()):
             raise BadInput(f"{path} is damaged: its columns must be {', '.join(COLUMNS)}")

@@ -1,4 +1,4 @@
-"""Plain data out of files that a stranger may have written: no objects, no interpolations, bounded in size and depth.
+"""Checks that data from untrusted files are plain: no objects, no interpolations, limited size and depth.
 
 Imports no torch.
 """
@@ -18,23 +18,23 @@ from pyro_vae.runs import files
 MAX_DEPTH = 16
 MAX_VALUES = 10_000
 MAX_LENGTH = 1_000
-"""Of one list."""
+"""Maximum length of a list."""
 MAX_CHARACTERS = 10_000
-"""Of one string."""
+"""Maximum length of a string."""
 MAX_YAML_BYTES = 2**20
 
 
 def require_plain(value: Any, path: Path, interpolations: bool = False) -> None:
-    """Check that `value` holds nothing but dicts with string keys, lists, strings, numbers, booleans and None.
+    """Check that `value` holds only dicts with string keys, lists, strings, numbers, booleans and None.
 
-    What passes can be given to `OmegaConf.create` and Hydra's `instantiate`: they find in it what was checked.
-    OmegaConf turns tuples into lists and resolves interpolations, so both are rejected. A list that contains itself is
-    infinitely deep, and shared lists count as often as they occur.
+    Afterwards `OmegaConf.create` and Hydra's `instantiate` see exactly what was checked. OmegaConf turns tuples into
+    lists and resolves interpolations, so both are rejected. A list that contains itself is infinitely deep, and shared
+    lists count at each occurrence.
 
     Args:
-        value: the object, not a copy of it.
+        value: the object itself, not a copy.
         path: the file it comes from, for the message.
-        interpolations: whether strings may hold `${`: only if nothing resolves them.
+        interpolations: allow `${` in strings; only if they are never resolved.
 
     Raises:
         BadInput: if it holds anything else, or is too large or too deeply nested.
@@ -44,7 +44,7 @@ def require_plain(value: Any, path: Path, interpolations: bool = False) -> None:
 
 
 def not_plain(value: Any, interpolations: bool = False) -> tuple[str, str] | None:
-    """The key of the first value that `require_plain` rejects, and what it is; None: there is none."""
+    """Return the key and a description of the first value that `require_plain` rejects; None if there is none."""
     waiting = [("", value, 0)]
     num_values = 0
     while waiting:
@@ -85,10 +85,10 @@ def _of_type(what: str, value: object) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a small YAML file, such as those that Hydra writes to a run's .hydra/; nothing is resolved.
+    """Read a small YAML file, such as those in .hydra/, without resolving interpolations.
 
     Raises:
-        BadInput: if the file is missing, is not UTF-8 or YAML, uses aliases, or holds what is not plain.
+        BadInput: if the file is missing, is not UTF-8 or YAML, uses aliases, or is not plain.
     """
     try:
         text = files.read(path, MAX_YAML_BYTES).decode()
@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> Any:
                 raise BadInput(
                     f"{path} was not written by pyro_vae: it holds aliases, or is too large or deeply nested"
                 )
-        content = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader that reads numbers as OmegaConf does
+        content = yaml.load(text, Loader=get_yaml_loader())  # a SafeLoader that parses numbers like OmegaConf
     except BadInput:
         raise
     except Exception as error:  # YAML's and Unicode errors, RecursionError
@@ -109,9 +109,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def with_references(content: Any) -> Any:
-    """`content` with each value `${group.key}` replaced by the value it names: the interpolations that conf/ has.
+    """Resolve values `${group.key}`, the only kind of interpolation in conf/.
 
-    Others stay as they are, and `require_plain` rejects them.
+    Others are kept, and `require_plain` will reject them.
     """
     if not isinstance(content, dict):
         return content

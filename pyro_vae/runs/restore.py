@@ -1,4 +1,4 @@
-"""From a checkpoint to its VAE."""
+"""Restores trained VAEs from checkpoints, and checks that data fit them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from omegaconf import OmegaConf
 
 from pyro_vae.build import build_vae
 from pyro_vae.data import Dataset, Split, difference
-from pyro_vae.errors import (
-    BadInput,
-    causes,
-    one_line,
-    one_of,
-)
+from pyro_vae.errors import BadInput, causes, one_line, one_of
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.runs import checkpoint
 from pyro_vae.runs.checkpoint import Checkpoints
@@ -30,7 +25,16 @@ from pyro_vae.vae import VAE
 def restore(
     run_dir: Path, which: str, device: torch.device | str, trust: Collection[str] = ()
 ) -> tuple[VAE, dict[str, Any]]:
-    """`load`, with the checkpoint it comes from. Callers that use its data must check that section themselves."""
+    """Restore the VAE of a run, as `pyro_vae.load` does, with its checkpoint.
+
+    The configuration's section data is not checked: callers that use it must call `check_sections`.
+
+    Returns:
+        The VAE in evaluation mode, and the content of the checkpoint.
+
+    Raises:
+        BadInput: if `run_dir` is not a run, or its checkpoint is damaged or not trusted.
+    """
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.folder.is_dir():
         raise BadInput(f"{run_dir} is not a run directory: it has no checkpoints/")
@@ -46,12 +50,12 @@ def restore(
 
 @contextmanager
 def as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] | None) -> Iterator[None]:
-    """Within, build the VAE of a checkpoint, which may not take much more memory than its weights.
+    """Limit the memory for building the VAE of a checkpoint to a multiple of its weights.
 
-    There is no limit without a checkpoint, or if classes are trusted.
+    Without a checkpoint, or if classes are trusted, memory is not limited.
 
     Raises:
-        BadInput: if it cannot be built.
+        BadInput: if the VAE cannot be built.
     """
     if saved is None:
         yield
@@ -62,77 +66,77 @@ def as_saved(saved: dict[str, Any] | None, path: Path, trust: Collection[str] | 
         with fence:
             yield
     except Exception as error:
-        if trust:  # else it is the fence that has refused
+        if trust:  # otherwise the fence has refused
             raise_out_of_memory(error)
         reason = one_line([*causes(error)][-1])
         raise BadInput(f"{path}: its configuration and its weights do not make a VAE ({reason})") from error
 
 
 def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, Any], run_dir: Path) -> None:
-    """Refuse data that are not those of a checkpoint: its training set may be among what is held out now.
+    """Check that data are those of a checkpoint: otherwise its training data might be among the held-out data.
 
     Args:
-        data: what there is now.
-        identity: its `fingerprint`.
+        data: the present data.
+        identity: their `fingerprint`.
         saved: the checkpoint.
         run_dir: its run.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they differ.
     """
     shape, found = list(data.data_shape), None
     if shape != saved["data_shape"]:
         found = f"of shape {saved['data_shape']}, {shape} now"
-    elif "data" in saved:  # it is not in those of earlier versions
+    elif "data" in saved:  # missing in checkpoints of earlier versions
         found = difference(saved["data"], identity)
     if found is not None:
         config = saved["config"]["data"]
         place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
-        raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train anew")
+        raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train a new run")
 
 
 def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
-    """Check on two datapoints that the networks of a run give numbers: finite weights may be too large for that.
+    """Check on two datapoints that the networks have finite outputs: finite weights may be too large.
 
     Raises:
-        BadInput: if they do not.
+        BadInput: if they have not.
     """
     first = split.first(min(2, len(split)))
     try:
         with pyro.validation_enabled(False):
             finite = vae.reconstruct(first.x, y=vae.taken_labels(first.y)).isfinite().all()
-    except (ValueError, RuntimeError) as error:  # of a distribution with such parameters
+    except (ValueError, RuntimeError) as error:  # raised by a distribution with such parameters
         raise_out_of_memory(error)
         finite = torch.tensor(False)
     if not finite:
-        raise BadInput(f"{run_dir}: its weights are so large that its networks give NaN or infinity: train another run")
+        raise BadInput(f"{run_dir}: its weights are so large that its networks return NaN or infinity: train a new run")
 
 
 def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
-    """Refuse data whose labels are not those of the classes that a conditional model has.
+    """Check that the labels of a split are classes of a conditional model.
 
     Raises:
-        BadInput: if so.
+        BadInput: if they are not.
     """
     if vae.num_classes is not None and (split.y is None or bool((split.y >= vae.num_classes).any())):
         raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {vae.num_classes - 1}")
 
 
 def load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
-    """Give `vae` the weights of a checkpoint.
+    """Load the weights of a checkpoint into `vae`.
 
     Raises:
-        BadInput: if they have other names, shapes or types, or not all of them are finite.
+        BadInput: if their names, shapes or types differ, or they hold NaN or infinity.
     """
     own = vae.state_dict()
     for name, value in saved["vae"].items():
-        # exact EM saves double precision
+        # exact EM saves in double precision
         if name in own and value.is_floating_point() != own[name].is_floating_point():
             raise BadInput(f"{path}: its weight {name} is of type {value.dtype}, not {own[name].dtype}")
         if not value.isfinite().all():
             raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
     try:
-        # a new dict: the file's may carry metadata that torch would believe
+        # a new dict: the file's may carry metadata that torch would trust
         vae.load_state_dict(dict(saved["vae"]))
     except RuntimeError as error:
         raise BadInput(

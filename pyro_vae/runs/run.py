@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -41,9 +41,17 @@ from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
+Tell = Callable[[dict[str, float]], None]
+
 
 def train(
-    config: DictConfig, data: Dataset, run_dir: Path, *, resume: bool = False, estimator: Estimator | None = None
+    config: DictConfig,
+    data: Dataset,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    estimator: Estimator | None = None,
+    tell: Tell = lambda row: None,
 ) -> tuple[VAE, State]:
     """Train the VAE of a configuration, saving a checkpoint every epoch.
 
@@ -54,6 +62,7 @@ def train(
         resume: continue from the last checkpoint in `run_dir`.
         estimator: will estimate log p(x) of the test set after training; rejected now if it does not fit the model.
             None: the validation ELBO is compared with the baseline.
+        tell: called with each epoch's row of metrics once it is saved; what it raises ends the training.
 
     Returns:
         The VAE of the epoch with the best validation ELBO (without a validation set, of the last epoch), and the
@@ -66,7 +75,7 @@ def train(
     check_settings(config)
     with _claimed(run_dir, resume):
         run = Run.open(config, data, run_dir, resume=resume, estimator=estimator)
-        run.fit()
+        run.fit(tell)
         run.restore_best()
     if estimator is None and (warning := baseline.elbo_below(run.vae, data)):
         log.warning(in_callers_names(warning))
@@ -231,8 +240,11 @@ class Run:
         if collectives.rank() == 0:
             self.checkpoints.save(content, is_best)
 
-    def fit(self) -> None:
+    def fit(self, tell: Tell = lambda row: None) -> None:
         """Train to the end, with a checkpoint and a row of metrics after every epoch.
+
+        Args:
+            tell: called with each epoch's row of metrics once it is saved; what it raises ends the training.
 
         Raises:
             BadInput: if the data are too few for the processes, or cannot be read.
@@ -251,6 +263,7 @@ class Run:
                 if metrics is not None:
                     metrics.write(row)
                 self.save(is_best)
+                tell(row)
 
             with in_section("trainer", self.config.trainer), in_section("data", self.config.data):
                 self.trainer.fit(

@@ -1,4 +1,4 @@
-"""What a configuration out of a file may have `instantiate` call: options of conf/, each in its own section."""
+"""Checks which classes a configuration from an untrusted file would instantiate."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ OF_THE_DATA = ("data",)
 
 
 def check_sections(config: Any, sections: Collection[str], path: Path, trust: Collection[str] | None = ()) -> None:
-    """Reject a configuration out of a file that would have `instantiate` call what it should not.
+    """Reject a configuration from a file that would make `instantiate` call anything but known options.
 
-    Each section may call the options of its own group in conf/ (an optimizer or scheduler, any of torch's), with the
-    keys that they have, and the classes in `trust`, with any keys. Other sections are not looked at: do not instantiate
-    them.
+    A section may name the options of its group in conf/ (for optimizer and scheduler also torch's classes) with their
+    keys, and the classes in `trust` with any keys. Other sections are not checked: do not instantiate them.
 
     Args:
-        config: the very object that is instantiated afterwards.
-        sections: the groups that are instantiated.
+        config: the object to be instantiated afterwards, not a copy.
+        sections: the groups to be instantiated.
         path: the file, for the message.
         trust: names of your own classes, such as `my_package.MyGuide`.
 
     Raises:
-        BadInput: at anything else.
+        BadInput: if it would call anything else.
     """
     trusted = as_names(trust)
     require_plain(config, path)
@@ -52,7 +51,7 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
         target = section.get("_target_")
         require(target, group)
         for key, value in section.items():
-            inner = _targets(value)
+            inner = targets_in(value)
             if target in trusted:
                 for nested in inner:
                     require(nested, group)
@@ -64,8 +63,8 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
                 raise BadInput(f"{path} was not written by pyro_vae: {group}._partial_ is {value}, not true")
 
 
-def _targets(value: Any) -> list[Any]:
-    """The `_target_` of each dict in plain containers that has one."""
+def targets_in(value: Any) -> list[Any]:
+    """Find all `_target_`s in plain containers."""
     found, waiting = [], [value]
     while waiting:
         node = waiting.pop()
@@ -79,7 +78,7 @@ def _targets(value: Any) -> list[Any]:
 
 
 def as_names(trust: Collection[str] | None) -> list[str]:
-    """The option `trust`, of which users give one name, several or none.
+    """Convert the option `trust`, a name, a list of names or None, to a list.
 
     Raises:
         BadInput: if it is anything else.
@@ -92,7 +91,7 @@ def as_names(trust: Collection[str] | None) -> list[str]:
 
 @cache
 def _keys(group: str, target: str) -> frozenset[str] | None:
-    """The keys that a target may have in this group; None: it is not one of the group's."""
+    """Return the keys that a target may have in a group; None if it does not belong to the group."""
     same = contents_of(group, target)
     module, _, name = target.rpartition(".")
     if not same and module != {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}.get(group):

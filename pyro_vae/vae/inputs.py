@@ -1,4 +1,4 @@
-"""Arrays and labels that users give, as tensors that a VAE takes."""
+"""Convert arrays and labels of users to tensors for a VAE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pyro_vae.errors import BadInput, shown
 
 Array = Tensor | np.ndarray
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
-"""One label of all datapoints, one for each of N, or none."""
+"""One label for all datapoints, one for each of N, or None."""
 
 
 def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool = False) -> Tensor:
-    """x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; with NaN only if `incomplete`.
+    """Return x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; NaN only if `incomplete`.
 
     Raises:
         BadInput: if x has another shape, is empty, or holds values that are not allowed.
@@ -26,7 +26,7 @@ def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool 
     if tuple(x.shape[1:]) != tuple(data_shape):
         raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, data_shape))}]")
     if not len(x):
-        raise BadInput("x is empty: give one datapoint at least")
+        raise BadInput("x is empty: give at least one datapoint")
     x = as_floats(x, "x", like.dtype, like.device)
     if not incomplete and not x.isfinite().all():
         raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
@@ -34,7 +34,7 @@ def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool 
 
 
 def as_observed(mask: Array | None, x: Tensor) -> Tensor:
-    """Where x `[N, *data_shape]` is observed, as booleans of its shape: by the mask, or where x is not NaN.
+    """Return where x `[N, *data_shape]` is observed, as booleans of its shape: by the mask, or where x is not NaN.
 
     Raises:
         BadInput: if the mask is not boolean or has another shape, or an observed value is not finite.
@@ -51,15 +51,15 @@ def as_observed(mask: Array | None, x: Tensor) -> Tensor:
         except RuntimeError as error:
             raise BadInput(f"mask has shape {list(observed.shape)}: it must broadcast to {list(x.shape)}") from error
     if not x[observed].isfinite().all():
-        raise BadInput("x holds values that are NaN or Inf, but not missing: leave the mask out, or mask them")
+        raise BadInput("x holds observed values that are NaN or Inf: leave the mask out, or mask them")
     return observed
 
 
 def as_labels(y: Labels, n: int, num_classes: int | None, device: torch.device) -> Tensor:
-    """y as labels `[n]` of a VAE for so many classes; None: it does not depend on labels.
+    """Return y as labels `[n]` for a VAE with so many classes; None: it does not depend on labels.
 
     Raises:
-        BadInput: if they are missing, superfluous or out of range.
+        BadInput: if they are missing, unexpected or out of range.
     """
     if num_classes is None:
         raise BadInput(
@@ -78,7 +78,7 @@ def as_labels(y: Labels, n: int, num_classes: int | None, device: torch.device) 
 
 
 def as_z(z: Array, latent_dim: int, like: Tensor) -> Tensor:
-    """z as floats `[..., latent_dim]`, of the dtype and on the device of `like`.
+    """Return z as floats `[..., latent_dim]`, of the dtype and on the device of `like`.
 
     Raises:
         BadInput: if z has another shape, or values that are not finite.

@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said(ppca, rows):
         (rows, torch.ones(3, 5).bool().to_sparse(), {}, r"mask is a sparse tensor .*mask.to_dense\(\)"),
         (rows, [[True] * 5, [True]], {}, "mask is a ragged list"),
         (rows, np.full((3, 5), "a"), {}, "mask has dtype <U1"),
-        (rows / 0, OBSERVED, {}, "x holds values that are NaN or Inf, but not missing"),
+        (rows / 0, OBSERVED, {}, "x holds observed values that are NaN or Inf"),
         (rows[:, :4], None, {}, r"x has shape \[3, 4\]"),
         (rows, OBSERVED, {"num_samples": 0}, "num_samples=0"),
         (rows, OBSERVED, {"num_steps": 1.5}, "num_steps=1.5"),

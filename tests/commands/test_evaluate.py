@@ -263,7 +263,7 @@ def test_a_terminal_without_our_characters_gets_every_line(command, small_run, m
 
 
 def test_characters_that_a_terminal_lacks():
-    stream = io.TextIOWrapper(io.BytesIO(), "ascii", errors="pyro_vae.runs.plain")
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", errors="pyro_vae.plain")
     stream.write("1 ± 2 × σ, caf\udce9…")
     stream.flush()
     assert stream.buffer.getvalue() == b"1 +- 2 x \\u03c3, caf\xe9..."

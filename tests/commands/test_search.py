@@ -123,7 +123,7 @@ def test_refuses_bad_spaces(command, small, arguments, parts):
 
 def test_a_file_that_is_no_study_is_refused_and_kept(command, small, tmp_path):
     (tmp_path / "mine.db").write_bytes(b"hello" * 1000)
-    one_error_line(command("search", *small, *SPACE), "is not a study")
+    one_error_line(command("search", *small, *SPACE), "cannot be opened as a study")
     assert (tmp_path / "mine.db").read_bytes() == b"hello" * 1000
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(tmp_path / "mine.db").execute("SELECT * FROM trials")
@@ -168,7 +168,7 @@ def test_a_study_with_another_schema_is_refused(table, command, small, tmp_path)
     with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
         database.execute(f"CREATE TABLE {table} (amount REAL)")
         database.commit()
-    one_error_line(command("search", *small, *SPACE), "mine.db is not a study that can be opened", "another study")
+    one_error_line(command("search", *small, *SPACE), "mine.db cannot be opened as a study", "another study")
 
 
 def test_trials_that_cannot_be_read_are_refused(command, small, tmp_path):
@@ -177,7 +177,7 @@ def test_trials_that_cannot_be_read_are_refused(command, small, tmp_path):
     with closing(sqlite3.connect(tmp_path / "mine.db")) as database:
         database.execute("UPDATE trials SET state = 'BANANA'")
         database.commit()
-    one_error_line(command("search", *small, *SPACE), "mine.db is not a study that can be opened")
+    one_error_line(command("search", *small, *SPACE), "mine.db cannot be opened as a study")
 
 
 @pytest.mark.parametrize("train", [3, ["a", 3], {"a": 1}, "text"])
@@ -185,7 +185,7 @@ def test_a_study_that_does_not_say_what_it_compares_is_refused(train, command, s
     study = at(tmp_path / "mine.db", study_name="pyro_vae", direction="maximize")
     study.add_trial(optuna.create_trial(value=1.0))
     study.set_user_attr("train", train)
-    one_error_line(command("search", *small, *SPACE), "mine.db does not tell which runs it compares")
+    one_error_line(command("search", *small, *SPACE), "mine.db does not record which runs it compares")
 
 
 def test_trials_without_a_finite_value_are_not_the_best(command, small, tmp_path):

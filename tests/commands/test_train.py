@@ -136,7 +136,7 @@ def test_a_requeued_slurm_job_goes_on(command, small_data, tmp_path, monkeypatch
     one_error_line(command("train", *options, f"hydra.run.dir={requeued}"), "already holds a run")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     other = command("train", *options, "latent_dim=3", f"hydra.run.dir={requeued}")
-    one_error_line(other, "already holds a run of other options")
+    one_error_line(other, "already holds a run with other options")
     outcome = command("train", *options, f"hydra.run.dir={requeued}")
     assert outcome.code == 0, outcome.err
     assert "resumed after epoch 1" in outcome.out
@@ -149,9 +149,9 @@ def test_resume_refuses_what_is_no_run_and_what_would_change_the_model(command, 
     one_error_line(command("train", f"resume={small_run}", "guide=full_covariance"), "guide=full_covariance", "resumed")
     one_error_line(command("train", f"resume={small_run}", "trainer.batch_size=0"), "trainer.batch_size=0")
     of_trainer = command("train", f"resume={small_run}", "trainer.max_epoch=9")
-    one_error_line(of_trainer, "trainer.max_epoch is no key", "did you mean max_epochs?")
+    one_error_line(of_trainer, "trainer.max_epoch is not a key", "did you mean max_epochs?")
     of_estimator = command("train", f"resume={small_run}", "estimator.num_draw=3", "estimator=nuts")
-    one_error_line(of_estimator, "estimator.num_draw is no key", "did you mean num_draws?")
+    one_error_line(of_estimator, "estimator.num_draw is not a key", "did you mean num_draws?")
     for name in ("last", "previous"):
         path = small_run / "checkpoints" / f"{name}.pt"
         path.write_bytes(path.read_bytes()[:-100])

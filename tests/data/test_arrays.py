@@ -70,7 +70,7 @@ def test_the_split_without_labels_is_what_it_was():
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.arange(49), r"y has shape \[49\].*50 datapoints"),
+        (np.arange(49), r"y has shape \[49\]: it must be \[50\], one label"),
         (np.zeros((50, 1), int), r"y has shape \[50, 1\]"),
         (np.arange(50) - 1, "y must hold labels 0, 1, 2"),
         (np.arange(50) / 2, "y must hold labels 0, 1, 2"),
@@ -92,7 +92,7 @@ def test_refuses_label_keys_that_are_not_there(tmp_path):
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(BadInput, match="label_key=y is not an entry of .*: choose one of x"):
         array(str(tmp_path / "x.npz"), label_key="y")
-    with pytest.raises(BadInput, match="label_key=y: .* one array without a name; leave label_key out"):
+    with pytest.raises(BadInput, match="label_key=y: .* a single unnamed array: omit label_key"):
         array(str(tmp_path / "x.npy"), label_key="y")
 
 

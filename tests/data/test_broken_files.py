@@ -172,7 +172,7 @@ def test_an_archive_with_two_entries_of_one_name_is_refused(names, key, tmp_path
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, x in zip(names, (X, np.zeros((1000, 1000))), strict=True):
             archive.writestr(name, npy(x))
-    with pytest.raises(BadInput, match="x.npz holds two entries called x: write it again"):
+    with pytest.raises(BadInput, match="x.npz holds two entries named x: save it again"):
         array(str(tmp_path / "x.npz"), key=key)
 
 

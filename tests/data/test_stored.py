@@ -211,7 +211,7 @@ def test_a_broken_image_is_named(folder, num_workers):
     row = int(data.train.index[0])
     path = folder / "abc"[row // 20] / f"{3 * (row % 20) + row // 20:02}.png"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(BadInput, match=rf"{path.name} is not a readable image .*: mend it") as error:
+    with pytest.raises(BadInput, match=rf"{path.name} is not a readable image .*: repair it") as error:
         list(data.batches(torch.arange(48).split(5)))
     assert "\n" not in str(error.value)
 
@@ -249,7 +249,7 @@ def test_images_of_more_than_8_bits_are_refused(kind, tmp_path):
     for i, x in enumerate(pixels):
         x = (65535 * x).astype(np.uint16) if kind == "I;16" else x.astype(np.float32)
         Image.fromarray(x).save(tmp_path / "a" / f"{i}.{'png' if kind == 'I;16' else 'tiff'}")
-    with pytest.raises(BadInput, match=f"pixels of mode {kind}, of more than 8 bits"):
+    with pytest.raises(BadInput, match=f"its mode {kind} has more than 8 bits"):
         image_folder(str(tmp_path), size=8, channels=1, num_workers=0)
 
 

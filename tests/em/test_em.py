@@ -165,7 +165,7 @@ def test_the_command_runs_resumes_and_refuses(command, tmp_path):
     assert outcome.code == 0, outcome.err
     # a key that the default trainer does not have
     assert command("train", f"resume={run}", "trainer.max_epochs=12", "trainer.tolerance=1e-9").code == 0
-    one_error_line(command("train", f"resume={run}", "trainer.banana=3"), "trainer.banana is no key", "tolerance")
+    one_error_line(command("train", f"resume={run}", "trainer.banana=3"), "trainer.banana is not a key", "tolerance")
     assert "nothing is left to train" in command("train", f"resume={run}").out
     with (run / "metrics.csv").open() as file:
         values = [float(row["train/elbo"]) for row in csv.DictReader(file)]

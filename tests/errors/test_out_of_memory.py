@@ -69,7 +69,7 @@ def test_methods_without_memory_end_in_one_line(small_vae, monkeypatch, error):
         lambda: Importance(5)(small_vae.model, small_vae.guide, x),
         lambda: analysis.surgery(small_vae.model, small_vae.guide, x),
     ):
-        with pytest.raises(OutOfMemory, match=r"^out of memory \(.*\): take fewer datapoints or samples") as caught:
+        with pytest.raises(OutOfMemory, match=r"^out of memory \(.*\): use fewer datapoints or samples") as caught:
             call()
         assert "\n" not in str(caught.value)
         assert error is not None or "3725290.3 GiB asked for, this machine has" in str(caught.value)

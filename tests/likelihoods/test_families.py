@@ -251,7 +251,7 @@ def test_student_t_is_normalized_in_float32_for_any_df(df):
 
 
 def test_student_t_refuses_what_is_a_gaussian():
-    with pytest.raises(BadInput, match="df=1000000000.0 exceeds 1e8.*take likelihood=gaussian"):
+    with pytest.raises(BadInput, match="df=1000000000.0 exceeds 1e8.*use likelihood=gaussian"):
         StudentT([1], df=1e9)
 
 

@@ -27,7 +27,7 @@ from pyro_vae.runs.config import CONFIG_DIR, compose
 def test_columns_are_taken_as_they_come_unless_their_squares_overflow(likelihood):
     check = likelihood([2]).check
     assert check(torch.tensor([[0.1, -5.2e5]])) is None
-    with pytest.raises(BadInput, match="as large as 5.2e.20: divide them by 5e.20"):
+    with pytest.raises(BadInput, match="which reach 5.2e.20: divide them by 5e.20"):
         check(torch.tensor([[0.1, -5.2e20]]))
 
 
@@ -69,7 +69,7 @@ def test_says_nothing_where_log_px_means_what_it_says(family, x):
         (Gaussian, BINARY, "likelihood=gaussian on binary data.*is a density.*likelihood=bernoulli"),
         (StudentT, BINARY, "likelihood=student_t on binary data"),
         (LEVELS3, BINARY, "likelihood=categorical with 3 levels on data that are 0 or 1.*data.binarize=none"),
-        (Poisson, BINARY, "likelihood=poisson on data that are 0 or 1: take data.binarize=none.*likelihood=bernoulli"),
+        (Poisson, BINARY, "likelihood=poisson on data that are 0 or 1: use data.binarize=none.*likelihood=bernoulli"),
         (NegativeBinomial, BINARY, "likelihood=negative_binomial on data that are 0 or 1"),
         (LOGISTIC3, BINARY, "likelihood=discretized_logistic with 3 levels on data that are 0 or 1"),
     ],
@@ -86,14 +86,14 @@ def test_warns_where_it_does_not(family, x, warning):
         (Bernoulli, REAL, r"likelihood=bernoulli needs values in \[0, 1\], the data span \[-2, 3\].*gaussian"),
         (Bernoulli, COUNTS, r"needs values in \[0, 1\], the data span \[0, 16\]"),
         (ContinuousBernoulli, REAL, r"likelihood=continuous_bernoulli needs values in \[0, 1\]"),
-        (Beta, UNIT, r"likelihood=beta needs values in \(0, 1\).*\[0, 1\].*data.dequantize=true"),
+        (Beta, UNIT, r"likelihood=beta needs values strictly between 0 and 1.*\[0, 1\].*data.dequantize=true"),
         (Beta, INNER + 0.1, "likelihood=beta"),
         (Beta, INNER - 0.1, "likelihood=beta"),
-        (LEVELS3, INNER, "likelihood=categorical needs values k/2, k = 0, …, 2, 2 values.*data.num_levels"),
+        (LEVELS3, INNER, "likelihood=categorical needs values k/2, k = 0, …, 2, and 2 values.*data.num_levels"),
         (LEVELS3, COUNTS, "likelihood=categorical needs values k/2"),
         (LEVELS3, UNIT - 0.5, "likelihood=categorical needs values k/2"),
         (LOGISTIC3, INNER, "likelihood=discretized_logistic needs values k/2"),
-        (Poisson, UNIT, "likelihood=poisson needs counts 0, 1, 2, …, 1 values of the data are none.*data.counts=true"),
+        (Poisson, UNIT, "likelihood=poisson needs counts 0, 1, 2, …, 1 values of the data are not.*data.counts=true"),
         (Poisson, -COUNTS, "likelihood=poisson needs counts 0, 1, 2, …, 2 values"),
         (NegativeBinomial, UNIT, "likelihood=negative_binomial needs counts"),
     ],

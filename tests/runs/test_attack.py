@@ -114,7 +114,7 @@ def test_metadata_of_weights_are_not_looked_at(small_run, metadata):
 
 def test_weights_have_names(small_run):
     rewrite(small_run, lambda content: content["vae"].update({0: torch.zeros(2)}))
-    with pytest.raises(BadInput, match="its vae is not what"):
+    with pytest.raises(BadInput, match="its vae is not valid"):
         pyro_vae.load(small_run)
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 import pyro_vae
 from pyro_vae.data import from_array
-from pyro_vae.likelihoods import Bernoulli, Gaussian
+from pyro_vae.likelihoods import Bernoulli, Gaussian, Likelihood
 from pyro_vae.marginal import LogEvidence
 from pyro_vae.runs import baseline
 
@@ -101,7 +101,7 @@ def test_one_scale_for_columns_of_very_different_ones_is_warned_of(likelihood, a
 
 @pytest.mark.parametrize(
     ("likelihood", "remedy"),
-    [("gaussian", "or take likelihood.scale=per_pixel"), ("student_t", "standard deviation; if they vary alike")],
+    [("gaussian", "or set likelihood.scale=per_pixel"), ("student_t", "standard deviation; if they vary alike")],
 )
 def test_one_scale_that_does_not_suit_the_columns_is_worse_than_marginals(likelihood, remedy, caplog):
     """Nor do 50 constant columns hide that, to which the model gives a higher density than wider marginals would."""
@@ -191,8 +191,11 @@ def test_the_noise_of_the_difference_is_allowed_for():
     assert warning(np.full(3, np.nan), np.zeros(3)) is None
 
 
-def test_a_likelihood_of_your_own_has_none(small_vae):
-    small_vae.likelihood = torch.nn.Module()
+def test_a_likelihood_without_marginals_has_none(small_vae):
+    class Mine(Bernoulli):
+        marginals = Likelihood.marginals
+
+    small_vae.likelihood = Mine([6])
     assert baseline.independent_marginals(small_vae, from_array(normal(20, 6))) is None
 
 

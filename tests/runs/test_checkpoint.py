@@ -49,14 +49,14 @@ def test_missing_truncated_and_foreign_files_are_refused(tmp_path):
     whole = path.read_bytes()
     for n in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:n])
-        with pytest.raises(BadInput, match=r"last\.pt is damaged or no checkpoint"):
+        with pytest.raises(BadInput, match=r"last\.pt is damaged or not a checkpoint"):
             checkpoint.load(path)
     path.write_text("hello")
-    with pytest.raises(BadInput, match="damaged or no checkpoint"):
+    with pytest.raises(BadInput, match="damaged or not a checkpoint"):
         checkpoint.load(path)
     for foreign in ({"w": torch.zeros(1)}, torch.zeros(1), FULL | {"format": 999}, {"format": checkpoint.FORMAT}):
         torch.save(foreign, path)
-        with pytest.raises(BadInput, match="no checkpoint of pyro_vae"):
+        with pytest.raises(BadInput, match="not a checkpoint of pyro_vae"):
             checkpoint.load(path)
 
 

@@ -1,0 +1,300 @@
+"""Methods that users call on a trained VAE."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.guides.guide import Guide
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.marginal import Estimator, LogEvidence
+from pyro_vae.programs.chunks import by_rows, require_room
+from pyro_vae.programs.random_state import seeded
+from pyro_vae.programs.session import for_users
+from pyro_vae.vae.history import History
+from pyro_vae.vae.inputs import Array, Labels, as_data, as_labels, as_observed, as_z
+from pyro_vae.vae.layer import Layer
+from pyro_vae.vae.log_evidence import estimator_of, warning_of
+from pyro_vae.vae.modules import Decoder, Encoder
+
+
+class Methods(nn.Module):
+    """What users call on a `VAE`. Arrays are processed by as many rows at a time as fit into memory."""
+
+    data_shape: torch.Size
+    latent_dim: tuple[int, ...]
+    num_classes: int | None
+    concat: bool
+    likelihood: Likelihood
+    standardize: nn.Module
+    encoder: nn.Module
+    decoder: nn.Module
+    posterior: Guide
+    layers: Sequence[Layer]
+
+    history = History()
+    """The epochs of the run that this VAE comes from."""
+    saver: Callable[[Any, str | Path], None] | None = None
+    """Writes a run directory; `fit` and `load` set it."""
+
+    @abstractmethod
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw p(x, z | y)."""
+
+    @abstractmethod
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Draw q(z | x, y)."""
+
+    @abstractmethod
+    def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return p(z | y) of the top layer."""
+
+    @abstractmethod
+    def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return p(x | z, y)."""
+
+    @abstractmethod
+    def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Return q(z | x, y) of the first layer."""
+
+    @for_users
+    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
+        """Embed x `[N, *data_shape]`, bytes or floats, as the mean of q(z | x): `[N, latent_dim]`.
+
+        With several layers, this is the mean of q(z_1 | x). If the guide has no mean in closed form, it is the mean of
+        100 draws, the same in every call. `vae.q_z(x)` is the whole distribution.
+        """
+        x = self._data(x)
+        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
+
+    @for_users
+    def decode(self, z: Array, *, y: Labels = None) -> Tensor:
+        """Return the mean of p(x | z) for z `[..., latent_dim]`: `[..., *data_shape]`.
+
+        `vae.p_x(z)` is the whole distribution.
+        """
+        z = as_z(z, self.latent_dim[0], self._like)
+        leading = z.shape[:-1]
+        labels = self._labels(y, leading[-1] if leading else 1, self.concat)
+        labels = None if labels is None else labels.expand(leading or [1]).flatten()
+        require_room(leading.numel() * self.data_shape.numel(), z, f"the mean of z {list(z.shape)} takes")
+        return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
+
+    @for_users
+    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
+        """Return the mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
+        return self.decode(self.encode(x, y=y), y=y)
+
+    @for_users
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+        """Draw n datapoints, z ~ p(z) and x ~ p(x | z): `[n, *data_shape]`.
+
+        Args:
+            n: number of draws.
+            y: label to draw, or n labels, if the VAE is conditional.
+            mean: return the means of p(x | z) instead of draws.
+
+        Raises:
+            BadInput: if n is not a positive integer, the draws do not fit into memory, or y does not fit the VAE.
+        """
+        true_false("mean", mean)
+        self._require_room("n", n, self.data_shape.numel())
+        z = self.sample_z(n, y=y)
+        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+
+    @for_users
+    def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
+        """Draw n latents z ~ p(z), of the first layer if there are several: `[n, latent_dim]`; see `sample`."""
+        self._require_room("n", n, self.latent_dim[0])
+        labels = self._labels(y, n, self.num_classes is not None)
+        return by_rows(self._draw_z, torch.empty(n, 0), labels)
+
+    @for_users
+    def log_prob(
+        self,
+        x: Array,
+        num_samples: int | None = None,
+        *,
+        y: Labels = None,
+        estimator: str | Estimator = "importance",
+        **settings: Any,
+    ) -> Tensor:
+        """Estimate log p(x), or log p(x | y), of x `[N, *data_shape]`, in nats per datapoint: `[N]`, float64.
+
+        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`), or if the likelihood does not
+        suit x. `evidence` returns standard errors and diagnostics as well.
+
+        Args:
+            x: data.
+            num_samples: samples a datapoint; None: 1000 for importance sampling, else the estimator's default.
+            y: labels of a conditional VAE.
+            estimator: `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, or one of `pyro_vae.marginal`.
+            **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
+
+        Raises:
+            BadInput: if x is not in the likelihood's support, or a setting is unknown or out of range.
+        """
+        num_samples = 1000 if num_samples is None and estimator == "importance" else num_samples
+        if num_samples is not None:
+            settings["num_samples"] = positive_int("num_samples", num_samples)
+        by = estimator_of(estimator, settings)
+        evidence = self._evidence(x, y, by)
+        if warning := warning_of(evidence, by):
+            warnings.warn(warning, stacklevel=3)
+        return evidence.log_px
+
+    @for_users
+    def evidence(
+        self, x: Array, *, y: Labels = None, estimator: str | Estimator = "refined", **settings: Any
+    ) -> LogEvidence:
+        """Estimate log p(x) with standard errors, effective sample sizes and Pareto k; arguments as for `log_prob`."""
+        return self._evidence(x, y, estimator_of(estimator, settings))
+
+    @for_users
+    def impute(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        *,
+        y: Labels = None,
+        num_samples: int = 10,
+        num_steps: int = 100,
+        mean: bool = False,
+    ) -> Tensor:
+        """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
+
+        The mean over the first dimension is the best guess in squared error; the spread is its uncertainty.
+
+        Args:
+            x: data `[N, *data_shape]`, with NaN or any number where values are missing.
+            mask: True where x is observed, False where it is missing, of a shape that broadcasts to that of x; None:
+                NaN is missing.
+            y: labels of a conditional VAE.
+            num_samples: number of draws, each from a separate Markov chain.
+            num_steps: length of the chains (`analysis.imputation.impute`).
+            mean: return means of p(x_mis | z) instead of draws.
+
+        Raises:
+            BadInput: if shapes or numbers are out of range, or an observed value is not in the likelihood's support.
+            NoEvidence: if the guide is a point.
+        """
+        from pyro_vae.analysis.imputation import impute
+
+        x = as_data(x, self.data_shape, self._like, incomplete=True)
+        observed = as_observed(mask, x)
+        if observed.any() and (warning := self.likelihood.check(x[observed])):
+            warnings.warn(warning, stacklevel=3)
+        labels = self._labels(y, len(x), self.num_classes is not None)
+        options: dict[str, Any] = {"num_samples": num_samples, "num_steps": num_steps, "mean": mean}
+        return impute(self.model, self.guide, x, observed, labels, **options)
+
+    def save(self, run_dir: str | Path) -> None:
+        """Save as a run directory, for `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR`.
+
+        It holds the configuration, the present weights and the history, but no data. To evaluate a VAE that `fit` has
+        trained, pass its array in a file: `data.path=FILE.npy split=val`. If it uses your own classes, loading needs
+        their names in `trust`.
+
+        Raises:
+            BadInput: if the directory holds a run already, or this VAE does not come from `fit` or `load`.
+        """
+        if self.saver is None:
+            raise BadInput(
+                "this VAE has no configuration to save, as VAE.build made it: use torch.save(vae.state_dict(), FILE), "
+                "or train with pyro_vae.fit"
+            )
+        self.saver(self, run_dir)
+
+    # For other tools: tensors in, tensors out ---------------------------------------------------------
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Reconstruct x `[N, *data_shape]`: the mean of p(x | z) at the mean z of q(z | x); with gradients.
+
+        `reconstruct` does the same for arrays of any type and size.
+        """
+        with pyro.validation_enabled(False):  # its checks depend on data, which torch.export does not allow
+            return self._mean(self._embed(x, y), y)
+
+    def encoder_module(self) -> Encoder:
+        """Return x -> mean and standard deviation of q(z | x) as a plain module that shares this VAE's weights.
+
+        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. With `conditioning="concat"` it is called
+        with (x, y); with several layers it describes q(z_1 | x).
+
+        Raises:
+            BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
+
+        Example:
+            >>> torch.onnx.export(vae.encoder_module(), (x,), "encoder.onnx")  # doctest: +SKIP
+        """
+        module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).train(self.training)
+        module.check(self._like.new_zeros(1, *self.data_shape))
+        return module
+
+    def decoder_module(self) -> Decoder:
+        """Return z -> mean of p(x | z) as a plain module, as `encoder_module` does."""
+        return Decoder(self.decoder, self.likelihood, self._num_context).train(self.training)
+
+    # Shared by these methods --------------------------------------------------------------------------
+
+    def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
+        x = self._data(x)
+        labels = self._labels(y, len(x), self.num_classes is not None)
+        if warning := self.likelihood.check(x):
+            warnings.warn(warning, stacklevel=4)
+        return estimator(self.model, self.guide, x, labels)
+
+    def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
+        q = self.q_z(x, y)
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            with seeded(0, x):
+                mean = q.sample((100,)).mean(0)
+        return mean
+
+    def _mean(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).mean
+
+    def _draw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.p_x(z, y).sample()
+
+    def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
+        """One draw for each row of `blank`."""
+        z: Tensor = self.p_z(y).expand([len(blank)]).sample()
+        for layer in reversed(self.layers):
+            z = layer.below(z).sample()
+        return z
+
+    def _require_room(self, name: str, n: int, size: int) -> None:
+        """Check that n draws of `size` numbers each fit into memory."""
+        require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
+
+    def _data(self, x: Array) -> Tensor:
+        """Return x as data `[N, *data_shape]` in the likelihood's support."""
+        x = as_data(x, self.data_shape, self._like)
+        self.likelihood.check(x)  # raises; its warnings are about log p(x)
+        return x
+
+    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
+        """Return y as labels `[n]`, if they are needed."""
+        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
+
+    @property
+    def _num_context(self) -> int:
+        """Width of the one-hot labels that enter encoder and decoder, or 0."""
+        return (self.num_classes or 0) if self.concat else 0
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of this VAE."""
+        return next(self.parameters())

@@ -1,0 +1,79 @@
+"""Encoder and decoder as plain modules, to export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.errors import BadInput
+from pyro_vae.guides.guide import Guide
+
+
+class Encoder(nn.Module):
+    """x `[N, *data_shape]` -> mean and standard deviation of q(z | x), each `[N, latent_dim]`.
+
+    Args:
+        standardize: module, x -> x.
+        encoder: module, x -> features.
+        posterior: module, features -> q(z | x).
+        num_classes: width of one-hot labels, which `encoder` takes as well; 0: it does not.
+    """
+
+    def __init__(self, standardize: nn.Module, encoder: nn.Module, posterior: Guide, num_classes: int = 0) -> None:
+        super().__init__()
+        self.standardize, self.encoder, self.posterior = standardize, encoder, posterior
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation for x and, of a conditional VAE, labels y `[N]`."""
+        features = self.encoder(self.standardize(x), *one_hot(y, self.num_classes, x.dtype))
+        with pyro.validation_enabled(False):  # data-dependent checks cannot be exported
+            return self.posterior.moments(features)
+
+    @torch.no_grad()
+    def check(self, x: Tensor) -> None:
+        """Check on one datapoint x `[1, *data_shape]` that q(z | x) has moments in closed form.
+
+        Raises:
+            BadInput: if it does not.
+        """
+        guide = type(self.posterior).__name__
+        if self.posterior.needs_log_joint:
+            raise BadInput(f"the guide {guide} evaluates the decoder, which an encoder alone cannot do")
+        try:
+            self(x, x.new_zeros(1, dtype=torch.long))
+        except NotImplementedError as error:
+            raise BadInput(f"the guide {guide} has no mean in closed form: use vae.encode, which draws") from error
+
+
+class Decoder(nn.Module):
+    """z `[N, latent_dim]` -> mean of p(x | z), `[N, *data_shape]`.
+
+    Args:
+        decoder: module, z -> h.
+        likelihood: module, h -> p(x | z).
+        num_classes: as of `Encoder`.
+    """
+
+    def __init__(self, decoder: nn.Module, likelihood: nn.Module, num_classes: int = 0) -> None:
+        super().__init__()
+        self.decoder, self.likelihood, self.num_classes = decoder, likelihood, num_classes
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the mean for z and, of a conditional VAE, labels y `[N]`."""
+        h = self.decoder(z, *one_hot(y, self.num_classes, z.dtype))
+        with pyro.validation_enabled(False):
+            mean: Any = self.likelihood(h).mean
+        return mean
+
+
+def one_hot(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Return labels y `[N]` one-hot, `[N, num_classes]`, or nothing."""
+    if not num_classes:
+        return ()
+    if y is None:
+        raise BadInput(f"this VAE is conditional: give y, labels from 0 to {num_classes - 1}")
+    return (nn.functional.one_hot(y, num_classes).to(dtype),)
