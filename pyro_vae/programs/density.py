@@ -51,7 +51,7 @@ class Latents:
                 continue
             fn: Any = site["fn"]
             if has_atoms(fn):
-                remedy = "estimator=importance takes it, not this one, nor an analysis"
+                remedy = "this estimator or analysis needs continuous latents, use estimator=importance"
                 raise Incompatible(f"site {name} is discrete", remedy)
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each datapoint")

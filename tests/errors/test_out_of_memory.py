@@ -37,7 +37,7 @@ def test_draws_beyond_memory_are_refused_before_the_work(small_vae, monkeypatch)
         ],
         r"the mean of z \[20000, 2\] takes": [lambda: small_vae.decode(np.zeros((20_000, 2)))],
     }
-    monkeypatch.setattr("pyro_vae.vae.vae.by_rows", impossible)
+    monkeypatch.setattr("pyro_vae.vae.methods.by_rows", impossible)
     monkeypatch.setattr("pyro_vae.analysis.imputation._chain", impossible)
     for message, several in calls.items():
         for call in several:
@@ -108,7 +108,7 @@ def test_commands_have_the_same_line_and_end_with_1(command, small_run, monkeypa
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert outcome.err.startswith("error: out of memory (3725290.3 GiB asked for, this machine has")
     monkeypatch.undo()
-    monkeypatch.setattr("pyro_vae.vae.vae.by_rows", impossible)  # not weights that are too large
+    monkeypatch.setattr("pyro_vae.vae.methods.by_rows", impossible)  # not weights that are too large
     outcome = command("evaluate", f"run={small_run}")
     assert outcome.code == 1
     assert outcome.err.startswith("error: out of memory")

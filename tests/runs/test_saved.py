@@ -76,7 +76,7 @@ def test_saving_overwrites_no_run_and_needs_a_configuration(small_run, small_vae
     with pytest.raises(BadInput, match="this VAE has no configuration to save.*torch.save.*pyro_vae.fit"):
         small_vae.save(tmp_path / "made")
     assert not (tmp_path / "made").exists()
-    with pytest.raises(BadInput, match="run_dir=/dev/null cannot be made"):
+    with pytest.raises(BadInput, match="run_dir=/dev/null cannot be created"):
         pyro_vae.load(small_run).save("/dev/null")
 
 
