@@ -125,7 +125,7 @@ def test_pages_of_the_docstrings_build_without_warnings(tmp_path):
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert 'id="impute"' in (tmp_path / "site" / "pyro_vae" / "analysis" / "imputation.html").read_text()
+    assert 'id="impute"' in (tmp_path / "site" / "pyro_vae" / "analysis.html").read_text()
 
 
 @pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
