@@ -21,6 +21,7 @@ from pyro_vae.data import Dataset, from_array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.networks import Network
+from pyro_vae.programs.notes import as_python_warnings
 from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
@@ -80,7 +81,8 @@ def load(
         >>> vae.sample(16).shape                                          # doctest: +SKIP
         torch.Size([16, 1, 28, 28])
     """
-    return trained(given(run_dir), which, torch_device(str(device)), trust)
+    with as_python_warnings():
+        return trained(given(run_dir), which, torch_device(str(device)), trust)
 
 
 @by_default()
@@ -144,7 +146,7 @@ def fit(
         seed: of initialization, batches and noise (default 0).
         verbose: show progress on stderr: a bar in terminals and notebooks, elsewhere a line every tenth of
             `max_epochs`, and every minute. If `logging` has a handler, that gets a line every epoch (level INFO)
-            instead. False: neither bar nor lines on stderr; warnings remain.
+            instead, and warnings; otherwise they are Python warnings. False: neither bar nor lines on stderr.
         callbacks: function or functions called with each epoch's row, a dict with the columns of metrics.csv. A
             function that returns True ends the training.
         run_dir: keep checkpoints and metrics there, for `load`; None: keep nothing on disk.
@@ -209,7 +211,7 @@ def fit(
         written = [f"{key}={value if key == 'latent_dim' else repr(value)}" for key, value in changes.items()]
         return f"fit(x, …, {', '.join(written)})"
 
-    with called(names), shown_if(verbose), TemporaryDirectory() as temporary:
+    with called(names), shown_if(verbose), as_python_warnings(), TemporaryDirectory() as temporary:
         config = config_of({})
         _require_use_of_labels(config, y)
         data = _data(config, x, y, validation_data)

@@ -210,3 +210,13 @@ def test_long_tasks_say_how_far_they_are(no_logging, capsys, monkeypatch, ppca):
     first, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith("estimating log p(x) of 2 datapoints by importance, K = 600: ")
     assert "% done, about" in first
+
+
+def test_without_logging_warnings_are_python_warnings_of_the_callers_line(no_logging, capsys):
+    x = X * np.logspace(0, 4, 12, dtype=np.float32)
+    with pytest.warns(UserWarning, match="one scale on columns of very different") as caught:
+        pyro_vae.fit(x, likelihood="gaussian", max_epochs=1, verbose=False, **QUICK)
+    assert {warning.filename for warning in caught} == {__file__}
+    assert capsys.readouterr().err == ""
+    logging.getLogger("another.library").warning("its own")
+    assert capsys.readouterr().err == "its own\n"
