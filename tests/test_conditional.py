@@ -178,7 +178,7 @@ def test_classes_without_data_are_told_of(caplog):
     for labels, told in [(y, ""), (y + 2, "2 of the 5 classes")]:
         caplog.clear()
         pyro_vae.fit(x, labels, **settings, conditioning="concat", overrides=["network.hidden=[8]"])
-        assert ("no training data, class 0 is the first" in caplog.text) == bool(told)
+        assert ("the first of them class 0, have no training data" in caplog.text) == bool(told)
         assert told in caplog.text
 
 
