@@ -173,6 +173,8 @@ def fit(
     overridden = {override.partition("=")[0].lstrip("+~") for override in overrides}
     if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_OF_ARRAYS)}:
         raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
+    if about_runs := [key for key in overridden if key == "resume" or key.partition(".")[0] == "hydra"]:
+        raise BadInput(f"the override {about_runs[0]} is for the command: the run directory of fit is run_dir")
     true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():

@@ -57,6 +57,9 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
         if failed:  # raised outside of Hydra, which would add a line
             raise failed[0]
+    except BrokenPipeError:  # the reader of our output has closed it, e.g. `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at exit
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt as interrupt:
         end(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}", EXIT_INTERRUPTED)
     except Exception as error:

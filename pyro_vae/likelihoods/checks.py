@@ -48,9 +48,11 @@ def on_grid(name: str, x: Tensor, grid: Grid) -> str | None:
 
 
 def density_of(name: str, x: Tensor) -> str | None:
-    """Reject values whose squares overflow; warn if x is binary, since a density says little about it."""
+    """Reject values whose squares over- or underflow; warn if x is binary, since a density says little about it."""
     if (largest := x.abs().max().item()) > 1e18:
         raise BadInput(f"likelihood={name} squares the data, which reach {largest:.3g}: divide them by {largest:.0e}")
+    if 0 < largest < 1e-18:
+        raise BadInput(f"likelihood={name} squares the data, which reach {largest:.3g}: multiply by {1 / largest:.0e}")
     if not is_binary(x):
         return None
     return (

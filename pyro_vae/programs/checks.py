@@ -95,7 +95,7 @@ def vectorized() -> Iterator[None]:
         yield
     except (BadInput, NotImplementedError):
         raise
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise_out_of_memory(error)
         raise BadInput(
             f"model and guide do not run on several samples of x at once ({one_line(error)}): give x the shape and "

@@ -83,7 +83,10 @@ def check_options(overrides: Sequence[str]) -> None:
         except (HydraException, ValueError):  # Hydra will raise it with a reason
             continue
         names = value if isinstance(value, list) else [value]
-        if not parsed.is_sweep_override() and not (names and all(isinstance(name, str) for name in names)):
+        right = names and all(
+            isinstance(name, str) and ".." not in name for name in names
+        )  # "..": another group's file
+        if not parsed.is_sweep_override() and not right:
             raise BadInput(f"{group}={shown(value)} is unknown: choose one of {', '.join(options_of()[group])}")
 
 

@@ -42,6 +42,8 @@ def given(path: str | Path) -> Path:
     Raises:
         BadInput: if the link is broken, or the path cannot be one of a directory.
     """
+    if path == "":  # which pathlib takes for the current directory
+        raise BadInput("the path is empty: give a directory, or . for the current one")
     try:
         path = Path(os.path.expanduser(path))
     except TypeError as error:

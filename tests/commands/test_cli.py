@@ -1,4 +1,6 @@
 import shlex
+import subprocess
+import sys
 
 import hydra
 import pytest
@@ -82,3 +84,9 @@ def test_what_is_to_be_pasted_is_quoted_for_the_shell_and_for_hydra(tmp_path):
         override = OverridesParser.create().parse_override(pasted[1].replace("resume=", "hydra.run.dir="))
         assert override.value() == str(tmp_path / name)
     assert option("resume", "outputs/a_b-1/2026-11-21_10-00-00") == "resume=outputs/a_b-1/2026-11-21_10-00-00"
+
+
+def test_a_reader_that_closes_the_output_gets_no_error_message():
+    command = f"{shlex.quote(sys.executable)} -m pyro_vae.train --help"
+    done = subprocess.run(["bash", "-c", f"{command} | true"], capture_output=True, text=True)
+    assert done.stderr == ""

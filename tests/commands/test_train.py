@@ -196,6 +196,7 @@ def test_a_finished_run_is_not_overwritten(command, small_run, small_data):
         (["data.val_fraction=abc"], ["data.val_fraction=abc"]),
         (["+data.banana=3"], ["data", "banana"]),
         (["guide=null"], ["guide=None is unknown: choose one of"]),
+        (["guide=../data/mnist"], ["guide=../data/mnist is unknown: choose one of"]),
         (["trainer.device=null"], ["device=None"]),
         (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]"]),
         (["optimizer._target_=torch.optim.Banana"], ["optimizer", "Banana"]),

@@ -146,3 +146,9 @@ def test_conf_has_every_option_with_its_default(option):
     assert likelihood.param_shape[1:] == (2, 3)
     densities = {"gaussian", "continuous_bernoulli", "beta", "student_t"}
     assert likelihood.discrete == (option not in densities)
+
+
+def test_data_whose_squares_underflow_are_rejected():
+    with pytest.raises(BadInput, match=r"which reach 5.2e-30: multiply by 2e\+29"):
+        Gaussian([2]).check(torch.tensor([[0.0, -5.2e-30]]))
+    Gaussian([2]).check(torch.zeros(1, 2))  # rows of zeros are data like others
