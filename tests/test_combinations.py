@@ -43,7 +43,7 @@ def refused(guide, prior, objective):
     if prior == "vamp" and guide in ("semi_amortized", "enumerated", "point"):
         return "prior=vamp needs a guide of x alone that has a density"
     if (guide in DISCRETE) != (prior == "categorical"):
-        return "prior=categorical goes with guide=categorical or enumerated"
+        return "the prior .* is (discrete|continuous), the guide .* is (discrete|continuous): combine prior=categorical"
     if guide in DISCRETE and objective in THROUGH_DRAWS:
         return "needs a reparameterized guide"
     if guide == "point" and objective in OF_DENSITY:

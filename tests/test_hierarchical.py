@@ -115,8 +115,8 @@ def test_families_and_networks_combine(guide, prior, network):
         ({"latent_dim": [3, 0]}, "latent_dim=0"),
         ({"latent_dim": "abc"}, "latent_dim=abc"),
         ({"guide": SemiAmortized}, "guide=semi_amortized needs"),
-        ({"guide": CategoricalGuide, "prior": Categorical}, "is continuous, the guide Categorical discrete"),
-        ({"prior": Categorical}, "prior Categorical .* is discrete, the guide Diagonal continuous"),
+        ({"guide": CategoricalGuide, "prior": Categorical}, "is continuous, the guide Categorical is discrete"),
+        ({"prior": Categorical}, "prior Categorical .* is discrete, the guide Diagonal is continuous"),
         ({"prior": Vamp}, "prior=vamp needs a guide of x alone"),
     ],
 )

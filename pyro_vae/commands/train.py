@@ -9,6 +9,7 @@ torchrun --nproc_per_node=2 -m pyro_vae.train +experiment=bernoulli
 
 import logging
 import sys
+from contextlib import nullcontext
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -28,6 +29,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
     from pyro_vae.runs import report
+    from pyro_vae.runs.companions import completed_command
     from pyro_vae.runs.restore import require_finite_outputs
     from pyro_vae.runs.resume import OF_REPORT, is_run_of, make_paths_absolute, resumed_config
     from pyro_vae.runs.run import train
@@ -53,7 +55,8 @@ def task(config: DictConfig) -> None:
         data = build_data(config, may_download=not resume)
         data.split("test")
         with collectives.process_group():
-            vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
+            with nullcontext() if resume else completed_command(hydra.overrides.task, data):
+                vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
             if resume:
                 require_finite_outputs(vae, data.test, run_dir)
             report.report(vae, data, estimator, config, state, run_dir)

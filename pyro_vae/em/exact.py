@@ -130,8 +130,8 @@ def _closed_form(vae: VAE) -> tuple[Step, Step]:
         and vae.num_classes is None
         and sum(isinstance(module, nn.Linear) for module in vae.decoder.modules()) == 1
     )
-    family = (type(vae.prior), type(vae.posterior), getattr(vae.likelihood, "kind", None))
     if linear and isinstance(vae.likelihood, Gaussian) and len(list(vae.encoder.parameters())) == 0:
+        family = (type(vae.prior), type(vae.posterior), vae.likelihood.kind)
         if family == (StandardNormal, FullCovariance, "learned"):
             return ppca.start, ppca.step
         if family == (Categorical, Enumerated, "per_pixel"):

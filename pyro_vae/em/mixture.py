@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.em.linear import decoder_layer
+from pyro_vae.em.linear import decoder_layer, likelihood_of
 from pyro_vae.errors import BadInput
 from pyro_vae.priors import Categorical
 from pyro_vae.programs.chunks import slices
@@ -49,6 +49,6 @@ def _set_mixture(vae: VAE, weights: Tensor, means: Tensor, scales: Tensor) -> No
     linear, prior = decoder_layer(vae), vae.prior
     assert isinstance(prior, Categorical)
     prior.logits.copy_(weights.clamp_min(1e-300).log())
-    h = vae.likelihood.inverse(*(moment.reshape(-1, *vae.data_shape) for moment in (means, scales)))
+    h = likelihood_of(vae).inverse(*(moment.reshape(-1, *vae.data_shape) for moment in (means, scales)))
     linear.weight.copy_(h.flatten(1).mT)
     linear.bias.zero_()

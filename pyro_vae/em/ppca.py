@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_vae.em.linear import decoder_layer
+from pyro_vae.em.linear import decoder_layer, likelihood_of
 from pyro_vae.guides import FullCovariance
 from pyro_vae.networks.standardize import Standardize
 from pyro_vae.vae import VAE
@@ -63,13 +63,13 @@ def _posterior(W: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 
 def _model(vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
     """W `[D, d]`, b `[D]` and σ, in the units of the data."""
-    linear, likelihood = decoder_layer(vae), vae.likelihood
+    linear, likelihood = decoder_layer(vae), likelihood_of(vae)
     p_x = vae.p_x(linear.weight.new_zeros(vae.latent_dim))
     return likelihood.unit * linear.weight, p_x.mean.flatten(), p_x.stddev.mean()
 
 
 def _set_model(vae: VAE, W: Tensor, b: Tensor, sigma: Tensor) -> None:
-    linear, likelihood = decoder_layer(vae), vae.likelihood
+    linear, likelihood = decoder_layer(vae), likelihood_of(vae)
     linear.weight.copy_(W / likelihood.unit)
     linear.bias.copy_(likelihood.inverse(b.reshape(vae.data_shape), sigma).flatten())
     likelihood.set_scale(sigma)

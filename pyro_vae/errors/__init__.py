@@ -78,6 +78,18 @@ class BadInput(ValueError):
         super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE - 3]}...")
 
 
+class Incompatible(BadInput):
+    """Options do not go together.
+
+    Attributes:
+        reason: the message without its remedy, which other options may make incomplete.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+
+
 class NoEvidence(BadInput):
     """log p(x) of this model says nothing, by whatever estimator."""
 

@@ -1,8 +1,6 @@
-"""Guides q(z | x): modules that map the encoder's features to a Pyro distribution over the latent.
+"""Guides q(z | x), one a file: modules that map the encoder's features to a Pyro distribution of the latent.
 
-`guide(h, log_joint)` takes features h `[..., num_features]` to q(z | x), batch_shape `[...]`, event_shape
-`[latent_dim]`; `log_joint` is log p(x, z) as a function of z, which the guides that look at the model need: these say
-so by `needs_log_joint`.
+`Guide` is their contract; derive your own from it.
 """
 
 from pyro_vae.distributions import CholeskyNormal as CholeskyNormal
@@ -10,8 +8,9 @@ from pyro_vae.guides.categorical import Categorical as Categorical
 from pyro_vae.guides.diagonal import Diagonal as Diagonal
 from pyro_vae.guides.enumerated import Enumerated as Enumerated
 from pyro_vae.guides.full_covariance import FullCovariance as FullCovariance
+from pyro_vae.guides.guide import Guide as Guide
+from pyro_vae.guides.guide import LogJoint as LogJoint
 from pyro_vae.guides.inverse_autoregressive import InverseAutoregressive as InverseAutoregressive
-from pyro_vae.guides.log_joint import LogJoint as LogJoint
 from pyro_vae.guides.low_rank import LowRank as LowRank
 from pyro_vae.guides.mixture import Mixture as Mixture
 from pyro_vae.guides.neural_spline import NeuralSpline as NeuralSpline

@@ -6,10 +6,10 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Categorical(nn.Module):
+class Categorical(Guide):
     """q(z = e_k | x) = softmax(logits(x))_k, one-hot; its draws are not reparameterized.
 
     Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.initialization import Heads
 
 
-class Diagonal(nn.Module):
+class Diagonal(Guide):
     """q(z | x) = N(z; μ(x), diag σ(x)²), the guide of Kingma & Welling (2014), https://arxiv.org/abs/1312.6114.
 
     Args:

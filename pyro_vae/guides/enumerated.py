@@ -5,13 +5,13 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.errors import BadInput
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.errors import Incompatible
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Enumerated(nn.Module):
+class Enumerated(Guide):
     """q(z = e_k | x) = p(x, e_k) / Σ_j p(x, e_j), the E-step of EM: the ELBO is log p(x). It has no parameters.
 
     Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39(1).
@@ -33,7 +33,7 @@ class Enumerated(nn.Module):
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=enumerated needs log p(x, z) of a single stochastic layer: take guide=categorical")
+            raise Incompatible("guide=enumerated needs a single stochastic layer", "set latent_dim to a single number")
         K, batch_shape = self.latent_dim, h.shape[:-1]
         one_hot = torch.eye(K, dtype=h.dtype, device=h.device).reshape(K, *[1] * len(batch_shape), K)
         log_p = log_joint(one_hot.expand(K, *batch_shape, K))

@@ -11,10 +11,10 @@ from torch.distributions.utils import vec_to_tril_matrix
 
 from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import positive
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class FullCovariance(nn.Module):
+class FullCovariance(Guide):
     """q(z | x) = N(z; μ, L Lᵀ) with L = L_mask ⊙ L′ + diag(σ) and (μ, log σ, L′) from the encoder.
 
     Algorithm 2 of Kingma & Welling (2019), *An Introduction to Variational Autoencoders*,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
 
 
-class InverseAutoregressive(nn.Module):
+class InverseAutoregressive(Guide):
     """z_0 ~ N(μ(x), diag σ(x)²), z_t = m_t + s_t ⊙ z_{t−1} with (m_t, s_t)_d a network of z_{t−1,<d} and x.
 
     Kingma et al. (2016), https://arxiv.org/abs/1606.04934, eq. 10. The order of the dimensions is reversed from one

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import LowRankNormal
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class LowRank(nn.Module):
+class LowRank(Guide):
     """q(z | x) = N(z; μ, W Wᵀ + diag σ²), W `[D, rank]`, with (μ, log σ, W) from the encoder.
 
     Rezende, Mohamed & Wierstra (2014), Stochastic backpropagation and approximate inference in deep generative

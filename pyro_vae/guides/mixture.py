@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import MixtureOfNormals
 from pyro_vae.errors import MAX_WIDTH, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Mixture(nn.Module):
+class Mixture(Guide):
     """q(z | x) = Σ_c π_c N(z; μ_c, diag σ_c²) with (π, μ, log σ) from the encoder.
 
     Args:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
 
 
-class NeuralSpline(nn.Module):
+class NeuralSpline(Guide):
     """z = μ(x) + σ(x) ⊙ g(ε), ε ~ N(0, I), with g_d a monotonic rational-quadratic spline that ε_{<d} and x determine.
 
     Durkan et al. (2019), Neural spline flows, https://arxiv.org/abs/1906.04032, §3. The spline acts on [−bound, bound],

@@ -6,10 +6,10 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class Point(nn.Module):
+class Point(Guide):
     """q(z | x) = δ(z − μ(x)): no density, so that there is no ELBO, only the objective of an autoencoder.
 
     Args:

@@ -9,11 +9,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import BadInput, positive, positive_int
-from pyro_vae.guides.log_joint import LogJoint
+from pyro_vae.errors import BadInput, Incompatible, positive, positive_int
+from pyro_vae.guides.guide import Guide, LogJoint
 
 
-class SemiAmortized(nn.Module):
+class SemiAmortized(Guide):
     """q(z | x) = N(z; μ, diag σ²) where (μ, log σ) start at the encoder's and climb L = E_q[log p(x, z)] + H(q).
 
     Kim et al. (2018), Semi-amortized variational autoencoders, https://arxiv.org/abs/1802.02550, algorithm 1: the
@@ -50,7 +50,9 @@ class SemiAmortized(nn.Module):
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:
         """Features `[..., num_features]` -> q(z | x), batch_shape `[...]`, event_shape `[latent_dim]`."""
         if log_joint is None:
-            raise BadInput("guide=semi_amortized needs log p(x, z) of a single stochastic layer: take guide=diagonal")
+            raise Incompatible(
+                "guide=semi_amortized needs a single stochastic layer", "set latent_dim to a single number"
+            )
         noise = self.noise.reshape(-1, *[1] * (h.dim() - 1), self.noise.shape[-1])
 
         def elbo(loc: Tensor, log_scale: Tensor) -> Tensor:

@@ -1,10 +1,6 @@
-"""Likelihoods p(x | z): modules that map the decoder's output to a Pyro distribution over the data; one a file.
+"""Likelihoods p(x | z), one a file: modules that map the decoder's output to a Pyro distribution of the data.
 
-    likelihood(h)    h `[..., *param_shape]` -> p(x | z), batch_shape `[...]`, event_shape `data_shape`
-
-Each has a `param_shape`, the shape `[num_params, *data_shape]` that the decoder must produce for one
-datapoint; `discrete`, whether log p(x) is a log-probability or a log-density; and `check(x)`, which says whether
-log p(x) of such data means anything. h is unconstrained: any finite value gives a proper distribution.
+`Likelihood` is their contract; derive your own from it.
 """
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli
@@ -13,6 +9,7 @@ from pyro_vae.likelihoods.categorical import Categorical
 from pyro_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyro_vae.likelihoods.gaussian import Gaussian
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.negative_binomial import NegativeBinomial
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.student_t import StudentT
@@ -24,6 +21,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Gaussian",
+    "Likelihood",
     "NegativeBinomial",
     "Poisson",
     "StudentT",

@@ -96,7 +96,6 @@ class Bernoulli(Likelihood):
     def __init__(self, data_shape: Sequence[int], start_margin: float = 0.05) -> None:
         super().__init__(data_shape)
         self.start_margin = within("start_margin", positive("start_margin", start_margin), 0, 0.5)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:

@@ -32,7 +32,6 @@ class Categorical(Likelihood):
     def __init__(self, data_shape: Sequence[int], num_levels: int = 256) -> None:
         super().__init__(data_shape, Grid(num_levels).num_levels)
         self.grid = Grid(num_levels)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:

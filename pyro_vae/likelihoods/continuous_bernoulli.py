@@ -29,7 +29,6 @@ class ContinuousBernoulli(Likelihood):
 
     def __init__(self, data_shape: Sequence[int]) -> None:
         super().__init__(data_shape)
-        self.register_start()
 
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:

@@ -92,8 +92,3 @@ class Gaussian(Scaled):
     def has_one_scale(self) -> bool:
         """Unless it is per pixel."""
         return self.kind != "per_pixel"
-
-    def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the scale of each dimension."""
-        data = moments(x)
-        return data.mean, data.unit

@@ -1,4 +1,4 @@
-"""What every likelihood is: its contract, and how it starts from the training data."""
+"""The contract of likelihoods, and how they start from the training data."""
 
 from __future__ import annotations
 
@@ -10,22 +10,45 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.likelihoods.moments import moments
+
 
 class Likelihood(nn.Module):
-    """p(x | z) of a decoder's output h, as a Pyro distribution.
+    """p(x | z): it maps the decoder's output h to a Pyro distribution of the data.
 
-    `initialize_from` sets buffers so that h = 0 gives the mean and the spread of the training data. Without it they
-    keep the values of `start_without_data`, which checkpoints of earlier versions get as well.
+    `VAE.build` calls `MyLikelihood(data_shape)`. Define `discrete` and `at`; the other members have defaults. Any
+    finite h must give a proper distribution.
+
+    If `initialize_from` sets `offset` from the training data, h = 0 gives their mean and spread, so that training
+    does not depend on their units.
 
     Args:
         data_shape: shape of one datapoint.
         num_params: numbers that the distribution needs for each dimension of the data.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> class Laplace(Likelihood):
+        ...     discrete = False
+        ...
+        ...     def __init__(self, data_shape):
+        ...         super().__init__(data_shape, num_params=2)
+        ...
+        ...     def at(self, u):
+        ...         loc, log_scale = u.unbind(-1 - self.event_dim)
+        ...         return dist.Laplace(loc, log_scale.exp()).to_event(self.event_dim)
+        >>> Laplace([28, 28])(torch.zeros(5, 2, 28, 28)).event_shape
+        torch.Size([28, 28])
     """
 
     discrete: ClassVar[bool]
-    """Whether log p(x) is a log-probability, not a log-density."""
+    """Whether log p(x) is a log-probability rather than a log-density."""
     unbounded: ClassVar[bool] = False
-    """Whether data have any location and scale; the encoder then sees them standardized."""
+    """Whether data may have any location and scale; the encoder then sees them standardized."""
+    param_shape: torch.Size
+    """Shape `[num_params, *data_shape]` of the decoder's output for one datapoint."""
+    event_dim: int
+    """Number of dimensions of `data_shape`."""
     offset: Tensor
     """Added to h: `[*param_shape]`."""
 
@@ -33,58 +56,59 @@ class Likelihood(nn.Module):
         super().__init__()
         self.event_dim = len(data_shape)
         self.param_shape = torch.Size([num_params, *data_shape])
+        self.register_buffer("offset", torch.zeros(self.param_shape))
 
     def forward(self, h: Tensor) -> TorchDistributionMixin:
-        """Unconstrained parameters `[..., *param_shape]` -> p(x | z), batch_shape `[...]`, event_shape `data_shape`."""
+        """Return p(x | z) for h `[..., *param_shape]`, with batch_shape `[...]` and event_shape `data_shape`."""
         return self.at(h + self.offset)
 
     @abstractmethod
     def at(self, u: Tensor) -> TorchDistributionMixin:
-        """The distribution at unconstrained parameters u = h + offset `[..., *param_shape]`."""
+        """Return the distribution at unconstrained parameters u = h + offset `[..., *param_shape]`."""
 
-    @abstractmethod
     def check(self, x: Tensor) -> str | None:
-        """A warning if log p(x) of x `[N, *data_shape]` is not what it seems, else None.
+        """Return a warning if log p(x) of x `[N, *data_shape]` is not what it seems, else None.
 
         Raises:
-            BadInput: if the likelihood cannot give x.
+            BadInput: if x is outside of the support.
         """
+        return None
 
-    @abstractmethod
     def initialize_from(self, x: Tensor) -> None:
-        """Start from training data x `[N, *data_shape]`."""
+        """Set starting values from training data x `[N, *data_shape]`; does nothing by default."""
 
-    @abstractmethod
-    def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Independent distributions, one for each dimension, fitted to x `[N, *data_shape]`.
+    def marginals(self, x: Tensor) -> TorchDistributionMixin | None:
+        """Fit independent distributions to x `[N, *data_shape]`, one for each dimension: the model without latents.
 
-        This is the model without latents. The distributions are of this family or of a larger one. The batch_shape is
-        `[]`, the event_shape `data_shape`, the parameters are float64.
+        They belong to this family or to a larger one, with batch_shape `[]`, event_shape `data_shape` and float64
+        parameters. None (the default) if there are none to compare the model with.
         """
+        return None
 
     def warning_of_scales(self, x: Tensor) -> str | None:
-        """A warning if training data x `[N, *data_shape]` have scales that one does not fit, else None."""
+        """Return a warning if one scale does not suit all dimensions of x `[N, *data_shape]`, else None."""
         return None
 
     def remedy_of_scales(self, marginals: TorchDistributionMixin, deficit: float) -> str | None:
-        """What to do if one scale for all dimensions explains part of a deficit, else None.
+        """Return advice if one scale for all dimensions explains part of a deficit, else None.
 
         Args:
-            marginals: those of the training data.
-            deficit: nats per datapoint by which the model is below them.
+            marginals: fitted to the training data.
+            deficit: nats per datapoint by which the model's log p(x) is lower than theirs.
         """
         return None
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """By which the encoder's input is standardized, where data are unbounded: two tensors `[*data_shape]`."""
-        raise NotImplementedError
+        """Return the location and scale by which the encoder's input is standardized: two tensors `[*data_shape]`."""
+        data = moments(x)
+        return data.mean, data.unit
 
     def start_without_data(self) -> dict[str, Tensor]:
-        """The buffers by name, as they are before the likelihood has seen data."""
+        """Return the buffers by name, before `initialize_from`; checkpoints of earlier versions get them, too."""
         return {"offset": torch.zeros(self.param_shape)}
 
     def register_start(self) -> None:
-        """Register the buffers."""
+        """Register the buffers of `start_without_data`."""
         for name, value in self.start_without_data().items():
             self.register_buffer(name, value)
 

@@ -46,11 +46,6 @@ class Counts(Likelihood):
         """Means of the counts for unconstrained parameters `[..., 1, *data_shape]`: `[..., *data_shape]`."""
         return MIN_RATE + self.unit * F.softplus(u.squeeze(-1 - self.event_dim))
 
-    def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the scale of each dimension."""
-        data = moments(x)
-        return data.mean, data.unit
-
 
 def mean_count(data: Moments, num_data: int) -> Tensor:
     """Means of counts, half a count added: those that have not been seen are rare, not impossible."""

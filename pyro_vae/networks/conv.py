@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int, positive_ints
 from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
 from pyro_vae.networks.mlp import MLP
+from pyro_vae.networks.network import Network
 
 
-class Conv:
+class Conv(Network):
     """Strided convolutions down to a feature vector, transposed ones back up; for images of any size.
 
     Args:

@@ -1,10 +1,4 @@
-"""Network architectures: each builds the encoder and the decoder of a VAE.
-
-encoder(data_shape, context_dim)               x `[..., *data_shape]` -> features `[..., num_features]`
-decoder(latent_dim, param_shape, context_dim)  z `[..., latent_dim]` -> h `[..., *param_shape]`
-
-With a `context_dim` they take a context c `[N, context_dim]` as well, a one-hot label say.
-"""
+"""Fully connected networks."""
 
 from __future__ import annotations
 
@@ -16,9 +10,10 @@ from torch import nn
 from pyro_vae.errors import one_of, positive_ints
 from pyro_vae.networks.initialization import INITS
 from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
+from pyro_vae.networks.network import Network
 
 
-class MLP:
+class MLP(Network):
     """Fully connected networks; the decoder has the encoder's widths in reverse.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a guide and a prior are, for objectives that cannot take every one."""
+"""The distributions of guide and model, for objectives that do not suit all of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.trace import Program, base_of, trace
 
-Latents = dict[str, tuple[Any, Any]]
+Sites = dict[str, tuple[Any, Any]]
 """The guide's and the model's distribution at each latent site."""
 
 
-def latents(model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> Latents:
-    """Those of two datapoints."""
+def latents(model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> Sites:
+    """Return the distributions at the latent sites of two datapoints."""
     x, y = next(slices(2, x, y))
     with torch.no_grad(), poutine.block():
         draws = trace(guide, x, y, num_samples=1)
@@ -27,31 +27,31 @@ def latents(model: Program, guide: Program, x: Tensor, y: Tensor | None = None) 
     return {name: (site["fn"], joint.nodes[name]["fn"]) for name, site in draws.iter_stochastic_nodes()}
 
 
-def needs_reparameterized(objective: str, sites: Latents) -> None:
-    """Refuse a guide that cannot be differentiated through its draws.
+def needs_reparameterized(objective: str, sites: Sites) -> None:
+    """Reject a guide that cannot be differentiated through its draws.
 
     Raises:
-        BadInput: if it has a site that is not reparameterized.
+        Incompatible: if it has a site that is not reparameterized.
     """
     for name, (q, _) in sites.items():
         if not q.has_rsample:
-            raise BadInput(
-                f"objective={objective} needs a reparameterized guide, q({name} | x) is a {type(base_of(q)).__name__}: "
-                "take objective=score_function or reweighted_wake_sleep"
+            raise Incompatible(
+                f"objective={objective} needs a reparameterized guide, q({name} | x) is a {type(base_of(q)).__name__}",
+                "use objective=score_function or reweighted_wake_sleep",
             )
 
 
-def needs_density(objective: str, sites: Latents) -> None:
-    """Refuse a guide that has no log q(z | x), where draws are weighed by it or it is followed.
+def needs_density(objective: str, sites: Sites) -> None:
+    """Reject a guide that has no log q(z | x), by which an objective weighs draws or which it differentiates.
 
     Raises:
-        BadInput: if it is a point.
+        Incompatible: if it is a point.
     """
     for name, (q, _) in sites.items():
         if isinstance(base_of(q), Delta):
-            raise BadInput(
-                f"objective={objective} needs the density of the guide, q({name} | x) is a point: take "
-                "objective=trace_elbo"
+            raise Incompatible(
+                f"objective={objective} needs the density of the guide, q({name} | x) is a point",
+                "use objective=trace_elbo",
             )
 
 

@@ -9,8 +9,10 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.priors.prior import Posterior, Prior
 
-class Categorical(nn.Module):
+
+class Categorical(Prior):
     """p(z = e_k) = π_k, one-hot, with learned π: `latent_dim` is the number of categories.
 
     Args:
@@ -22,6 +24,6 @@ class Categorical(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(latent_dim))
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`, one-hot."""
         return dist.OneHotCategorical(logits=self.logits)

@@ -10,9 +10,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class ClassConditional(nn.Module):
+class ClassConditional(Prior):
     """p(z | y) = N(z; μ_y, I) with learned μ_y: choosing μ_y chooses the class.
 
     The conditional prior of Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional
@@ -40,7 +41,7 @@ class ClassConditional(nn.Module):
             )
         self.loc = nn.Parameter(radius * nn.functional.normalize(torch.randn(num_classes, latent_dim), dim=-1))
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z | y) for labels y `[N]`: batch_shape `[N]`, event_shape `[latent_dim]`.
 
         Raises:

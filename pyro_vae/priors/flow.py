@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int, positive_ints
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class Flow(nn.Module):
+class Flow(Prior):
     """p(z): a masked autoregressive flow, whose density of any z is one pass; sampling takes D of them.
 
     Papamakarios, Pavlakou & Murray (2017), Masked autoregressive flow for density estimation,
@@ -46,7 +47,7 @@ class Flow(nn.Module):
             for parameter in self.flow.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
         return _FlowDistribution(self.flow())
 

@@ -10,9 +10,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import MAX_WIDTH, positive_int
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class Mixture(nn.Module):
+class Mixture(Prior):
     """p(z) = Σ_c π_c N(z; μ_c, diag σ_c²) with learned π, μ and σ.
 
     Dilokthanakul et al. (2016), Deep unsupervised clustering with Gaussian mixture VAEs,
@@ -31,7 +32,7 @@ class Mixture(nn.Module):
         self.loc = nn.Parameter(torch.randn(num_components, latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(num_components, latent_dim))
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
         components = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)

@@ -7,10 +7,12 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """p(z) = N(0, I).
 
     Args:
@@ -26,6 +28,6 @@ class StandardNormal(nn.Module):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, y: Tensor | None = None, posterior: Any = None) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`."""
         return dist.Normal(self.loc, self.scale).to_event(1)

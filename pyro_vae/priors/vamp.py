@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,10 +10,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.errors import MAX_WIDTH, BadInput, positive_int
+from pyro_vae.errors import MAX_WIDTH, Incompatible, positive_int
+from pyro_vae.priors.prior import Posterior, Prior
 
 
-class Vamp(nn.Module):
+class Vamp(Prior):
     """p(z) = (1/C) Σ_c q(z | u_c) with learned pseudo-inputs u_c, which start at training datapoints.
 
     Tomczak & Welling (2018), VAE with a VampPrior, https://arxiv.org/abs/1705.07120, eq. 9.
@@ -37,19 +38,18 @@ class Vamp(nn.Module):
         """Start at datapoints drawn from x `[N, *data_shape]`."""
         self.pseudo_inputs.copy_(x[torch.randint(len(x), (len(self.pseudo_inputs),))])
 
-    def forward(
-        self, y: Tensor | None = None, posterior: Callable[[Tensor], TorchDistributionMixin] | None = None
-    ) -> TorchDistributionMixin:
+    def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
         """p(z), batch_shape `[]`, event_shape `[latent_dim]`.
 
         Raises:
-            BadInput: if there is no `posterior` of an x alone, or it is a point.
+            Incompatible: if there is no `posterior` of an x alone, or it is a point.
         """
         components = None if posterior is None else posterior(self.pseudo_inputs)
         if components is None or isinstance(components, dist.Delta):
-            raise BadInput(
+            raise Incompatible(
                 "prior=vamp needs a guide of x alone that has a density, of one stochastic layer and without labels in "
-                "the encoder: take guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture"
+                "the encoder",
+                "use guide=diagonal, a single latent_dim and conditioning=none, or prior=mixture",
             )
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.pseudo_inputs.new_zeros(len(self.pseudo_inputs))), components

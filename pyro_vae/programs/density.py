@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, Transform, biject_to
 
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, log_prob, trace
@@ -51,7 +51,8 @@ class Latents:
                 continue
             fn: Any = site["fn"]
             if has_atoms(fn):
-                raise BadInput(f"site {name} is discrete: estimator=importance takes it, not this one, nor an analysis")
+                remedy = "estimator=importance takes it, not this one, nor an analysis"
+                raise Incompatible(f"site {name} is discrete", remedy)
             if fn.batch_shape[-1:] != (len(x),):
                 raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each of them")
             transform = biject_to(_component(fn).support)

@@ -69,10 +69,9 @@ class Baseline:
 
 
 def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
-    """The baseline of a VAE, None if its likelihood is a class of yours that does not derive from `Likelihood`."""
-    if not isinstance(vae.likelihood, Likelihood):
-        return None
-    return Baseline(vae.likelihood, vae.likelihood.marginals(data.sample().x))
+    """Fit the baseline of a VAE; None if its likelihood has no `marginals`."""
+    marginals = vae.likelihood.marginals(data.sample().x)
+    return None if marginals is None else Baseline(vae.likelihood, marginals)
 
 
 def elbo_below(vae: VAE, data: Dataset) -> str | None:

@@ -1,4 +1,4 @@
-"""The variational autoencoder as two Pyro programs, and what its users do with it."""
+"""The variational autoencoder as two Pyro programs, and the methods that its users call."""
 
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.vae import VAE

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.errors import MAX_WIDTH, BadInput, one_of, positive_int
+from pyro_vae.errors import MAX_WIDTH, BadInput, Incompatible, one_of, positive_int
 from pyro_vae.guides import Diagonal
+from pyro_vae.guides.guide import Guide
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.networks.network import Network
+from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.vae.layer import Layer
 
@@ -21,14 +27,14 @@ MAX_CLASSES = 100_000
 
 
 class Parts(NamedTuple):
-    """Arguments of `VAE`, but for the shape of its data."""
+    """Arguments of `VAE`, except for the shape of its data."""
 
     latent_dim: list[int]
-    prior: nn.Module
+    prior: Prior
     decoder: nn.Module
-    likelihood: nn.Module
+    likelihood: Likelihood
     encoder: nn.Module
-    posterior: nn.Module
+    posterior: Guide
     layers: list[Layer]
     num_classes: int | None
     concat: bool
@@ -37,17 +43,18 @@ class Parts(NamedTuple):
 def assemble(
     data_shape: Sequence[int],
     latent_dim: int | Sequence[int],
-    network: Any,
-    prior: Any,
-    likelihood: Any,
-    guide: Any,
+    network: Network,
+    prior: Callable[..., Prior],
+    likelihood: Callable[..., Likelihood],
+    guide: Callable[..., Guide],
     conditioning: str = "none",
     num_classes: int | None = None,
 ) -> Parts:
     """Make the parts of a VAE from families; see `VAE.build`.
 
     Raises:
-        BadInput: if an option is out of its range, does not fit the data, or does not fit another.
+        BadInput: if an option is out of its range, does not fit the data or another option, or if a family does not
+            define a member of its contract.
     """
     several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, str)
     dims: list[Any] = list(latent_dim) if several else [latent_dim]  # type: ignore[arg-type]
@@ -56,53 +63,89 @@ def assemble(
     for dim in dims:
         positive_int("latent_dim", dim, high=MAX_WIDTH)
     concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
+    require("network", network, Network)
     p_z = prior(dims[-1], data_shape=data_shape, num_classes=num_classes)
-    conditional = getattr(p_z, "conditional", False)
-    if conditioning == "prior" and not conditional:
-        raise BadInput("conditioning=prior needs a prior that depends on y: take prior=class_conditional")
-    if (conditional or concat) and num_classes is None:
-        raise BadInput(
-            f"{'conditioning=concat' if concat else 'prior=class_conditional'} needs labels, which these data do "
-            "not have: name them (data.label_key for an array), or take conditioning=none"
-        )
-    if (conditional or concat) and num_classes and num_classes > MAX_CLASSES:
-        raise BadInput(
-            f"labels up to {num_classes - 1} would be {num_classes} classes: number those there are from 0 on, "
-            "as np.unique(y, return_inverse=True)[1] does"
-        )
+    require("prior", p_z, Prior)
+    if conditioning == "prior" and not p_z.conditional:
+        raise Incompatible("conditioning=prior needs a prior that depends on y", "use prior=class_conditional")
+    if p_z.conditional or concat:
+        _require_classes("conditioning=concat" if concat else f"prior={type(p_z).__name__}", num_classes)
     context_dim = num_classes if concat and num_classes else 0
     p_x = likelihood(data_shape)
+    require("likelihood", p_x, Likelihood)
     decoder = network.decoder(dims[0], p_x.param_shape, context_dim)
     encoder = network.encoder(data_shape, context_dim)
     inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
     posterior = guide(_num_features(encoder, *inputs), dims[0])
+    require("guide", posterior, Guide)
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
-    classes = num_classes if conditional or concat else None
+    classes = num_classes if p_z.conditional or concat else None
     return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
 
 
-def require_same_kind(priors: Sequence[Any], guides: Sequence[Any], prior: str, guide: str) -> None:
+def require(axis: str, family: object, contract: type) -> None:
+    """Check that a family defines its contract's abstract methods, and the attributes declared without a value.
+
+    Raises:
+        BadInput: otherwise, naming what is missing and the class to derive from.
+    """
+    methods = [name for name, member in vars(contract).items() if getattr(member, "__isabstractmethod__", False)]
+    declared = [name for name in inspect.get_annotations(contract) if not hasattr(contract, name)]
+    missing = [name for name in (*methods, *declared) if not _defines(family, name)]
+    if missing or not isinstance(family, contract):
+        problem = f"does not define {', '.join(missing)}" if missing else f"is not a {contract.__name__}"
+        home = contract.__module__.rpartition(".")[0]
+        raise BadInput(f"{axis}={type(family).__name__} {problem}: derive it from {home}.{contract.__name__}")
+
+
+def _defines(family: object, name: str) -> bool:
+    member = getattr(type(family), name, None) or getattr(family, name, None)
+    is_defined = member is not None and member is not nn.Module.forward
+    return is_defined and not getattr(member, "__isabstractmethod__", False)
+
+
+def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, parts: Parts) -> None:
     """Check that each guide draws where its prior has mass, both being discrete or both continuous.
 
     Args:
-        priors: p(z_l | z_{l+1}) of each layer from the bottom up, and p(z_L).
-        guides: q(z_1 | x) and q(z_{l+1} | z_l) of each.
-        prior: name of the prior's family, for the message.
-        guide: name of the guide's.
+        q: q(z_1 | x) of one datapoint.
+        p: p(z_L).
+        parts: of the VAE.
 
     Raises:
-        BadInput: if one is discrete and the other continuous.
+        Incompatible: if one is discrete and the other continuous.
     """
-    for p, q in zip(priors, guides, strict=True):
-        if _is_discrete(p) != _is_discrete(q):
-            raise BadInput(
-                f"the prior {prior} (between layers a Gaussian) is {_kind(p)}, the guide {guide} {_kind(q)}: "
-                "prior=categorical goes with guide=categorical or enumerated, every other prior with every other guide"
+    layers, dims = parts.layers, parts.latent_dim
+    prior, guide = type(parts.prior).__name__, type(parts.posterior).__name__
+    guides = [q]
+    for layer in layers:
+        guides.append(layer.above(guides[-1].sample()))
+    priors = [*(layer.below(torch.zeros(1, dim)) for layer, dim in zip(layers, dims[1:], strict=True)), p]
+    for of_prior, of_guide in zip(map(_kind, priors), map(_kind, guides), strict=True):
+        if of_prior != of_guide:
+            between = " (between layers a Gaussian)" if layers else ""
+            raise Incompatible(
+                f"the prior {prior}{between} is {of_prior}, the guide {guide} is {of_guide}",
+                "combine prior=categorical with guide=categorical or enumerated and a single latent_dim, any other "
+                "prior with any other guide",
             )
 
 
-def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
-    """z_{l+1} of dimension `high` above z_l of dimension `low`."""
+def _require_classes(option: str, num_classes: int | None) -> None:
+    if num_classes is None:
+        raise BadInput(
+            f"{option} needs labels, which these data do not have: name them (data.label_key for an array), or set "
+            "conditioning=none"
+        )
+    if num_classes > MAX_CLASSES:
+        raise BadInput(
+            f"labels up to {num_classes - 1} would be {num_classes} classes: number the labels that occur from 0 on, "
+            "as np.unique(y, return_inverse=True)[1] does"
+        )
+
+
+def _layer(network: Network, guide: Callable[..., Guide], low: int, high: int) -> Layer:
+    """Make z_{l+1} of dimension `high` above z_l of dimension `low`."""
     up, down = network.upper()
     encoder, decoder = up.encoder([low]), down.encoder([high])
     conditional = Diagonal(_num_features(decoder, torch.zeros(1, high)), low)
@@ -111,13 +154,9 @@ def _layer(network: Any, guide: Any, low: int, high: int) -> Layer:
 
 @torch.no_grad()
 def _num_features(network: nn.Module, *inputs: Tensor) -> int:
-    with eval_mode(network):  # of one row there are no statistics
+    with eval_mode(network):  # batch normalization of one row has no statistics
         return int(network(*inputs).shape[-1])
 
 
-def _is_discrete(distribution: Any) -> bool:
-    return isinstance(distribution.support, type(constraints.one_hot))
-
-
 def _kind(distribution: Any) -> str:
-    return "discrete" if _is_discrete(distribution) else "continuous"
+    return "discrete" if isinstance(distribution.support, type(constraints.one_hot)) else "continuous"

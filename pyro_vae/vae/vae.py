@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import pyro
 import torch
@@ -13,9 +13,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
+from pyro_vae.networks.network import Network
 from pyro_vae.networks.standardize import Standardize
+from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import seeded
@@ -59,149 +62,129 @@ class VAE(nn.Module):
         torch.Size([3, 28, 28])
     """
 
-    likelihood: Any  # a module with `check`
-
     def __init__(
         self,
         data_shape: Sequence[int],
         latent_dim: Sequence[int],
-        prior: nn.Module,
+        prior: Prior,
         decoder: nn.Module,
-        likelihood: nn.Module,
+        likelihood: Likelihood,
         encoder: nn.Module,
-        posterior: nn.Module,
+        posterior: Guide,
         layers: Sequence[Layer] = (),
         num_classes: int | None = None,
         concat: bool = False,
     ) -> None:
         super().__init__()
-        self.data_shape = torch.Size(data_shape)
-        self.latent_dim = tuple(latent_dim)
-        self.prior = prior
-        self.decoder = decoder
-        self.likelihood = likelihood
-        unbounded = isinstance(likelihood, Likelihood) and likelihood.unbounded
-        self.standardize = Standardize(data_shape) if unbounded else nn.Identity()
-        self.encoder = encoder
-        self.posterior = posterior
-        self.layers = nn.ModuleList(layers)
+        self.data_shape, self.latent_dim = torch.Size(data_shape), tuple(latent_dim)
+        self.prior, self.decoder, self.likelihood = prior, decoder, likelihood
+        self.standardize = Standardize(data_shape) if likelihood.unbounded else nn.Identity()
+        self.encoder, self.posterior = encoder, posterior
+        self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
         self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
-        self.num_classes = num_classes
-        self.concat = concat
-
-    @classmethod
-    def build(
-        cls,
-        data_shape: Sequence[int],
-        latent_dim: int | Sequence[int],
-        network: Any,
-        prior: Any,
-        likelihood: Any,
-        guide: Any,
-        conditioning: str = "none",
-        num_classes: int | None = None,
-    ) -> VAE:
-        """The VAE of these families: `prior`, `likelihood` and `guide` are classes (or partials) of theirs.
-
-        Args:
-            data_shape: shape of one datapoint.
-            latent_dim: of z, or of z_1, …, z_L from the bottom up.
-            network: makes encoders and decoders (`networks.py`).
-            prior: of the top layer.
-            likelihood: of the data.
-            guide: of each layer.
-            conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well.
-            num_classes: of y, where the data have labels.
-
-        Raises:
-            BadInput: if an option is out of its range, does not fit the data, or does not fit another.
-        """
-        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes)
-        vae = cls(data_shape, **parts._asdict())
-        init = getattr(network, "init", "torch")
-        if init != "torch":
-            glorot_(vae, alike=init == "glorot_alike")
-        vae._require_same_kind()
-        return vae
+        self.num_classes, self.concat = num_classes, concat
 
     # The probabilistic program ------------------------------------------------------------------------
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         """p(x, z | y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`."""
-        for name in ("prior", "decoder", "likelihood", *self._layer_parts("decoder", "conditional")):
-            pyro.module(name, self.get_submodule(name))
+        self._register("prior", "decoder", "likelihood", *self._of_layers("decoder", "conditional"))
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample(self.sites[-1], self.p_z(y))
-            for site, layer in zip(reversed(self.sites[:-1]), reversed(self._layers), strict=True):
+            for site, layer in zip(reversed(self.sites[:-1]), reversed(self.layers), strict=True):
                 z = pyro.sample(site, layer.below(z))
             pyro.sample("x", self.p_x(z, y), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """q(z | x, y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …), plate `data`."""
-        for name in ("encoder", "posterior", *self._layer_parts("encoder", "posterior")):
-            pyro.module(name, self.get_submodule(name))
+        self._register("encoder", "posterior", *self._of_layers("encoder", "posterior"))
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample(self.sites[0], self.q_z(x, y))
-            for site, layer in zip(self.sites[1:], self._layers, strict=True):
+            for site, layer in zip(self.sites[1:], self.layers, strict=True):
                 z = pyro.sample(site, layer.above(z))
 
     def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
-        """The prior p(z | y) of the top layer; y `[N]` plays no part in most."""
-        of_x_alone = not (self.layers or self.concat or getattr(self.posterior, "needs_log_joint", False))
+        """Return the prior p(z | y) of the top layer; most priors ignore y `[N]`."""
+        of_x_alone = not (self.layers or self.concat or self.posterior.needs_log_joint)
         return self.prior(y, self.q_z if of_x_alone else None)
 
     def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """p(x | z, y) for z `[..., latent_dim]` of the first layer, y `[N]`."""
+        """Return p(x | z, y) for z `[..., latent_dim]` of the first layer, y `[N]`."""
         return self.likelihood(self.decoder(z, *self._context(y)))
 
     def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """q(z | x, y) of the first layer for x `[N, *data_shape]`, y `[N]`."""
+        """Return q(z | x, y) of the first layer for x `[N, *data_shape]`, y `[N]`."""
         features = self.encoder(self.standardize(x), *self._context(y))
         return self.posterior(features, None if self.layers else partial(self.log_joint, x, y))
 
     def log_joint(self, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
-        """log p(x, z | y) of one stochastic layer at z `[S, N, latent_dim]`: `[S, N]`, nats."""
+        """Return log p(x, z | y) of one stochastic layer at z `[S, N, latent_dim]`: `[S, N]`, nats."""
         return self.p_z(y).log_prob(z) + self.p_x(z, y).log_prob(x)
 
     def _context(self, y: Tensor | None) -> tuple[Tensor, ...]:
-        """What encoder and decoder take beside their input: y one-hot, or nothing."""
+        """Return what encoder and decoder get beside their input: y one-hot, or nothing."""
         if not self.concat:
             return ()
         if y is None:
             raise BadInput(f"this VAE is conditional: give y, labels from 0 to {(self.num_classes or 0) - 1}")
         return (nn.functional.one_hot(y, self.num_classes or -1).to(self._like.dtype),)
 
-    def taken_labels(self, y: Tensor | None) -> Tensor | None:
-        """The labels y of a data set, if this VAE depends on labels; else None."""
-        return None if self.num_classes is None else y
+    def _register(self, *names: str) -> None:
+        for name in names:
+            pyro.module(name, self.get_submodule(name))
 
-    @property
-    def _layers(self) -> list[Layer]:
-        return cast("list[Layer]", list(self.layers))
-
-    def _layer_parts(self, *names: str) -> list[str]:
+    def _of_layers(self, *names: str) -> list[str]:
         return [f"layers.{i}.{name}" for i in range(len(self.layers)) for name in names]
 
+    # From families, and from data ---------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        data_shape: Sequence[int],
+        latent_dim: int | Sequence[int],
+        network: Network,
+        prior: Callable[..., Prior],
+        likelihood: Callable[..., Likelihood],
+        guide: Callable[..., Guide],
+        conditioning: str = "none",
+        num_classes: int | None = None,
+    ) -> VAE:
+        """Build a VAE from families: `prior`, `likelihood` and `guide` are classes, or partials of classes.
+
+        Args:
+            data_shape: shape of one datapoint.
+            latent_dim: of z, or of z_1, …, z_L from the bottom up.
+            network: builds encoders and decoders.
+            prior: of the top layer.
+            likelihood: of the data.
+            guide: of each layer.
+            conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well.
+            num_classes: of y, if the data have labels.
+
+        Raises:
+            BadInput: if an option is out of its range, or does not fit the data or another option.
+        """
+        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes)
+        vae = cls(data_shape, **parts._asdict())
+        if network.init != "torch":
+            glorot_(vae, alike=network.init == "glorot_alike")
+        # zeros may lie outside of the likelihood's support: only the kinds of distributions matter
+        with torch.no_grad(), pyro.validation_enabled(False), eval_mode(vae):
+            y = None if vae.num_classes is None else torch.zeros(1, dtype=torch.long)
+            require_same_kind(vae.q_z(torch.zeros(1, *data_shape), y), vae.p_z(y), parts)
+        return vae
+
     def initialize(self, x: Tensor) -> None:
-        """Starting values from training data x `[N, *data_shape]`, in the families that take any."""
-        for module in self.modules():
-            start = getattr(module, "initialize_from", None)
-            if start is not None:
-                start(x)
+        """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`."""
+        self.prior.initialize_from(x)
+        self.likelihood.initialize_from(x)
         if isinstance(self.standardize, Standardize):
             self.standardize.set(*self.likelihood.location_and_spread(x))
 
-    def _require_same_kind(self) -> None:
-        """Reject a guide that draws where the prior has no mass, such as a continuous one for a discrete latent."""
-        # zeros may lie outside of the likelihood's support: only the kind of distribution matters
-        with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self):
-            y = None if self.num_classes is None else torch.zeros(1, dtype=torch.long)
-            guides = [self.q_z(torch.zeros(1, *self.data_shape), y)]
-            for layer in self._layers:
-                guides.append(layer.above(guides[-1].sample()))
-            above = zip(self._layers, self.latent_dim[1:], strict=True)
-            priors = [*(layer.below(torch.zeros(1, dim)) for layer, dim in above), self.p_z(y)]
-        require_same_kind(priors, guides, type(self.prior).__name__, type(self.posterior).__name__)
+    def taken_labels(self, y: Tensor | None) -> Tensor | None:
+        """Return the labels y of a data set if this VAE depends on labels, else None."""
+        return None if self.num_classes is None else y
 
     # For users ----------------------------------------------------------------------------------------
 
@@ -353,7 +336,7 @@ class VAE(nn.Module):
     def _draw_z(self, blank: Tensor, y: Tensor | None) -> Tensor:
         """One draw for each row of `blank`."""
         z: Tensor = self.p_z(y).expand([len(blank)]).sample()
-        for layer in reversed(self._layers):
+        for layer in reversed(self.layers):
             z = layer.below(z).sample()
         return z
 

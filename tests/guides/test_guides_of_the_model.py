@@ -188,5 +188,5 @@ def test_plates_of_samples_and_datapoints(guide, dim, dtype):
 
 @pytest.mark.parametrize("guide", [SemiAmortized, Enumerated])
 def test_a_missing_model_is_named(guide, h):
-    with pytest.raises(BadInput, match="needs log p"):
+    with pytest.raises(BadInput, match="needs a single stochastic layer"):
         guide(6, D).double()(h)

@@ -90,7 +90,7 @@ X = torch.zeros(4, 2)
 @pytest.mark.parametrize("objective", THROUGH_DRAWS)
 def test_refuses_draws_that_it_cannot_differentiate(objective):
     message = (
-        f"objective={objective.name} needs a reparameterized guide, q.z . x. is a OneHotCategorical: take "
+        f"objective={objective.name} needs a reparameterized guide, q.z . x. is a OneHotCategorical: use "
         "objective=score_function or reweighted_wake_sleep"
     )
     with pytest.raises(BadInput, match=message):
@@ -100,7 +100,7 @@ def test_refuses_draws_that_it_cannot_differentiate(objective):
 @pytest.mark.parametrize("objective", [ScoreFunction, ReweightedWakeSleep])
 def test_refuses_a_guide_without_density(objective):
     assert objective().check(program("model", categorical), program("guide", categorical), X) is None
-    with pytest.raises(BadInput, match=f"objective={objective.name} .* point: take objective=trace_elbo"):
+    with pytest.raises(BadInput, match=f"objective={objective.name} .* point: use objective=trace_elbo"):
         objective().check(program("model", normal), program("guide", point), X)
 
 

@@ -1,0 +1,130 @@
+"""Options that go together: few changes that turn options which do not into a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import product
+
+import pyro
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pyro_vae.build import build_vae
+from pyro_vae.data import Dataset
+from pyro_vae.errors import BadInput, Incompatible, NoEvidence
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.runs.config import compose
+
+STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
+    {
+        "conditioning": ("none",),
+        "prior": ("categorical", "standard_normal", "class_conditional"),
+        "guide": ("categorical", "diagonal"),
+    },
+    {"objective": ("score_function", "trace_elbo")},
+    {"estimator": ("importance",)},
+)
+"""Options that fit where others do not: first those of the model, then those that a given model needs."""
+
+GIVEN = 100
+"""Cost of changing an option that the user has given; that of a default is 1."""
+
+Changes = Mapping[str, str]
+"""Axis -> another option."""
+
+
+@contextmanager
+def completed(
+    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig], call: Callable[[Changes], str]
+) -> Iterator[None]:
+    """Within, an error about incompatible options suggests a whole call that works.
+
+    Args:
+        data: of the run.
+        given: axes that the user has given options of, which are kept where possible.
+        config_of: the configuration after changes.
+        call: how to write the call after changes.
+    """
+    try:
+        yield
+    except Incompatible as error:
+        changes = companions(data, given, config_of)
+        if changes is None:
+            raise
+        raise BadInput(f"{error.reason}; this works: {call(changes)}") from error
+
+
+@contextmanager
+def completed_command(overrides: Sequence[str], data: Dataset) -> Iterator[None]:
+    """`completed`, for `python -m pyro_vae.train OVERRIDES`."""
+    given = [key for key in ("latent_dim", *(axis for stage in STAGES for axis in stage)) if _given(overrides, key)]
+    with completed(
+        data,
+        given,
+        lambda changes: compose(_changed(overrides, changes)),
+        lambda changes: f"python -m pyro_vae.train {shlex.join(_changed(overrides, changes))}",
+    ):
+        yield
+
+
+def companions(
+    data: Dataset, given: Collection[str], config_of: Callable[[Changes], DictConfig]
+) -> dict[str, str] | None:
+    """Find few changes, preferably of defaults, after which the run passes all checks; None if there are none.
+
+    Arguments are those of `completed`.
+    """
+    found: dict[str, str] = {}
+    latent_dim = config_of(found).latent_dim
+    for n, axes in enumerate(STAGES):
+        if n == 0 and not isinstance(latent_dim, int):
+            axes = {**axes, "latent_dim": (str(latent_dim[0]),)}
+        for changes in _by_cost(axes, given):
+            if _passes({**found, **changes}, data, config_of, n):
+                found |= changes
+                break
+        else:
+            return None
+    return found
+
+
+def _by_cost(axes: Mapping[str, Sequence[str]], given: Collection[str]) -> list[dict[str, str]]:
+    """Return all sets of changes, the cheapest first."""
+    values = product(*((None, *options) for options in axes.values()))
+    changes = [{axis: option for axis, option in zip(axes, some, strict=True) if option} for some in values]
+    return sorted(changes, key=lambda change: sum(GIVEN if axis in given else 1 for axis in change))
+
+
+def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], DictConfig], stage: int) -> bool:
+    """Whether the run would pass the checks before its work, up to a stage."""
+    x, y = data.batch(torch.arange(min(2, len(data.train))))
+    try:
+        config = config_of(changes)
+        with pyro.get_param_store().scope(), fork_rng(x), pyro.validation_enabled(False):
+            vae = build_vae(config, data.data_shape, data.num_classes).to(x.device)
+            with eval_mode(vae):
+                if stage >= 1:
+                    instantiate(config.trainer).check(vae, instantiate(config.objective), x, y)
+                if stage >= 2:
+                    with suppress(NoEvidence):  # an autoencoder is no error
+                        instantiate(config.estimator).check(vae.model, vae.guide, x, y)
+    except (BadInput, HydraException, OmegaConfBaseException):
+        return False
+    return True
+
+
+def _changed(overrides: Sequence[str], changes: Changes) -> list[str]:
+    kept = [override for override in overrides if not any(_given([override], axis) for axis in changes)]
+    return [*kept, *(f"{axis}={option}" for axis, option in changes.items())]
+
+
+def _given(overrides: Sequence[str], axis: str) -> bool:
+    """Whether one of the overrides chooses an axis, or sets one of its options."""
+    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    return any(name == axis or name.startswith(f"{axis}.") for name in names)

@@ -1,0 +1,61 @@
+"""Options that need others are refused once, with a whole command that works."""
+
+import shlex
+
+import numpy as np
+import pytest
+from conftest import one_error_line
+
+COMMAND = "this works: python -m pyro_vae.train "
+TINY = [
+    "data=array", "data.path=labelled.npz", "data.key=x", "data.label_key=y", "network.hidden=[4]",
+    "network.upper_hidden=[4]", "trainer.max_epochs=1", "plots=false", "second_estimator=false",
+]  # fmt: skip
+DISCRETE = "prior=categorical guide=categorical objective=score_function estimator=importance"
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "labelled.npz", x=(rng.random((40, 5)) < 0.5).astype(np.float32), y=np.arange(40) % 3)
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "works"),
+    [
+        ("guide=enumerated", "is discrete", DISCRETE.replace("guide=categorical", "guide=enumerated")),
+        pytest.param("guide=categorical", "is discrete", DISCRETE, marks=slow),
+        pytest.param("prior=categorical", "is continuous", DISCRETE, marks=slow),
+        pytest.param("guide=categorical prior=categorical objective=iwae", "reparameterized", DISCRETE, marks=slow),
+        pytest.param(
+            "guide=categorical prior=categorical objective=score_function", "is discrete", DISCRETE, marks=slow
+        ),
+        pytest.param("guide=point objective=iwae", "is a point", "guide=point objective=trace_elbo", marks=slow),
+        ("conditioning=prior prior=mixture", "depends on y", "conditioning=prior prior=class_conditional"),
+        pytest.param("prior=vamp guide=enumerated", "prior=vamp needs", "prior=vamp guide=diagonal", marks=slow),
+        pytest.param("prior=vamp latent_dim=[3,2]", "prior=vamp needs", "prior=vamp latent_dim=3", marks=slow),
+        pytest.param(
+            "guide=semi_amortized latent_dim=[3,2]", "a single stochastic layer", "guide=semi_amortized latent_dim=3",
+            marks=slow,
+        ),
+        # the experiment sets guide.gain, which no other guide has: the guide stays
+        pytest.param(
+            "+experiment=bernoulli_full_covariance prior=categorical data.binarize=none", "is discrete",
+            "+experiment=bernoulli_full_covariance prior=standard_normal data.binarize=none", marks=slow,
+        ),
+    ],
+)  # fmt: skip
+def test_one_refusal_and_one_working_command(command, labelled, options, reason, works):
+    refused = command("train", *options.split(), *TINY)
+    one_error_line(refused, reason, COMMAND)
+    suggested = shlex.split(refused.err.strip().split(COMMAND)[1])
+    assert sorted(suggested) == sorted([*works.split(), *TINY])
+    trained = command("train", *suggested, "hydra.run.dir=run")
+    assert trained.code == 0, trained.err
+
+
+def test_options_that_cannot_be_completed_keep_their_own_remedy(command, labelled):
+    one_error_line(command("train", "trainer=exact_em", "guide=categorical", *TINY[:-4]), "combine prior=categorical")
