@@ -171,7 +171,9 @@ class Trainer(TrainingAlgorithm):
         """
         N = len(data.train)
         if 0 < N % self.batch_size < collectives.world_size():
-            log.info("note: each epoch leaves out its last batch of %d, too small for all processes", N % self.batch_size)
+            log.info(
+                "note: each epoch leaves out its last batch of %d, too small for all processes", N % self.batch_size
+            )
         if self.precision != "float32" and not is_fast(data.device):
             log.warning(
                 "warning: precision=%s: %s has no instructions for it, float32 is faster", self.precision, data.device
