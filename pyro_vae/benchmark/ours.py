@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 import pyro
@@ -27,29 +26,30 @@ from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.evidence import LogEvidence, accumulate
 from pyro_vae.networks import MLP
-from pyro_vae.objectives import IWAE, TraceMeanField_ELBO
+from pyro_vae.objectives import IWAE, Objective, TraceMeanField_ELBO
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.chunks import chunks
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import pairs_at_once
 from pyro_vae.training.optim import FusedAdam, JointOptim
-from pyro_vae.training.svi import SVI
-from pyro_vae.training.trainer import State, Trainer, reported_loss
+from pyro_vae.training.state import State
+from pyro_vae.training.svi import SVI, reported_loss
+from pyro_vae.training.trainer import Trainer
 from pyro_vae.vae import VAE
 
 
 def works(compile: bool = False, precision: str = "float32") -> dict[str, Setup]:
-    """Setups of all works, compiled or not."""
+    """Return the setups of all works, compiled or not."""
     vae = VAE.build([DATA_DIM], LATENT_DIM, MLP([HIDDEN, HIDDEN], "tanh"), StandardNormal, Bernoulli, Diagonal)
     elbo, iwae = TraceMeanField_ELBO(), IWAE(IWAE_PARTICLES)
 
     @cache
-    def training(objective: Any, batch_size: int) -> SVI:
+    def training(objective: Objective, batch_size: int) -> SVI:
         optim = JointOptim(partial(FusedAdam, lr=LEARNING_RATE))
         svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), precision)
 
         def dry_run() -> None:
-            svi.dry_run(torch.zeros(batch_size, DATA_DIM), None, objective.variant)
+            svi.dry_run(torch.zeros(batch_size, DATA_DIM), None, None)
 
         with pyro.validation_enabled(True):
             dry_run()
@@ -58,13 +58,13 @@ def works(compile: bool = False, precision: str = "float32") -> dict[str, Setup]
                 svi.compile(dry_run)
         return svi
 
-    def step(objective: Any, x: np.ndarray) -> Timed:
+    def step(objective: Objective, x: np.ndarray) -> Timed:
         svi, batch = training(objective, len(x)), torch.from_numpy(x)
 
         def run(n: int) -> None:
             with pyro.validation_enabled(False):
                 for _ in range(n):
-                    svi.step(batch, None, objective.variant)
+                    svi.step(batch, None, None)
 
         return Timed(run)
 

@@ -1,4 +1,4 @@
-"""Pyro's ELBOs, traced once and compiled: what `JitTrace_ELBO` is meant to be, at the speed of compiled torch."""
+"""Pyro's ELBOs, traced once and compiled: a `JitTrace_ELBO` at the speed of `torch.compile`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import owned, with_gradients
-from pyro_vae.objectives import IWAE
+from pyro_vae.objectives import IWAE, Bound
 from pyro_vae.objectives.elbo import surrogate_loss
 from pyro_vae.programs.trace import Program
 
 
 class _CompiledELBO(pyro.infer.ELBO):
-    """The methods of an ELBO that SVI and users call, by graphs of its surrogate loss.
+    """The methods of an ELBO that SVI and users call, computed by graphs of its surrogate loss.
 
     Args:
-        *args: the ELBO's own.
-        backend: see `tracing.Compiled`.
-        **kwargs: the ELBO's own.
+        *args: of the ELBO.
+        backend: see `Compiled`.
+        **kwargs: of the ELBO.
     """
 
     def __init__(self, *args: Any, backend: str = "inductor", **kwargs: Any) -> None:
@@ -33,33 +33,26 @@ class _CompiledELBO(pyro.infer.ELBO):
 
     _surrogate: Callable[..., Any] = surrogate_loss
 
-    def _report(self, *others: Tensor) -> None:
-        """Take in what came along with the loss."""
-
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """−ELBO, nats."""
+        """Return −ELBO in nats."""
         value = self._loss(model, guide, *args, **kwargs)
-        loss, *others = value if isinstance(value, tuple) else (value,)
-        self._report(*others)
-        return _number(loss)
+        return _number(value[0] if isinstance(value, tuple) else value)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """−ELBO, nats; its gradient is added to `.grad` of the parameters."""
-        loss, parameters, gradients = self._run(model, guide, *args, **kwargs)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        """Return −ELBO in nats, and add its gradient to `.grad` of the parameters."""
+        (loss, *_), parameters, gradients = self._loss_and_gradients(model, guide, *args, **kwargs)
+        for parameter, gradient in zip(parameters, owned(gradients), strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return _number(loss)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """−ELBO, nats, from which `backward` leads to the parameters, once."""
-        loss, parameters, gradients = self._run(model, guide, *args, **kwargs)
-        value: Tensor = _Differentiable.apply(loss, gradients, *parameters)
-        return value
+        """Return −ELBO in nats; call `backward` on it once at most."""
+        return self._values(model, guide, *args, **kwargs)[0]
 
-    def _run(self, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def _values(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Return the loss, which carries its gradient, and the other results of `_surrogate`."""
         (loss, *others), parameters, gradients = self._loss_and_gradients(*args, **kwargs)
-        self._report(*others)
-        return loss, parameters, owned(gradients)
+        return [_Differentiable.apply(loss, owned(gradients), *parameters), *others]
 
 
 def _number(loss: Tensor) -> float:
@@ -68,7 +61,7 @@ def _number(loss: Tensor) -> float:
 
 
 class _Differentiable(torch.autograd.Function):
-    """A scalar whose gradients are known already."""
+    """A scalar with precomputed gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *parameters: Tensor) -> Tensor:
@@ -82,23 +75,23 @@ class _Differentiable(torch.autograd.Function):
 
 
 class CompiledTrace_ELBO(_CompiledELBO, pyro.infer.Trace_ELBO):
-    """`pyro.infer.Trace_ELBO`, compiled; for any model and guide of static structure, Pyro's autoguides among them.
+    """`pyro.infer.Trace_ELBO`, compiled; for any model and guide of static structure, including Pyro's autoguides.
 
-    **Pass what changes between calls as a tensor argument** of the model and guide: a weight of the KL for
-    `poutine.scale`, for example. A graph holds only tensors. Of everything else it keeps the value it was traced with:
+    **Pass values that change between calls as tensor arguments** of the model and guide, such as a weight of the KL
+    for `poutine.scale`. A graph contains only tensors. All other values stay as they were when it was traced:
 
-    - A number among the arguments that changes makes a new graph for each value.
+    - Each value of a number among the arguments gets a separate graph.
     - A number, an array, or a branch that depends on a global or on an attribute stays as it was traced, and so does
       noise from `random` or NumPy. The ELBO compares the program with its graph in the 3rd, 12th, 102nd, 1002nd, ...
-      call. If it finds a difference, it warns, names the line, and goes on without compiling. A later change goes
-      unnoticed until the next of these calls, and losses until then use the old value. Tensors that are updated in
-      place are always seen; tensors that are replaced are not.
+      call. If it finds a difference, it warns, names the line, and continues without compiling. It detects a later
+      change only in the next of these calls; losses until then use the old value. Tensors updated in place are always
+      up to date; tensors that are replaced are not.
     - Code without effect on the loss (prints, counters) runs only while tracing and comparing.
     - Distributions check their parameters and values in the first call only.
 
-    A program that cannot be compiled runs as it is, with the same losses, after a warning that names the line.
+    A program that cannot be compiled runs eagerly, with the same losses, after a warning that names the line.
 
-    Args and limits are those of `pyro.infer.ELBO` and of `tracing.Compiled`.
+    See `pyro.infer.ELBO` for the arguments, and `Compiled` for the limits.
 
     Example:
         >>> svi = SVI(model, guide, optim, CompiledTrace_ELBO())  # doctest: +SKIP
@@ -111,10 +104,11 @@ class CompiledTraceMeanField_ELBO(_CompiledELBO, pyro.infer.TraceMeanField_ELBO)
 
 
 class CompiledIWAE(_CompiledELBO, IWAE):
-    """`IWAE`, compiled: per datapoint of a batch, which is the first argument; see `CompiledTrace_ELBO`."""
+    """`IWAE`, compiled: L_K of each datapoint of the batch, the first argument; see `CompiledTrace_ELBO`."""
 
-    def _surrogate(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return IWAE.differentiable_loss(self, *args, **kwargs), self.elbo, self.log_likelihood
+    def _surrogate(self, *args: Any, **kwargs: Any) -> Bound:
+        return IWAE.bound(self, *args, **kwargs)
 
-    def _report(self, *others: Tensor) -> None:
-        self.elbo, self.log_likelihood = others
+    def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
+        """Evaluate L_K on a batch."""
+        return Bound(*self._values(model, guide, *args, **kwargs))

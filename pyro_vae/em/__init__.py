@@ -1,4 +1,4 @@
-"""Exact expectation-maximization, for the models that have it: where VAEs come from."""
+"""Exact expectation-maximization, the ancestor of VAEs, for models whose steps have a closed form."""
 
 from pyro_vae.em.exact import ExactEM
 

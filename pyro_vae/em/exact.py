@@ -1,4 +1,4 @@
-"""Exact expectation-maximization, for the models that have it: where VAEs come from."""
+"""Exact expectation-maximization, the ancestor of VAEs, for models whose steps have a closed form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
@@ -18,11 +17,14 @@ from pyro_vae.em import mixture, ppca
 from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides import Enumerated, FullCovariance
 from pyro_vae.likelihoods import Gaussian
+from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.priors import Categorical, StandardNormal
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.progress import Epochs, progress
-from pyro_vae.training.trainer import State
+from pyro_vae.training.algorithm import Row, TrainingAlgorithm
+from pyro_vae.training.optim import JointOptim
+from pyro_vae.training.state import State
 from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
 
@@ -30,13 +32,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ExactEM:
-    """Trains a VAE whose EM is in closed form, instead of by gradients.
+class ExactEM(TrainingAlgorithm):
+    """Trains a VAE by expectation-maximization in closed form, without gradients.
 
-    An epoch is an iteration over all training data: the E-step sets q(z | x) = p(z | x), exactly, the M-step the
+    An epoch is one iteration over all training data: the E-step sets q(z | x) = p(z | x) exactly, the M-step sets the
     model's parameters to the maximum of E_q[log p(x, z)]. The log-likelihood never decreases (Dempster, Laird & Rubin
-    1977, JRSS B 39(1); Neal & Hinton 1998, A view of the EM algorithm: both steps raise one ELBO). It is train/elbo,
-    since the bound is tight after an E-step. Models:
+    1977, JRSS B 39(1); Neal & Hinton 1998, A view of the EM algorithm: both steps raise the same ELBO). train/elbo is
+    the log-likelihood, since the bound is tight after an E-step. Models:
 
     - probabilistic PCA (Tipping & Bishop 1999, JRSS B 61(3), appendix B): network.hidden=[], likelihood=gaussian with
       scale=learned, prior=standard_normal, guide=full_covariance;
@@ -44,39 +46,38 @@ class ExactEM:
       scale=per_pixel, prior=categorical, guide=enumerated.
 
     Args:
-        max_epochs: stop after so many iterations.
-        tolerance: stop when one gains less, in nats per datapoint.
-        device: as of `Trainer`.
+        max_epochs: maximal number of iterations.
+        tolerance: stop when an iteration gains less than this, in nats per datapoint.
+        device: see `Trainer`.
     """
 
     max_epochs: int = 200
     tolerance: float = 1e-4
     device: str = "auto"
-    clip_norm: None = None
 
     def __post_init__(self) -> None:
         positive_int("max_epochs", self.max_epochs)
         positive("tolerance", self.tolerance)
 
-    def check(self, vae: VAE, objective: Any, x: Tensor, y: Tensor | None) -> str | None:
-        """Refuse models whose EM is not in closed form; a note for the user otherwise.
+    def check(self, vae: VAE, objective: Objective, x: Tensor, y: Tensor | None) -> str | None:
+        """Return a note that the objective is not used.
 
         Raises:
-            BadInput: if this is one, or if several processes are to share the work.
+            BadInput: if EM has no closed form for this model, or several processes train.
         """
         _closed_form(vae)
         if collectives.world_size() > 1:
-            raise BadInput("trainer=exact_em works in one process: start it without torchrun")
-        return "exact EM takes no part of objective, optimizer and scheduler"
+            raise BadInput("trainer=exact_em runs in a single process: start it without torchrun")
+        return "exact EM does not use objective, optimizer and scheduler"
 
     def check_data(self, vae: VAE, data: Dataset) -> None:
-        """Refuse training data that are read as they are needed, or too few for a mixture.
+        """Check that the training data are in memory, and are enough for a mixture.
 
         Raises:
-            BadInput: if they are.
+            BadInput: if they are not.
         """
         if isinstance(data.train, Stored):
-            raise BadInput("trainer=exact_em holds all training data in memory: give them as a .npz file")
+            raise BadInput("trainer=exact_em needs all training data in memory: provide them as a .npz file")
         if isinstance(vae.prior, Categorical):
             mixture.require_enough(vae, len(data.train))
 
@@ -84,14 +85,14 @@ class ExactEM:
         self,
         vae: VAE,
         data: Dataset,
-        objective: Any,
-        optim: Any,
+        objective: Objective,
+        optim: JointOptim,
         state: State,
-        on_epoch: Callable[[dict[str, float], bool], None],
+        on_epoch: Callable[[Row, bool], None],
         on_start: Callable[[], None] = lambda: None,
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
-        """Iterate in double precision from `state` on, as `Trainer.fit` does; `objective` and `optim` play no part."""
+        """Iterate in double precision from `state`, which advances; `objective` and `optim` are not used."""
         start, m_step = _closed_form(vae)
         self.check_data(vae, data)
         started = time.monotonic() - state.seconds
@@ -125,7 +126,7 @@ Step = Callable[[VAE, Tensor], None]
 
 
 def _closed_form(vae: VAE) -> tuple[Step, Step]:
-    """Starting values and iteration of this model."""
+    """Return the functions that set starting values and perform an iteration for this model."""
     linear = (
         not vae.layers
         and vae.num_classes is None
@@ -138,6 +139,6 @@ def _closed_form(vae: VAE) -> tuple[Step, Step]:
         if family == (Categorical, Enumerated, "per_pixel"):
             return mixture.start, mixture.step
     raise BadInput(
-        "trainer=exact_em knows two models, +experiment=em_ppca and +experiment=em_gaussian_mixture: take those, or "
+        "trainer=exact_em supports two models, +experiment=em_ppca and +experiment=em_gaussian_mixture: use those, or "
         "trainer=default with objective=variational_em"
     )

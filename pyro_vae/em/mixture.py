@@ -13,27 +13,27 @@ from pyro_vae.vae import VAE
 
 
 def require_enough(vae: VAE, num_data: int) -> None:
-    """Refuse a training set of fewer datapoints than components.
+    """Reject a training set with fewer datapoints than components.
 
     Raises:
-        BadInput: if it is: components start at different datapoints.
+        BadInput: if it has fewer, since components start at different datapoints.
     """
     if num_data < vae.latent_dim[0]:
         raise BadInput(
-            f"latent_dim={vae.latent_dim[0]} is more components than the {num_data} training datapoints: take a "
+            f"latent_dim={vae.latent_dim[0]} exceeds the number of training datapoints, {num_data}: use a "
             "smaller latent_dim, or more data"
         )
 
 
 def start(vae: VAE, x: Tensor) -> None:
-    """Means at datapoints drawn from x `[N, *data_shape]`, σ that of all data, equal weights."""
+    """Set means to datapoints drawn from x `[N, *data_shape]`, σ to that of all data, and weights to 1/K."""
     x = x.flatten(1)
     means = x[torch.randperm(len(x))[: vae.latent_dim[0]]]
     _set_mixture(vae, torch.full_like(means[:, 0], 1 / len(means)), means, x.std(0).expand_as(means))
 
 
 def step(vae: VAE, x: Tensor) -> None:
-    """One iteration of EM (Bishop 2006, eqs. 9.24 to 9.26): responsibilities, then weighted moments."""
+    """Perform one iteration of EM (Bishop 2006, eqs. 9.24 to 9.26): responsibilities, then weighted moments."""
     n = first = second = torch.zeros(()).to(x)
     for (part,) in slices(500, x):
         r = vae.q_z(part).probs  # the E-step, [N, K]

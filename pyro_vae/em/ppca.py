@@ -14,7 +14,7 @@ from pyro_vae.vae import VAE
 
 
 def start(vae: VAE, x: Tensor) -> None:
-    """b at its maximum-likelihood value, the mean of x `[N, *data_shape]`; W random, σ² the mean variance."""
+    """Set b to the mean of x `[N, *data_shape]`, its final value, W to noise, and σ² to the mean variance."""
     linear = decoder_layer(vae)
     x = x.flatten(1)
     scale = x.var(0).mean().sqrt()
@@ -24,7 +24,7 @@ def start(vae: VAE, x: Tensor) -> None:
 
 
 def step(vae: VAE, x: Tensor) -> None:
-    """One iteration of EM (Tipping & Bishop 1999, eqs. 27 and 28)."""
+    """Perform one iteration of EM (Tipping & Bishop 1999, eqs. 27 and 28)."""
     W, b, sigma = _model(vae)
     centred = x.flatten(1) - b
     N, D = centred.shape
@@ -38,13 +38,13 @@ def step(vae: VAE, x: Tensor) -> None:
 
 
 def e_step(vae: VAE) -> None:
-    """The E-step: q(z | x) = N(M⁻¹ Wᵀ (x − b), σ² M⁻¹), M = Wᵀ W + σ² I (Tipping & Bishop 1999, eq. 25)."""
+    """Set q(z | x) = N(M⁻¹ Wᵀ (x − b), σ² M⁻¹), M = Wᵀ W + σ² I (Tipping & Bishop 1999, eq. 25), the E-step."""
     q = vae.posterior
     assert isinstance(q, FullCovariance)
     W, b, sigma = _model(vae)
     gain, covariance = _posterior(W, sigma)
     L, d = torch.linalg.cholesky(covariance), W.shape[1]
-    assert isinstance(vae.standardize, Standardize)  # the guide sees x through it
+    assert isinstance(vae.standardize, Standardize)  # which the guide applies to x
     location, scale = vae.standardize.location.flatten(), vae.standardize.scale.flatten()
     q.loc_log_scale.weight.zero_()
     q.loc_log_scale.weight[:d] = gain * scale
@@ -56,13 +56,13 @@ def e_step(vae: VAE) -> None:
 
 
 def _posterior(W: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """M⁻¹ Wᵀ `[d, D]` and σ² M⁻¹ `[d, d]`."""
+    """Return M⁻¹ Wᵀ `[d, D]` and σ² M⁻¹ `[d, d]`."""
     M = W.mT @ W + sigma.square() * torch.eye(W.shape[1]).to(W)
     return torch.linalg.solve(M, W.mT), sigma.square() * torch.linalg.inv(M)
 
 
 def _model(vae: VAE) -> tuple[Tensor, Tensor, Tensor]:
-    """W `[D, d]`, b `[D]` and σ, in the units of the data."""
+    """Return W `[D, d]`, b `[D]` and σ, in the units of the data."""
     linear, likelihood = decoder_layer(vae), likelihood_of(vae)
     p_x = vae.p_x(linear.weight.new_zeros(vae.latent_dim))
     return likelihood.unit * linear.weight, p_x.mean.flatten(), p_x.stddev.mean()

@@ -12,6 +12,7 @@ from torch.distributions.utils import vec_to_tril_matrix
 from pyro_vae.distributions import CholeskyNormal
 from pyro_vae.errors import positive
 from pyro_vae.guides.guide import Guide, LogJoint
+from pyro_vae.networks.initialization import Heads
 
 
 class FullCovariance(Guide):
@@ -32,7 +33,7 @@ class FullCovariance(Guide):
 
     def __init__(self, num_features: int, latent_dim: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
         # only the entries that the mask keeps: the D(D − 1)/2 below the diagonal
         self.off_diagonal: nn.Linear | None = None
         # Adam moves every weight by the learning rate, and thus a sum over features by num_features times as much:

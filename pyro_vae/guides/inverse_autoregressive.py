@@ -14,6 +14,7 @@ from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
+from pyro_vae.networks.initialization import Heads
 
 
 class InverseAutoregressive(Guide):
@@ -39,7 +40,7 @@ class InverseAutoregressive(Guide):
         self, num_features: int, latent_dim: int, num_transforms: int = 2, hidden: Sequence[int] = (64,)
     ) -> None:
         super().__init__()
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
         self.transforms = nn.ModuleList(
             ConditionalAffineAutoregressive(
                 autoregressive_network(num_features, latent_dim, hidden, reverse=t % 2 == 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.distributions import LowRankNormal
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.guides.guide import Guide, LogJoint
+from pyro_vae.networks.initialization import Heads
 
 
 class LowRank(Guide):
@@ -31,7 +32,7 @@ class LowRank(Guide):
     def __init__(self, num_features: int, latent_dim: int, rank: int = 4) -> None:
         super().__init__()
         positive_int("rank", rank, MAX_WIDTH)
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
         # starts near the diagonal guide, but not at W = 0, where W Wᵀ has no gradient
         self.factor = nn.Sequential(nn.Linear(num_features, latent_dim * rank), nn.Unflatten(-1, (latent_dim, rank)))
         self.factor_gain = 1 / math.sqrt(num_features)  # as in FullCovariance

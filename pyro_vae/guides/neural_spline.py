@@ -10,12 +10,13 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import AffineTransform, ConditionalSplineAutoregressive
 from pyro.nn import ConditionalAutoRegressiveNN
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.distributions import AutoregressiveFlow
 from pyro_vae.errors import BadInput, positive, positive_int
 from pyro_vae.guides.guide import Guide, LogJoint
 from pyro_vae.networks.autoregressive import autoregressive_network
+from pyro_vae.networks.initialization import Heads
 
 
 class NeuralSpline(Guide):
@@ -42,7 +43,7 @@ class NeuralSpline(Guide):
         super().__init__()
         if not 2 <= positive_int("num_bins", num_bins) <= 500:
             raise BadInput(f"num_bins={num_bins} must lie between 2 and 500")
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
         param_dims = (num_bins, num_bins, num_bins - 1)
         network = autoregressive_network(
             num_features, latent_dim, hidden, network_class=_SplineParameters, param_dims=param_dims

@@ -7,10 +7,11 @@ import math
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.errors import BadInput, Incompatible, positive, positive_int
 from pyro_vae.guides.guide import Guide, LogJoint
+from pyro_vae.networks.initialization import Heads
 
 
 class SemiAmortized(Guide):
@@ -44,7 +45,7 @@ class SemiAmortized(Guide):
         self.step_size = positive("step_size", step_size)
         if positive_int("num_particles", num_particles) % 2:
             raise BadInput(f"num_particles={num_particles} must be even: the points come in pairs ±ε")
-        self.loc_log_scale = nn.Linear(num_features, 2 * latent_dim)
+        self.loc_log_scale = Heads(num_features, latent_dim)
         self.register_buffer("noise", _antithetic_points(num_particles, latent_dim))
 
     def forward(self, h: Tensor, log_joint: LogJoint | None = None) -> TorchDistributionMixin:

@@ -1,4 +1,4 @@
-"""The ELBO with nats that cost nothing."""
+"""The ELBO with a KL that costs nothing up to a threshold."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pyro_vae.programs.trace import Program
 
 
 class FreeBits(TraceMeanField_ELBO):
-    """E_q[log p(x | z)] − Σ_j max(λ, KL_j), the KL of layer j averaged over the batch: nothing presses it below λ.
+    """E_q[log p(x | z)] − Σ_j max(λ, KL_j), with KL_j of layer j averaged over the batch: below λ the KL is free.
 
     Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
     https://arxiv.org/abs/1606.04934, eq. 15, with a stochastic layer (a latent site) as a group.
 
     Args:
-        free_nats: λ, nats a layer.
-        num_particles: draws of z a datapoint.
+        free_nats: λ, in nats per layer.
+        num_particles: draws of z per datapoint.
 
     Raises:
-        BadInput: if free_nats is no finite number above 0.
+        BadInput: if free_nats is not positive and finite.
     """
 
     name: ClassVar[str] = "free_bits"
@@ -36,13 +36,13 @@ class FreeBits(TraceMeanField_ELBO):
         self.free_nats = positive("free_nats", free_nats)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
-        """Refuse, beside what the ELBO does, several processes: they have shares of a batch, λ is about all of it."""
+        """Also reject several processes: each sees a share of the batch, but λ bounds the mean over all of it."""
         if collectives.world_size() > 1:
-            raise BadInput("objective=free_bits takes the KL of a whole batch: start it without torchrun")
+            raise BadInput("objective=free_bits needs the KL of a whole batch: start it without torchrun")
         return super().check(model, guide, x, y)
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[float, Tensor]:
-        """The losses of all particles of the traces, to be divided by their number."""
+        """Return the loss summed over the traces' particles, as a number and with its gradient."""
         sites: list[Any] = [(guide_trace.nodes[name], model_trace.nodes[name]) for name in guide_trace.stochastic_nodes]
         loss = torch.zeros(())
         for name in model_trace.observation_nodes:

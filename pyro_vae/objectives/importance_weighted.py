@@ -1,4 +1,4 @@
-"""Bounds on log p(x) from several draws of z, weighted per datapoint."""
+"""Bounds on log p(x) from several weighted draws of z per datapoint."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
-from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, within
 from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
+from pyro_vae.objectives.objective import Bound, Objective, Traces
 from pyro_vae.programs.trace import Program, log_prob
 
 
 class DetachDraws(Messenger):
-    """Makes draws constants to the gradient, for the rest of the program that draws them as well.
+    """Makes draws constants to the gradient, also in the rest of the program that draws them.
 
-    `Trace.detach_` would come too late for that: q(z_2 | z_1) has been made of z_1 then.
+    `Trace.detach_` would be too late: q(z_2 | z_1) has been computed from z_1 by then.
     """
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -28,28 +28,28 @@ class DetachDraws(Messenger):
 
 
 class MultiSample(Trace_ELBO):
-    """A bound and a gradient estimator made of log p(x_n, z_k) and log q(z_k | x_n), both `[K, N]`, nats.
+    """A bound and a gradient estimator computed from log p(x_n, z_k) and log q(z_k | x_n), both `[K, N]`, in nats.
 
     Args:
         num_particles: K.
     """
 
     differentiates_draws: ClassVar[bool] = True
-    """Whether the gradient goes through z; else z is a constant to it."""
+    """Whether the gradient passes through z; otherwise z is a constant to it."""
 
     def __init__(self, num_particles: int = 1) -> None:
         super().__init__(num_particles, vectorize_particles=True)
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        """The bound on log p(x_n) from log w = log p(x, z) − log q(z | x) `[K, N]`: `[N]`, nats."""
+    def of_weights(self, log_w: Tensor) -> Tensor:
+        """Return the bound on log p(x_n), `[N]` in nats, from log w = log p(x, z) − log q(z | x) `[K, N]`."""
         return log_w.mean(0)
 
-    def surrogate(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        """A scalar whose gradient is the estimator of the bound's, summed over the batch."""
-        return self.bound(log_p - log_q).sum()
+    def surrogate(self, log_p: Tensor, log_q: Tensor, traces: Traces) -> Tensor:
+        """Return a scalar whose gradient estimates that of the bound, summed over the batch."""
+        return self.of_weights(log_p - log_q).sum()
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
-        """Refuse a guide without a density to weigh its draws by, or whose gradient does not exist."""
+        """Reject a guide without a density, which weights its draws, or whose gradient does not exist."""
         sites = latents(model, guide, x, y)
         needs_density(self.name, sites)
         if self.differentiates_draws:
@@ -57,39 +57,42 @@ class MultiSample(Trace_ELBO):
         return None
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """−bound in nats, summed over the batch."""
+        """Return −bound in nats, summed over the batch."""
         with torch.no_grad():
-            log_p, log_q = self._log_densities(model, guide, args, kwargs)
-            return -self.bound(log_p - log_q).sum().item()
+            (traces,) = self._get_traces(model, guide, args, kwargs)
+            log_p, log_q = self._log_densities(traces, args[0])
+            return -self.of_weights(log_p - log_q).sum().item()
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """−bound in nats, summed over the batch, with the estimator's gradient."""
-        log_p, log_q = self._log_densities(model, guide, args, kwargs)
-        surrogate = self.surrogate(log_p, log_q)
-        return -(self.bound((log_p - log_q).detach()).sum() + (surrogate - surrogate.detach()))
+    def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
+        """Evaluate the bound on a batch; `args[0]` is x `[N, *data_shape]`."""
+        (traces,) = self._get_traces(model, guide, args, kwargs)
+        elbo, log_likelihood = self._elbo([traces])
+        log_p, log_q = self._log_densities(traces, args[0])
+        surrogate = self.surrogate(log_p, log_q, traces)
+        loss = -(self.of_weights((log_p - log_q).detach()).sum() + (surrogate - surrogate.detach()))
+        return Bound(loss, elbo, log_likelihood)
 
-    def _log_densities(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-        ((model_trace, guide_trace),) = self._get_traces(model, guide, args, kwargs)
-        K, x = self.num_particles, args[0]
-        return log_prob(model_trace, K, x), log_prob(guide_trace, K, x)
+    def _log_densities(self, traces: Traces, x: Tensor) -> tuple[Tensor, Tensor]:
+        model_trace, guide_trace = traces
+        return log_prob(model_trace, self.num_particles, x), log_prob(guide_trace, self.num_particles, x)
 
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Traces:
         with nullcontext() if self.differentiates_draws else DetachDraws():
-            return super()._get_trace(model, guide, args, kwargs)  # type: ignore[no-untyped-call]
+            return super()._get_trace(model, guide, args, kwargs)
 
 
 class Renyi(MultiSample):
     """L_α = 1/(1−α) Σ_n log (1/K) Σ_k w_nk^(1−α), w = p(x, z) / q(z | x): for α ≥ 0 a bound on log p(x).
 
-    Li & Turner (2016), Rényi divergence variational inference, https://arxiv.org/abs/1602.02311, §4.1. Where
-    `pyro.infer.RenyiELBO` weighs the whole batch, each datapoint has weights of its own here.
+    Li & Turner (2016), Rényi divergence variational inference, https://arxiv.org/abs/1602.02311, §4.1.
+    `pyro.infer.RenyiELBO` weights the whole batch; here each datapoint has its weights.
 
     Args:
         alpha: α, not 1.
         num_particles: K.
 
     Raises:
-        BadInput: if alpha is no finite number, or so near 1 that this is the ELBO.
+        BadInput: if alpha is not finite, or so close to 1 that this is the ELBO.
     """
 
     name: ClassVar[str] = "renyi"
@@ -98,14 +101,14 @@ class Renyi(MultiSample):
         super().__init__(num_particles)
         self.alpha = within("alpha", alpha)
         if abs(1 - self.alpha) < 1e-3:
-            raise BadInput(f"alpha={alpha} is the ELBO: take objective=trace_elbo")
+            raise BadInput(f"alpha={alpha} is the ELBO: use objective=trace_elbo")
 
-    def for_validation(self, num_particles: int) -> Trace_ELBO:
-        """L_α of its own K: other numbers of draws make another bound."""
+    def for_validation(self, num_particles: int) -> Objective:
+        """Return L_α with the same K: another number of draws is another bound."""
         return Renyi(self.alpha, self.num_particles)
 
-    def bound(self, log_w: Tensor) -> Tensor:
-        """L_α of each datapoint."""
+    def of_weights(self, log_w: Tensor) -> Tensor:
+        """Return L_α of each datapoint."""
         return ((1 - self.alpha) * log_w).logsumexp(0).sub(math.log(len(log_w))) / (1 - self.alpha)
 
 

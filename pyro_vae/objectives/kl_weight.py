@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 import torch
-from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.errors import positive, positive_int, within
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
+from pyro_vae.objectives.objective import Traces
 from pyro_vae.programs.trace import Program
 
 
 class ScaleLatents(Messenger):
-    """`poutine.scale` for the latent sites alone, by any factor from 0 on.
+    """`poutine.scale` for latent sites only, by any factor from 0 on.
 
-    Around model and guide alike it gives the KL a weight, whatever the program.
+    Around both model and guide it weights the KL of any program.
     """
 
     def __init__(self, scale: Tensor) -> None:
@@ -37,10 +37,10 @@ class BetaVAE(TraceMeanField_ELBO):
 
     Args:
         beta: β.
-        num_particles: draws of z a datapoint.
+        num_particles: draws of z per datapoint.
 
     Raises:
-        BadInput: if beta is no finite number from 0 on.
+        BadInput: if beta is negative or not finite.
     """
 
     name: ClassVar[str] = "beta_vae"
@@ -48,27 +48,27 @@ class BetaVAE(TraceMeanField_ELBO):
     def __init__(self, beta: float = 4.0, num_particles: int = 1) -> None:
         super().__init__(num_particles)
         self.kl_weight = within("beta", beta, low=0)
-        # a tensor: a compiled graph takes whatever value it has then
+        # a compiled graph reads the current value of a tensor
         self.beta = torch.tensor(self.kl_weight, dtype=torch.float64)
 
-    def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[tuple[Trace, Trace]]:
+    def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Traces]:
         self.beta = self.beta.to(args[0].device)
         scale = ScaleLatents(self.beta)
         return super()._get_traces(scale(model), scale(guide), args, kwargs)
 
 
 class KLAnnealing(BetaVAE):
-    """β rises from `start` to 1 and stays there, so that the decoder learns to use z before the KL presses on it.
+    """β rises from `start` to 1 and stays there, so that the decoder learns to use z before the KL has full weight.
 
     Bowman et al. (2016), Generating sentences from a continuous space, https://arxiv.org/abs/1511.06349, §3.1; in
     cycles Fu et al. (2019), Cyclical annealing schedule, https://arxiv.org/abs/1903.10145.
 
     Args:
         start: β at the start of each cycle.
-        num_epochs: of all cycles together.
+        num_epochs: length of all cycles together.
         num_cycles: how often β rises.
-        rise: share of a cycle in which β rises, linearly; for the rest it is 1.
-        num_particles: draws of z a datapoint.
+        rise: fraction of a cycle in which β rises, linearly; it is 1 for the rest.
+        num_particles: draws of z per datapoint.
 
     Raises:
         BadInput: if an option is out of its range.
@@ -89,16 +89,11 @@ class KLAnnealing(BetaVAE):
         self.num_epochs = positive("num_epochs", num_epochs)
         self.num_cycles = positive_int("num_cycles", num_cycles)
         self.rise = within("rise", positive("rise", rise), high=1)
-        self.epoch = 0.0
+        self.at_step(0, 0.0)
 
-    @property
-    def epoch(self) -> float:
-        """Epochs done, with a fraction: β follows."""
-        return self._epoch
-
-    @epoch.setter
-    def epoch(self, epoch: float) -> None:
-        self._epoch = epoch
+    def at_step(self, step: int, epoch: float) -> Hashable:
+        """Set β to its value at this epoch."""
         rising = epoch < self.num_epochs
         cycle = epoch * self.num_cycles / self.num_epochs % 1
         self.beta.fill_(self.start + (1 - self.start) * min(1.0, cycle / self.rise) if rising else 1.0)
+        return None

@@ -1,9 +1,9 @@
-"""Pyro's SVI, whose step costs no more than the step."""
+"""`pyro.infer.SVI` without overhead in its step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import pyro
@@ -15,30 +15,49 @@ from torch import Tensor, nn
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import owned, with_gradients
 from pyro_vae.errors import one_of
+from pyro_vae.objectives import Objective
 from pyro_vae.parallel.collectives import mean, world_size
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program
-from pyro_vae.training.nonfinite import NotFinite
 from pyro_vae.training.precision import BFloat16Products
 
 PRECISIONS = ("float32", "bf16-mixed")
 
 
-class SVI(pyro.infer.SVI):
-    """`pyro.infer.SVI` of a loss that leaves what it computes on the device.
+class NotFinite(ArithmeticError):
+    """A step was omitted because its loss or gradient is not finite."""
 
-    Where Pyro's step fills gradients with zeros and reads the loss, this one drops them and returns tensors.
+
+def reported_loss(objective: Objective) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return a function for `SVI` that computes the objective's loss and a report.
+
+    The loss is −bound per datapoint, so that step size and clipping do not depend on the batch size. The report is a
+    vector of the loss and of Σ_n of ELBO and log-likelihood, in nats.
+    """
+
+    def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
+        bound = objective.bound(model, guide, x, y)
+        value = bound.loss / len(x)
+        return value, torch.stack([value.detach(), bound.elbo, bound.log_likelihood])
+
+    return loss
+
+
+class SVI(pyro.infer.SVI):
+    """`pyro.infer.SVI` with a loss whose results stay on the device.
+
+    Pyro's step fills gradients with zeros and reads the loss; this one drops them and returns tensors.
 
     Args:
         model: Pyro program.
         guide: Pyro program.
         optim: steps all parameters of the param store.
-        loss: `loss(model, guide, *args)` -> a scalar, or a tuple of it and others that come along.
+        loss: `loss(model, guide, *args)` -> a scalar, or a tuple of a scalar and other tensors.
         precision: of matrix products: `float32`, or `bf16-mixed` (`BFloat16Products`).
-        finite: what a step makes sure of: `loss`, `gradient`. A GPU is waited for.
+        finite: the numbers that a step checks: `loss`, `gradient`. This synchronizes a GPU.
 
     Raises:
-        BadInput: if there is no such precision.
+        BadInput: if the precision is unknown.
     """
 
     def __init__(
@@ -55,21 +74,21 @@ class SVI(pyro.infer.SVI):
         self.finite = finite
         bf16 = {"context": BFloat16Products} if precision == "bf16-mixed" else {}
         self.gradients: Callable[..., Any] = with_gradients(loss, **bf16)
-        """The loss and what comes along, the parameters and their gradients."""
+        """Returns the results of the loss, the parameters and their gradients."""
 
     def step(self, *args: Any, weight: float = 1.0, **kwargs: Any) -> list[Tensor]:
-        """One step; the loss and what comes along with it, detached.
+        """Make a step; return the detached results of the loss.
 
         Args:
             *args: of the loss.
-            weight: where several processes train, of this one's loss in their mean, the loss whose gradient is
-                followed; what comes along is this one's.
+            weight: of this process in the mean loss of all processes, whose gradient the step follows. Results other
+                than the loss are those of this process.
             **kwargs: of the loss.
 
         Raises:
-            NotFinite: if it has been looked for; nothing is updated then.
+            NotFinite: if a number in `finite` is not; nothing is updated then.
         """
-        before = _drop_gradients()  # so that the next may take their memory
+        before = _drop_gradients()  # frees memory for the next ones
         values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
         if world_size() == 1:
             gradients = owned(gradients)
@@ -88,7 +107,7 @@ class SVI(pyro.infer.SVI):
         return [value.clone() for value in values]  # the next step may write over them
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
-        """The loss and its gradient to no effect: no noise is used up, nothing is learnt, no statistics run on."""
+        """Compute the loss and its gradient without changing parameters, buffers or random generators."""
         owners = [getattr(program, "__self__", program) for program in (self.model, self.guide)]
         buffers = [b for owner in owners if isinstance(owner, nn.Module) for b in owner.buffers()]
         before = [buffer.clone() for buffer in buffers]
@@ -99,9 +118,9 @@ class SVI(pyro.infer.SVI):
                 buffer.copy_(value)
 
     def compile(self, dry_run: Callable[[], None]) -> None:
-        """Compile the loss and its gradient for such arguments as `dry_run` runs them with.
+        """Compile the loss and its gradient for arguments like those in `dry_run`.
 
-        With all others, a shorter batch say, they go on running as they are.
+        Calls with others, such as a smaller batch, keep running eagerly.
         """
         compiled = Compiled(self.gradients, keep=False)
         self.gradients = compiled
@@ -109,12 +128,12 @@ class SVI(pyro.infer.SVI):
 
 
 def _every() -> Collection[Tensor]:
-    """All parameters of Pyro's store, unconstrained."""
+    """Return all parameters in Pyro's store, unconstrained."""
     return dict(pyro.get_param_store().named_parameters()).values()
 
 
 def _drop_gradients() -> int:
-    """Of all parameters; how many there are."""
+    """Drop the gradients of all parameters; return their number."""
     every = _every()
     for parameter in every:
         parameter.grad = None

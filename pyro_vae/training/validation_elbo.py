@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import Compiled
-from pyro_vae.objectives import Trace_ELBO
+from pyro_vae.objectives import Objective, Trace_ELBO
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import fork_rng
@@ -19,24 +19,24 @@ from pyro_vae.vae import VAE
 
 
 class MeanELBO:
-    """ELBO of data, its log-likelihood part, and the bound of an objective: three numbers, nats per datapoint.
+    """Computes the ELBO of data, its log-likelihood part, and an objective's bound, in nats per datapoint.
 
-    The first two know no density of a point, the bound does: log p(x, z) of a maximum a posteriori z.
+    For a guide that is a point, the bound includes the log-density of that point, log p(x, z); the first two do not.
 
     Args:
-        vae: whose.
-        objective: the bound, and how many draws of z a datapoint: an objective's `for_validation`.
+        vae: the model and guide.
+        objective: the bound and its number of draws: an objective's `for_validation`.
         chunk_size: pairs (draw, datapoint) in memory at once.
     """
 
-    def __init__(self, vae: VAE, objective: Trace_ELBO | None = None, chunk_size: int = 4096) -> None:
+    def __init__(self, vae: VAE, objective: Objective | None = None, chunk_size: int = 4096) -> None:
         self.vae = vae
         self.objective = objective or Trace_ELBO()
-        self.num_rows = max(1, chunk_size // self.objective.num_particles)
+        self.num_rows: int = max(1, chunk_size // self.objective.num_particles)
         self.sums: Callable[[Tensor, Tensor | None], Tensor] = self._sums
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> tuple[float, float, float]:
-        """Of x `[N, *data_shape]`, y `[N]`; NaN of no data."""
+        """Return the three numbers for x `[N, *data_shape]` and y `[N]`; NaN if they are empty."""
         if not len(x):
             return math.nan, math.nan, math.nan
         with torch.no_grad(), pyro.validation_enabled(False), eval_mode(self.vae):
@@ -45,7 +45,7 @@ class MeanELBO:
         return elbo, log_likelihood, bound
 
     def compile(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Compile it for such data; a last, smaller chunk of them runs as it is. No noise is used up."""
+        """Compile for data like these; a smaller last chunk runs eagerly. Random generators do not change."""
         if not len(x):
             return
         self.sums = compiled = Compiled(self._sums)
@@ -53,5 +53,5 @@ class MeanELBO:
             compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
 
     def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
-        loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, y)
-        return torch.stack([self.objective.elbo, self.objective.log_likelihood, -loss]).double()
+        loss, elbo, log_likelihood = self.objective.bound(self.vae.model, self.vae.guide, x, y)
+        return torch.stack([elbo, log_likelihood, -loss]).double()

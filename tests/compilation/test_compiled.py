@@ -547,8 +547,8 @@ def losses(vae, objective, backend, num_calls=4, x=X):
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     for call in range(num_calls):
-        objective.step, objective.epoch = call, call / 3
-        (value,), parameters, gradients = run(vae.model, vae.guide, x, Y, objective.variant)
+        variant = objective.at_step(call, call / 3)
+        (value,), parameters, gradients = run(vae.model, vae.guide, x, Y, variant)
         by_id = {id(p): gradient for p, gradient in zip(parameters, gradients, strict=True)}
         named = {name: by_id[id(p)] for name, p in vae.named_parameters() if id(p) in by_id}
         assert named
@@ -600,7 +600,7 @@ def test_the_weight_of_the_kl_is_that_of_the_epoch(as_traced):
     objective, vae = make("objective", "kl_annealing", num_epochs=2), build()
     fast = Compiled(with_gradients(objective.differentiable_loss))
     for epoch in (0.0, 0.5, 1.0, 1.5, 2.0, 0.2):
-        objective.epoch = epoch
+        objective.at_step(0, epoch)
         pyro.set_rng_seed(1)
         ((loss,), *_), weight = fast(vae.model, vae.guide, X, Y), min(1, epoch / 2)
         pyro.set_rng_seed(1)

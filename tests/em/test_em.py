@@ -148,14 +148,14 @@ def test_other_models_are_refused():
     vae = VAE.build([6], 2, MLP([8]), StandardNormal, Gaussian, FullCovariance)
     diagonal = VAE.build([6], 2, MLP([]), StandardNormal, Gaussian, Diagonal)
     for model in (vae, diagonal):
-        with pytest.raises(BadInput, match=r"trainer=exact_em knows two models, \+experiment=em_ppca"):
+        with pytest.raises(BadInput, match=r"trainer=exact_em supports two models, \+experiment=em_ppca"):
             ExactEM().check(model, None, torch.zeros(1, 6), None)
 
 
 def test_several_processes_are_refused(monkeypatch):
     """Each would start anywhere and stop at an iteration of its own, waiting for the others."""
     monkeypatch.setattr("pyro_vae.parallel.collectives.world_size", lambda: 2)
-    with pytest.raises(BadInput, match="trainer=exact_em works in one process"):
+    with pytest.raises(BadInput, match="trainer=exact_em runs in a single process"):
         ExactEM().check(linear_vae(), None, torch.zeros(1, 6), None)
 
 

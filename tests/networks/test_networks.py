@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.guides import Diagonal, InverseAutoregressive
+from pyro_vae.guides import Diagonal, FullCovariance, InverseAutoregressive, LowRank
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.networks import MLP, Conv
 from pyro_vae.priors import StandardNormal
@@ -112,3 +112,10 @@ def test_glorot_alike_is_the_start_of_the_authors_code():
     x = (torch.rand(50, 4, 5) < 0.3).float()
     vae.initialize(x)
     torch.testing.assert_close(vae.decode(torch.zeros(3)), x.mean(0).clamp(0.05, 0.95))
+
+
+@pytest.mark.parametrize("guide", [FullCovariance, LowRank])
+def test_glorot_alike_starts_the_heads_of_all_gaussian_guides_alike(guide):
+    vae = VAE.build([4, 5], 3, MLP([30, 20], init="glorot_alike"), StandardNormal, Bernoulli, guide)
+    loc, log_scale = vae.posterior.loc_log_scale.weight.chunk(2)
+    assert torch.equal(loc, log_scale)

@@ -23,7 +23,7 @@ from pyro_vae.objectives import (
     VariationalEM,
 )
 
-ALL = [getattr(objectives, name) for name in objectives.__all__]
+ALL = [getattr(objectives, name) for name in objectives.__all__ if name not in ("Bound", "Objective")]
 THROUGH_DRAWS = [IWAE, Renyi, DReG, StickingTheLanding, TraceMeanField_ELBO, BetaVAE, KLAnnealing, FreeBits]
 
 
@@ -43,7 +43,7 @@ THROUGH_DRAWS = [IWAE, Renyi, DReG, StickingTheLanding, TraceMeanField_ELBO, Bet
         (lambda: KLAnnealing(rise=0.0), "rise=0.0"),
         (lambda: KLAnnealing(rise=1.1), "rise=1.1"),
         (lambda: FreeBits(free_nats=0), "free_nats=0"),
-        (lambda: Renyi(alpha=1.0), "alpha=1.0 is the ELBO: take objective=trace_elbo"),
+        (lambda: Renyi(alpha=1.0), "alpha=1.0 is the ELBO: use objective=trace_elbo"),
         (lambda: Renyi(alpha=0.9999), "alpha=0.9999"),
         (lambda: ReweightedWakeSleep(insomnia=1.5), "insomnia=1.5"),
         (lambda: VariationalEM(e_steps=0), "e_steps=0"),
@@ -133,7 +133,8 @@ def test_weights_at_the_end_of_training():
 def test_beta_schedule():
     def betas(objective, epochs):
         values = []
-        for objective.epoch in epochs:
+        for epoch in epochs:
+            objective.at_step(0, epoch)
             values.append(objective.beta.item())
         return values
 
@@ -145,9 +146,9 @@ def test_beta_schedule():
 
 def test_log_density_of_a_point_is_left_out_of_the_elbo():
     objective = Trace_ELBO(num_particles=3)
-    loss = objective.loss(program("model", normal), program("guide", point), X)
-    assert objective.elbo == objective.log_likelihood
-    assert loss == pytest.approx(-4 * 2 * 2 * dist.Normal(0.0, 1.0).log_prob(torch.zeros(())).item())  # p(x, z)
+    loss, elbo, log_likelihood = objective.bound(program("model", normal), program("guide", point), X)
+    assert elbo == log_likelihood
+    assert loss.item() == pytest.approx(-4 * 2 * 2 * dist.Normal(0.0, 1.0).log_prob(torch.zeros(())).item())  # p(x, z)
 
 
 @pytest.mark.parametrize("objective", ALL)
@@ -173,12 +174,12 @@ def test_single_site_kl_is_exact(ppca):
     x, losses = ppca.evidence.sample((4,)), []
     for _ in range(2):
         objective = TraceMeanField_ELBO()
-        loss = objective.differentiable_loss(ppca.vae.model, ppca.vae.guide, x)
-        losses.append(loss.item() + objective.log_likelihood.item())
+        loss, _, log_likelihood = objective.bound(ppca.vae.model, ppca.vae.guide, x)
+        losses.append(loss.item() + log_likelihood.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
 def test_free_bits_are_those_of_one_process(small_vae, monkeypatch):
     monkeypatch.setattr("pyro_vae.parallel.collectives.world_size", lambda: 2)
-    with pytest.raises(BadInput, match="objective=free_bits takes the KL of a whole batch: start it without torchrun"):
+    with pytest.raises(BadInput, match="objective=free_bits needs the KL of a whole batch: start it without torchrun"):
         FreeBits().check(small_vae.model, small_vae.guide, torch.zeros(2, 6).double())

@@ -45,7 +45,7 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", objectives.__all__)
+@pytest.mark.parametrize("name", sorted({*objectives.__all__} - {"Bound", "Objective"}))
 def test_trains_probabilistic_pca_to_maximum_likelihood(name):
     truth = make_ppca()
     x = truth.evidence.sample((N,))
@@ -65,8 +65,8 @@ def test_trains_probabilistic_pca_to_maximum_likelihood(name):
     with torch.no_grad():
         assert log_likelihood(vae, x) < best - 0.05
     with pyro.validation_enabled(False):
-        for objective.step in range(num_steps):
-            objective.epoch = objective.step
+        for step in range(num_steps):
+            objective.at_step(step, float(step))
             svi.step(x)
             optim.end_epoch(0.0)
     with torch.no_grad():

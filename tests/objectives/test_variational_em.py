@@ -21,7 +21,7 @@ def test_e_steps_move_the_guide_alone_and_m_steps_the_model_alone(optimizer, ppc
     theta, phi = list(vae.decoder.parameters()), list(vae.posterior.parameters())
     for step in range(10):
         before = [parameters_to_vector(group).detach().clone() for group in (theta, phi)]
-        objective.step = step
+        objective.at_step(step, 0.0)
         svi.step(x, None)
         moved = [(parameters_to_vector(g) != b).all().item() for g, b in zip((theta, phi), before, strict=True)]
         kept = [(parameters_to_vector(g) == b).all().item() for g, b in zip((theta, phi), before, strict=True)]
@@ -36,7 +36,7 @@ def test_gradients_are_the_parts_of_the_elbos(layers):
     em, losses, gradients = VariationalEM(1, 1, num_particles=3), [], []
     for objective, step in ((TraceMeanField_ELBO(3), 0), (em, 0), (em, 1)):
         torch.manual_seed(1)
-        objective.step = step
+        objective.at_step(step, 0.0)
         loss = objective.differentiable_loss(tiny.model, tiny.guide, x)
         losses.append(loss.item())
         gradients.append([tiny.gradient(loss, name) for name in "pq"])
@@ -51,7 +51,7 @@ def test_gradients_are_the_parts_of_the_elbos(layers):
 def test_the_m_step_holds_a_guide_that_makes_use_of_the_model_fixed():
     tiny, x = Tiny(1), torch.randn(5, 3).double()
     objective = VariationalEM(1, 1)
-    objective.step = 1
+    objective.at_step(1, 0.0)
     loss = objective.differentiable_loss(tiny.model, lambda x: tiny.guide(x + tiny.p["b"]), x)
     z = [value.detach() for value in tiny.draws[0]]
     torch.testing.assert_close(tiny.gradient(loss, "p"), tiny.gradient(-tiny.log_p(x, z).sum(), "p"))
@@ -65,6 +65,7 @@ def test_a_parameter_of_both_programs_is_the_models():
         tiny.guide(x + tiny.p["b"])
 
     objective = VariationalEM(1, 1)
-    for objective.step, moving in ((0, tiny.q), (1, tiny.p)):
+    for step, moving in ((0, tiny.q), (1, tiny.p)):
+        objective.at_step(step, 0.0)
         objective.loss_and_grads(tiny.model, guide, x)
         assert [p.grad is not None for p in tiny.parameters()] == [p in set(moving.values()) for p in tiny.parameters()]

@@ -65,5 +65,5 @@ def test_each_program_has_a_loss_of_its_own():
 
 def test_wake_sleep_needs_one_particle_when_it_never_wakes():
     assert ReweightedWakeSleep(num_particles=1, insomnia=0.0).num_particles == 1
-    with pytest.raises(BadInput, match="num_particles=1 .* take 2 or more"):
+    with pytest.raises(BadInput, match="num_particles=1 .* use 2 or more"):
         ReweightedWakeSleep(num_particles=1)

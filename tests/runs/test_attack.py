@@ -195,7 +195,7 @@ def test_schedules_and_optimizers_that_torch_refuses_late():
     optim.optimizer.step()
     for _ in range(3):
         optim.end_epoch(0.0)
-    with pytest.raises(FailedRun, match="the scheduler cannot go on"):
+    with pytest.raises(FailedRun, match="the scheduler cannot continue"):
         optim.end_epoch(0.0)
 
 

@@ -120,7 +120,7 @@ def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
         JointOptim(half_imported)
     with pytest.raises(FailedRun, match="restart Python"):
         JointOptim(lambda params: import_module("torch._dynamo.what_was_not_imported_any_more"))
-    with pytest.raises(BadInput, match="mend one of optimizer.params"):  # an argument's attribute
+    with pytest.raises(BadInput, match="change one of optimizer.params"):  # an argument's attribute
         JointOptim(partial(lambda p, params: params.lr, params=1))
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)
     with pytest.raises(FailedRun, match="restart Python"):

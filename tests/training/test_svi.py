@@ -15,10 +15,9 @@ from torch.nn.utils import parameters_to_vector
 from pyro_vae.errors import BadInput
 from pyro_vae.objectives import IWAE, KLAnnealing, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.objectives.elbo import surrogate_loss
-from pyro_vae.training.nonfinite import NotFinite
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.precision import BFloat16Products
-from pyro_vae.training.svi import SVI
+from pyro_vae.training.svi import SVI, NotFinite
 
 close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)  # double precision, the same operations
 pytestmark = pytest.mark.filterwarnings("error:not compiled")
@@ -112,8 +111,9 @@ def test_what_a_step_returns(small_vae, as_traced, compiled):
     objective = Trace_ELBO()
 
     def loss(model, guide, x):
-        value = objective.differentiable_loss(model, guide, x) / len(x)
-        return value, torch.stack([value.detach(), objective.elbo, objective.log_likelihood])
+        bound = objective.bound(model, guide, x)
+        value = bound.loss / len(x)
+        return value, torch.stack([value.detach(), bound.elbo, bound.log_likelihood])
 
     svi = SVI(small_vae.model, small_vae.guide, JointOptim(ADAM), loss)
     if compiled:
@@ -155,21 +155,21 @@ def test_parameters_without_a_gradient_stay(small_vae, as_traced, compiled):
     svi = SVI(small_vae.model, small_vae.guide, JointOptim(ADAM), loss)
 
     def dry_run():
-        for objective.step in (0, 2):
-            svi.dry_run(X, objective.variant)
+        for step in (0, 2):
+            svi.dry_run(X, objective.at_step(step, 0.0))
 
     if compiled:
         svi.compile(dry_run)
     theta = [*small_vae.decoder.parameters(), *small_vae.likelihood.parameters()]
     phi = [*small_vae.encoder.parameters(), *small_vae.posterior.parameters()]
-    for objective.step in range(9):
+    for step in range(9):
         before = [[p.detach().clone() for p in group] for group in (theta, phi)]
-        svi.step(X, objective.variant)
+        svi.step(X, objective.at_step(step, 0.0))
         moved = [
             [not torch.equal(p, old) for p, old in zip(group, olds, strict=True)]
             for group, olds in zip((theta, phi), before, strict=True)
         ]
-        e_step = objective.step % 3 < 2
+        e_step = step % 3 < 2
         assert any(moved[e_step])
         assert not any(moved[not e_step])
         assert all(p.grad is None for p in (theta if e_step else phi))
@@ -183,7 +183,8 @@ def test_annealing_goes_on_after_compiling(small_vae, as_traced):
         vae, objective = copy.deepcopy(small_vae), KLAnnealing(num_epochs=4)
         svi = ours(objective, compiled)(vae, JointOptim(ADAM))
         pyro.set_rng_seed(0)
-        for objective.epoch in range(6):
+        for epoch in range(6):
+            objective.at_step(0, epoch)
             loss = svi.step(X)[0]
         results.append((loss, parameters_to_vector(vae.parameters()).detach()))
     close(*results)

@@ -142,13 +142,14 @@ def test_a_beta_vae_is_judged_by_its_weighted_bound(small_vae, data, monkeypatch
 
 def test_the_objective_is_told_how_far_training_has_come(small_vae, data):
     objective, told = KLAnnealing(num_epochs=2), []
-    loss = objective.differentiable_loss
+    at_step = objective.at_step
 
-    def record(*args):
-        told.append((objective.step, objective.beta.item()))
-        return loss(*args)
+    def record(step, epoch):
+        variant = at_step(step, epoch)
+        told.append((step, objective.beta.item()))
+        return variant
 
-    objective.differentiable_loss = record
+    objective.at_step = record
     fit(small_vae, data, objective=objective, max_epochs=2, compile=False)
     betas = [(epoch + seen / 70) / 2 for epoch in (0, 1) for seen in (0, 20, 40, 60)]
     assert told[-8:] == [(i, pytest.approx(beta)) for i, beta in enumerate(betas)]
@@ -235,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, d
 
 def test_a_failed_run_names_the_site_and_the_checkpoint(small_vae, data):
     data.train.x[60, 0] = math.nan  # the encoder makes a NaN of it, before the likelihood meets it
-    where = "the value of the guide's site z is not finite; the checkpoint of epoch 0 stays"
+    where = "the value of the guide's site z is not finite; the checkpoint of epoch 0 is kept"
     with pytest.raises(FailedRun, match=rf"loss is nan at step \d of epoch 1: {where}"):
         fit(small_vae, data, max_epochs=5)
     assert all(p.isfinite().all() for p in small_vae.parameters())  # the step has not been made
@@ -259,7 +260,7 @@ def no_density(vae):
         (infinite_weight, "the parameter decoder.0.weight is not finite"),
         (huge_scale, "the value of the guide's site z is not finite"),
         (no_density, "the log-density of the model's site x is not finite"),
-        (lambda vae: None, "every site is finite"),
+        (lambda vae: None, "all sites are finite"),
     ],
 )
 def test_offending_site(small_vae, data, spoil, where):
@@ -281,8 +282,9 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(small_vae, data, capl
 
 def test_when_every_step_is_skipped_the_run_has_failed(small_vae, data):
     class Spoilt(TraceMeanField_ELBO):
-        def differentiable_loss(self, *args):
-            return super().differentiable_loss(*args) * math.nan
+        def bound(self, *args):
+            bound = super().bound(*args)
+            return bound._replace(loss=bound.loss * math.nan)
 
     optim = JointOptim(partial(torch.optim.Adam, lr=0.01))
     with pytest.raises(FailedRun, match="epoch 1: every step was skipped.*learning rate or clip_norm=10$"):
@@ -455,5 +457,7 @@ def test_parameters_that_are_no_numbers_get_into_no_checkpoint(small_vae, data):
     """Without a validation set nobody else looks at what the last step of an epoch has made."""
     small_vae.encoder.append(Root())
     data = Dataset(data.train, data.val.first(1).map(lambda x: x[:0]), data.test)
-    with pytest.raises(FailedRun, match=r"is not finite after epoch 1; the checkpoint of epoch 0 stays: try a smaller"):
+    with pytest.raises(
+        FailedRun, match=r"is not finite after epoch 1; the checkpoint of epoch 0 is kept: try a smaller"
+    ):
         fit(small_vae, data, max_epochs=1, batch_size=70, compile=False)

@@ -1,4 +1,4 @@
-"""Whose a parameter is, the model's (θ) or the guide's (φ), and gradients for some of them."""
+"""Gradients that reach only the model's parameters θ, or only the guide's φ."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 
-def parameters(model_trace: Trace, guide_trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
-    """θ and φ, unconstrained; what occurs in both programs is the model's."""
+def theta_and_phi(model_trace: Trace, guide_trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
+    """Return θ and φ, unconstrained; parameters of both programs belong to θ."""
     theta = set(model_trace.param_nodes)
     phi = [name for name in guide_trace.param_nodes if name not in theta]
-    return _values(model_trace, model_trace.param_nodes), _values(guide_trace, phi)
+    return _unconstrained(model_trace, model_trace.param_nodes), _unconstrained(guide_trace, phi)
 
 
-def _values(trace: Trace, names: list[str]) -> list[Tensor]:
+def _unconstrained(trace: Trace, names: list[str]) -> list[Tensor]:
     constrained: list[Any] = [trace.nodes[name]["value"] for name in names]
     return [value.unconstrained() for value in constrained]
 
 
-def only(value: Tensor, params: list[Tensor]) -> Tensor:
-    """The same number, whose gradient reaches none but `params`. It uses up the graph of `value`."""
+def gradient_only_of(params: list[Tensor], value: Tensor) -> Tensor:
+    """Return a scalar equal to `value` whose gradient reaches only `params`. This frees the graph of `value`."""
     fixed = value.detach()
     if not params or not value.requires_grad:
         return fixed

@@ -1,0 +1,66 @@
+"""Steps without effect, to check and to compile a training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable
+from itertools import count
+
+import pyro
+
+from pyro_vae.compilation.break_even import seconds
+from pyro_vae.data.split import Batch, Split
+from pyro_vae.errors import FailedRun, one_line
+from pyro_vae.objectives import Objective
+from pyro_vae.training.state import State
+from pyro_vae.training.svi import SVI
+from pyro_vae.training.validation_elbo import MeanELBO
+
+log = logging.getLogger(__name__)
+
+
+class DryRun:
+    """Computes the loss and gradient of each of an objective's programs; see `SVI.dry_run`.
+
+    Args:
+        svi: of `reported_loss(objective)`.
+        objective: the bound.
+        batch: of the size that most steps have.
+        state: the position in training.
+    """
+
+    def __init__(self, svi: SVI, objective: Objective, batch: Batch, state: State) -> None:
+        self.svi, self.objective, self.batch, self.state = svi, objective, batch, state
+        found: dict[Hashable, int] = {}
+        for step in count(state.step):
+            found.setdefault(objective.at_step(step, state.epoch), step)
+            if len(found) == objective.num_variants:
+                break
+        self.steps = list(found.values())
+        """The next step of each program."""
+
+    def __call__(self) -> None:
+        """Run each program once."""
+        for step in self.steps:
+            self.svi.dry_run(*self.batch, self.objective.at_step(step, self.state.epoch))
+
+    def check(self) -> None:
+        """Run with all of Pyro's checks, which read every value.
+
+        Raises:
+            FailedRun: if Pyro finds parameters that violate their constraints.
+        """
+        try:
+            with pyro.validation_enabled(True):
+                self()
+        except ValueError as error:
+            raise FailedRun(f"step {self.state.step + 1}: {one_line(error)}") from error
+
+    def compile(self, mean_elbo: MeanELBO, val: Split) -> None:
+        """Compile the steps, and the validation."""
+        started = time.monotonic()
+        self.svi.compile(self)
+        mean_elbo.compile(val.x, val.y)
+        passed, per_step = time.monotonic() - started, seconds(self) / len(self.steps)
+        log.info("compiled in %.1f s, %.2f ms per step", passed, 1e3 * per_step)

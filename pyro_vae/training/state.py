@@ -1,0 +1,73 @@
+"""The position in training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.errors import BadInput, shown
+
+
+@dataclass
+class State:
+    """The position in training, all of which a checkpoint contains.
+
+    Attributes:
+        epoch: epochs done.
+        step: optimizer steps done.
+        best_elbo: best bound of the validation set so far, in nats per datapoint: the ELBO with its KL weighted as in
+            the objective, or L_K of an IWAE, so that the best epoch is the best by the trained objective. NaN without
+            a validation set.
+        best_epoch: the epoch of `best_elbo`.
+        seconds: time spent on epochs, including validation.
+        skipped: steps skipped by `on_nan=skip`.
+        compiled: whether steps are compiled; None if undecided. A resumed run keeps the decision, since compiled code
+            rounds differently.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_elbo: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    compiled: bool | None = None
+
+    @classmethod
+    def of(cls, saved: dict[str, Any], path: Path) -> State:
+        """Return the state saved in the checkpoint `path`.
+
+        Raises:
+            BadInput: if a name is unknown, or a value does not have the type that `asdict(state)` gives it.
+        """
+        kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
+        kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
+        for name, value in saved.items():
+            if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
+                raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")
+        return cls(**saved)
+
+    def end_epoch(
+        self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float
+    ) -> tuple[dict[str, float], bool]:
+        """Count an epoch and return its row of metrics, in nats per datapoint, and whether its `score` is the best yet.
+
+        A score of NaN, without a validation set, always counts as the best.
+        """
+        self.epoch += 1
+        self.seconds = seconds
+        best = math.isnan(score) or score > self.best_elbo
+        if best:
+            self.best_elbo, self.best_epoch = score, self.epoch
+        row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "train/elbo": elbo,
+            "train/kl": log_likelihood - elbo,
+            "train/log_likelihood": log_likelihood,
+            "val/elbo": val_elbo,
+            "seconds": round(seconds, 3),
+        }
+        return row, best
