@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
-from pyro_vae.em import ExactEM
 from pyro_vae.errors import BadInput, NoEvidence, in_callers_names, in_section
 from pyro_vae.marginal import Estimator
 from pyro_vae.parallel import collectives
@@ -34,9 +33,10 @@ from pyro_vae.runs.locks import alone_in
 from pyro_vae.runs.metrics import Metrics
 from pyro_vae.runs.restore import as_saved, load_weights, require_same_data
 from pyro_vae.runs.resume import saved_settings
+from pyro_vae.training.algorithm import TrainingAlgorithm
 from pyro_vae.training.interrupt import deferred_interrupt
 from pyro_vae.training.optim import JointOptim
-from pyro_vae.training.trainer import State, Trainer, torch_device
+from pyro_vae.training.trainer import State, torch_device
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Run:
     run_dir: Path
     checkpoints: Checkpoints
     vae: VAE
-    trainer: Trainer | ExactEM
+    trainer: TrainingAlgorithm
     objective: Any
     optim: JointOptim
     state: State = field(default_factory=State)
@@ -141,7 +141,7 @@ class Run:
             BadInput: if the configuration does not suit the data, or the checkpoint has other data.
         """
         set_seed(config.seed)
-        trainer: Trainer | ExactEM = instantiate(config, "trainer")
+        trainer: TrainingAlgorithm = instantiate(config, "trainer")
         device = torch_device(trainer.device)
         data.to(device)
         checkpoints = Checkpoints(run_dir)
@@ -192,8 +192,7 @@ class Run:
         with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
             with in_section("trainer", self.config.trainer):
                 note = trainer.check(vae, self.objective, *data.batch(torch.arange(min(2, len(data.train)))))
-                if isinstance(trainer, ExactEM):
-                    trainer.check_data(vae, data)
+                trainer.check_data(vae, data)
             if note:
                 log.log(NOTE, note)
             if estimator is not None:
