@@ -79,7 +79,7 @@ class Tempered(MultiSample):
         super().__init__(num_particles)
         self.temperature = temperature
 
-    def surrogate(self, log_p, log_q):
+    def surrogate(self, log_p, log_q, traces):
         return (log_p - self.temperature * log_q).mean(0).sum()
 
 

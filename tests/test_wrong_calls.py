@@ -272,7 +272,7 @@ def test_a_run_refused_by_its_trainer_leaves_nothing(command, small_data, tmp_pa
     options = ["+experiment=em_ppca", "data=array", small_data, "data.binarize=none", "likelihood.scale=learned"]
     outcome = command("train", *options)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "give them as a .npz file" in outcome.err
+    assert "provide them as a .npz file" in outcome.err
     assert not (tmp_path / "outputs").exists()
 
 
