@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from inspect import isfunction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -211,7 +212,7 @@ def fit(
 
     def call(changes: Mapping[str, str]) -> str:
         written = [f"{key}={value if key == 'latent_dim' else repr(value)}" for key, value in changes.items()]
-        return f"fit(x, …, {', '.join(written)})"
+        return f"fit(..., {', '.join(written)})"
 
     with called(names), shown_if(verbose), as_python_warnings(), TemporaryDirectory() as temporary:
         config = config_of({})
@@ -256,7 +257,7 @@ def _tell(callbacks: Callback | Sequence[Callback]) -> Callback:
 
     def tell(row: dict[str, float]) -> None:
         answers = [function(dict(row)) for function in functions]
-        if any(answer is True for answer in answers):
+        if any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers):
             raise Stop
 
     return tell
@@ -268,7 +269,7 @@ def _require_use_of_labels(config: DictConfig, y: Array | None) -> None:
     with suppress(Exception):  # building the prior will tell
         prior = get_object(config.prior._target_)
     conditional = config.conditioning != "none" or getattr(prior, "conditional", False)
-    if y is not None and not conditional:
+    if y is not None and not conditional and not isfunction(prior):  # a function may return a conditional prior
         raise BadInput(
             'y is given, but the model ignores it: give conditioning="prior" with prior="class_conditional", or '
             'conditioning="concat", or leave y out'

@@ -15,12 +15,19 @@ from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, LowRank
 from pyro_vae.networks import MLP
 from pyro_vae.objectives import IWAE, BetaVAE, Trace_ELBO
+from pyro_vae.priors import ClassConditional
 from pyro_vae.runs import checkpoint, metrics
 from pyro_vae.runs.options import configuration
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((60, 6)) < 0.3).astype(np.float32)
 Y = np.arange(60) % 3
+
+
+def conditional_prior(latent_dim, **shapes):
+    return ClassConditional(latent_dim, **shapes)
+
+
 TINY = {"network": MLP([8]), "latent_dim": 2, "max_epochs": 2, "verbose": False}
 
 
@@ -174,6 +181,7 @@ def test_labels_need_a_use(tmp_path):
             pyro_vae.fit(X, **options, **TINY)
         assert pyro_vae.fit(X, Y, **options, **TINY).num_classes == 3
     assert pyro_vae.fit(X, y=Y, overrides=["conditioning=prior"], **TINY).num_classes == 3
+    assert pyro_vae.fit(X, Y, prior=conditional_prior, **TINY).num_classes == 3
     with pytest.raises(BadInput, match="conditioning=label is unknown: choose one of none, prior, concat"):
         pyro_vae.fit(X, Y, conditioning="label", **TINY)
 
@@ -223,6 +231,8 @@ def test_callbacks_get_each_row_and_may_end_the_training(tmp_path):
     assert list(vae.history) == also
     assert metrics.read(tmp_path / "run") == also
     assert not vae.training
+    stopped = pyro_vae.fit(X, **{**TINY, "max_epochs": 9}, callbacks=lambda row: np.float64(row["epoch"]) >= 2)
+    assert len(stopped.history) == 2  # NumPy's True is as good as Python's
     with pytest.raises(BadInput, match="callbacks=3 must be a function"):
         pyro_vae.fit(X, **TINY, callbacks=3)
 

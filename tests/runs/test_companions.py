@@ -78,6 +78,6 @@ def test_fit_names_all_companions_at_once(options, works):
     call = ", ".join(f"{name}={value!r}" for name, value in works.items())
     with pytest.raises(BadInput) as caught:
         pyro_vae.fit(x, **options, **short)
-    assert str(caught.value).endswith(f"; this works: fit(x, …, {call})".replace("'3'", "3"))
+    assert str(caught.value).endswith(f"; this works: fit(..., {call})".replace("'3'", "3"))
     changes = {name: int(value) if name == "latent_dim" else value for name, value in works.items()}
     pyro_vae.fit(x, **options | changes, **short)
