@@ -31,7 +31,7 @@ def describe(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """What the processor calls itself."""
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]

@@ -80,7 +80,7 @@ def works(compile: bool = False, precision: str = "float32") -> dict[str, Setup]
         return Timed(run, len(x) / BATCH)
 
     def log_px(x: np.ndarray) -> Timed:
-        # Importance, but that each of its calls would compile anew
+        # like Importance, each call of which would compile again
         data, estimator, weigh = torch.from_numpy(x), Importance(NUM_SAMPLES), compiled(log_weights, compile)
         pairs = pairs_at_once("auto", vae.model, data)
         draw = partial(stream, vae.model, vae.guide, data, chunk_size=pairs, weigh=weigh)

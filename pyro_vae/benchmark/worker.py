@@ -1,9 +1,9 @@
-"""A contender in a process of its own: one JSON line a request on stdin, one JSON line a reply on stdout.
+"""Runs a contender in a separate process: one JSON line per request on stdin, one per reply on stdout.
 
 {"work": …, "options": {…}, "seed": …, "num_threads": …}  sets a work up: {"seconds": …, "units": …}
 {"work": …, "repetitions": n}                              runs it n times: {"seconds": …}
 
-Replies hold "peak_mib", too, or "failed" alone: the reason in one line.
+Replies also hold "peak_mib". A reply with "failed" alone gives the reason in one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is timed, on which data, with which model. Imports no more than NumPy."""
+"""The work to time, its data and its model. Imports only NumPy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORKS = {
 
 
 class Timed(NamedTuple):
-    """What is timed: `run(n)` does it n times, each of which counts for so many `units`, steps or datapoints."""
+    """Work to time: `run(n)` repeats it n times; each repetition counts as `units` steps or datapoints."""
 
     run: Callable[[int], None]
     units: float = 1

@@ -1,4 +1,4 @@
-"""Whether a run is long enough to pay for compiling its steps."""
+"""Decides whether a run is long enough to repay the compilation of its steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAVED = 0.4
 
 
 def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | None) -> bool:
-    """Whether `num_steps` calls of `step`, or `max_seconds` of them, would save more time than compiling takes."""
+    """Return whether compiling saves more time than it takes in `num_steps` calls of `step` or in `max_seconds`."""
     each = seconds(step)
     total = min(num_steps * each, max_seconds or math.inf)
     worth_it = total * SAVED > COMPILE_SECONDS
@@ -29,7 +29,7 @@ def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | N
 
 
 def seconds(step: Callable[[], None], repeats: int = 5) -> float:
-    """How long `step` takes: the median of several calls."""
+    """Return the median time of several calls of `step`."""
     taken = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -71,13 +71,13 @@ class Compiled:
         self._warned: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`fn(*args, **kwargs)`."""
+        """Return `fn(*args, **kwargs)`."""
         leaves, structure = tree_flatten((args, kwargs))
         signature = (structure, *(_signature(leaf) for leaf in leaves))
         key = (signature, self._modes())
         try:
             graph = self._graphs.get(key, _UNSEEN)
-        except TypeError as error:  # what has no hash may change unseen
+        except TypeError as error:  # unhashable values may change unnoticed
             self._warn(reason(error))
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN and self.takes_new and len(self._graphs) >= MAX_SIGNATURES:
@@ -114,7 +114,7 @@ class Compiled:
         return frozenset(id(module) for module in self._modules if not module.training)
 
     def take_only(self, run: Callable[[], Any]) -> None:
-        """Compile for the signatures of the calls that `run` makes; calls of any other run as they are henceforth."""
+        """Compile for the signatures of the calls that `run` makes; calls with others run uncompiled from now on."""
         for _ in range(3):  # as it is, traced, compiled
             run()
         self.takes_new = False
@@ -127,12 +127,12 @@ class Compiled:
 
     @property
     def num_graphs(self) -> int:
-        """How many signatures are compiled."""
+        """Return the number of compiled signatures."""
         return sum(graph is not None and graph.has_run for graph in self._graphs.values())
 
 
 def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
-    """`fn` compiled at once (True), as it is (False), or compiled when it has cost as much as compiling (`auto`)."""
+    """Return `fn` compiled (True), unchanged (False), or compiled once its calls have cost as much (`auto`)."""
     if setting is False:
         return fn
     return Compiled(fn, after=0.0 if setting is True else COMPILE_SECONDS)
@@ -150,7 +150,7 @@ def _signature(value: Any) -> Hashable:
 
 @contextmanager
 def _noting(modules: WeakSet[nn.Module]) -> Iterator[None]:
-    """Within, modules that run are added."""
+    """Add the modules that run until exit."""
     handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.add(module))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Detects what a graph would freeze: differences between two calls, and random numbers that are not torch's."""
+"""Detects values that a graph would freeze: differences between two calls, and random numbers not drawn by torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEDY = "a compiled graph would not change: pass what changes between calls as 
 
 
 class OtherNoise(RuntimeError):
-    """The program draws random numbers that are not torch's."""
+    """The program draws random numbers from another generator than torch's."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Operation:
 
 
 class Record(TorchDispatchMode):
-    """Records the operations that a program does.
+    """Records the operations of a program.
 
     Args:
         arguments: the program's.
-        place: tells where the program is.
+        place: returns the current line of the program.
 
     Attributes:
-        operations: done so far.
+        operations: those recorded so far.
 
     Raises:
         OtherNoise: at the first operation after the program has drawn from Python's or NumPy's global generator.
@@ -87,7 +87,7 @@ class Record(TorchDispatchMode):
 
 
 class _Calls(TorchFunctionMode):
-    """Keeps the place of the last call of torch; backward passes do not call any."""
+    """Keeps the place of the last call of a torch function; backward passes call none."""
 
     def __init__(self, place: Callable[[], str]) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def check(self) -> None:
-        """Look for draws since the beginning."""
+        """Check that other generators have not been used since the start."""
         # compare once only: leaving a context calls torch, too
         before, self.before = self.before, _comparable(get_other_rng_state())
         for library, state in self.before.items():
@@ -113,13 +113,13 @@ class _Calls(TorchFunctionMode):
 
 
 def _comparable(noise: dict[str, Any]) -> dict[str, Any]:
-    """States of generators that `==` can compare: NumPy's hold arrays."""
+    """Return generator states in a form that `==` can compare: NumPy's hold arrays."""
     leaves = tree_leaves(noise["numpy.random"])
     return {**noise, "numpy.random": [leaf.tobytes() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]}
 
 
 def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | None:
-    """The first difference between two records of a program, with its place; None if there is none."""
+    """Describe the first difference between two records of a program and its place; None if they agree."""
     for old, new in zip_longest(before, now):
         if old is None or new is None or old.name != new.name or len(old.arguments) != len(new.arguments):
             what = "the program does something else than when it was traced"
@@ -136,7 +136,7 @@ def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | N
 
 
 def _same(old: Tensor, new: Tensor) -> bool:
-    """Whether two tensors are the same object, which may be updated in place, or equal constants without gradients."""
+    """Return whether two tensors are one object, perhaps updated in place, or equal constants without gradients."""
     if old is new:
         return True
     if old.requires_grad or new.requires_grad or old.shape != new.shape or old.dtype != new.dtype:

@@ -13,14 +13,14 @@ from torch import Tensor
 def with_gradients(
     loss: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Callable[..., tuple[list[Tensor], list[Tensor], list[Tensor]]]:
-    """A function of the same arguments: the loss, the parameters it depends on, and their gradients.
+    """Return a function of the same arguments that also returns the parameters of a loss and their gradients.
 
     Args:
-        loss: returns a scalar, or a tuple of it and others that come along.
+        loss: returns a scalar, or a tuple of a scalar and other values.
         context: in which both passes run.
 
     Returns:
-        A function that returns the scalar and the others, the parameters and the gradients.
+        A function that returns the scalar and the other values, the parameters, and the gradients.
     """
 
     def run(*args: Any, **kwargs: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -36,7 +36,7 @@ def with_gradients(
 
 
 def _leaves(value: Tensor) -> list[Tensor]:
-    """The tensors at the ends of an autograd graph, in an order that is always the same."""
+    """Return the leaf tensors of an autograd graph in a fixed order."""
     found, seen, stack = [], set(), [value.grad_fn]
     while stack:
         node = stack.pop()
@@ -50,7 +50,7 @@ def _leaves(value: Tensor) -> list[Tensor]:
 
 
 def owned(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients to be changed in place: autograd may hold several in one piece of memory, or expand one number."""
+    """Return gradients that may be changed in place: autograd may share memory between several or expand one number."""
     seen: set[int] = set()
     result = []
     for gradient in gradients:

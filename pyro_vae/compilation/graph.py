@@ -1,4 +1,4 @@
-"""The graph of a Pyro program: traced as it runs, compiled, and compared with what the program does later."""
+"""The graph of a Pyro program: traced during a run, compiled, and compared with later runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from pyro_vae.programs.session import one_thread
 
 
 class NotCompiled(Exception):
-    """A function cannot be compiled; the message tells where and why."""
+    """A function cannot be compiled; the message gives the place and the reason."""
 
 
 def reason(error: BaseException, place: str = "") -> str:
-    """The error in one line, after its place."""
+    """Return the error in one line, preceded by its place."""
     text = one_line(error).partition(" Trace Shapes:")[0]  # which Pyro appends
     if "aten._local_scalar_dense" in text:
         text = "the value of a tensor is needed, as in `if x > 0` or `float(x)`: no graph has data-dependent branches"
@@ -47,9 +47,9 @@ class Graph:
         fn: what to trace.
         leaves: its arguments: tensors are inputs of the graph, all else is part of it.
         structure: of the arguments.
-        backend: see `tracing.Compiled`.
+        backend: see `compiled.Compiled`.
         keep: whether to copy results that a CUDA graph would write over.
-        watch: see `tracing.Compiled`.
+        watch: see `compiled.Compiled`.
 
     Attributes:
         frozen: why the graph must not be used, once that is known.
@@ -76,11 +76,11 @@ class Graph:
         self._asks = False
 
     def is_stale(self) -> bool:
-        """Whether parameters have been replaced, frozen, cast or moved since the trace."""
+        """Return whether parameters have been replaced, frozen, cast or moved since the trace."""
         return self._traced is not None and self._traced.is_stale()
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
-        """The function's result.
+        """Return the function's result.
 
         Raises:
             NotCompiled: if this call cannot be traced or the graph cannot be compiled. The generators are unchanged.
@@ -96,10 +96,10 @@ class Graph:
         return self._call(self._traced, tensors)
 
     def _look(self, before: _Call, tensors: list[Tensor]) -> Any:
-        """Run the function and compare what it does with what it did."""
+        """Run the function and compare its operations with those that were traced."""
         _, call, result = self._noting(tensors, make_fx if self._asks else _plainly)
         found = difference(before.operations, call.operations)
-        if found and not self._asks:  # some programs ask whether they are traced, and then do something else
+        if found and not self._asks:  # some programs behave differently while they are traced
             self._asks = True  # the next call tells
         else:
             self.frozen = found
@@ -159,7 +159,7 @@ class Graph:
             with _unchecked(), poutine.trace(param_only=True) as params, places:
                 made = how(fn)(*aliases)
         except Exception as error:
-            set_rng_state(noise)  # the attempt has used up some
+            set_rng_state(noise)  # the attempt has drawn random numbers
             set_other_rng_state(others)
             raise NotCompiled(reason(error, places.of_error(error))) from error
         sites: dict[str, Any] = dict(params.trace.nodes)
@@ -175,7 +175,7 @@ class Graph:
         return made, call, call.fill([value for value in values if _is_computed(value)], tensors)
 
     def _compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
-        """Compile the graph without Dynamo, whose guards would check again what the signature tells."""
+        """Compile the graph without Dynamo, whose guards would repeat the checks of the signature."""
         if self.backend == "inductor":
             options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
             with warnings.catch_warnings():  # of torch, about itself
@@ -188,13 +188,13 @@ class Graph:
 
 @dataclass
 class _Call:
-    """What a call of the function did.
+    """Record of one call of the function.
 
     Attributes:
         known: for each value of the result, `_COMPUTED`, an `_Argument`, or a value that is the same in all calls.
         structure: of the result.
         params: those of the param store, by name.
-        operations: what it did, if that is watched.
+        operations: the operations it performed, if they are watched.
     """
 
     known: list[Any]
@@ -203,7 +203,7 @@ class _Call:
     operations: list[Operation]
 
     def fill(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
-        """The function's result, of what has been computed."""
+        """Build the function's result from the computed values."""
         left = iter(computed)
         values = (next(left) if value is _COMPUTED else value for value in self.known)
         return tree_unflatten(
@@ -244,7 +244,7 @@ def _plainly(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_computed(value: Any) -> bool:
-    """Whether a value of the result is computed; parameters are returned as they are."""
+    """Return whether a value of the result is computed; parameters are returned unchanged."""
     return isinstance(value, Tensor) and not value.requires_grad
 
 

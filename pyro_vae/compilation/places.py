@@ -1,4 +1,4 @@
-"""The line of a user's program that is running, or that has failed."""
+"""Finds the line of a user's program that is running or has failed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Places(Messenger):
         self._sites[name] = self._line(_stack()) or before
 
     def of_error(self, error: BaseException) -> str:
-        """Where it was raised.
+        """Return the place where an error was raised.
 
         Returns:
             `file:line` in the user's code; else that of the sample site at work, or its name; else the class of Pyro's
@@ -50,7 +50,7 @@ class Places(Messenger):
         return self._place([*walk_tb(error.__traceback__)][::-1])
 
     def now(self) -> str:
-        """Where this method is called."""
+        """Return the place where this method is called."""
         return self._place([*_stack()])
 
     def _place(self, frames: Sequence[tuple[FrameType, int]]) -> str:
@@ -78,7 +78,7 @@ class Places(Messenger):
 
 
 def _stack() -> Iterator[tuple[FrameType, int]]:
-    """The frames that run now, innermost first."""
+    """Return the current frames, innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame, frame.f_lineno
@@ -87,5 +87,5 @@ def _stack() -> Iterator[tuple[FrameType, int]]:
 
 @cache
 def _is_library(filename: str) -> bool:
-    """Whether a file is of torch, Pyro, this package or Python's standard library."""
+    """Return whether a file belongs to torch, Pyro, this package or Python's standard library."""
     return filename.startswith(_LIBRARIES) or os.path.dirname(filename) == os.path.dirname(os.__file__)

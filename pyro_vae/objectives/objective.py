@@ -1,7 +1,5 @@
 """The contract of objectives."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -81,7 +79,7 @@ class Objective(pyro.infer.ELBO):
         return None
 
     @abstractmethod
-    def for_validation(self, num_particles: int) -> Objective:
+    def for_validation(self, num_particles: int) -> "Objective":
         """Return the objective that measures the progress of this one, with `num_particles` draws if it allows.
 
         The caller applies `kl_weight`.

@@ -1,1 +1,1 @@
-"""What is done with any Pyro program: traces, densities, chunks of data, random numbers."""
+"""Tools for any Pyro program: traces, densities, chunks of data, random numbers."""
