@@ -16,9 +16,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pyro.infer import ELBO
-from torch import Tensor
 
 from pyro_vae.data import Dataset, from_array
+from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.networks import Network
@@ -28,17 +28,16 @@ from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.companions import AXES, completed, is_given
-from pyro_vae.runs.config import explain
+from pyro_vae.runs.config import explain, keys_of
 from pyro_vae.runs.files import given, make_directory
 from pyro_vae.runs.options import configuration
 from pyro_vae.runs.run import train
 from pyro_vae.runs.saved import trained
 from pyro_vae.runs.targets import OF_THE_MODEL, targets_in
-from pyro_vae.training.trainer import torch_device
+from pyro_vae.training.device import torch_device
 from pyro_vae.vae import VAE
 from pyro_vae.vae.assemble import CONDITIONINGS
 
-Array = np.ndarray | Tensor
 Option = str | tuple[Any, Mapping[str, Any]] | Mapping[str, Any] | Callable[..., Any]
 """A name, a name or class with settings, a class or partial; a network or an objective may be an instance."""
 Callback = Callable[[dict[str, float]], Any]
@@ -171,7 +170,7 @@ def fit(
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
         raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
-    overridden = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    overridden = set(keys_of(overrides))
     if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_OF_ARRAYS)}:
         raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     if about_runs := [key for key in overridden if key == "resume" or key.partition(".")[0] == "hydra"]:

@@ -87,7 +87,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
     from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
     from pyro_vae.runs.targets import OF_THE_DATA, check_sections
-    from pyro_vae.training.trainer import torch_device
+    from pyro_vae.training.device import torch_device
 
     refuse_links(run_dir)
     estimator, device = require_estimator(instantiate(config, "estimator")), torch_device(config.device)

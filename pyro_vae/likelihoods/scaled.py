@@ -144,6 +144,6 @@ class Scaled(Likelihood):
         """Return a warning if x is binary, since a density says little about it, else None.
 
         Raises:
-            BadInput: if its squares overflow.
+            BadInput: if its squares over- or underflow.
         """
         return density_of(self.name, x)

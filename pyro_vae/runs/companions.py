@@ -16,7 +16,7 @@ from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, Incompatible, NoEvidence
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import fork_rng
-from pyro_vae.runs.config import compose
+from pyro_vae.runs.config import compose, keys_of
 
 STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
     {
@@ -46,7 +46,7 @@ def completed(
     call: Callable[[Changes], str],
     num_stages: int = len(STAGES),
 ) -> Iterator[None]:
-    """Within, an error about incompatible options suggests a whole call that works.
+    """Let an error about incompatible options suggest a whole call that works.
 
     Args:
         data: of the run.
@@ -105,7 +105,7 @@ def _by_cost(axes: Mapping[str, Sequence[str]], given: Collection[str]) -> list[
 
 
 def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], DictConfig], stage: int) -> bool:
-    """Whether the run would pass the checks before its work, up to a stage."""
+    """Return whether the run would pass the checks before training, up to a stage."""
     x, y = data.batch(torch.arange(min(2, len(data.train))))
     try:
         config = config_of(changes)
@@ -115,9 +115,9 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
                 if stage >= 1:
                     instantiate(config, "trainer").check(vae, instantiate(config, "objective"), x, y)
                 if stage >= 2:
-                    with suppress(NoEvidence):  # an autoencoder is no error
+                    with suppress(NoEvidence):  # an autoencoder is not an error
                         instantiate(config, "estimator").check(vae.model, vae.guide, x, y)
-    except Exception:  # whatever it is, these changes do not work
+    except Exception:  # for any reason, these changes do not work
         return False
     return True
 
@@ -128,6 +128,5 @@ def _changed(overrides: Sequence[str], changes: Changes) -> list[str]:
 
 
 def is_given(overrides: Sequence[str], axis: str) -> bool:
-    """Whether one of the overrides chooses an axis, or sets one of its options."""
-    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
-    return any(name == axis or name.startswith(f"{axis}.") for name in names)
+    """Return whether one of the overrides chooses an axis, or sets one of its options."""
+    return any(key == axis or key.startswith(f"{axis}.") for key in keys_of(overrides))

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -88,6 +88,11 @@ def check_options(overrides: Sequence[str]) -> None:
         )  # "..": another group's file
         if not parsed.is_sweep_override() and not right:
             raise BadInput(f"{group}={shown(value)} is unknown: choose one of {', '.join(options_of()[group])}")
+
+
+def keys_of(overrides: Iterable[str]) -> list[str]:
+    """Return the key that each override sets, adds or deletes: `trainer.patience` for `+trainer.patience=3`."""
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
 
 
 @cache

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pyro_vae.data import Dataset, Split, Stored
 from pyro_vae.errors import in_callers_names
-from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.programs.progress import progress
 from pyro_vae.vae import VAE
 
@@ -30,7 +29,7 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
 
 def warn_of_scales(vae: VAE, x: Tensor) -> None:
     """Warn if the scale of the likelihood is far from that of training data x `[N, *data_shape]`."""
-    if isinstance(vae.likelihood, Likelihood) and (warning := vae.likelihood.warning_of_scales(x)):
+    if warning := vae.likelihood.warning_of_scales(x):
         log.warning(in_callers_names(warning))
 
 

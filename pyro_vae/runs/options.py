@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pyro_vae.errors import BadInput, one_of, shown
-from pyro_vae.runs.config import CONFIG_DIR, check_settings, compose, options_of
+from pyro_vae.runs.config import CONFIG_DIR, check_settings, compose, keys_of, options_of
 from pyro_vae.runs.plain import not_plain
 
 BUILT_BY_THE_CALLER = ("network", "objective")
@@ -38,7 +38,7 @@ def configuration(
     Raises:
         BadInput: if an option or a value cannot be used.
     """
-    given = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    given = set(keys_of(overrides))
     values = {key: value for key, value in values.items() if value is not None}
     names: dict[str, str] = {}
     sections: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from pyro_vae.runs.estimation import estimate, reconstruction_error
 from pyro_vae.runs.figures import draw_run, drawing
 from pyro_vae.runs.results import write_json
 from pyro_vae.runs.resume import saved_settings
-from pyro_vae.training.trainer import State
+from pyro_vae.training.state import State
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)

@@ -34,9 +34,10 @@ from pyro_vae.runs.metrics import Metrics
 from pyro_vae.runs.restore import as_saved, load_weights, require_same_data
 from pyro_vae.runs.resume import saved_settings
 from pyro_vae.training.algorithm import TrainingAlgorithm
+from pyro_vae.training.device import torch_device
 from pyro_vae.training.interrupt import deferred_interrupt
 from pyro_vae.training.optim import JointOptim
-from pyro_vae.training.trainer import State, torch_device
+from pyro_vae.training.state import State
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)

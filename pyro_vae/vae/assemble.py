@@ -47,8 +47,8 @@ def assemble(
     prior: Callable[..., Prior],
     likelihood: Callable[..., Likelihood],
     guide: Callable[..., Guide],
-    conditioning: str = "none",
-    num_classes: int | None = None,
+    conditioning: str,
+    num_classes: int | None,
 ) -> Parts:
     """Make the parts of a VAE from families; see `VAE.build`.
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.values import as_array, as_floats, as_latents, integers, to_numpy
+from pyro_vae.data.values import Array, as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import BadInput, shown
 
-Array = Tensor | np.ndarray
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
 """One label for all datapoints, one for each of N, or None."""
 

@@ -11,15 +11,8 @@ from pyro_vae.marginal.evidence import doubt
 from pyro_vae.marginal.pareto import FEW
 from pyro_vae.marginal.summary import TOLERATED
 
-ESTIMATORS: dict[str, type[Estimator]] = {
-    "ais": AIS,
-    "elbo": ELBO,
-    "exact": Exact,
-    "importance": Importance,
-    "nuts": NUTS,
-    "prior": Prior,
-    "refined": Refined,
-}
+KINDS: tuple[type[Estimator], ...] = (AIS, ELBO, Exact, Importance, NUTS, Prior, Refined)
+ESTIMATORS = {kind.name: kind for kind in KINDS}
 
 
 def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estimator:

@@ -13,6 +13,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, positive_int, true_false
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -21,7 +22,7 @@ from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
-from pyro_vae.vae.inputs import Array, Labels, as_data, as_labels, as_observed, as_z
+from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.log_evidence import estimator_of, warning_of
 from pyro_vae.vae.modules import Decoder, Encoder
@@ -73,7 +74,7 @@ class Methods(nn.Module):
         With several layers, this is the mean of q(z_1 | x). If the guide has no mean in closed form, it is the mean of
         100 draws, the same in every call. `vae.q_z(x)` is the whole distribution.
         """
-        x = self._data(x)
+        x, _ = self._data(x)
         return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
 
     @for_users
@@ -247,9 +248,9 @@ class Methods(nn.Module):
     # Shared by these methods --------------------------------------------------------------------------
 
     def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
-        x = self._data(x)
+        x, warning = self._data(x)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        if warning := self.likelihood.check(x):
+        if warning:
             warnings.warn(warning, stacklevel=4)
         return estimator(self.model, self.guide, x, labels)
 
@@ -279,11 +280,10 @@ class Methods(nn.Module):
         """Check that n draws of `size` numbers each fit into memory."""
         require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
 
-    def _data(self, x: Array) -> Tensor:
-        """Return x as data `[N, *data_shape]` in the likelihood's support."""
+    def _data(self, x: Array) -> tuple[Tensor, str | None]:
+        """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
         x = as_data(x, self.data_shape, self._like)
-        self.likelihood.check(x)  # raises; its warnings are about log p(x)
-        return x
+        return x, self.likelihood.check(x)
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """Return y as labels `[n]`, if they are needed."""

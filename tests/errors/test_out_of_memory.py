@@ -89,7 +89,7 @@ def test_a_checkpoint_that_memory_does_not_hold_is_not_called_damaged(small_run,
         pyro_vae.load(small_run)
     monkeypatch.undo()
     monkeypatch.setattr("pyro_vae.runs.restore.build_vae", impossible)
-    with pytest.raises(OutOfMemory, match="^out of memory"):  # there is no limit for what is trusted
+    with pytest.raises(OutOfMemory, match="^out of memory"):  # trusted classes have no memory limit
         pyro_vae.load(small_run, trust=["a.B"])
 
 

@@ -18,7 +18,7 @@ OPTIONS = ["data=array", "data.binarize=dynamic", "network.hidden=[4]", "latent_
 
 @pytest.fixture
 def opened(tmp_path):
-    """Open the run, with a data set of its own each time."""
+    """Open the run with a new data set each time."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((100, 6)).astype(np.float32))
 
     def open_run(*options, **settings):
