@@ -12,6 +12,9 @@ from torch import Tensor
 from pyro_vae.programs.density import Latents, value_and_grad
 from pyro_vae.programs.trace import Program
 
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""u `[K, N, D]` -> log-density `[K, N]` and its gradient `[K, N, D]`."""
+
 Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""
 
@@ -61,17 +64,19 @@ class ChainState:
 
 
 def transition(
-    path: Path, state: ChainState, beta: Tensor, step_size: Tensor, num_leapfrog: int
+    path: Path, state: ChainState, beta: Tensor, step_size: Tensor, scale_tril: Tensor, num_leapfrog: int
 ) -> tuple[ChainState, Tensor]:
     """Make an HMC transition that leaves π_β invariant.
 
-    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3.
+    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3 and §4.1: the momentum p is
+    standard normal in coordinates v with u = L v, so that the mass matrix is (L Lᵀ)⁻¹.
 
     Args:
         path: the densities.
         state: state of the chains.
         beta: position on the path.
-        step_size: step sizes of the leapfrog integrator, `[N]`.
+        step_size: step sizes of the leapfrog integrator in units of L, `[N]` or `[K, N]`.
+        scale_tril: L, `[N, D, D]`, or `[K, N, D, D]` for another one in each chain.
         num_leapfrog: number of leapfrog steps.
 
     Returns:
@@ -81,13 +86,20 @@ def transition(
     momentum = torch.randn_like(state.u)
     p, new = momentum, state
     for _ in range(num_leapfrog):
-        p = p + 0.5 * epsilon * new.gradient(beta)
-        new = ChainState.at(path, new.u + epsilon * p)
-        p = p + 0.5 * epsilon * new.gradient(beta)
+        p = p + 0.5 * epsilon * _times(scale_tril.mT, new.gradient(beta))
+        new = ChainState.at(path, new.u + epsilon * _times(scale_tril, p))
+        p = p + 0.5 * epsilon * _times(scale_tril.mT, new.gradient(beta))
     energy = state.log_density(beta) - 0.5 * momentum.square().sum(-1)
     new_energy = new.log_density(beta) - 0.5 * p.square().sum(-1)
     probability = (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0)
     return state.where(torch.rand_like(probability) < probability, new), probability
+
+
+def _times(matrix: Tensor, v: Tensor) -> Tensor:
+    """Multiply `[N, D, D]` or `[K, N, D, D]` by v `[K, N, D]`."""
+    if matrix.dim() > 3:
+        return (matrix @ v.unsqueeze(-1)).squeeze(-1)
+    return (matrix @ v.permute(1, 2, 0)).permute(2, 0, 1).contiguous()  # no copy of the matrix for each chain
 
 
 def anneal(
@@ -113,10 +125,11 @@ def anneal(
     state = ChainState.at(path, u)
     log_w = torch.zeros_like(state.joint, dtype=torch.float64)
     acceptance = torch.zeros_like(state.joint[0])
+    eye = torch.eye(u.shape[-1]).to(u).expand(u.shape[1], -1, -1)
     for t in range(1, len(betas)):
         log_w += (betas[t] - betas[t - 1]).double() * (state.joint.double() - state.start.double())
         if t < len(betas) - 1:
-            state, probability = transition(path, state, betas[t], step_sizes[t - 1], num_leapfrog)
+            state, probability = transition(path, state, betas[t], step_sizes[t - 1], eye, num_leapfrog)
             acceptance += probability.mean(0) / max(1, len(betas) - 2)
         progress()
     return log_w, acceptance
@@ -131,13 +144,68 @@ def adapt_step_sizes(
     """
     state = ChainState.at(path, u)
     log_epsilon = torch.full_like(state.joint[0], -2.3)
+    eye = torch.eye(u.shape[-1]).to(u).expand(u.shape[1], -1, -1)
     for _ in range(15):  # find about the right size at the first temperature
-        state, probability = transition(path, state, betas[1], log_epsilon.exp(), num_leapfrog)
+        state, probability = transition(path, state, betas[1], log_epsilon.exp(), eye, num_leapfrog)
         log_epsilon = log_epsilon + 1.0 * (probability.mean(0) - target)
     table = []
     for beta in betas[1:-1]:
-        state, probability = transition(path, state, beta, log_epsilon.exp(), num_leapfrog)
+        state, probability = transition(path, state, beta, log_epsilon.exp(), eye, num_leapfrog)
         log_epsilon = log_epsilon + 0.3 * (probability.mean(0) - target)
         table.append(log_epsilon.exp())
         progress()
     return torch.stack(table) if table else log_epsilon.new_empty((0, len(log_epsilon)))
+
+
+def sample_posterior(
+    evaluate: Evaluate,
+    u: Tensor,
+    scale_tril: Tensor,
+    num_warmup: int,
+    num_samples: int,
+    num_leapfrog: int = 8,
+    target: float = 0.8,
+    progress: Callable[[], Any] = lambda: None,
+) -> tuple[Tensor, Tensor]:
+    """Draw from the posterior of each datapoint by HMC.
+
+    In warmup a Robbins-Monro rule (Andrieu & Thoms 2008, Statistics and Computing 18) brings the acceptance of each
+    datapoint's chains to `target`; the mean of the second half of its step sizes stays. Each transition multiplies it
+    by a number between 0.5 and 1, so that trajectories do not return to where they start (Neal 2011, §3.2).
+
+    Args:
+        evaluate: log p(x, u) and its gradient, e.g. `partial(value_and_grad, log_joint)`.
+        u: where the chains start, `[C, N, D]`.
+        scale_tril: L of `transition`, e.g. of the Laplace approximation: `[N, D, D]`, or `[C, N, D, D]` for chains that
+            start at different modes.
+        num_warmup: number of transitions that adapt the step sizes and are discarded.
+        num_samples: T, the number of transitions that follow.
+        num_leapfrog: leapfrog steps per transition.
+        target: acceptance rate.
+        progress: called after each transition.
+
+    Returns:
+        The draws `[T, C, N, D]`, and the mean acceptance after warmup, `[N]`.
+    """
+
+    def path(u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        density, gradient = evaluate(u)
+        return density, density, gradient, gradient
+
+    state, draws = ChainState.at(path, u), []
+    beta = torch.tensor(0.5, dtype=u.dtype, device=u.device)  # anywhere between the two ends, which are equal
+    log_epsilon = torch.zeros_like(state.joint[0])
+    average, acceptance = torch.zeros_like(log_epsilon), torch.zeros_like(log_epsilon)
+    for t in range(num_warmup + num_samples):
+        if t == num_warmup and num_warmup:
+            log_epsilon = average / (num_warmup - num_warmup // 2)
+        jittered = log_epsilon.exp() * (0.5 + 0.5 * torch.rand_like(state.joint))
+        state, probability = transition(path, state, beta, jittered, scale_tril, num_leapfrog)
+        if t < num_warmup:
+            log_epsilon = log_epsilon + (probability.mean(0) - target) / (1 + t) ** 0.5
+            average = average + log_epsilon * (t >= num_warmup // 2)
+        else:
+            acceptance = acceptance + probability.mean(0) / num_samples
+            draws.append(state.u)
+        progress()
+    return torch.stack(draws), acceptance
