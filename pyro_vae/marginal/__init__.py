@@ -7,6 +7,7 @@ They work with any Pyro model and guide whose datapoints lie in one plate at dim
 """
 
 from pyro_vae.marginal.ais import AIS
+from pyro_vae.marginal.auto import Auto
 from pyro_vae.marginal.bdmc import BDMC
 from pyro_vae.marginal.elbo import ELBO
 from pyro_vae.marginal.estimator import Estimator
@@ -20,6 +21,20 @@ from pyro_vae.marginal.refined import Refined
 from pyro_vae.marginal.summary import Summary, summarize, table, verdict
 
 __all__ = [
-    "AIS", "BDMC", "ELBO", "NUTS", "Estimator", "Exact", "Importance", "LogEvidence", "NoEstimate", "Prior", "Refined",
-    "Summary", "summarize", "table", "verdict",
+    "AIS",
+    "BDMC",
+    "ELBO",
+    "NUTS",
+    "Auto",
+    "Estimator",
+    "Exact",
+    "Importance",
+    "LogEvidence",
+    "NoEstimate",
+    "Prior",
+    "Refined",
+    "Summary",
+    "summarize",
+    "table",
+    "verdict",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyro.distributions as dist
@@ -88,8 +89,12 @@ class Estimator(ABC):
                 self.check(model, guide, x, y)
             if progress is not None:
                 return self.estimate(model, guide, x, y, progress)
-            with show_progress(self.task(len(x)), len(x) * self.num_samples, "draw") as tick:
+            with self.bar(x) as tick:
                 return self.estimate(model, guide, x, y, tick)
+
+    def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
+        """Show the progress of estimates for x, in pairs (sample, datapoint)."""
+        return show_progress(self.task(len(x)), len(x) * self.num_samples, "draw")
 
     def task(self, num_data: int) -> str:
         """Describe the work, for the progress bar."""

@@ -16,6 +16,9 @@ from pyro_vae.marginal.pareto import FEW, pareto_k, tail_length, threshold
 MIN_ESS = 10
 """Smallest effective sample size of a reliable estimate."""
 
+STAGES = ("exact", "quadrature", "search", "more samples", "HMC", "AIS", "guide")
+"""How `auto` makes an estimate: the stage after which it stopped for a datapoint."""
+
 
 def criterion(k_threshold: float | None) -> str:
     """Describe when an estimate is unreliable. `k_threshold` is None if there is no Pareto k."""
@@ -47,6 +50,8 @@ class LogEvidence:
         extra: further results of the estimator by name, each `[N]`.
         tail: logs of the largest normalized weights in descending order, `[M, N]`, if kept.
         is_bound: whether `log_px` is a mean of log-weights, the ELBO, whose `se` does not depend on the weights' tail.
+        reliable: whether each estimate is reliable, `[N]`, if the estimator decides; else see `unreliable`.
+        stage: how each estimate was made, `[N]`, as indices of `STAGES`, if the estimator has several ways.
     """
 
     log_px: Tensor
@@ -59,6 +64,8 @@ class LogEvidence:
     extra: dict[str, Tensor] = field(default_factory=dict)
     tail: Tensor | None = None
     is_bound: bool = False
+    reliable: Tensor | None = None
+    stage: Tensor | None = None
 
     @property
     def k_threshold(self) -> float | None:
@@ -78,8 +85,19 @@ class LogEvidence:
         that the samples of one datapoint miss shows in others. A single datapoint can pass by chance: with K = 16
         weights of k = 0.7, 44 % do.
         """
+        if self.reliable is not None:
+            return ~self.reliable
         limit = threshold(self.num_samples)
         return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()
+
+    @property
+    def status(self) -> list[str]:
+        """`exact`, `reliable` or `unreliable` for each datapoint."""
+        exact = (self.se == 0) & self.ess.isinf()
+        pairs = zip(exact.tolist(), self.unreliable.tolist(), strict=True)
+        return [
+            "exact" if is_exact else "unreliable" if is_unreliable else "reliable" for is_exact, is_unreliable in pairs
+        ]
 
     def __repr__(self) -> str:
         """Return a line with means over all datapoints."""
@@ -93,6 +111,30 @@ class LogEvidence:
         values: dict[str, Any] = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
         curve = tuple(point.cpu() for point in self.curve)
         return replace(self, **values, curve=curve, extra={name: value.cpu() for name, value in self.extra.items()})
+
+    def where_exact(self, exact: Tensor, value: Tensor) -> LogEvidence:
+        """Return a copy that has an exact `value` for some of the datapoints, both `[N]`."""
+        zero = torch.zeros_like(self.se)
+        parts = {"log_px": value, "se": zero, "ess": zero + math.inf, "pareto_k": zero - math.inf}
+        changed: dict[str, Any] = {name: torch.where(exact, new, getattr(self, name)) for name, new in parts.items()}
+        extra = self.extra | {"log_px_lower": torch.where(exact, value, self.extra["log_px_lower"])}
+        reliable = exact if self.reliable is None else self.reliable | exact
+        return replace(self, **changed, extra=extra, reliable=reliable)
+
+    def rows(self, index: Tensor) -> LogEvidence:
+        """Return the estimates of some of the datapoints, without their curve and tail."""
+        return self._per_datapoint(lambda value, _: value[index], self)
+
+    def updated(self, index: Tensor, other: LogEvidence) -> LogEvidence:
+        """Return a copy in which the datapoints in `index` have the estimates of `other`."""
+        return self._per_datapoint(lambda old, new: old.index_copy(0, index, new.to(old)), other)
+
+    def _per_datapoint(self, fn: Callable[[Tensor, Tensor], Tensor], other: LogEvidence) -> LogEvidence:
+        names = ("log_px", "se", "ess", "pareto_k", "elbo", "reliable", "stage")
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        values: dict[str, Any] = {name: fn(*pair) for name, pair in pairs.items() if pair[0] is not None}
+        extra = {name: fn(value, other.extra[name]) for name, value in self.extra.items()}
+        return replace(self, **values, extra=extra, curve=(), tail=None)
 
     def without_tail(self) -> LogEvidence:
         """Return a copy without the diagnostics of the weights' tail."""
@@ -109,7 +151,13 @@ class LogEvidence:
         extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
         tails = [part.tail for part in parts if part.tail is not None]
         tail = torch.cat(tails, dim=1) if len(tails) == len(parts) else None
-        return cls(log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail, parts[0].is_bound)
+        reliable, stage = (
+            None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
+            for name in ("reliable", "stage")
+        )
+        return cls(
+            log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail, parts[0].is_bound, reliable, stage
+        )
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:

@@ -9,13 +9,13 @@ from pyro_vae.programs.density import LogDensity, hessian, value_and_grad
 
 
 def positive_definite(precision: Tensor) -> Tensor:
-    """Make `precision` `[N, D, D]` positive definite by replacing its eigenvalues by their absolute values.
+    """Make `precision` `[..., D, D]` positive definite by replacing its eigenvalues by their absolute values.
 
     This is the metric of the saddle-free Newton method (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572).
     Eigenvalues below a hundredth of the median are raised to it. A curvature that is not finite, e.g. because a rate
     overflowed, becomes the identity: the weights of such a proposal show that it does not fit.
     """
-    finite = precision.isfinite().all(-1).all(-1)[:, None, None]
+    finite = precision.isfinite().all(-1).all(-1)[..., None, None]
     precision = torch.where(finite, precision, torch.eye(precision.shape[-1]).to(precision))
     _, info = torch.linalg.cholesky_ex(precision)
     bad = info > 0
@@ -32,7 +32,7 @@ def positive_definite(precision: Tensor) -> Tensor:
 def find_mode(
     f: LogDensity, u: Tensor, B: Tensor, max_steps: int = 50, tolerance: float = 1e-2
 ) -> tuple[Tensor, Tensor]:
-    """Find modes `[N, D]` of a log-density by damped quasi-Newton ascent from u `[N, D]`.
+    """Find modes of a log-density by damped quasi-Newton ascent from u `[N, D]`, or from S starts u `[S, N, D]`.
 
     BFGS (Nocedal & Wright 2006, Numerical Optimization, eq. 6.17). If a step does not raise f enough, a step a quarter
     as long follows.
@@ -40,7 +40,7 @@ def find_mode(
     Args:
         f: log p(x, u) up to a constant.
         u: starting point.
-        B: initial metric, a guess of the inverse curvature of −f, `[N, D, D]`.
+        B: initial metric, a guess of the inverse curvature of −f, `[N, D, D]`, or `[S, N, D, D]`.
         max_steps: largest number of evaluations of f and its gradient.
         tolerance: stop when a Newton step would gain less than half of it, in nats. The mode is then √tolerance
             posterior standard deviations away.
@@ -63,47 +63,48 @@ def find_mode(
         change = grad - new_grad  # of −f's gradient
         curvature = (s * change).sum(-1)
         usable = better & (curvature > 1e-10)
-        rho = torch.where(usable, 1 / curvature, 0.0)[:, None, None]
+        rho = torch.where(usable, 1 / curvature, 0.0)[..., None, None]
         left = eye - rho * s.unsqueeze(-1) * change.nan_to_num().unsqueeze(-2)
-        B = torch.where(usable[:, None, None], left @ B @ left.mT + rho * s.unsqueeze(-1) * s.unsqueeze(-2), B)
+        B = torch.where(usable[..., None, None], left @ B @ left.mT + rho * s.unsqueeze(-1) * s.unsqueeze(-2), B)
         u = torch.where(better.unsqueeze(-1), u + s, u)
         value, grad = torch.where(better, new_value, value), torch.where(better.unsqueeze(-1), new_grad, grad)
     return u, grad
 
 
-def laplace(f: LogDensity, u: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+def laplace(f: LogDensity, u: Tensor, variance: Tensor, max_steps: int = 50) -> tuple[Tensor, Tensor]:
     """Fit a Gaussian to the mode of f and the curvature there, which is exact where f is quadratic.
 
     Args:
         f: log p(x, u) up to a constant.
-        u: starting point, `[N, D]`.
-        variance: a guess of the posterior's variance, `[N, D]`.
+        u: starting point, `[N, D]`, or S of them, `[S, N, D]`.
+        variance: a guess of the posterior's variance, `[N, D]`, or `[S, N, D]`.
+        max_steps: see `find_mode`.
 
     Returns:
-        The location `[N, D]` and scale_tril `[N, D, D]`.
+        The location, shaped as u, and scale_tril `[..., N, D, D]`.
     """
-    u, grad = find_mode(f, u, torch.diag_embed(variance))
+    u, grad = find_mode(f, u, torch.diag_embed(variance), max_steps)
     scale_tril, step, decrement = _newton(f, u, grad)
     if (decrement > 0.1).any():  # the guess misled: continue with the curvature itself
-        u, grad = find_mode(f, u, scale_tril @ scale_tril.mT)
+        u, grad = find_mode(f, u, scale_tril @ scale_tril.mT, max_steps)
         scale_tril, step, decrement = _newton(f, u, grad)
     return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
 
 
 def _newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the curvature's scale_tril at u, the Newton step from there, and twice the nats it would gain, `[N]`."""
+    """Return the curvature's scale_tril at u, the Newton step from there, and twice the nats it would gain, `[..., N]`."""
     scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
     step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
     return scale_tril, step, (grad * step).sum(-1)
 
 
 def _evaluate(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
-    value, grad = value_and_grad(f, u.unsqueeze(0))
-    return value.squeeze(0), grad.squeeze(0)
+    value, grad = value_and_grad(f, u.reshape(-1, *u.shape[-2:]))
+    return value.reshape(u.shape[:-1]), grad.reshape(u.shape)
 
 
 def scale_tril_of(precision: Tensor) -> Tensor:
-    """Return the lower triangular L with L Lᵀ = precision⁻¹, `[N, D, D]`."""
+    """Return the lower triangular L with L Lᵀ = precision⁻¹, `[..., D, D]`."""
     # the Cholesky factor of the flipped matrix is that of the inverse, flipped and transposed
     L = torch.linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1)).mT
     eye = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)

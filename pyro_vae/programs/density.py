@@ -166,13 +166,14 @@ def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hessian(f: LogDensity, u: Tensor, chunk_size: int = 8) -> Tensor:
-    """Compute the Hessian of f at u `[N, D]`, for all datapoints at once: `[N, D, D]`.
+    """Compute the Hessian of f at u `[N, D]` or `[k, N, D]`, for all points at once: `[..., N, D, D]`.
 
     The gradient is linearized once and multiplied by D unit vectors, `chunk_size` of them at a time.
     """
     gradient = torch.func.grad(lambda u: f(u).sum())
-    product: Any = torch.func.vjp(gradient, u.unsqueeze(0))[1]
+    points = u.reshape(-1, *u.shape[-2:])
+    product: Any = torch.func.vjp(gradient, points)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rows = torch.func.vmap(lambda e: product(e.expand(1, *u.shape))[0], chunk_size=chunk_size)(basis)  # [D, 1, N, D]
-    H: Tensor = rows[:, 0].transpose(0, 1).detach()
+    rows = torch.func.vmap(lambda e: product(e.expand_as(points))[0], chunk_size=chunk_size)(basis)  # [D, k, N, D]
+    H: Tensor = rows.movedim(0, -2).reshape(*u.shape, -1).detach()
     return 0.5 * (H + H.mT)

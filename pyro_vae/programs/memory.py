@@ -35,8 +35,8 @@ def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | 
         return chunk_size
     each = bytes_per_pair(model, x, y)
     pairs = _bytes(x.device) // ((64 if x.is_cuda else 2) * each)
-    fewest = min(2**8, _power_of_two(LARGEST // each))
-    return min(max(_power_of_two(pairs), fewest), 2**18)
+    fewest = min(2**8, power_of_two(LARGEST // each))
+    return min(max(power_of_two(pairs), fewest), 2**18)
 
 
 def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
@@ -74,7 +74,7 @@ def _largest(distribution: Any) -> int:
     return max(sizes, default=0)
 
 
-def _power_of_two(n: int) -> int:
+def power_of_two(n: int) -> int:
     """Return the largest power of two that is at most n, at least 1."""
     return int(2 ** (max(1, n).bit_length() - 1))
 

@@ -1,0 +1,223 @@
+"""log p(x) with as much work as each datapoint needs: the default estimator."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from pyro_vae.compilation.compiled import compiled
+from pyro_vae.errors import BadInput, Incompatible, datapoints, positive, positive_int, shown, true_false_auto, within
+from pyro_vae.marginal.elbo import guide_elbo
+from pyro_vae.marginal.estimator import Estimator, Progress
+from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.exact import Exact
+from pyro_vae.marginal.judge import judge
+from pyro_vae.marginal.ladder import BLOCK, Proposal, Stage, ladder, search
+from pyro_vae.marginal.ledger import Ledger, Waiting
+from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
+from pyro_vae.programs.density import is_discrete
+from pyro_vae.programs.log_weights import log_weights, stream
+from pyro_vae.programs.memory import chunk_option, pairs_at_once, power_of_two
+from pyro_vae.programs.progress import progress as show_progress
+from pyro_vae.programs.trace import Program
+
+NUM_IN_A_HURRY = 100
+"""Draws from the guide where the time is over before the search."""
+
+
+class Auto(Estimator):
+    """Estimates log p(x) in stages; each works on the datapoints whose estimates are not yet good enough.
+
+    1. `exact`: the closed form of linear-Gaussian models.
+    2. `search`: modes are found from several starts, half of them drawn from the prior. A Student-t is fitted to each
+       by its curvature and some gradient steps. Importance sampling from their mixture, of which a share is the
+       guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
+       converges and agrees.
+    3. `more samples`: 5 and then 20 times as many draws, where the weights are even enough.
+    4. `HMC`: the mixture is fitted to Markov chains that start at all modes.
+
+    Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
+    from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
+
+    An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
+    from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `extra` holds, for
+    each datapoint, `log_px_lower`, a 95 % lower confidence bound that assumes nothing about the weights; `num_modes`;
+    `gain`, the evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
+    approximation; and `seconds`. `stage` and `status` tell how an estimate was made, and whether to rely on it. No
+    diagnostic sees a mode that none of the starts found: `gain` shows how often more than one start is needed.
+
+    Args:
+        num_samples: K, draws per datapoint in the first stage.
+        num_starts: starts of the search.
+        max_modes: largest number of modes that are kept.
+        target_se: standard error, in nats, above which more work is done.
+        guide_weight: share of draws from the guide, in [0, 1).
+        max_seconds: time limit; datapoints that are not good enough by then keep their last estimate. None: no limit.
+        chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
+        compile: True, False or `auto`, see `Estimator`.
+
+    Raises:
+        BadInput: if an argument is out of range.
+    """
+
+    name = "auto"
+
+    def __init__(
+        self,
+        num_samples: int = 1000,
+        num_starts: int = 12,
+        max_modes: int = 4,
+        target_se: float = 0.05,
+        guide_weight: float = 0.1,
+        max_seconds: float | None = None,
+        chunk_size: int | str = "auto",
+        compile: bool | str = "auto",
+    ) -> None:
+        self.num_samples = positive_int("num_samples", num_samples)
+        self.num_starts = positive_int("num_starts", num_starts)
+        self.max_modes = positive_int("max_modes", max_modes)
+        self.target_se = positive("target_se", target_se)
+        self.guide_weight = within("guide_weight", guide_weight, 0)
+        if self.guide_weight >= 1:
+            raise BadInput(f"guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.max_seconds = None if max_seconds is None else positive("max_seconds", max_seconds)
+        self.chunk_size = chunk_option(chunk_size)
+        self.compile = true_false_auto("compile", compile)
+
+    def advice(self, discrete: bool = False) -> str:
+        """Advise more samples, or more starts."""
+        more = f"set estimator.num_samples={10 * self.num_samples}"
+        if discrete:
+            return more
+        unlimited = [] if self.max_seconds is None else ["estimator.max_seconds=null"]
+        settings = [*unlimited, f"estimator.num_starts={2 * self.num_starts}"]
+        return f"set {', '.join(settings)}, or {more.removeprefix('set ')}"
+
+    def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
+        """Show no bar for the whole: each stage has one."""
+        return nullcontext(lambda pairs: None)
+
+    def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Estimate log p(x) for x `[N, ...]`; `progress` counts the first stage."""
+        try:
+            Exact().check(model, guide, x, y)
+        except BadInput:
+            pass
+        else:
+            return Exact(self.num_samples).estimate(model, guide, x, y, progress)
+        elbo = guide_elbo(model, guide, x, y)
+        ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
+        try:
+            p = Posteriors.of(model, guide, x, y, self.compile)
+        except Incompatible:
+            self._from_guide(ledger, model, guide, x, y, progress)
+        else:
+            self._climb(ledger, p, progress)
+        return ledger.evidence
+
+    def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
+        """Search the modes of all posteriors, then go from step to step with those that are not done."""
+        deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+        n = power_of_two(pairs_at_once(self.chunk_size, p.model, p.x, p.y) // BLOCK)
+        active, waiting = torch.arange(len(p), device=p.x.device), []
+        with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
+            for index in active.split(n):
+                hurry = time.monotonic() > deadline
+                waiting += (self._hurry if hurry else self._search)(ledger, p, index)
+                progress(len(index) * self.num_samples)
+                tick(len(index))
+        for stage in ladder(self.num_samples):
+            if not waiting:
+                return
+            active = torch.cat([index for index, _ in waiting])
+            proposals = Proposal.cat([proposal for _, proposal in waiting])
+            chosen = stage.promising(ledger.evidence.rows(active))
+            rows = torch.arange(len(active), device=active.device)
+            waiting = [] if chosen.all() else [(active[~chosen], proposals.rows(rows[~chosen]))]
+            count = int(chosen.sum())
+            with show_progress(
+                f"{stage.name}, K = {stage.num_samples}: {datapoints(count)}", count, "datapoint"
+            ) as tick:
+                for part in rows[chosen].split(n):
+                    if time.monotonic() > deadline:
+                        return
+                    waiting += self._step(ledger, p, active[part], proposals.rows(part), stage)
+                    tick(len(part))
+
+    def _search(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
+        started, real = time.monotonic(), len(index)
+        p = p.rows(padded(index))
+        proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
+        u, log_w = proposal.draw(p, self.num_samples)
+        found = judge(log_w)
+        if p.latents.dim <= MAX_DIM:
+            found = with_quadrature(found, *quadrature(p, proposal.q, BLOCK))
+        return _unfinished(ledger, index, found, "search", started, proposal.reweighted(u, log_w))
+
+    def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
+        started = time.monotonic()
+        p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
+        proposal = stage.refine(p, proposal)
+        u, log_w = proposal.draw(p, stage.num_samples)
+        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal.reweighted(u, log_w))
+
+    def _hurry(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
+        """Draw a few samples from the guide, since the time is over."""
+        started, p = time.monotonic(), p.rows(index)
+        with torch.no_grad():
+            log_w = log_weights(p.model, p.guide, p.x, p.y, num_samples=NUM_IN_A_HURRY).double()
+        ledger.write(index, judge(log_w), "guide", started)
+        return []
+
+    def _from_guide(
+        self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress
+    ) -> None:
+        """Estimate log p(x) by importance sampling from the guide, with more samples where it takes them."""
+        deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+        weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
+        active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
+        for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):
+            unfinished, n = [], max(1, pairs // BLOCK)
+            with show_progress(
+                f"samples from the guide, K = {K}: {datapoints(len(active))}", len(active), "datapoint"
+            ) as tick:
+                for index in active.split(n):
+                    if self.num_samples < K and time.monotonic() > deadline:
+                        return
+                    started, y_part = time.monotonic(), None if y is None else y[index]
+                    chunks = stream(model, guide, x[index], y_part, num_samples=K, chunk_size=n * BLOCK, weigh=weigh)
+                    log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks])
+                    todo = ledger.write(index, judge(log_w, has_tail), "guide", started)
+                    unfinished.append(index[todo])
+                    progress(len(index) * K if self.num_samples == K else 0)
+                    tick(len(index))
+            active = torch.cat(unfinished)
+            if not len(active):
+                return
+
+
+def padded(index: Tensor) -> Tensor:
+    """Repeat the last entry until the length is a power of two, so that few shapes of compiled graphs are needed."""
+    missing = power_of_two(2 * len(index) - 1) - len(index)
+    return torch.cat([index, index[-1:].expand(missing)])
+
+
+def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> LogEvidence:
+    """Use the integrals where they converged and are not contradicted by reliable estimates."""
+    contradicted = ~found.unreliable & ((integral - found.log_px).abs() > 4 * found.se + 0.01)
+    return found.where_exact(converged & ~contradicted, integral)
+
+
+def _unfinished(
+    ledger: Ledger, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal
+) -> list[Waiting]:
+    """Write the estimates of the datapoints, without what pads them, and return those that are not good enough."""
+    rows = torch.arange(len(index), device=index.device)
+    proposal = proposal.rows(rows)
+    todo = ledger.write(index, found.rows(rows), stage, started, proposal)
+    return [(index[todo], proposal.rows(rows[todo]))] if todo.any() else []

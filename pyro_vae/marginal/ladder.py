@@ -1,0 +1,141 @@
+"""The steps by which `auto` improves the proposal of a datapoint, from cheap to dear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.fit_mixture import fit_mixture, reweight
+from pyro_vae.marginal.hmc import sample_posterior
+from pyro_vae.marginal.judge import MIN_ESS
+from pyro_vae.marginal.mixture import Mixture
+from pyro_vae.marginal.modes import find_modes, polish
+from pyro_vae.marginal.posterior import Posteriors
+
+BLOCK = 50
+"""Draws of each datapoint that are evaluated at once."""
+
+KEPT = 5000
+"""Largest number of draws of each datapoint that are kept, to fit shares."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A mixture `q` of which a share `guide_weight` is the guide, with what is known about the modes of the posterior.
+
+    The guide limits the weights to 1/guide_weight times its own, in case the mixture misses a part of the posterior
+    (Hesterberg 1995, Technometrics 37(2)).
+
+    Attributes:
+        q: a component for each mode.
+        guide_weight: share of draws from the guide.
+        gain: evidence of all modes − that of the mode found from the guide's mean, by Laplace's approximation, `[N]`.
+    """
+
+    q: Mixture
+    guide_weight: float
+    gain: Tensor
+
+    @property
+    def num_modes(self) -> Tensor:
+        """Number of components of each datapoint, `[N]`."""
+        return self.q.log_weights.isfinite().sum(0)
+
+    def rows(self, index: Tensor) -> Proposal:
+        """Return the proposals of some of the datapoints."""
+        return Proposal(self.q.rows(index), self.guide_weight, self.gain[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Proposal]) -> Proposal:
+        """Concatenate the proposals of several sets of datapoints."""
+        gain = torch.cat([part.gain for part in parts])
+        return cls(Mixture.cat([part.q for part in parts]), parts[0].guide_weight, gain)
+
+    def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""
+        kept, log_w = [], []
+        for done in range(0, num_samples, BLOCK):
+            size = min(BLOCK, num_samples - done)
+            u, log_q = self.q.draw(size)
+            if self.guide_weight:
+                from_guide = torch.rand(u.shape[:2], device=u.device) < self.guide_weight
+                u = torch.where(from_guide.unsqueeze(-1), p.draw_guide(size), u)
+                log_q = torch.logaddexp(
+                    math.log(1 - self.guide_weight) + self.q.log_prob(u), math.log(self.guide_weight) + p.log_guide(u)
+                )
+            log_w.append((p.log_prob(u) - log_q).double())
+            if done < KEPT:
+                kept.append(u)
+        return torch.cat(kept), torch.cat(log_w)
+
+    def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
+        """Return the proposal with shares fitted to weighted draws: its own ones, u `[k, N, D]`."""
+        return replace(self, q=reweight(self.q, u, log_w[: len(u)]))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the ladder.
+
+    Attributes:
+        name: one of `evidence.STAGES`.
+        num_samples: K, the number of new draws that give the estimate.
+        refine: improves the proposal.
+        promising: whether to take this step, `[N]`, given the last estimates. If not, the next step follows.
+    """
+
+    name: str
+    num_samples: int
+    refine: Callable[[Posteriors, Proposal], Proposal]
+    promising: Callable[[LogEvidence], Tensor]
+
+
+def ladder(num_samples: int) -> list[Stage]:
+    """Return the steps after the search, whose estimates came from `num_samples` draws."""
+    K = num_samples
+
+    def after(num_before: int, num_samples: int) -> Callable[[LogEvidence], Tensor]:
+        def promising(evidence: LogEvidence) -> Tensor:
+            return (evidence.ess * (num_samples / num_before) >= MIN_ESS) & ~(evidence.pareto_k > 0.7)
+
+        return promising
+
+    def always(evidence: LogEvidence) -> Tensor:
+        return torch.ones_like(evidence.log_px, dtype=torch.bool)
+
+    return [
+        Stage("more samples", 5 * K, keep, after(K, 5 * K)),
+        Stage("more samples", 20 * K, keep, after(5 * K, 20 * K)),
+        Stage("HMC", 5 * K, partial(chains, num_chains=8, num_warmup=50, num_steps=100), always),
+        Stage("HMC", 20 * K, keep, after(5 * K, 20 * K)),
+        Stage("HMC", 20 * K, partial(chains, num_chains=16, num_warmup=100, num_steps=200), always),
+    ]
+
+
+def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) -> Proposal:
+    """Find modes from several starts, and fit a Student-t to each."""
+    q, gain = find_modes(p, num_starts, max_modes, max_steps=25)
+    return Proposal(polish(p, q, num_steps=30), guide_weight, gain)
+
+
+def keep(p: Posteriors, proposal: Proposal) -> Proposal:
+    """Leave the proposal as it is: more draws may do."""
+    return proposal
+
+
+def chains(p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int) -> Proposal:
+    """Fit the mixture to HMC chains that start at all modes."""
+    q, rows = proposal.q, torch.arange(len(p), device=p.x.device)
+    mode = torch.arange(num_chains, device=rows.device).unsqueeze(1) % proposal.num_modes
+    scale_tril = q.scale_tril[mode, rows]
+    noise = torch.randn_like(q.loc[mode, rows]).unsqueeze(-1)
+    start = q.loc[mode, rows] + (scale_tril @ noise).squeeze(-1)
+    draws, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
+    fitted = replace(proposal, q=fit_mixture(q, draws.flatten(0, 1)))
+    return fitted.reweighted(*fitted.draw(p, 1000))  # the chains do not visit modes in proportion to their mass

@@ -1,0 +1,67 @@
+"""The estimates of all datapoints, updated by each stage of `auto`."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.evidence import STAGES, LogEvidence
+from pyro_vae.marginal.ladder import Proposal
+
+Waiting = tuple[Tensor, Proposal]
+"""Datapoints whose estimates are not good enough, and their proposals."""
+
+
+@dataclass
+class Ledger:
+    """The last estimate of each datapoint, and what it cost.
+
+    Attributes:
+        evidence: estimates of N datapoints, NaN where there is none so far.
+        target_se: standard error above which an estimate is not good enough, in nats.
+    """
+
+    evidence: LogEvidence
+    target_se: float
+
+    @classmethod
+    def empty(cls, elbo: Tensor, num_samples: int, target_se: float) -> Ledger:
+        """Return a ledger that knows only the ELBO `[N]`."""
+        unknown, zero = torch.full_like(elbo, math.nan), torch.zeros_like(elbo)
+        no = torch.zeros_like(elbo, dtype=torch.bool)
+        extra = {"log_px_lower": unknown - math.inf, "num_modes": zero, "gain": zero, "seconds": zero}
+        evidence = LogEvidence(
+            unknown, unknown, zero, unknown, elbo, num_samples, extra=extra, reliable=no, stage=no.long()
+        )
+        return cls(evidence, target_se)
+
+    def write(
+        self, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal | None = None
+    ) -> Tensor:
+        """Replace the estimates of the datapoints in `index` `[n]` by those in `found`.
+
+        Args:
+            index: the datapoints.
+            found: their estimates.
+            stage: one of `STAGES`; that of exact estimates is `quadrature`.
+            started: when the work on them began, by `time.monotonic`.
+            proposal: where the estimates come from.
+
+        Returns:
+            Which of them are still not good enough, `[n]`.
+        """
+        exact = found.se == 0
+        extra = {
+            "log_px_lower": found.extra["log_px_lower"],
+            "num_modes": torch.zeros_like(found.se) if proposal is None else proposal.num_modes.to(found.se),
+            "gain": torch.zeros_like(found.se) if proposal is None else proposal.gain.to(found.se),
+            "seconds": self.evidence.extra["seconds"][index] + (time.monotonic() - started) / len(index),
+        }
+        by = torch.where(exact & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
+        update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
+        self.evidence = self.evidence.updated(index, update)
+        return ~(found.unreliable.logical_not() & (found.se <= self.target_se))

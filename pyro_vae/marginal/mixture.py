@@ -1,0 +1,96 @@
+"""Mixtures of Student-t distributions as proposals, one mixture for each datapoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of M Student-t components for each of N datapoints; Gaussian where the degrees of freedom are infinite.
+
+    Attributes:
+        log_weights: logs of the components' shares, `[M, N]`; −inf for a component that a datapoint lacks.
+        loc: `[M, N, D]`.
+        scale_tril: lower triangular, `[M, N, D, D]`.
+        df: degrees of freedom, `[N]`.
+    """
+
+    log_weights: Tensor
+    loc: Tensor
+    scale_tril: Tensor
+    df: Tensor
+
+    def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`."""
+        noise = torch.randn((num_samples, *self.loc.shape[1:]), dtype=self.loc.dtype, device=self.loc.device)
+        heavy = self.df.isfinite()
+        if heavy.any():  # t = normal · √(df / χ²)
+            df = torch.where(heavy, self.df, 1.0)
+            chi2 = 2 * torch._standard_gamma((0.5 * df).expand(noise.shape[:2]))
+            noise = noise * torch.where(heavy, (df / chi2).sqrt(), 1.0).unsqueeze(-1)
+        if len(self.loc) == 1:  # the noise has the density: no solve is needed
+            return self._move(noise, 0), self._log_prob(noise, 0)
+        shares = self.log_weights.exp().cumsum(0)
+        uniform = torch.rand((num_samples, 1, shares.shape[1]), dtype=shares.dtype, device=shares.device)
+        component = (uniform * shares[-1] >= shares).sum(1).clamp_max(len(shares) - 1)  # [num_samples, N]
+        u = self._move(noise, 0)
+        for m in range(1, len(self.loc)):
+            u = torch.where((component == m).unsqueeze(-1), self._move(noise, m), u)
+        return u, self.log_prob(u)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Return log q(u) in nats, `[..., N]`, for u `[..., N, D]`."""
+        return torch.logsumexp(self.component_log_probs(u), 0)
+
+    def component_log_probs(self, u: Tensor) -> Tensor:
+        """Return the logs of each component's share times its density, `[M, ..., N]`."""
+        return torch.stack([self._log_prob(self.whiten(u, m), m) + self.log_weights[m] for m in range(len(self.loc))])
+
+    def whiten(self, u: Tensor, m: int) -> Tensor:
+        """Return L⁻¹ (u − loc) for component m, `[..., N, D]`."""
+        flat = (u - self.loc[m]).reshape(-1, *self.loc.shape[1:]).permute(1, 2, 0)
+        white = torch.linalg.solve_triangular(self.scale_tril[m], flat, upper=False)
+        return white.permute(2, 0, 1).reshape(u.shape)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean `[N, D]` and the Cholesky factor `[N, D, D]` of the covariance of the components' spread.
+
+        The spread of a component is L Lᵀ, which is smaller than its covariance where its tails are heavy.
+        """
+        share = self.log_weights.exp().unsqueeze(-1)
+        mean = (share * self.loc).sum(0)
+        away = (self.loc - mean).unsqueeze(-1)
+        scatter = self.scale_tril @ self.scale_tril.mT + away @ away.mT
+        return mean, torch.linalg.cholesky((share.unsqueeze(-1) * scatter).sum(0))
+
+    def rows(self, index: Tensor) -> Mixture:
+        """Return the mixtures of some of the datapoints."""
+        return Mixture(self.log_weights[:, index], self.loc[:, index], self.scale_tril[:, index], self.df[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Mixture]) -> Mixture:
+        """Concatenate the mixtures of several sets of datapoints."""
+        log_weights, loc, scale_tril = (
+            torch.cat([getattr(part, name) for part in parts], 1) for name in ("log_weights", "loc", "scale_tril")
+        )
+        return cls(log_weights, loc, scale_tril, torch.cat([part.df for part in parts]))
+
+    def _move(self, noise: Tensor, m: int) -> Tensor:
+        return self.loc[m] + (self.scale_tril[m] @ noise.permute(1, 2, 0)).permute(2, 0, 1)
+
+    def _log_prob(self, noise: Tensor, m: int) -> Tensor:
+        """Return the log-density of component m where L⁻¹ (u − loc) = noise."""
+        D, df, square = self.loc.shape[-1], self.df, noise.square().sum(-1)
+        log_det = self.scale_tril[m].diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        normal = -0.5 * (square + D * math.log(2 * math.pi))
+        if not df.isfinite().any():
+            return normal - log_det
+        constant = torch.lgamma(0.5 * (df + D)) - torch.lgamma(0.5 * df) - 0.5 * D * (df * math.pi).log()
+        student_t = constant - 0.5 * (df + D) * torch.log1p(square / df)
+        return torch.where(df.isfinite(), student_t, normal) - log_det

@@ -1,0 +1,95 @@
+"""The posteriors p(z | x) of some datapoints, up to a constant, with the compiled functions that evaluate them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pyro_vae.compilation.compiled import compiled
+from pyro_vae.marginal.prior import prior_of
+from pyro_vae.programs.density import Latents, LogDensity, log_density_at, value_and_grad
+from pyro_vae.programs.trace import Program
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """log p(x, u) of N datapoints as a function of their unconstrained latents u `[k, N, D]`, and draws to start from.
+
+    Attributes:
+        latents: the latent sites.
+        model: the generative model.
+        guide: the guide.
+        x: data, `[N, ...]`.
+        y: labels, `[N]`.
+    """
+
+    latents: Latents
+    model: Program
+    guide: Program
+    x: Tensor
+    y: Tensor | None
+    _density: Callable[..., Tensor]
+    _gradient: Callable[..., tuple[Tensor, Tensor]]
+    _draw: Callable[..., Tensor]
+
+    @classmethod
+    def of(cls, model: Program, guide: Program, x: Tensor, y: Tensor | None, compile: bool | str) -> Posteriors:
+        """Compile the functions as `compile` says; they are shared by the posteriors that `rows` returns.
+
+        Raises:
+            BadInput: if the latents are discrete or shared by all datapoints.
+        """
+        functions = (compiled(fn, compile) for fn in (log_density_at, _value_and_grad_at, Latents.draw))
+        return cls(Latents.of(model, x, y), model, guide, x, y, *functions)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.x)
+
+    def rows(self, index: Tensor) -> Posteriors:
+        """Return the posteriors of some of the datapoints, which may repeat."""
+        return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+    @property
+    def log_joint(self) -> LogDensity:
+        """log p(x, u), to be differentiated."""
+        return self.latents.log_density(self.model, self.x, self.y)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Evaluate log p(x, u), `[k, N]`, without gradients."""
+        with torch.no_grad():
+            return self._density(self.latents, self.model, self.x, self.y, u)
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate log p(x, u), `[k, N]`, and its gradient, `[k, N, D]`."""
+        return self._gradient(self.latents, self.model, self.x, self.y, u)
+
+    def log_guide(self, u: Tensor) -> Tensor:
+        """Evaluate log q(u | x) of the guide, `[k, N]`, without gradients."""
+        with torch.no_grad():
+            return self._density(self.latents, self.guide, self.x, self.y, u)
+
+    def draw_guide(self, num_samples: int) -> Tensor:
+        """Draw from the guide, `[num_samples, N, D]`."""
+        with torch.no_grad():
+            return self._draw(self.latents, self.guide, self.x, self.y, num_samples=num_samples)
+
+    def draw_prior(self, num_samples: int) -> Tensor:
+        """Draw from the prior, `[num_samples, N, D]`."""
+        with torch.no_grad():
+            return self.latents.draw(prior_of(self.model), self.x, self.y, num_samples=num_samples)
+
+    def center(self) -> tuple[Tensor, Tensor]:
+        """Return the guide's mean and variance, `[N, D]`."""
+        with torch.no_grad():
+            draws = self.latents.draw(self.guide, self.x, self.y, num_samples=100)
+            return self.latents.center(self.guide, self.x, self.y), draws.var(0).clamp(1e-8, 1e8)
+
+
+def _value_and_grad_at(
+    latents: Latents, model: Program, x: Tensor, y: Tensor | None, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    return value_and_grad(latents.log_density(model, x, y), u)
