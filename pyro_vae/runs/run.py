@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
-from pyro_vae.errors import BadInput, NoEvidence, in_callers_names, in_section
+from pyro_vae.errors import BadInput, NoEvidence, in_section
 from pyro_vae.marginal import Estimator
 from pyro_vae.parallel import collectives
 from pyro_vae.programs import random_state
@@ -78,8 +78,8 @@ def train(
         run = Run.open(config, data, run_dir, resume=resume, estimator=estimator)
         run.fit(tell)
         run.restore_best()
-    if estimator is None and (warning := baseline.elbo_below(run.vae, data)):
-        log.warning(in_callers_names(warning))
+    if estimator is None:
+        baseline.warn_of_elbo(run.vae, data)
     return run.vae, run.state
 
 
