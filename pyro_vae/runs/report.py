@@ -39,7 +39,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     independent = baseline.independent_marginals(vae, data)
     estimators = {"test": estimator}
     warn: Callable[[], None]
-    if config.get("second_estimator", True) and estimator.estimates and type(estimator) is not Importance:
+    if config.get("second_estimator", True) and estimator.estimates and estimator.name != Importance.name:
         estimators["importance"] = Importance(CUSTOMARY_K)
     try:
         for name, each in estimators.items():

@@ -17,6 +17,7 @@ from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
 from pyro_vae.errors import BadInput, in_section
 from pyro_vae.marginal import Estimator
+from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.programs import random_state
 from pyro_vae.programs.notes import NOTE
@@ -118,7 +119,7 @@ class Run:
     checkpoints: Checkpoints
     vae: VAE
     trainer: TrainingAlgorithm
-    objective: Any
+    objective: Objective
     optim: JointOptim
     state: State = field(default_factory=State)
 
