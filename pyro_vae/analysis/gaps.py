@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.analysis.by_name import ByName
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.estimator import require_estimator
@@ -31,8 +32,8 @@ least 300).
 
 
 @dataclass(frozen=True)
-class Gaps:
-    """The parts of log p(x) − ELBO of N datapoints, each in nats, `[N]`. `parts["elbo"]` is `parts.elbo`.
+class Gaps(ByName[Tensor]):
+    """The parts of log p(x) − ELBO of N datapoints, each in nats, `[N]`.
 
     Attributes:
         log_px: log p(x).
@@ -48,13 +49,9 @@ class Gaps:
     approximation_gap: Tensor
     amortization_gap: Tensor
 
-    def __getitem__(self, name: str) -> Tensor:
-        value: Tensor = vars(self)[name]
-        return value
-
     def as_json(self) -> dict[str, float]:
         """Return the means over datapoints, and N as `num_data`, for gaps.json."""
-        return {name: value.mean().item() for name, value in vars(self).items()} | {"num_data": len(self.elbo)}
+        return {name: value.mean().item() for name, value in self.items()} | {"num_data": len(self.elbo)}
 
 
 def gaps(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.analysis.by_name import ByName
 from pyro_vae.analysis.gaps import TOLERANCE
 from pyro_vae.errors import datapoints, positive_int
 from pyro_vae.marginal.prior import prior_of
@@ -23,8 +23,8 @@ from pyro_vae.programs.trace import Program
 
 
 @dataclass(frozen=True)
-class Surgery:
-    """The parts of the ELBO, as means over N datapoints in nats. `parts["kl"]` is `parts.kl`.
+class Surgery(ByName[float]):
+    """The parts of the ELBO, as means over N datapoints in nats.
 
     Attributes:
         elbo: reconstruction − kl.
@@ -50,12 +50,9 @@ class Surgery:
     latent_dim: int
     num_data: int
 
-    def __getitem__(self, name: str) -> Any:
-        return vars(self)[name]
-
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float]:
         """Return all attributes, for surgery.json."""
-        return dict(vars(self))
+        return dict(self)
 
     @property
     def is_collapsed(self) -> bool:
