@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from inspect import isfunction
+from inspect import isclass, isfunction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +22,7 @@ from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.networks import Network
+from pyro_vae.priors import Prior
 from pyro_vae.programs.notes import as_python_warnings
 from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
@@ -267,7 +268,8 @@ def _require_use_of_labels(config: DictConfig, y: Array | None) -> None:
     prior: Any = None
     with suppress(Exception):  # building the prior will tell
         prior = get_object(config.prior._target_)
-    conditional = config.conditioning != "none" or getattr(prior, "conditional", False)
+    of_labels = isclass(prior) and issubclass(prior, Prior) and prior.conditional
+    conditional = config.conditioning != "none" or of_labels
     if y is not None and not conditional and not isfunction(prior):  # a function may return a conditional prior
         raise BadInput(
             'y is given, but the model ignores it: give conditioning="prior" with prior="class_conditional", or '

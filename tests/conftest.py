@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.networks import MLP
@@ -33,6 +34,11 @@ def every(n: int, values: Iterable[Any], several: bool = False) -> list[Any]:
         v if i % n == 0 else pytest.param(*(v if several else (v,)), marks=pytest.mark.slow)
         for i, v in enumerate(values)
     ]
+
+
+def graphs_of(function: Compiled) -> int:
+    """Number of its signatures that run compiled."""
+    return sum(graph is not None and graph.has_run for graph in function._graphs.values())
 
 
 class Mine(Diagonal):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_vae.analysis.by_name import ByName
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.estimator import require_estimator
@@ -29,6 +31,29 @@ least 300).
 """
 
 
+@dataclass(frozen=True)
+class Gaps(ByName[Tensor]):
+    """The parts of log p(x) − ELBO of N datapoints, each in nats, `[N]`.
+
+    Attributes:
+        log_px: log p(x).
+        elbo: of the guide.
+        elbo_best: of the best member of the guide's family.
+        approximation_gap: log_px − elbo_best.
+        amortization_gap: elbo_best − elbo.
+    """
+
+    log_px: Tensor
+    elbo: Tensor
+    elbo_best: Tensor
+    approximation_gap: Tensor
+    amortization_gap: Tensor
+
+    def as_json(self) -> dict[str, float]:
+        """Return the means over datapoints, and N as `num_data`, for gaps.json."""
+        return {name: value.mean().item() for name, value in self.items()} | {"num_data": len(self.elbo)}
+
+
 def gaps(
     model: Program,
     guide: Program,
@@ -38,7 +63,7 @@ def gaps(
     num_steps: int = 300,
     num_samples: int = 200,
     chunk_size: int = 100_000,
-) -> dict[str, Tensor]:
+) -> Gaps:
     """Split log p(x) − ELBO into an approximation gap and an amortization gap.
 
     Cremer, Li & Duvenaud (2018), Inference suboptimality in variational autoencoders,
@@ -54,10 +79,6 @@ def gaps(
         num_steps: gradient steps towards each datapoint's best member of the guide's family.
         num_samples: draws that estimate each ELBO.
         chunk_size: pairs (draw, datapoint) in memory at once.
-
-    Returns:
-        Values in nats, `[N]`, by name: `log_px`; `elbo` of the guide; `elbo_best` of the best member of its family;
-        `approximation_gap` = log_px − elbo_best; `amortization_gap` = elbo_best − elbo.
 
     Raises:
         BadInput: if the guide's family cannot be fitted to single datapoints.
@@ -85,13 +106,7 @@ def gaps(
                 shares = Shares(tick, len(x_n), num_steps)
                 best.append(_best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples, shares))
         elbo_best = torch.cat(best)
-    return {
-        "log_px": log_px,
-        "elbo": elbo,
-        "elbo_best": elbo_best,
-        "approximation_gap": log_px - elbo_best,
-        "amortization_gap": elbo_best - elbo,
-    }
+    return Gaps(log_px, elbo, elbo_best, approximation_gap=log_px - elbo_best, amortization_gap=elbo_best - elbo)
 
 
 def _best_elbo(

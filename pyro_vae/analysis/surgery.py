@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_vae.analysis.by_name import ByName
 from pyro_vae.analysis.gaps import TOLERANCE
 from pyro_vae.errors import datapoints, positive_int
 from pyro_vae.marginal.prior import prior_of
@@ -21,6 +22,45 @@ from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program
 
 
+@dataclass(frozen=True)
+class Surgery(ByName[float]):
+    """The parts of the ELBO, as means over N datapoints in nats.
+
+    Attributes:
+        elbo: reconstruction − kl.
+        reconstruction: E_q log p(x | z).
+        kl: to the prior, the sum of mutual_information and marginal_kl.
+        mutual_information: I(x; z) under q.
+        mutual_information_at_limit: whether N datapoints are too few for I(x; z), so that mutual_information is a lower
+            bound of it, and marginal_kl an upper bound.
+        marginal_kl: KL(q(z) ‖ p(z)).
+        active_units: number of dimensions whose E[z | x] has a variance over the data, within a label, above 0.01
+            (Burda et al. 2016, https://arxiv.org/abs/1509.00519, §5.2).
+        latent_dim: number of dimensions of z.
+        num_data: N.
+    """
+
+    elbo: float
+    reconstruction: float
+    kl: float
+    mutual_information: float
+    mutual_information_at_limit: bool
+    marginal_kl: float
+    active_units: int
+    latent_dim: int
+    num_data: int
+
+    def as_json(self) -> dict[str, float]:
+        """Return all attributes, for surgery.json."""
+        return dict(self)
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether most latent dimensions do not depend on x. Fewer than 10 datapoints cannot tell: False."""
+        informative = self.active_units > self.latent_dim / 2 and self.mutual_information > 0.1
+        return self.num_data >= 10 and not informative
+
+
 def surgery(
     model: Program,
     guide: Program,
@@ -28,7 +68,7 @@ def surgery(
     y: Tensor | None = None,
     num_samples: int = 10,
     chunk_size: int = 100_000,
-) -> dict[str, Any]:
+) -> Surgery:
     """Split the ELBO into its parts: means over the data, in nats (Hoffman & Johnson 2016, ELBO surgery).
 
     ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). For a conditional model
@@ -46,13 +86,6 @@ def surgery(
         y: labels of a conditional model, `[N]`.
         num_samples: draws of z per datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
-
-    Returns:
-        A dictionary with `elbo`; `reconstruction`, E_q log p(x | z); `kl` to the prior, which is the sum of
-        `mutual_information`, I(x; z) under q, and `marginal_kl`, KL(q(z) ‖ p(z)); `mutual_information_at_limit`,
-        whether N datapoints are too few for these two, so that the first is a lower and the second an upper bound;
-        `active_units`, the number of dimensions whose E[z | x] has a variance over the data, within a label, above 0.01
-        (Burda et al. 2016, https://arxiv.org/abs/1509.00519, §5.2); `latent_dim`; `num_data`.
     """
     require_tensors(x, y)
     require_programs(model, guide)
@@ -85,17 +118,17 @@ def surgery(
                 )
         active = _active_units(latents, guide, x, y, labels, chunk_size)
     reconstruction, kl = log_likelihood.double().mean(), (own - log_prior).double().mean()
-    return {
-        "elbo": (reconstruction - kl).item(),
-        "reconstruction": reconstruction.item(),
-        "kl": kl.item(),
-        "mutual_information": (own.double() - log_aggregate).mean().item(),
-        "mutual_information_at_limit": not (log_aggregate - log_others).mean().item() < TOLERANCE,
-        "marginal_kl": (log_aggregate - log_prior.double()).mean().item(),
-        "active_units": active,
-        "latent_dim": latents.dim,
-        "num_data": N,
-    }
+    return Surgery(
+        elbo=(reconstruction - kl).item(),
+        reconstruction=reconstruction.item(),
+        kl=kl.item(),
+        mutual_information=(own.double() - log_aggregate).mean().item(),
+        mutual_information_at_limit=not (log_aggregate - log_others).mean().item() < TOLERANCE,
+        marginal_kl=(log_aggregate - log_prior.double()).mean().item(),
+        active_units=active,
+        latent_dim=latents.dim,
+        num_data=N,
+    )
 
 
 def _log_aggregate(
@@ -139,35 +172,3 @@ def _active_units(
         squares += ((these - these.mean(0)) * (those - those.mean(0))).sum(0)
     variance = squares / max(1, len(x) - len(groups))
     return int((variance > 0.01).sum())
-
-
-def shown(name: str, parts: dict[str, Any]) -> str:
-    """Format an entry of an analysis, with a sign if it is only a bound."""
-    value = parts[name]
-    sign = {"mutual_information": ">= ", "marginal_kl": "<= "}.get(name, "")
-    form = ".3f" if isinstance(value, float) else "d"
-    return sign * parts.get("mutual_information_at_limit", False) + format(value, form)
-
-
-def limit(parts: dict[str, Any], most: int) -> str | None:
-    """Return a note if N datapoints are too few for I(x; z), else None. The split has `most` datapoints."""
-    if not parts["mutual_information_at_limit"]:
-        return None
-    N = parts["num_data"]
-    return (
-        f"{datapoints(N)} {'is' if N == 1 else 'are'} too few for I(x; z), which is at most log N "
-        f"({math.log(N):.2f} nats): it is a lower bound, and the marginal KL an upper bound; "
-        + (f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints")
-    )
-
-
-def collapse(parts: dict[str, Any]) -> str | None:
-    """Return a warning if most latent dimensions do not depend on x, else None; below 10 datapoints always None."""
-    active, D = parts["active_units"], parts["latent_dim"]
-    if parts["num_data"] < 10 or (active > D / 2 and parts["mutual_information"] > 0.1):
-        return None
-    at_limit = ">=" if parts["mutual_information_at_limit"] else "="
-    return (
-        f"posterior collapse: {active} of {D} latent dimensions are active, I(x; z) {at_limit} "
-        f"{parts['mutual_information']:.2f} nats: use a smaller latent_dim, or train longer"
-    )

@@ -30,11 +30,6 @@ def backward(layers: Layers) -> list[Product]:
     return products
 
 
-def flops(products: list[Product]) -> int:
-    """Multiplications and additions."""
-    return sum(2 * a.numel() * b.shape[1] for a, b, _ in products)
-
-
 def step(num_data: int, num_particles: int = 1) -> list[Product]:
     """Of a training step."""
     layers = [(num_data, *layer) for layer in ENCODER] + [(num_data * num_particles, *layer) for layer in DECODER]

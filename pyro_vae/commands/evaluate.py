@@ -24,6 +24,7 @@ from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
 if TYPE_CHECKING:
+    from pyro_vae.marginal import Estimator
     from pyro_vae.runs.comparison import Evaluated
 
 log = logging.getLogger(__name__)
@@ -62,12 +63,12 @@ def task(config: DictConfig) -> None:
         )
     with collectives.process_group():
         if not runs:
-            evaluate(config, folder)
+            evaluate(config, folder, estimator)
             return
         evaluated = {}
         for run in runs:
             try:
-                if found := evaluate(config, run):
+                if found := evaluate(config, run, estimator):
                     evaluated[run] = found
             except BadInput as error:
                 log.warning("%s is left out: %s", run, error)
@@ -77,11 +78,10 @@ def task(config: DictConfig) -> None:
         evaluation.compare(evaluated, config, folder)
 
 
-def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
+def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Evaluated | None":
     """Evaluate one run and analyse it; return None if the estimator does not estimate log p(x)."""
-    from pyro_vae.build import build_data, instantiate
+    from pyro_vae.build import build_data
     from pyro_vae.data import fingerprint
-    from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.runs import analyses, evaluation
     from pyro_vae.runs.comparison import Evaluated
     from pyro_vae.runs.misfit import warn_of_misfit
@@ -90,7 +90,7 @@ def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
     from pyro_vae.training.device import torch_device
 
     refuse_links(run_dir)
-    estimator, device = require_estimator(instantiate(config, "estimator")), torch_device(config.device)
+    device = torch_device(config.device)
     vae, saved = restore(run_dir, "best", device, config.trust)
     check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
     of_run = OmegaConf.create(saved["config"])

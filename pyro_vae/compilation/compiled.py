@@ -125,11 +125,6 @@ class Compiled:
             self._warned.add(text)
             warnings.warn(text, stacklevel=3)
 
-    @property
-    def num_graphs(self) -> int:
-        """Return the number of compiled signatures."""
-        return sum(graph is not None and graph.has_run for graph in self._graphs.values())
-
 
 def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
     """Return `fn` compiled (True), unchanged (False), or compiled once its calls have cost as much (`auto`)."""

@@ -28,8 +28,8 @@ def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | 
     """Return how many pairs (sample, datapoint) to process at once, for data x `[N, ...]`.
 
     With `auto` on a CPU, two of their largest tensors (`bytes_per_pair`) fit into the last-level cache; on a GPU, 64
-    fit into a quarter of the free memory. The number is a power of two from 256 to 262,144, or smaller where 256 exceed
-    `pairs_in_memory`.
+    fit into a quarter of the free memory. The number is a power of two from 256 to 262,144, or smaller if a tensor of
+    256 pairs exceeds `LARGEST`.
     """
     if isinstance(chunk_size, int):
         return chunk_size
@@ -37,11 +37,6 @@ def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | 
     pairs = _bytes(x.device) // ((64 if x.is_cuda else 2) * each)
     fewest = min(2**8, power_of_two(LARGEST // each))
     return min(max(power_of_two(pairs), fewest), 2**18)
-
-
-def pairs_in_memory(model: Program, x: Tensor, y: Tensor | None = None) -> int:
-    """Return for how many pairs (sample, datapoint) no tensor is larger than `LARGEST`, at least 1."""
-    return max(1, LARGEST // bytes_per_pair(model, x, y))
 
 
 def rows_in_memory(chunk_size: int, num_samples: int, model: Program, x: Tensor, y: Tensor | None = None) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import analysis
+from pyro_vae.analysis import Surgery
 from pyro_vae.data import Dataset, Split
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, datapoints
 from pyro_vae.marginal import Estimator
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.notes import NOTE
@@ -54,8 +56,8 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
     rows = {}
     for name, split in _splits(data, config.split, config.num_data or GAPS_DATA):
         with of_split(name):
-            values = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
-        rows[name] = {key: value.mean().item() for key, value in values.items()} | {"num_data": len(split)}
+            found = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
+        rows[name] = found.as_json()
     _log_table("gaps (nats per datapoint)", rows)
     settings = OmegaConf.to_container(config.estimator)
     _write(folder / "gaps.json", rows, {"seed": config.seed, "settings": settings})
@@ -73,16 +75,39 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
 
 
 def _surgery(vae: VAE, data: Dataset, config: DictConfig, folder: Path) -> None:
-    rows = {}
+    found = {}
     for name, split in _splits(data, config.split, config.num_data or SURGERY_DATA):
         with of_split(name):
-            rows[name] = analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
+            found[name] = analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
+    rows = {name: parts.as_json() for name, parts in found.items()}
     _log_table("ELBO surgery (nats per datapoint)", rows)
     _write(folder / "surgery.json", rows, {"seed": config.seed})
-    if note := analysis.limit(rows[config.split], data.sizes[config.split]):
-        log.log(NOTE, note)
-    if warning := analysis.collapse(rows[config.split]):
-        log.warning(warning)
+    _note_limit(found[config.split], data.sizes[config.split])
+    _warn_of_collapse(found[config.split])
+
+
+def _note_limit(parts: Surgery, most: int) -> None:
+    """Note if N datapoints of a split of `most` are too few for I(x; z)."""
+    if parts.mutual_information_at_limit:
+        N = parts.num_data
+        log.log(
+            NOTE,
+            "%s %s too few for I(x; z), which is at most log N (%.2f nats): it is a lower bound, and the marginal KL "
+            "an upper bound; %s",
+            datapoints(N), "is" if N == 1 else "are", math.log(N),
+            f"a larger num_data, up to {most}, raises the limit" if most > N else "the split has no more datapoints",
+        )  # fmt: skip
+
+
+def _warn_of_collapse(parts: Surgery) -> None:
+    """Warn if most latent dimensions do not depend on x."""
+    if parts.is_collapsed:
+        log.warning(
+            "posterior collapse: %d of %d latent dimensions are active, I(x; z) %s %.2f nats: use a smaller "
+            "latent_dim, or train longer",
+            parts.active_units, parts.latent_dim, ">=" if parts.mutual_information_at_limit else "=",
+            parts.mutual_information,
+        )  # fmt: skip
 
 
 def _splits(data: Dataset, split: str, num_data: int) -> list[tuple[str, Split]]:
@@ -103,5 +128,13 @@ def _log_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
     lines = [title, " " * 21 + "".join(f"{name:>12}" for name in rows)]
     for key, value in next(iter(rows.values())).items():
         if not isinstance(value, bool):
-            lines.append(f"  {key:<19}{''.join(f'{analysis.shown(key, row):>12}' for row in rows.values())}")
+            lines.append(f"  {key:<19}{''.join(f'{_shown(key, row):>12}' for row in rows.values())}")
     log.info("\n".join(lines))
+
+
+def _shown(name: str, row: dict[str, Any]) -> str:
+    """Format an entry, with a sign if it is only a bound."""
+    value = row[name]
+    sign = {"mutual_information": ">= ", "marginal_kl": "<= "}.get(name, "")
+    form = ".3f" if isinstance(value, float) else "d"
+    return sign * row.get("mutual_information_at_limit", False) + format(value, form)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,12 +12,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import NoEvidence
+from pyro_vae.errors import NoEvidence, in_callers_names
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import parts
 from pyro_vae.marginal import ELBO, LogEvidence
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
 
 NAME = "baseline"
 COMPARED = 1000
@@ -44,28 +48,38 @@ class Baseline:
             log_px = torch.cat([self.marginals.log_prob(part) for part in parts(x)])
         return replace(evidence, extra={**evidence.extra, NAME: log_px})
 
-    def warning(self, evidence: LogEvidence) -> str | None:
-        """Return a warning if the model is below the marginals by more than two standard errors of the difference.
+    def exceeds(self, evidence: LogEvidence) -> bool:
+        """Return whether the marginals exceed the model by more than two standard errors of the difference.
 
-        The comparison uses log p(x), or the ELBO if that is all there is; the warning says which.
+        The comparison uses log p(x), or the ELBO if that is all there is.
         """
-        if NAME not in evidence.extra:
-            return None
-        only_elbo = evidence.is_bound or not evidence.num_samples
-        log_px, independent = evidence.elbo if only_elbo else evidence.log_px, evidence.extra[NAME]
-        if len(log_px) < 2:
-            return None
-        difference = log_px - independent
-        if not difference.mean() < -2 * difference.std() / math.sqrt(len(difference)):
-            return None
-        remedy = self.likelihood.remedy_of_scales(self.marginals, -difference.mean().item()) or TRAIN
-        numbers = f"{log_px.mean():.2f} against {independent.mean():.2f} nats per datapoint"
-        if only_elbo:
-            return (
+        if NAME not in evidence.extra or len(evidence.elbo) < 2:
+            return False
+        difference = _log_px(evidence) - evidence.extra[NAME]
+        return bool(difference.mean() < -2 * difference.std() / math.sqrt(len(difference)))
+
+    def warn(self, evidence: LogEvidence) -> None:
+        """Warn if the marginals exceed the model, saying whether its log p(x) or its ELBO was compared."""
+        if not self.exceeds(evidence):
+            return
+        model, marginals = _log_px(evidence).mean().item(), evidence.extra[NAME].mean().item()
+        remedy = self.likelihood.remedy_of_scales(self.marginals, marginals - model) or TRAIN
+        numbers = f"{model:.2f} against {marginals:.2f} nats per datapoint"
+        text = f"the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
+        if _only_elbo(evidence):
+            text = (
                 f"the model's ELBO is below the log p(x) of independent marginals: {numbers}. An ELBO is a "
                 f"lower bound of log p(x), so this does not prove that the model is worse. To improve it: {remedy}"
             )
-        return f"the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
+        log.warning(in_callers_names(text))
+
+
+def _only_elbo(evidence: LogEvidence) -> bool:
+    return evidence.is_bound or not evidence.num_samples
+
+
+def _log_px(evidence: LogEvidence) -> Tensor:
+    return evidence.elbo if _only_elbo(evidence) else evidence.log_px
 
 
 def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
@@ -74,14 +88,12 @@ def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
     return None if marginals is None else Baseline(vae.likelihood, marginals)
 
 
-def elbo_below(vae: VAE, data: Dataset) -> str | None:
-    """Return a warning if the ELBO of the validation set is below the baseline's log p(x), else None."""
+def warn_of_elbo(vae: VAE, data: Dataset) -> None:
+    """Warn if the ELBO of the validation set is below the baseline's log p(x)."""
     if not len(data.val) or (independent := independent_marginals(vae, data)) is None:
-        return None
+        return
     val = data.val.first(min(len(data.val), COMPARED))
-    try:
+    with suppress(NoEvidence):  # an autoencoder has none
         with seeded(0, val.x):
             evidence = ELBO(10)(vae.model, vae.guide, val.x, vae.taken_labels(val.y))
-    except NoEvidence:  # an autoencoder has none
-        return None
-    return independent.warning(independent.beside(evidence, val.x))
+        independent.warn(independent.beside(evidence, val.x))

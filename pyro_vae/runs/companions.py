@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import product
 
 import pyro
-import torch
 from omegaconf import DictConfig
 
 from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset
-from pyro_vae.errors import BadInput, Incompatible, NoEvidence
-from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.runs.checks import check_parts
 from pyro_vae.runs.config import compose, keys_of
 
 STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -106,17 +105,14 @@ def _by_cost(axes: Mapping[str, Sequence[str]], given: Collection[str]) -> list[
 
 def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], DictConfig], stage: int) -> bool:
     """Return whether the run would pass the checks before training, up to a stage."""
-    x, y = data.batch(torch.arange(min(2, len(data.train))))
     try:
         config = config_of(changes)
-        with pyro.get_param_store().scope(), fork_rng(x), pyro.validation_enabled(False):
-            vae = build_vae(config, data.data_shape, data.num_classes).to(x.device)
-            with eval_mode(vae):
-                if stage >= 1:
-                    instantiate(config, "trainer").check(vae, instantiate(config, "objective"), x, y)
-                if stage >= 2:
-                    with suppress(NoEvidence):  # an autoencoder is not an error
-                        instantiate(config, "estimator").check(vae.model, vae.guide, x, y)
+        with fork_rng(data.val.x), pyro.validation_enabled(False):
+            vae = build_vae(config, data.data_shape, data.num_classes).to(data.device)
+            if stage >= 1:
+                trainer, objective = instantiate(config, "trainer"), instantiate(config, "objective")
+                estimator = instantiate(config, "estimator") if stage >= 2 else None
+                check_parts(config, vae, data, trainer, objective, estimator)
     except Exception:  # for any reason, these changes do not work
         return False
     return True

@@ -121,11 +121,12 @@ def _mean(values: list[float | None]) -> tuple[float | None, float | None]:
     return statistics.fmean(known), statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
 
 
-def incomparable(evaluated: Iterable[Evaluated]) -> str | None:
-    """Return a warning if the runs' log p(x) are not of the same kind, else None."""
+def warn_of_kinds(evaluated: Iterable[Evaluated]) -> None:
+    """Warn if the runs' log p(x) are not of the same kind."""
     one, *others = (each.kind for each in evaluated)
     mixed = [name for name, value in one.items() if any(other[name] != value for other in others)]
-    return f"these log p(x) do not compare, among the runs are {', '.join(mixed)}" if mixed else None
+    if mixed:
+        log.warning("these log p(x) do not compare, among the runs are %s", ", ".join(mixed))
 
 
 def table(rows: list[dict[str, Any]], title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, datapoints
 from pyro_vae.marginal import Estimator, LogEvidence
-from pyro_vae.marginal.summary import Summary, summarize
+from pyro_vae.marginal.summary import Summary, summarize, verdict
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.memory import rows_in_memory
@@ -20,6 +21,8 @@ from pyro_vae.programs.progress import progress
 from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs.baseline import Baseline
 from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
 
 
 def estimate(
@@ -46,6 +49,14 @@ def estimate(
     summary = summarize(evidence, estimator.name, estimator.simulates)
     bits = bits_per_dim(summary.log_px, vae, data, split.x)
     return evidence, replace(summary, given=None if vae.num_classes is None else "y", bits_per_dim=bits)
+
+
+def warn_of_doubts(evidence: LogEvidence, summary: Summary, estimator: Estimator, independent: Baseline | None) -> None:
+    """Warn if too many estimates are unreliable, or if the model is below independent marginals."""
+    if warning := verdict(summary, estimator):
+        log.warning(warning)
+    if independent is not None:
+        independent.warn(evidence)
 
 
 def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: Tensor) -> float | None:

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal import Estimator
-from pyro_vae.marginal.summary import Summary, table, verdict
+from pyro_vae.marginal.summary import Summary, table
 from pyro_vae.parallel import collectives
 from pyro_vae.runs import baseline, comparison, files
 from pyro_vae.runs.comparison import Evaluated
-from pyro_vae.runs.estimation import estimate
+from pyro_vae.runs.estimation import estimate, warn_of_doubts
 from pyro_vae.runs.figures import array, draw_evidence, drawing, save
 from pyro_vae.runs.results import set_aside, write_json
 from pyro_vae.vae import VAE
@@ -58,8 +58,7 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Estimator, config
             draw_evidence(evidence, summary, split, path)
     log.info(table(summary, config.split))
     log.info("written: %s", path)
-    for warning in filter(None, (verdict(summary, estimator), independent.warning(evidence) if independent else None)):
-        log.warning(warning)
+    warn_of_doubts(evidence, summary, estimator, independent)
     return summary
 
 
@@ -80,8 +79,7 @@ def compare(evaluated: Mapping[Path, Evaluated], config: DictConfig, folder: Pat
     write_json(path, {**about, "rows": rows})
     with drawing(path.parent):
         save(comparison.figure(rows, evaluated), path.with_suffix(".png"))
-    if warning := comparison.incomparable(evaluated.values()):
-        log.warning(warning)
+    comparison.warn_of_kinds(evaluated.values())
     title = f"{config.split}, {datapoints(first.num_data)}, {first.estimator}, K = {first.num_samples}"
     log.info(comparison.table(rows, title))
     log.info("written: %s", path)

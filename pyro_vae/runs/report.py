@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ from omegaconf import DictConfig
 from pyro_vae.data import Dataset
 from pyro_vae.errors import NoEvidence
 from pyro_vae.marginal import Estimator, Importance
-from pyro_vae.marginal.summary import table, verdict
+from pyro_vae.marginal.summary import table
 from pyro_vae.parallel import collectives
 from pyro_vae.runs import baseline, metrics
-from pyro_vae.runs.estimation import estimate, reconstruction_error
+from pyro_vae.runs.estimation import estimate, reconstruction_error, warn_of_doubts
 from pyro_vae.runs.figures import draw_run, drawing
 from pyro_vae.runs.results import write_json
 from pyro_vae.runs.resume import saved_settings
@@ -34,22 +36,22 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     another estimator. The results of an autoencoder say why there is no log p(x).
     """
     results: dict[str, Any] = {}
-    warnings: list[str | None] = []
     independent = baseline.independent_marginals(vae, data)
     estimators = {"test": estimator}
-    if config.get("second_estimator", True) and estimator.estimates and type(estimator) is not Importance:
+    warn: Callable[[], None]
+    if config.get("second_estimator", True) and estimator.estimates and estimator.name != Importance.name:
         estimators["importance"] = Importance(CUSTOMARY_K)
     try:
         for name, each in estimators.items():
             evidence, summary = estimate(vae, data, data.test, each, config.seed, independent)
             results[name] = summary
             if name == "test":
-                warnings = [verdict(summary, each), independent.warning(evidence) if independent else None]
+                warn = partial(warn_of_doubts, evidence, summary, each, independent)
             if collectives.rank() == 0:
                 log.info(table(summary, "test"))
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
-        warnings = [str(reason)]
+        warn = partial(log.warning, str(reason))
     if collectives.rank() > 0:
         return
     error = results["reconstruction_error"] = reconstruction_error(vae, data.test)
@@ -59,5 +61,4 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     if config.get("plots", True):
         with drawing(run_dir / "plots"):
             draw_run(vae, data.test, metrics.read(run_dir), run_dir / "plots")
-    for warning in filter(None, warnings):
-        log.warning(warning)
+    warn()

@@ -5,27 +5,26 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyro
-import torch
 from omegaconf import DictConfig
 
 from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
-from pyro_vae.errors import BadInput, NoEvidence, in_callers_names, in_section
+from pyro_vae.errors import BadInput, in_section
 from pyro_vae.marginal import Estimator
+from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.programs import random_state
-from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.notes import NOTE
-from pyro_vae.programs.random_state import fork_rng, set_seed
+from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs import baseline, checkpoint, misfit
 from pyro_vae.runs.checkpoint import Checkpoints
+from pyro_vae.runs.checks import check_parts
 from pyro_vae.runs.config import check_settings
 from pyro_vae.runs.directory import check_run_directory, patience
 from pyro_vae.runs.files import Folder
@@ -78,8 +77,8 @@ def train(
         run = Run.open(config, data, run_dir, resume=resume, estimator=estimator)
         run.fit(tell)
         run.restore_best()
-    if estimator is None and (warning := baseline.elbo_below(run.vae, data)):
-        log.warning(in_callers_names(warning))
+    if estimator is None:
+        baseline.warn_of_elbo(run.vae, data)
     return run.vae, run.state
 
 
@@ -120,7 +119,7 @@ class Run:
     checkpoints: Checkpoints
     vae: VAE
     trainer: TrainingAlgorithm
-    objective: Any
+    objective: Objective
     optim: JointOptim
     state: State = field(default_factory=State)
 
@@ -152,7 +151,8 @@ class Run:
         objective, optim = instantiate(config, "objective"), _optim(config, trainer.clip_norm)
         run = cls(config, data, run_dir, checkpoints, vae.to(device), trainer, objective, optim)
         run.initialize()
-        run.check(estimator)
+        if note := check_parts(config, run.vae, data, trainer, objective, estimator):
+            log.log(NOTE, note)
         if saved is not None:
             run.resume(saved)
         return run
@@ -182,27 +182,6 @@ class Run:
             collectives.from_rank_0(value)
         if collectives.rank() > 0:  # each process draws other noise
             set_seed(self.config.seed, collectives.rank())
-
-    def check(self, estimator: Estimator | None = None) -> None:
-        """Check before training that trainer, objective and estimator fit the model and the data.
-
-        Raises:
-            BadInput: if one does not.
-        """
-        vae, data, trainer = self.vae, self.data, self.trainer
-        with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
-            with in_section("trainer", self.config.trainer):
-                note = trainer.check(vae, self.objective, *data.batch(torch.arange(min(2, len(data.train)))))
-                trainer.check_data(vae, data)
-            if note:
-                log.log(NOTE, note)
-            if estimator is not None:
-                with (
-                    in_section("estimator", self.config.estimator),
-                    suppress(NoEvidence),  # the report gives the reason
-                    pyro.validation_enabled(False),
-                ):
-                    estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Continue from a checkpoint.

@@ -35,7 +35,7 @@ def reported_loss(objective: Objective) -> Callable[..., tuple[Tensor, Tensor]]:
     vector of the loss and of Σ_n of ELBO and log-likelihood, in nats.
     """
 
-    def loss(model: Any, guide: Any, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
+    def loss(model: Program, guide: Program, x: Tensor, y: Tensor | None, variant: Hashable) -> tuple[Tensor, Tensor]:
         bound = objective.bound(model, guide, x, y)
         value = bound.loss / len(x)
         return value, torch.stack([value.detach(), bound.elbo, bound.log_likelihood])

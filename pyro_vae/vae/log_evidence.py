@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 from pyro_vae.errors import BadInput, one_of, shown
 from pyro_vae.marginal import AIS, ELBO, NUTS, Estimator, Exact, Importance, LogEvidence, Prior, Refined
-from pyro_vae.marginal.evidence import doubt
-from pyro_vae.marginal.pareto import FEW
-from pyro_vae.marginal.summary import TOLERATED
+from pyro_vae.marginal.summary import summarize, verdict
 
 KINDS: tuple[type[Estimator], ...] = (AIS, ELBO, Exact, Importance, NUTS, Prior, Refined)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
@@ -35,16 +34,7 @@ def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estima
     return kind(**settings)
 
 
-def warning_of(evidence: LogEvidence, estimator: Estimator) -> str | None:
-    """Return a warning if more than 1 % of the estimates are unreliable; bounds have no such estimates."""
-    share = evidence.unreliable.double().mean().item()
-    if evidence.is_bound or share <= TOLERATED:
-        return None
-    few = evidence.num_samples < FEW
-    advice = ["raise num_samples"] if few or not isinstance(estimator, (Importance, Prior)) else []
-    if isinstance(estimator, (Importance, Prior)):
-        advice.append('use estimator="refined"; for discrete latents raise num_samples')
-    return (
-        f"{share:.0%} of these log p(x) are unreliable ({evidence.criterion}), "
-        f"{doubt(evidence.num_samples, evidence.k_threshold)}: {', or '.join(advice)}"
-    )
+def warn_if_unreliable(evidence: LogEvidence, estimator: Estimator) -> None:
+    """Warn, with the estimator's advice, if more than 1 % of the estimates are unreliable."""
+    if warning := verdict(summarize(evidence, estimator.name), estimator):
+        warnings.warn(warning.replace("estimator.", ""), stacklevel=4)  # of the caller of log_prob

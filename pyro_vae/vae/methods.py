@@ -24,7 +24,7 @@ from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
 from pyro_vae.vae.layer import Layer
-from pyro_vae.vae.log_evidence import estimator_of, warning_of
+from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
 
 
@@ -149,8 +149,7 @@ class Methods(nn.Module):
             settings["num_samples"] = positive_int("num_samples", num_samples)
         by = estimator_of(estimator, settings)
         evidence = self._evidence(x, y, by)
-        if warning := warning_of(evidence, by):
-            warnings.warn(warning, stacklevel=3)
+        warn_if_unreliable(evidence, by)
         return evidence.log_px
 
     @for_users

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro
 import torch
 from torch import Tensor, nn
@@ -66,7 +64,7 @@ class Decoder(nn.Module):
         """Return the mean for z and, of a conditional VAE, labels y `[N]`."""
         h = self.decoder(z, *one_hot(y, self.num_classes, z.dtype))
         with pyro.validation_enabled(False):
-            mean: Any = self.likelihood(h).mean
+            mean: Tensor = self.likelihood(h).mean
         return mean
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import SMALL, every, one_error_line
 
+from pyro_vae.marginal import ELBO
+
 
 def test_all_analyses_are_those_that_the_model_allows(command, small_data, tmp_path):
     run = tmp_path / "hierarchical"
@@ -19,6 +21,14 @@ def test_all_analyses_are_those_that_the_model_allows(command, small_data, tmp_p
     assert "no gaps: analysis=gaps needs a guide with one latent site" in outcome.out + outcome.err
     assert (run / "evaluations" / "surgery.json").exists()
     one_error_line(evaluate("analysis=gaps"), "one latent site")
+
+
+def test_the_estimator_is_built_once(command, small_run, monkeypatch):
+    built, build = [], ELBO.__init__
+    monkeypatch.setattr(ELBO, "__init__", lambda self, *args, **settings: built.append(build(self, *args, **settings)))
+    options = ["estimator=elbo", "estimator.num_samples=3", "num_data=4", "plots=false"]
+    assert command("evaluate", f"run={small_run}", *options).code == 0
+    assert len(built) == 1
 
 
 def test_data_may_have_moved(command, small_run, small_data, tmp_path):

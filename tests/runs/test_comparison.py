@@ -130,11 +130,13 @@ def test_log_px_of_several_kinds_is_warned_of(command, small_data, tmp_path, cho
     assert [line.partition("among the runs are ")[2] for line in said] == ([] if kinds is None else [kinds])
 
 
-def test_runs_with_labels_and_without_do_not_compare():
+def test_runs_with_labels_and_without_do_not_compare(caplog):
     one = evaluated(**{"log p(x | y) and log p(x)": True, "other data": [1.0]})
     other = evaluated(**{"log p(x | y) and log p(x)": False, "other data": [1.0]})
-    assert comparison.incomparable([one, one]) is None
-    assert comparison.incomparable([one, other]).endswith("the runs are log p(x | y) and log p(x)")
+    comparison.warn_of_kinds([one, one])
+    assert not caplog.messages
+    comparison.warn_of_kinds([one, other])
+    assert caplog.messages[0].endswith("the runs are log p(x | y) and log p(x)")
 
 
 def test_what_does_not_compare_is_left_out_or_refused(command, small_run, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import every, one_error_line
 
+from pyro_vae.analysis import Surgery
 from pyro_vae.build import build_vae
 from pyro_vae.data import Split
 from pyro_vae.runs import figures, plots
@@ -189,8 +190,10 @@ def test_evaluate_without_estimate_or_figures(command, small_run):
 
 
 def test_a_saturated_mutual_information_is_shown_as_a_bound(command, small_run, monkeypatch):
-    parts = {"elbo": -1.0, "mutual_information": 6.901, "marginal_kl": 0.5, "mutual_information_at_limit": True}
-    parts |= {"active_units": 2, "latent_dim": 2, "num_data": 1000}
+    parts = Surgery(
+        elbo=-1.0, reconstruction=6.401, kl=7.401, mutual_information=6.901, mutual_information_at_limit=True,
+        marginal_kl=0.5, active_units=2, latent_dim=2, num_data=1000,
+    )  # fmt: skip
     monkeypatch.setattr("pyro_vae.analysis.surgery", lambda *args: parts)
     outcome = command("evaluate", f"run={small_run}", "estimator=none", "analysis=surgery")
     assert "the split has no more datapoints" in outcome.out  # of its 1000

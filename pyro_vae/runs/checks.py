@@ -1,0 +1,53 @@
+"""Checks before training that the parts of a run fit together."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pyro
+import torch
+from omegaconf import DictConfig
+
+from pyro_vae.data import Dataset
+from pyro_vae.errors import NoEvidence, in_section
+from pyro_vae.marginal import Estimator
+from pyro_vae.objectives import Objective
+from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.training.algorithm import TrainingAlgorithm
+from pyro_vae.vae import VAE
+
+
+def check_parts(
+    config: DictConfig,
+    vae: VAE,
+    data: Dataset,
+    trainer: TrainingAlgorithm,
+    objective: Objective,
+    estimator: Estimator | None,
+) -> str | None:
+    """Check that trainer, objective and estimator fit the model and the data, without drawing random numbers.
+
+    Args:
+        config: of the run; errors name its keys.
+        vae: the model and the guide.
+        data: of the run.
+        trainer: trains the VAE.
+        objective: to maximize.
+        estimator: will estimate log p(x), if given.
+
+    Returns:
+        The trainer's note for the user, if it has one.
+
+    Raises:
+        BadInput: if one does not fit.
+    """
+    with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
+        with in_section("trainer", config.trainer):
+            note = trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train)))))
+            trainer.check_data(vae, data)
+        if estimator is not None:
+            # the report of an autoencoder gives the reason why there is no log p(x)
+            with in_section("estimator", config.estimator), suppress(NoEvidence), pyro.validation_enabled(False):
+                estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
+    return note
