@@ -54,12 +54,12 @@ def task(config: DictConfig) -> None:
     if estimator.simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
             f"analysis={config.analysis} compares log p(x) and ELBOs of the same data, but estimator={estimator.name} "
-            "simulates its data: use estimator=refined or ais, or analysis=surgery"
+            "simulates its data: use estimator=auto or ais, or analysis=surgery"
         )
     if runs and estimator.simulates:
         raise BadInput(
             f"estimator={estimator.name} simulates data from each model, so the log p(x) of the runs of {folder} do "
-            "not compare: use estimator=refined or ais, or evaluate the runs one by one"
+            "not compare: use estimator=auto or ais, or evaluate the runs one by one"
         )
     with collectives.process_group():
         if not runs:

@@ -144,7 +144,7 @@ def require_estimator(value: object) -> Estimator:
     if not isinstance(value, Estimator):
         raise BadInput(
             f"estimator has type {kind}: give an instance of a class derived from pyro_vae.marginal.Estimator, "
-            "e.g. pyro_vae.marginal.Refined()"
+            "e.g. pyro_vae.marginal.Auto()"
         )
     members = {
         "name": (str, "the string that tables and file names call it by"),

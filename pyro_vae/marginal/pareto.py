@@ -34,13 +34,17 @@ up to 3 nats too low at K = 50.
 """
 
 
+LARGEST = 0.7
+"""Largest k̂ of a reliable estimate, however many samples it has."""
+
+
 def threshold(num_samples: int) -> float:
     """Return the k̂ up to which an estimate from K weights is reliable: min(1 − 1/log₁₀ K, 0.7).
 
     Vehtari et al. (2024): above it, the error of so few weights is too large, or their mean converges too slowly for
     any practical K. NaN for K < `MIN_SAMPLES`, where there is no k̂.
     """
-    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples >= MIN_SAMPLES else math.nan
+    return min(1 - 1 / math.log10(num_samples), LARGEST) if num_samples >= MIN_SAMPLES else math.nan
 
 
 def pareto_k(largest: Tensor, num_samples: int) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal.estimator import Estimator
-from pyro_vae.marginal.evidence import LogEvidence, criterion, doubt
+from pyro_vae.marginal.evidence import STAGES, LogEvidence, criterion, doubt
 from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 
 MEANING = {
@@ -25,7 +27,16 @@ MEANING = {
 }
 """Columns of every table."""
 
+OF_WEIGHTS = ("ess_median", "ess_min", "pareto_k_max")
+"""Columns that are left out where the estimator decides itself whether estimates are reliable."""
+
+JUDGED = "share of datapoints whose estimate fails a check: Pareto k, effective sample size, agreement of halves"
+
 EXTRA = {
+    "log_px_lower": "lower bound of log p(x) that holds for each datapoint with 95 % confidence",
+    "num_modes": "modes of the posterior that are sampled",
+    "gain": "log p(x) gained by searching from several starts, by Laplace's approximation",
+    "seconds": "work per datapoint, in seconds",
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
@@ -87,7 +98,9 @@ class Summary:
         curve: estimates from the first K' of the samples, in ascending order up to K.
         given: `y` if this is log p(x | y) of a conditional model.
         bits_per_dim: −log_px in bits per dimension, where it has that unit.
+        stages: share of datapoints whose estimate each stage made, by name, if the estimator has stages.
         simulated: whether the estimator simulated the data.
+        judged: whether the estimator decided which estimates are reliable.
     """
 
     elbo: float | None
@@ -106,16 +119,19 @@ class Summary:
     curve: tuple[CurvePoint, ...] = ()
     given: str | None = None
     bits_per_dim: float | None = None
+    stages: dict[str, float] | None = None
     simulated: bool = False
+    judged: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what results.json and evaluations/*.json hold.
 
-        The values in `extra` are keys beside the others; `curve`, `given` and `bits_per_dim` are present only if set.
+        The values in `extra` are keys beside the others; `curve`, `given`, `bits_per_dim` and `stages` are present only
+        if set.
         """
         content = dict(vars(self))
-        extra, _ = content.pop("extra"), content.pop("simulated")
-        optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim")}
+        extra, _, _ = (content.pop(name) for name in ("extra", "simulated", "judged"))
+        optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim", "stages")}
         optional["curve"] = [vars(point) for point in self.curve] or None
         return content | extra | {name: value for name, value in optional.items() if value is not None}
 
@@ -151,7 +167,9 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
         unreliable=unreliable,
         num_data=N,
         extra={name: _finite(value.mean()) for name, value in evidence.extra.items()},
+        stages=None if evidence.stages is None else _shares(evidence.stages),
         simulated=simulated,
+        judged=evidence.reliable is not None,
     )
     if not evidence.curve:
         return summary
@@ -160,13 +178,16 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
     return replace(summary, curve=curve)
 
 
-def table(summary: Summary, split: str) -> str:
-    """Format a summary of a data split as a table, one row for each quantity."""
+def table(summary: Summary, split: str, note: str = "") -> str:
+    """Format a summary of a data split as a table, one row for each quantity, with a note in its title."""
     title = f"{'simulated' if summary.simulated else split}, {datapoints(summary.num_data)}"
     if summary.num_samples:
         title += f", estimator {summary.estimator}, K = {summary.num_samples}"
-    title += " (nats per datapoint)"
+    title += f"{note and f': {note}'} (nats per datapoint)"
     rows = [_row(name, value, _meaning(name, summary)) for name, value in _columns(summary).items()]
+    if summary.stages is not None:
+        shares = [f"{name} {_percent(share)}" for name, share in summary.stages.items()]
+        rows.append(_row("stages", "", f"estimated by {', '.join(shares)}"))
     rows += [
         _row("log_px", point.log_px, f"from the first {_samples(point.num_samples)}{_error(point)}")
         for point in summary.curve[:-1]
@@ -202,13 +223,16 @@ def _columns(summary: Summary) -> dict[str, float | None]:
     """Return the values in the table, by name."""
     if not summary.num_samples:  # there is no estimate
         return {"elbo": summary.elbo} | {n: v for n, v in summary.extra.items() if n in EXTRA and v is not None}
-    columns = {name: getattr(summary, name) for name in MEANING}
+    left_out = OF_WEIGHTS if summary.judged else ()
+    columns = {name: getattr(summary, name) for name in MEANING if name not in left_out}
     columns |= {name: value for name, value in summary.extra.items() if name in EXTRA or value is not None}
     return columns if summary.bits_per_dim is None else columns | {"bits_per_dim": summary.bits_per_dim}
 
 
 def _meaning(name: str, summary: Summary) -> str:
     """Explain a column."""
+    if name == "unreliable" and summary.judged:
+        return JUDGED
     meaning = {**MEANING, **EXTRA}.get(name, "mean over datapoints")
     meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold))
     weighs = summary.ess_median is not None  # else the estimate is exact
@@ -231,5 +255,16 @@ def _error(point: CurvePoint) -> str:
     return "" if point.log_px_mc_se is None else f", ± {point.log_px_mc_se:.3f}"
 
 
-def _row(name: str, value: float | None, meaning: str) -> str:
-    return f"  {name:<13} {number(value, '10.3f'):>10}  {meaning}"
+def _row(name: str, value: float | str | None, meaning: str) -> str:
+    shown = value if isinstance(value, str) else number(value, "10.3f")
+    return f"  {name:<13} {shown:>10}  {meaning}"
+
+
+def _shares(stages: Sequence[str]) -> dict[str, float]:
+    """Return the share of each stage that occurs, in the order of `STAGES`."""
+    count = Counter(stages)
+    return {name: count[name] / len(stages) for name in STAGES if count[name]}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share > 0.01 else f"{100 * share:.1f} %"

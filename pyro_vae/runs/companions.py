@@ -24,7 +24,7 @@ STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
         "guide": ("categorical", "diagonal"),
     },
     {"objective": ("score_function", "trace_elbo")},
-    {"estimator": ("importance",)},
+    {"estimator": ("auto",)},
 )
 """Options that fit where others do not: first those of the model, then those that a given model needs."""
 

@@ -208,7 +208,7 @@ def test_exact_keeps_its_digits_in_float32():
 
 def test_exact_refuses_nonlinear_models(nonlinear):
     vae, x, _ = nonlinear
-    with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model.*refined"):
+    with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model.*auto"):
         Exact()(vae.model, vae.guide, x)
 
 

@@ -67,7 +67,7 @@ def use(vae):
         "encode": vae.encode(x),
         "reconstruct": vae.reconstruct(x),
         "sample": vae.sample(3),
-        "log_prob": vae.log_prob(x, num_samples=20),
+        "log_prob": vae.log_prob(x, num_samples=20, estimator="importance"),
         "impute": vae.impute(x, x > 0, num_steps=2),
         "importance": Importance(20)(vae.model, vae.guide, x).log_px,
         "refined": Refined(20)(vae.model, vae.guide, x).log_px,
@@ -117,7 +117,7 @@ def test_a_model_in_double_is_run_in_double():
     x = torch.tensor(X[:4]).double()
     assert vae.encode(x).dtype == vae.sample(2).dtype == torch.float64
     with pytest.warns(UserWarning, match="unreliable"):
-        assert vae.log_prob(x, num_samples=5).isfinite().all()
+        assert vae.log_prob(x, num_samples=5, estimator="importance").isfinite().all()
 
 
 def test_an_exception_leaves_the_session_as_it_was():

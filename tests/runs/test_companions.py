@@ -15,7 +15,7 @@ TINY = [
     "data=array", "data.path=labelled.npz", "data.key=x", "data.label_key=y", "network.hidden=[4]",
     "network.upper_hidden=[4]", "trainer.max_epochs=1", "plots=false", "second_estimator=false",
 ]  # fmt: skip
-DISCRETE = "prior=categorical guide=categorical objective=score_function estimator=importance"
+DISCRETE = "prior=categorical guide=categorical objective=score_function"
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ slow = pytest.mark.slow
         pytest.param("guide=categorical", "is discrete", DISCRETE, marks=slow),
         pytest.param("prior=categorical", "is continuous", DISCRETE, marks=slow),
         pytest.param("guide=categorical prior=categorical objective=iwae", "reparameterized", DISCRETE, marks=slow),
-        pytest.param(
-            "guide=categorical prior=categorical objective=score_function", "is discrete", DISCRETE, marks=slow
-        ),
+        pytest.param(f"{DISCRETE} estimator=refined", "is discrete", f"{DISCRETE} estimator=auto", marks=slow),
         pytest.param("guide=point objective=iwae", "is a point", "guide=point objective=trace_elbo", marks=slow),
         ("conditioning=prior prior=mixture", "depends on y", "conditioning=prior prior=class_conditional"),
         pytest.param("prior=vamp guide=enumerated", "prior=vamp needs", "prior=vamp guide=diagonal", marks=slow),
