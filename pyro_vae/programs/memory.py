@@ -74,6 +74,12 @@ def power_of_two(n: int) -> int:
     return int(2 ** (max(1, n).bit_length() - 1))
 
 
+def padded(index: Tensor) -> Tensor:
+    """Repeat the last entry until the length is a power of two, so that few shapes of compiled graphs are needed."""
+    missing = power_of_two(2 * len(index) - 1) - len(index)
+    return torch.cat([index, index[-1:].expand(missing)])
+
+
 def _bytes(device: torch.device) -> int:
     """Return the size of the memory to fill."""
     if device.type == "cuda":
