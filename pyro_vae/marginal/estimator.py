@@ -12,14 +12,14 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.programs.checks import require_match, require_programs, require_tensors, vectorized
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
-from pyro_vae.programs.trace import Program, base_of, trace
+from pyro_vae.programs.trace import Program, base_of, random_sites, trace
 
 Progress = Callable[[int], Any]
 """Called with the number of pairs (sample, datapoint) done since the last call."""
@@ -65,8 +65,8 @@ class Estimator(ABC):
         """Estimate log p(x) for x `[N, ...]`, or log p(x | y) with the labels y `[N]` of a conditional model.
 
         The computation runs on the device of x. Pyro's effect handlers around this call do not reach the programs:
-        wrap the programs instead, as in `poutine.scale(model, scale=0.5)`. Concurrent calls from several threads run
-        one after the other.
+        wrap the programs instead. docs/programs.md describes the programs that are accepted. Concurrent calls from
+        several threads run one after the other.
 
         Args:
             model: the generative model.
@@ -113,16 +113,15 @@ class Estimator(ABC):
             NoEvidence: if the guide is a point.
             BadInput: if the estimator cannot handle the model, the guide or the data.
         """
+        require_match(model, guide, x, y)
         x, y = next(slices(2, x, y))
-        with torch.no_grad(), vectorized():
-            sites = trace(guide, x, y, num_samples=1).nodes.values()
-        drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
-        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
+        with torch.no_grad():
+            sites = random_sites(trace(guide, x, y, num_samples=1)).values()
+        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
                 "training: log p(x) says nothing; train with another guide, e.g. guide=diagonal"
             )
-        require_match(model, guide, x, y)
 
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
