@@ -60,11 +60,12 @@ def unscaled_log_prob(site: Any) -> Tensor:
 
 def random_sites(trace: Trace) -> dict[str, Any]:
     """Return the latent and observed sites of a trace by name, without those of `pyro.deterministic`."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not (site["infer"] or {}).get("_deterministic")
-    }
+    return {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not is_deterministic(site)}
+
+
+def is_deterministic(site: Any) -> bool:
+    """Return whether a site is a `pyro.deterministic`, which Pyro marks as observed."""
+    return bool((site["infer"] or {}).get("_deterministic"))
 
 
 def mask_of(site: Any) -> Any:
