@@ -82,13 +82,14 @@ def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -
         for name, site in q.items():
             _require_support(name, p[name]["fn"], site)
             _require_same_mask(name, p[name], site)
-        for role, run in (("model", joint), ("guide", draws)):
-            run.compute_log_prob()
-            for name, site in random_sites(run).items():
+        joint.compute_log_prob()
+        draws.compute_log_prob()
+        for role, sites in (("model", p), ("guide", q)):
+            for name, site in sites.items():
                 _require_shape(f"site {name} of the {role}", unscaled_log_prob(site).shape, (NUM_DRAWS, len(x)))
                 _require_unscaled(f"site {name} of the {role}", site)
-        for role, program in (("model", model), ("guide", guide)):
-            _require_rows(role, program, x, y, q)
+        for role, program, sites in (("model", model, p), ("guide", guide, q)):
+            _require_rows(role, program, x, y, sites)
 
 
 @contextmanager
@@ -150,30 +151,38 @@ def _require_shape(site: str, shape: torch.Size, batch: tuple[int, int]) -> None
 
 def _require_unscaled(name: str, site: Any) -> None:
     """Check that plates that subsample, whose scale is left out, are all that scales a density."""
-    frames = site["cond_indep_stack"]
-    scale = torch.as_tensor(site["scale"]) / math.prod((frame.full_size or frame.size) / frame.size for frame in frames)
-    if not bool(torch.isclose(scale, torch.ones_like(scale), rtol=1e-4).all()):
+    scale = torch.as_tensor(site["scale"]) / math.prod(_share(frame) for frame in site["cond_indep_stack"])
+    others = scale[~torch.isclose(scale, torch.ones_like(scale), rtol=1e-4)]
+    if len(others):
         raise BadInput(
-            f"the log-density of {name} is scaled by {scale.flatten()[0]:.4g}: remove poutine.scale, so that it is the "
-            "log of a density (the scale of a plate that subsamples is left out in any case)"
+            f"the log-density of {name} is scaled by {others[0]:.4g}: remove poutine.scale, so that it is the log of a "
+            "density (the scale of a plate that subsamples is left out in any case)"
         )
 
 
-def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, latents: Sites) -> None:
+def _share(plate: Any) -> float:
+    """Return how many times larger a plate is than the subsample in it."""
+    return float((plate.full_size or plate.size) / plate.size)
+
+
+def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, sites: Sites) -> None:
     """Check that densities at the first datapoint depend on its own x, y and latents only."""
+    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
     first = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    values = {name: site["value"][:2] for name, site in latents.items()}
+    values = {name: site["value"][:1] for name, site in latents.items()}
     copies = {n: v.index_select(v.dim() - latents[n]["fn"].event_dim - 1, first) for n, v in values.items()}
     expected = _log_probs(program, x, y, values)
     beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
-    from_last_rows = _log_probs(program, x, y, values, last_rows=True)
     for name, value in expected.items():
         if not _close(value[..., 0], beside_copy[name][..., 0]):
             raise BadInput(
                 f"the log-density of site {name} of the {role} at a datapoint depends on other datapoints: use "
                 "to_event for all dimensions but the first, and call eval() on modules with batch normalization"
             )
-        if not _close(value, from_last_rows[name]):
+    if not any(_share(frame) > 1 for site in sites.values() for frame in site["cond_indep_stack"]):
+        return
+    for name, value in _log_probs(program, x, y, values, last_rows=True).items():
+        if not _close(value, expected[name]):
             raise BadInput(
                 f"site {name} of the {role} depends on the indices of a plate that subsamples: use all rows of x, in "
                 "a plate of size len(x)"
@@ -185,7 +194,7 @@ def _log_probs(
 ) -> dict[str, Tensor]:
     """Return the log-densities of a program's sites at given latents, with the same random numbers in each call."""
     with seeded(0, x), _Rows(last_rows):
-        run = trace(poutine.condition(program, data=values), x, y, num_samples=2)
+        run = trace(poutine.condition(program, data=values), x, y, num_samples=1)
     run.compute_log_prob()
     return {name: unscaled_log_prob(site) for name, site in random_sites(run).items()}
 
