@@ -218,16 +218,31 @@ class _Rows(Messenger):
 
 
 def _require_support(name: str, prior: Any, site: Any) -> None:
-    """Check draws of the guide at a site against the model's distribution there."""
+    """Check that the distributions of model and guide at a site have about the same support, by draws of each."""
     if has_atoms(prior) != has_atoms(site["fn"]):
         kinds = ["discrete" if has_atoms(fn) else "continuous" for fn in (prior, site["fn"])]
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
-    try:
-        inside = prior.support.check(site["value"])
-    except (NotImplementedError, RuntimeError):  # the support is unknown
-        return
-    if inside.double().mean() < 0.9:  # rounding may put a few draws on the boundary
+    if not _contains(prior, site["value"]):
         raise BadInput(
             f"the guide draws site {name} outside its support in the model ({prior.support}): use a "
             "distribution with the same support"
         )
+    try:
+        is_same = str(prior.support) == str(site["fn"].support)
+        draws = None if is_same else prior.sample()
+    except NotImplementedError:  # the support is unknown, or the prior cannot be sampled
+        return
+    if draws is not None and not _contains(site["fn"], draws):
+        raise BadInput(
+            f"the guide never draws site {name} from a part of its support in the model ({site['fn'].support} instead "
+            f"of {prior.support}): use a distribution with the same support"
+        )
+
+
+def _contains(fn: Any, draws: Tensor) -> bool:
+    """Return whether most draws lie in the support of a distribution; rounding may put a few on the boundary."""
+    try:
+        inside = fn.support.check(draws)
+    except (NotImplementedError, RuntimeError, ValueError):  # the support is unknown
+        return True
+    return bool(inside.double().mean() >= 0.9)

@@ -244,6 +244,19 @@ def guide_of(*sites, infer=None):
     return several
 
 
+def guide_with(posterior):
+    def of_one_site(x):
+        with plate(len(x)):
+            pyro.sample("z", posterior(x))
+
+    return of_one_site
+
+
+def three_classes(x):
+    with plate(len(x)):
+        observe(pyro.sample("z", dist.Categorical(torch.ones(3))), x)
+
+
 def two_latents(x):
     with plate(len(x)):
         observe(pyro.sample("z", normal(0)) + pyro.sample("u", normal(0)), x)
@@ -408,6 +421,14 @@ REFUSED = {
         "site u of the guide is not in the model: both must draw the same latents, also those that are auxiliary",
     ),
     "other name": ((model, guide_of("latent")), "site z of the model is not in the guide"),
+    "half the support": (
+        (model, guide_with(lambda x: dist.HalfNormal(x.abs()))),
+        r"the guide never draws site z from a part of its support in the model \(.*\): use a distribution with the",
+    ),
+    "too few classes": (
+        (three_classes, guide_with(lambda x: dist.Categorical(torch.ones(2)))),
+        "the guide never draws site z from a part of its support",
+    ),
     "enumerated": ((enumerated, guide), "site k of the model is not in the guide: .* or enumerated"),
     "obs_mask": ((partly_observed, guide), "site x_unobserved of the model is not in the guide"),
     "batch as an event": (
