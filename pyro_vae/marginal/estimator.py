@@ -26,7 +26,7 @@ Progress = Callable[[int], Any]
 
 
 class Estimator(ABC):
-    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1 (docs/programs.md).
 
     Derive your own estimator from this class: set `name` and `num_samples`, and implement `estimate`. The other members
     have defaults.
@@ -109,9 +109,11 @@ class Estimator(ABC):
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Reject programs and data that this estimator cannot handle, before the computation starts.
 
+        Override it to check more, and call `super().check`, which finds programs that would be misread.
+
         Raises:
             NoEvidence: if the guide is a point.
-            BadInput: if the estimator cannot handle the model, the guide or the data.
+            BadInput: if `programs.checks.require_match` rejects the programs, or this estimator the data.
         """
         require_match(model, guide, x, y)
         x, y = next(slices(2, x, y))
@@ -155,6 +157,6 @@ class GradientEstimator(Estimator):
     """An estimator that needs the gradient of log p(x, z) with respect to z."""
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Reject a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        """Reject a guide that is a point, and latents that are discrete or masked."""
         super().check(model, guide, x, y)
         Latents.of(model, x, y)

@@ -13,6 +13,7 @@ from pyro_vae import analysis
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, NoEstimate, Prior, Refined
 from pyro_vae.marginal.bdmc import simulate
+from pyro_vae.objectives import IWAE
 
 SAMPLERS = (Importance(20), ELBO(20), Prior(4000))
 WITH_GRADIENTS = (Refined(20), AIS(4, 8, 2), Exact(), BDMC(4, 8, 2))
@@ -215,6 +216,11 @@ def test_latents_that_are_masked_in_both_programs_do_not_count():
     for estimator in WITH_GRADIENTS:
         with pytest.raises(BadInput, match="site z is masked: .* use estimator=importance"):
             estimator(*programs, X)
+
+
+def test_training_objectives_keep_scales():
+    loss = IWAE(num_particles=3).loss(poutine.scale(model, scale=2.0), poutine.scale(guide, scale=2.0), X)
+    assert loss == pytest.approx(-2 * exact(X).sum().item())
 
 
 # Refusals
