@@ -13,21 +13,21 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput, NoEvidence, datapoints
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.programs.checks import require_match, require_programs, require_tensors, vectorized
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
-from pyro_vae.programs.trace import Program, base_of, trace
+from pyro_vae.programs.trace import Program, base_of, random_sites, trace
 
 Progress = Callable[[int], Any]
 """Called with the number of pairs (sample, datapoint) done since the last call."""
 
 
 class Estimator(ABC):
-    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1 (docs/programs.md).
 
     Derive your own estimator from this class: set `name` and `num_samples`, and implement `estimate`. The other members
     have defaults.
@@ -66,8 +66,8 @@ class Estimator(ABC):
         """Estimate log p(x) for x `[N, ...]`, or log p(x | y) with the labels y `[N]` of a conditional model.
 
         The computation runs on the device of x. Pyro's effect handlers around this call do not reach the programs:
-        wrap the programs instead, as in `poutine.scale(model, scale=0.5)`. Concurrent calls from several threads run
-        one after the other.
+        wrap the programs instead. docs/programs.md describes the programs that are accepted. Concurrent calls from
+        several threads run one after the other.
 
         Args:
             model: the generative model.
@@ -114,20 +114,21 @@ class Estimator(ABC):
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Reject programs and data that this estimator cannot handle, before the computation starts.
 
+        Override it to check more, and call `super().check`, which finds programs that would be misread.
+
         Raises:
             NoEvidence: if the guide is a point.
-            BadInput: if the estimator cannot handle the model, the guide or the data.
+            BadInput: if `programs.checks.require_match` rejects the programs, or this estimator the data.
         """
+        require_match(model, guide, x, y)
         x, y = next(slices(2, x, y))
-        with torch.no_grad(), vectorized():
-            sites = trace(guide, x, y, num_samples=1).nodes.values()
-        drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
-        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
+        with torch.no_grad():
+            sites = random_sites(trace(guide, x, y, num_samples=1)).values()
+        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
                 "training: log p(x) says nothing; train with another guide, e.g. guide=diagonal"
             )
-        require_match(model, guide, x, y)
 
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
@@ -161,6 +162,6 @@ class GradientEstimator(Estimator):
     """An estimator that needs the gradient of log p(x, z) with respect to z."""
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Reject a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        """Reject a guide that is a point, and latents that are discrete or masked."""
         super().check(model, guide, x, y)
         Latents.of(model, x, y)

@@ -15,6 +15,7 @@ from pyro_vae.guides import Diagonal, FullCovariance
 from pyro_vae.guides import Mixture as MixtureGuide
 from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import AIS, BDMC, NUTS, Exact, Importance, Refined
+from pyro_vae.marginal.prior import prior_of
 from pyro_vae.networks import MLP
 from pyro_vae.priors import Mixture, StandardNormal
 from pyro_vae.programs.density import Latents
@@ -228,7 +229,7 @@ def test_exact_refuses_models_of_which_one_sharp_part_is_linear():
             pyro.sample("x", Normal(loc, torch.tensor([0.004, 0.5]).double()).to_event(1), obs=x)
 
     with pytest.raises(BadInput, match="estimator=exact needs a linear-Gaussian model"):
-        Exact()(model, model, torch.randn(20, 2).double())
+        Exact()(model, prior_of(model), torch.randn(20, 2).double())
 
 
 @pytest.mark.slow
