@@ -34,7 +34,7 @@ def reason(error: BaseException, place: str = "") -> str:
     """Return the error in one line, preceded by its place."""
     text = one_line(error).partition(" Trace Shapes:")[0]  # appended by Pyro
     if "aten._local_scalar_dense" in text:
-        text = "the program uses the value of a tensor, as in `if x > 0` or `float(x)`: a graph cannot branch on data"
+        text = "the program uses the value of a tensor, as in `if x > 0` or `float(x)`: avoid data-dependent code"
     elif not isinstance(error, OtherNoise):
         text = f"{type(error).__name__}: {text}"
     return f"{place}: {text}" if place else text
