@@ -1,4 +1,4 @@
-"""How many pairs (sample, datapoint) to process at once."""
+"""Chooses how many pairs (sample, datapoint) to process at once."""
 
 from __future__ import annotations
 
