@@ -130,6 +130,13 @@ def test_fit_refuses_what_shows_with_data(axis, base, members, message):
         fit(**{axis: kind})
 
 
+def test_a_likelihood_that_fails_on_data_from_disk(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    kind = variant(LaplaceLikelihood, check=boom)
+    with pytest.raises(BadInput, match=f"^likelihood={kind.__name__}: the check of the data failed"):
+        pyro_vae.fit(np.load(tmp_path / "x.npy", "r"), likelihood=kind, latent_dim=2, max_epochs=1)
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

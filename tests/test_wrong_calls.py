@@ -53,6 +53,12 @@ def test_the_commands_refuse_them_too(command, small_data, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("deleted", ["split", "device"])
+def test_evaluate_names_a_key_that_was_deleted(command, deleted):
+    outcome = command("evaluate", f"~{deleted}")
+    assert (outcome.code, outcome.err) == (2, f"error: {deleted} is missing: give {deleted}=VALUE\n")
+
+
 @pytest.mark.parametrize("error", [BadInput, FailedRun])
 def test_messages_have_one_line_and_no_control_sequences(error):
     assert str(error("x=a\nb\x1b[2J must be")) == r"x=a\nb\x1b[2J must be"

@@ -38,7 +38,7 @@ SECTIONS = {
     "evaluate": ("estimator",),
 }  # fmt: skip
 """Sections that each command instantiates."""
-NEEDED = {"train": ("latent_dim", "seed")}
+NEEDED = {"train": ("latent_dim", "seed"), "evaluate": ("run", "split", "device", "seed")}
 """Other keys that each command needs."""
 
 
@@ -238,7 +238,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
         r"Config group override|The --resolve flag", str(error)
     ):
-        return one_line(error)
+        return one_line(error).partition(" full_key")[0]
     return None
 
 

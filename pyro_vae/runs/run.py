@@ -174,7 +174,7 @@ class Run:
         """
         vae, data = self.vae, self.data
         if isinstance(data.train, Stored):
-            with in_section("data", self.config.data):
+            with in_section("data", self.config.data), own_code("the check of the data", likelihood=vae.likelihood):
                 misfit.read_through(data.train, data, vae)
         with own_code("the check of the data", likelihood=vae.likelihood):
             misfit.warn_of_misfit(vae, data.samples())
