@@ -176,6 +176,9 @@ def fit(
         raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     if about_runs := [key for key in overridden if key == "resume" or key.partition(".")[0] == "hydra"]:
         raise BadInput(f"the override {about_runs[0]} is for the command: the run directory of fit is run_dir")
+    if parameters_of_fit := overridden & KEYS.keys():
+        name = parameters_of_fit.pop()
+        raise BadInput(f"the override {name} is a parameter of fit: give fit(..., {name}=VALUE)")
     true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
