@@ -12,6 +12,7 @@ torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,18 @@ def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
         if key not in of_run.data:
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
+    if "path" in of_run.data and of_run.data.path is None:
+        file = "FILE.npy" if vae.num_classes is None else "FILE.npz +data.key=x +data.label_key=y"
+        split = config.split if of_run.data.get(f"{config.split}_fraction", 1) else "val"
+        raise BadInput(
+            f"{run_dir} was trained by fit() on an array in memory, so data.path is missing: save the array, then run "
+            f"python -m pyro_vae.evaluate run={shlex.quote(str(run_dir))} data.path={file} split={split} "
+            "(or use vae.log_prob)"
+        )
     data = build_data(of_run, may_download=False)
+    if not data.sizes.get(config.split, 1):
+        full = [name for name, size in data.sizes.items() if size]
+        raise BadInput(f"split={config.split} of {run_dir} is empty: use split={full[-1]}")
     identity = fingerprint(data)
     require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
