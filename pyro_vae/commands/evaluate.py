@@ -103,18 +103,18 @@ def evaluate(config: DictConfig, run_dir: Path) -> "Evaluated | None":
         of_run.data[key] = str(place)
     if "path" in of_run.data and of_run.data.path is None:
         file = "FILE.npy" if vae.num_classes is None else "FILE.npz +data.key=x +data.label_key=y"
-        split = config.split if of_run.data.get(f"{config.split}_fraction", 1) else "val"
+        split = next(name for name in (config.split, "val", "train") if of_run.data.get(f"{name}_fraction", 1))
         raise BadInput(
             f"{run_dir} was trained by fit() on an array in memory, so data.path is missing: save the array, then run "
             f"python -m pyro_vae.evaluate run={shlex.quote(str(run_dir))} data.path={file} split={split} "
             "(or use vae.log_prob)"
         )
     data = build_data(of_run, may_download=False)
+    identity = fingerprint(data)
+    require_same_data(data, identity, saved, run_dir)
     if not data.sizes.get(config.split, 1):
         full = [name for name, size in data.sizes.items() if size]
         raise BadInput(f"split={config.split} of {run_dir} is empty: use split={full[-1]}")
-    identity = fingerprint(data)
-    require_same_data(data, identity, saved, run_dir)
     split = data.split(config.split, config.num_data).to(device)
     require_labels(vae, split, run_dir)
     warn_of_misfit(vae, [split])

@@ -38,6 +38,18 @@ def test_a_fitted_vae_is_saved_loaded_and_evaluated(command, tmp_path):
     one_error_line(no_test_set, "split=test of run is empty: use split=val")
 
 
+def test_runs_that_no_command_can_continue_are_refused_clearly(command, tmp_path):
+    pyro_vae.fit(X, validation_data=X[:20], **TINY, run_dir=tmp_path / "run")
+    np.save(tmp_path / "x.npy", X)
+    one_error_line(command("evaluate", "run=run", "data.path=x.npy", "split=val"), "20 datapoints", "vae.log_prob")
+    one_error_line(command("train", "resume=run"), "resume=run", "array in memory", "call fit again")
+
+
+def test_a_run_without_held_out_data_is_evaluated_on_its_training_set(command, tmp_path):
+    pyro_vae.fit(X, val_fraction=0, **TINY).save(tmp_path / "run")
+    one_error_line(command("evaluate", "run=run"), "data.path=FILE.npy split=train")
+
+
 def test_a_conditional_vae_is_evaluated_with_labels_from_a_file(command, tmp_path):
     y = np.arange(60) % 3
     pyro_vae.fit(X, y, conditioning="concat", **TINY).save(tmp_path / "run")
