@@ -50,9 +50,10 @@ def configuration(
             names[group] = one_of(group, choice, tuple(options_of()[group]))
             values |= {f"{group}.{name}": value for name, value in settings.items()}
         elif own := [key for key in given if key.partition(".")[0] == group]:
+            name = getattr(choice, "__name__", type(choice).__name__)
             raise BadInput(
-                f"{group}={shown(option)} and the override {own[0]} cannot be combined: give settings with the class, "
-                f"as in {group}=(MyClass, {{...}})"
+                f"{group}={shown(name)} and the override {own[0]} cannot be combined: give settings with the class, "
+                f"as in {group}=({shown(name)}, {{...}})"
             )
         else:
             sections[group] = {"_target_": target_of(group, choice), **_plain(group, settings)}
