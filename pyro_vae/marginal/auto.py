@@ -47,9 +47,10 @@ class Auto(Estimator):
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
     from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `extra` holds, for
     each datapoint, `log_px_lower`, a 95 % lower confidence bound that assumes nothing about the weights; `num_modes`;
-    `num_draws`, from which the estimate comes; `gain`, the evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
-    approximation; and `seconds`. `stage` and `status` tell how an estimate was made, and whether to rely on it. No
-    diagnostic sees a mode that none of the starts found: `gain` shows how often more than one start is needed.
+    `num_draws`, from which the estimate comes; `gain`, the evidence of all modes minus that of the mode found from the
+    guide's mean, in nats, by Laplace's approximation; and `seconds`. `stage` and `status` tell how an estimate was made,
+    and whether to rely on it. No diagnostic sees a mode that none of the starts found: `gain` shows how often more than
+    one start is needed.
 
     Args:
         num_samples: K, draws per datapoint in the first stage.
@@ -137,6 +138,8 @@ class Auto(Estimator):
             active = torch.cat([index for index, _ in waiting])
             proposals = Proposal.cat([proposal for _, proposal in waiting])
             chosen = stage.promising(ledger.evidence.rows(active))
+            if not chosen.any():
+                continue
             rows = torch.arange(len(active), device=active.device)
             waiting = [] if chosen.all() else [(active[~chosen], proposals.rows(rows[~chosen]))]
             count = int(chosen.sum())
@@ -150,8 +153,7 @@ class Auto(Estimator):
                     tick(len(part))
 
     def _search(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
-        started, real = time.monotonic(), len(index)
-        p = p.rows(padded(index))
+        started, p = time.monotonic(), p.rows(padded(index))
         proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
         u, log_w = proposal.draw(p, self.num_samples)
         found = judge(log_w)
