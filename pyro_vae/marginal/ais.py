@@ -25,7 +25,7 @@ from pyro_vae.marginal.hmc import (
     scale_between,
 )
 from pyro_vae.marginal.laplace import laplace
-from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
+from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.refined import Proposal
 from pyro_vae.programs.chunks import slices
@@ -63,18 +63,20 @@ class Start:
 
 
 class AIS(GradientEstimator):
-    """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed from the guide or the prior to the posterior.
+    """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed to the posterior.
 
     Neal (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008; for decoder-based models Wu,
     Burda, Salakhutdinov & Grosse (2017), https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so log p̂(x) is a lower
-    bound in expectation, which tightens with more temperatures. A pilot run of the same length finds HMC's step size
-    for each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
+    bound in expectation, which tightens with more temperatures. The covariance of a Laplace approximation, at the mode
+    found from the guide's mean, whitens the posterior for HMC; a pilot run of the same length finds the step size for
+    each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
 
     Args:
         num_samples: K, the number of chains per datapoint.
         num_temperatures: T, the number of steps of β from 0 to 1.
         num_leapfrog: leapfrog steps per transition.
-        start: where chains start, `guide` or `prior`.
+        start: where chains start: `auto`, a Student-t around that mode, which is nearest to the posterior; `guide`; or
+            `prior`, which covers modes that the guide does not know, but needs more temperatures.
         target_acceptance: acceptance rate that the pilot run aims at.
         chunk_size: chains in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
@@ -106,12 +108,9 @@ class AIS(GradientEstimator):
         self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """Advise more temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""
+        """Advise more temperatures, as the variance of log w falls as 1/T (Neal 2001); first enough samples for k̂."""
         temperatures = f"set estimator.num_temperatures={4 * self.num_temperatures}"
-        if self.num_samples < 16:
-            return f"set estimator.num_samples=16, then {temperatures}"
-        is_rough = MIN_SAMPLES <= self.num_samples < FEW
-        return f"set estimator.num_samples={FEW}, then {temperatures}" if is_rough else temperatures
+        return temperatures if self.num_samples >= MIN_SAMPLES else f"set estimator.num_samples=32, then {temperatures}"
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`; `progress` counts finished chains."""

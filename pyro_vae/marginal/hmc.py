@@ -19,6 +19,9 @@ Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""
 
 
+STRONGEST = 100.0
+"""Largest change of a momentum in half a leapfrog step, in its standard deviations."""
+
 Scale = Callable[[Tensor], Tensor]
 """β -> L `[N, D, D]`, so that the mass matrix for π_β is (L Lᵀ)⁻¹."""
 
@@ -100,7 +103,9 @@ def transition(
     Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3. The momentum p is standard
     normal in coordinates v with u = L v, so that the mass matrix is (L Lᵀ)⁻¹ (§4.1). Each chain multiplies the step
     size by a number between 0.5 and 1: in whitened coordinates all directions oscillate with about the same period,
-    and trajectories of that length would end where they start (§3.2).
+    and trajectories of that length would end where they start (§3.2). A trajectory that meets a point where half a step
+    changes the momentum by more than `STRONGEST` has diverged: it is rejected, before the model meets numbers that
+    overflow. Since the points alone decide, this is reversible.
 
     Args:
         path: the densities.
@@ -114,15 +119,23 @@ def transition(
         The new state and the probabilities of acceptance, `[K, N]`.
     """
     epsilon = (step_size * (0.5 + 0.5 * torch.rand_like(state.joint))).unsqueeze(-1)
-    momentum = torch.randn_like(state.u)
-    p, new = momentum, state
-    for _ in range(num_leapfrog):
-        p = p + 0.5 * epsilon * _times(scale.mT, new.gradient(beta))
-        new = ChainState.at(path, new.u + epsilon * _times(scale, p))
-        p = p + 0.5 * epsilon * _times(scale.mT, new.gradient(beta))
+    stable = torch.ones_like(state.joint, dtype=torch.bool)
+
+    def kick(at: ChainState) -> Tensor:
+        force = 0.5 * epsilon * _times(scale.mT, at.gradient(beta))
+        stable.logical_and_((force.abs() < STRONGEST).all(-1))
+        return torch.where(stable.unsqueeze(-1), force, 0.0)
+
+    momentum, new = torch.randn_like(state.u), state
+    p = momentum + kick(new)
+    for step in range(num_leapfrog):
+        u = new.u + epsilon * _times(scale, p)
+        new = ChainState.at(path, torch.where(stable.unsqueeze(-1), u, state.u))
+        force = kick(new)
+        p = p + (2 * force if step < num_leapfrog - 1 else force)
     energy = state.log_density(beta) - 0.5 * momentum.square().sum(-1)
     new_energy = new.log_density(beta) - 0.5 * p.square().sum(-1)
-    probability = (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0)
+    probability = torch.where(stable, (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0), 0.0)
     return state.where(torch.rand_like(probability) < probability, new), probability
 
 
