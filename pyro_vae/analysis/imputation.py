@@ -72,7 +72,8 @@ def impute(
     parts = []
     with for_programs(x), torch.no_grad():
         with fork_rng(x):  # the same draws, checked or not
-            Importance(1).check(model, guide, torch.full_like(x[:2], 0.5), y)  # rejects points
+            known = torch.where(observed[:2], x[:2], torch.full_like(x[:2], 0.5))
+            Importance(1).check(model, guide, known, y)  # rejects points
             names = trace(model, *next(slices(1, x, y)), num_samples=None).nodes
         if "x" not in names:
             raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")

@@ -1,13 +1,13 @@
-"""Measure how fast this library is on this machine, beside its peers.
+"""Measure how fast this library and its peers are on this machine.
 
 python -m pyro_vae.benchmark
 python -m pyro_vae.benchmark works=[step_100,log_px] rounds=3 seconds=0.1
 python -m pyro_vae.benchmark works=[memory]
 python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baseline=Pyro num_threads=1
 
-The model is a VAE 784-200-200-50 with tanh, Bernoulli likelihood and diagonal Gaussian guide, the data are synthetic,
-all is done by the processor. The whole takes half an hour, and is worth little if the machine does anything else.
-NumPyro and pythae take part where they are installed: pip install -e '.[benchmark]'.
+The model is a 784-200-200-50 VAE with tanh, a Bernoulli likelihood and a diagonal Gaussian guide. Data are synthetic,
+and everything runs on the CPU. All works together take half an hour. Run nothing else on the machine in the meantime.
+NumPyro and pythae are included if they are installed: pip install -e '.[benchmark]'.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from pyro_vae.programs.notes import NOTE
 log = logging.getLogger(__name__)
 
 MEMORY = "memory"
-"""A work without contenders: how much training takes as the data grow."""
+"""Name of the work without contenders: the memory of training as the data grow."""
 
 
 def task(config: DictConfig) -> None:
-    """Measure, print tables, write benchmark.json and benchmark.png into Hydra's run directory."""
+    """Measure, print tables, and write benchmark.json and benchmark.png to Hydra's run directory."""
     works = chosen(config, "works", (*WORKS, MEMORY))
     names = chosen(config, "contenders", tuple(CONTENDERS))
     one_of("baseline", config.baseline, tuple(CONTENDERS))
@@ -55,11 +55,11 @@ def task(config: DictConfig) -> None:
     contenders, notes = installed(names)
     results: dict[str, Any] = {"machine": machine.describe(settings.environment), "settings": asdict(settings)}
     if BF16 in contenders and not results["machine"]["bf16"]:
-        note = "step_100 only: without instructions for bfloat16 its products are many times slower than float32's"
+        note = "step_100 only: the CPU lacks bfloat16 instructions, so products are many times slower than in float32"
         contenders[BF16] = replace(contenders[BF16], works=("step_100",), note=note)
     busy = results["machine"]["load"] or 0.0
     if busy > 0.5:
-        notes.append(f"the machine was busy, its load {busy:.1f}: times may be far too long, ratios far off")
+        notes.append(f"the machine was busy (load {busy:.1f}): times and ratios may be far off")
     results["notes"] = [*notes, *(f"{name}: {c.note}" for name, c in contenders.items() if c.note)]
     results["works"] = {}
     log.info("%s", report.machine(results["machine"]))
@@ -69,7 +69,7 @@ def task(config: DictConfig) -> None:
 
     with open(run_dir / "workers.log", "w") as errors, logging_redirect_tqdm():
         if MEMORY in works and not hasattr(os, "wait4"):
-            results["notes"].append("memory is not measured on this system: it does not say what a process has held")
+            results["notes"].append("memory is not measured: this system does not report the peak memory of a process")
         elif MEMORY in works:
             with tqdm(total=2 * len(memory.SOURCES), desc=MEMORY, disable=None) as bar:
                 results[MEMORY] = memory.measure(settings.seed, errors, settings.environment, lambda: bar.update())
@@ -78,7 +78,7 @@ def task(config: DictConfig) -> None:
         for work in (work for work in works if work != MEMORY):
             rivals = {name: c for name, c in contenders.items() if work in c.works}
             if not rivals:
-                log.info("%s: none of these contenders does it", work)
+                log.info("%s: not supported by any of these contenders", work)
                 continue
             with tqdm(total=len(rivals) * (settings.rounds + 1), desc=work, disable=None) as bar:
                 timings = measure(work, rivals, settings, errors, lambda: bar.update())
@@ -86,7 +86,7 @@ def task(config: DictConfig) -> None:
             log.info("\n%s\n", report.table(work, timings, baseline, settings.rounds))
             results["works"][work] = report.as_dict(work, timings, baseline)
             write()
-    log.info("first result: since the start of the imports, compiling, without a cache, included")
+    log.info("first result: time from the start of the imports, including compilation without a cache")
     for note in results["notes"]:
         log.log(NOTE, note)
     if results["works"]:
@@ -95,10 +95,10 @@ def task(config: DictConfig) -> None:
 
 
 def chosen(config: DictConfig, key: str, choices: tuple[str, ...]) -> list[str]:
-    """The names under this key, one or several; null: all.
+    """Return the names that `config[key]` selects: one, several, or all if it is null.
 
     Raises:
-        BadInput: if there are none, or one is unknown.
+        BadInput: if the list is empty or a name is unknown.
     """
     given = config[key]
     if given is None:
@@ -110,10 +110,10 @@ def chosen(config: DictConfig, key: str, choices: tuple[str, ...]) -> list[str]:
 
 
 def installed(names: list[str]) -> tuple[dict[str, Contender], list[str]]:
-    """Those of the contenders that are installed, and a line for each that is not.
+    """Return the installed contenders, and a line for each of the others.
 
     Raises:
-        BadInput: if none is.
+        BadInput: if none of them is installed.
     """
     contenders = {name: CONTENDERS[name] for name in names if CONTENDERS[name].is_installed}
     hint = "is not installed: pip install -e '.[benchmark]'"
@@ -124,7 +124,7 @@ def installed(names: list[str]) -> tuple[dict[str, Contender], list[str]]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     shell.run(task, "benchmark", __doc__ or "")
 
 

@@ -1,4 +1,4 @@
-"""Who is timed when: in rounds, each of which times everyone once, in random order."""
+"""Starts contenders in separate processes, and times them in rounds, each in random order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import IO, Any
 from pyro_vae.benchmark.contenders import Contender
 
 PAUSE = 0.2
-"""Seconds before each piece: the last one's OpenMP threads spin a while before they sleep."""
+"""Seconds to wait before each timing: OpenMP threads of the previous one spin for a while before they sleep."""
 
 
 class Failed(Exception):
-    """A contender could not do a work; says why in one line."""
+    """A contender failed at a work; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,22 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
-        """That of these."""
+        """Compute median and quartiles of these values."""
         low, middle, high = statistics.quantiles(values * 2 if len(values) == 1 else values, n=4, method="inclusive")
         return cls(middle, (low, high))
 
 
 @dataclass
 class Timing:
-    """What has been measured of one contender in one work.
+    """Measurements of one contender at one work.
 
     Attributes:
-        first_seconds: from the start of its imports to the end of the first repetition at full speed, the compiler's
-            work, if there is any, included.
-        units: steps or datapoints that a repetition counts for.
-        repetitions: in a piece.
-        ms: milliseconds a unit, of each round's piece.
-        peak_mib: the most memory its process has held, MiB.
-        failed: why there is nothing more.
+        first_seconds: from the start of the imports to the end of the first repetition, including compilation.
+        units: number of steps or datapoints in a repetition.
+        repetitions: number of repetitions per round.
+        ms: milliseconds per unit in each round.
+        peak_mib: peak memory of the process in MiB.
+        failed: the reason, if the contender failed.
     """
 
     first_seconds: float = math.nan
@@ -63,15 +62,15 @@ class Timing:
 
     @property
     def spread(self) -> Spread:
-        """Of the milliseconds."""
+        """Median and quartiles of `ms`."""
         return Spread.of(self.ms)
 
     def ratio(self, baseline: Timing) -> Spread:
-        """How many times the baseline's time, round by round."""
+        """Return median and quartiles of the ratios to the baseline's times in the same rounds."""
         return Spread.of([mine / its for mine, its in zip(self.ms, baseline.ms, strict=True)])
 
     def as_dict(self, baseline: Timing | None) -> dict[str, Any]:
-        """All of it, with medians and quartiles, for JSON."""
+        """Return all fields, with median, quartiles and ratio to the baseline, for JSON."""
         if self.failed is not None:
             return {"failed": self.failed}
         ratio = None if baseline is None else asdict(self.ratio(baseline))
@@ -80,17 +79,17 @@ class Timing:
 
 
 class Worker:
-    """A contender's process.
+    """A process that runs a contender.
 
     Args:
-        contender: whose.
-        environment: variables that differ from this process'.
-        errors: where its stderr goes.
+        contender: the contender.
+        environment: environment variables to add or replace.
+        errors: file for the stderr of the process.
     """
 
     def __init__(self, contender: Contender, environment: Mapping[str, str], errors: IO[str]) -> None:
         self.contender = contender
-        self.cache = tempfile.TemporaryDirectory()  # empty: what compiling takes is told as it is without a cache
+        self.cache = tempfile.TemporaryDirectory()  # empty, so that the time to compile is measured without a cache
         self.peak_mib: float | None = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pyro_vae.benchmark.worker", contender.module],
@@ -107,7 +106,7 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.close()  # no more requests: it ends, and with it the processes it has started
+            self.process.stdin.close()  # without further requests, it ends together with its child processes
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -116,19 +115,19 @@ class Worker:
         self.cache.cleanup()
 
     def set_up(self, work: str, seed: int, num_threads: int | None) -> Timing:
-        """Import, build, compile, run once.
+        """Import the contender, build and compile the work, and run it once.
 
         Raises:
-            Failed: if it could not.
+            Failed: if any of this fails.
         """
         answer = self._ask(work=work, options=self.contender.options, seed=seed, num_threads=num_threads)
         return Timing(first_seconds=answer["seconds"], units=answer["units"])
 
     def run(self, work: str, repetitions: int) -> float:
-        """Seconds of so many repetitions.
+        """Run a work and return the seconds that all repetitions took.
 
         Raises:
-            Failed: if it could not.
+            Failed: if the work fails.
         """
         time.sleep(PAUSE)
         return float(self._ask(work=work, repetitions=repetitions)["seconds"])
@@ -151,7 +150,7 @@ class Worker:
 
 
 def calibrate(run: Callable[[int], float], seconds: float) -> int:
-    """How many repetitions take about so long, where `run(n)` does n in the seconds it returns."""
+    """Return how many repetitions take about `seconds`; `run(n)` returns the seconds that n repetitions take."""
     n = 1
     while (taken := run(n)) < seconds / 3:
         n = min(10 * n, math.ceil(n * seconds / max(taken, 1e-9)))
@@ -159,7 +158,7 @@ def calibrate(run: Callable[[int], float], seconds: float) -> int:
 
 
 def rounds(pieces: Mapping[Any, Callable[[], None]], num_rounds: int, rng: random.Random) -> None:
-    """Call every piece once a round, in random order; one that raises `Failed` is called no more."""
+    """Call every piece once per round, in random order. A piece that raises `Failed` is not called again."""
     left = dict(pieces)
     for _ in range(num_rounds):
         for name in rng.sample(list(left), len(left)):

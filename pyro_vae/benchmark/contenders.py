@@ -1,4 +1,4 @@
-"""Who is timed. Imports none of them."""
+"""Lists the contenders, without importing them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FLOOR = "GEMM floor"
 
 @dataclass(frozen=True)
 class Contender:
-    """A library, used in one way.
+    """A library and a way to use it.
 
     Args:
-        module: with `works(**options)`.
-        options: of that.
-        works: those it does.
-        package: what must be installed for it.
+        module: a module with a function `works(**options)`.
+        options: arguments of `works`.
+        works: names of the works that it supports.
+        package: the package that must be installed.
         ours: whether it is this library.
-        note: what a reader of its times should know.
+        note: remark for readers of its times.
     """
 
     module: str
@@ -34,7 +34,7 @@ class Contender:
 
     @property
     def is_installed(self) -> bool:
-        """Whether its package is."""
+        """Whether its package is installed."""
         return self.package is None or find_spec(self.package.lower()) is not None
 
 
@@ -48,23 +48,23 @@ CONTENDERS = {
         {"elbo": "compiled"},
         TRAINING,
         ours=True,
-        note="the programs and the SVI of Pyro, with the ELBO and the optimizer of this library",
+        note="Pyro's programs and SVI with the ELBO and optimizer of this library",
     ),
     "Pyro": Contender(
         f"{_HERE}.pyro_svi",
-        note="as in Pyro's VAE tutorial; its Rényi bound has one weight for the whole batch, the other IWAEs one a "
+        note="as in Pyro's VAE tutorial; its Rényi bound has one weight per batch, the other IWAEs have one per "
         "datapoint; log p(x) of 2 datapoints, one after the other",
     ),
     "Pyro JIT": Contender(f"{_HERE}.pyro_svi", {"elbo": "jit"}, ("step_100",)),
-    "torch": Contender(f"{_HERE}.hand_written", note="written by hand for this model, no probabilistic programs"),
+    "torch": Contender(f"{_HERE}.hand_written", note="written by hand for this model, without probabilistic programs"),
     "torch.compile": Contender(f"{_HERE}.hand_written", {"compile": True}),
     "NumPyro": Contender(
         f"{_HERE}.numpyro_svi",
         package="NumPyro",
-        note="all repetitions in one jitted loop, without returning to Python after each step",
+        note="runs all repetitions in one jitted loop, without returning to Python after each step",
     ),
     "pythae": Contender(
-        f"{_HERE}.pythae_trainer", package="pythae", note="log p(x) of 2 datapoints, one after the other, as it does"
+        f"{_HERE}.pythae_trainer", package="pythae", note="log p(x) of 2 datapoints, one after the other"
     ),
     FLOOR: Contender(f"{_HERE}.gemm", note="the matrix products alone, float32"),
 }

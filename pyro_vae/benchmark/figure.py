@@ -1,4 +1,4 @@
-"""What has been measured, as bars."""
+"""Draws the measurements as bars."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pyro_vae.benchmark.contenders import CONTENDERS, FLOOR
 from pyro_vae.benchmark.report import digits
 
 TOO_LONG = 4
-"""A bar so many times the median one would flatten all others: it is cut."""
+"""Bars longer than this many times the median bar are cut, since they would flatten all others."""
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A panel for each work of `benchmark.json`, to a PNG."""
+    """Draw a panel for each work in the content of `benchmark.json`, and write a PNG."""
     works = results["works"]
     columns = min(2, len(works))
     rows = math.ceil(len(works) / columns)

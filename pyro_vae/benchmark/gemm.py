@@ -1,4 +1,4 @@
-"""The floor: the matrix products of a work alone, in float32, into memory that is there already."""
+"""A lower bound on times: only the matrix products of a work, in float32, into preallocated memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from pyro_vae.benchmark.works import BATCH, BLOCK, DECODER, ENCODER, IWAE_PARTICLES, NUM_SAMPLES, Setup, Timed
 
 Product = tuple[Tensor, Tensor, Tensor]
-"""Two factors and where their product goes."""
+"""Two factors and the tensor for their product."""
 Layers = list[tuple[int, int, int]]
 """Rows, inputs and outputs of linear layers."""
 
 
 def forward(layers: Layers) -> list[Product]:
-    """x Wᵀ of each layer, W `[outputs, inputs]` as in torch."""
+    """Return x Wᵀ for each layer, with W `[outputs, inputs]` as in torch."""
     return [(torch.randn(rows, m), torch.randn(n, m).t(), torch.empty(rows, n)) for rows, m, n in layers]
 
 
 def backward(layers: Layers) -> list[Product]:
-    """∂Wᵀ = ∂yᵀ x of each layer and ∂x = ∂y W of all but the first, whose input is data."""
+    """Return ∂W = ∂yᵀ x for each layer and ∂x = ∂y W for all but the first, whose input is data."""
     products = []
     for i, (rows, m, n) in enumerate(layers):
         dy = torch.randn(rows, n)
@@ -31,13 +31,13 @@ def backward(layers: Layers) -> list[Product]:
 
 
 def step(num_data: int, num_particles: int = 1) -> list[Product]:
-    """Of a training step."""
+    """Return the products of a training step."""
     layers = [(num_data, *layer) for layer in ENCODER] + [(num_data * num_particles, *layer) for layer in DECODER]
     return forward(layers) + backward(layers)
 
 
 def works() -> dict[str, Setup]:
-    """Setups of all works; the epoch's products are those of its steps."""
+    """Return the setups of all works; an epoch has the products of its steps."""
 
     def timed(products: list[Product], units: float = 1) -> Timed:
         def run(n: int) -> None:

@@ -1,4 +1,4 @@
-"""The model written by hand in PyTorch."""
+"""Implements the model by hand in PyTorch."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from pyro_vae.benchmark.works import (
 
 
 def mlp(layers: tuple[tuple[int, int], ...]) -> nn.Sequential:
-    """Linear layers of these inputs and outputs, tanh between them."""
+    """Build linear layers with these inputs and outputs, with tanh between them."""
     return nn.Sequential(*list(chain.from_iterable((nn.Linear(m, n), nn.Tanh()) for m, n in layers))[:-1])
 
 
 class VAE(nn.Module):
-    """A Bernoulli likelihood and a diagonal Gaussian guide."""
+    """A VAE with Bernoulli likelihood and diagonal Gaussian guide."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.decoder = mlp(ENCODER), mlp(DECODER)
 
     def loss(self, x: Tensor) -> Tensor:
-        """−ELBO per datapoint, KL in closed form."""
+        """Return −ELBO per datapoint in nats, with the KL in closed form."""
         loc, log_scale = self.encoder(x).chunk(2, dim=-1)
         z = loc + log_scale.exp() * torch.randn_like(loc)
         nll = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
@@ -46,7 +46,7 @@ class VAE(nn.Module):
         return (nll + kl) / len(x)
 
     def log_weights(self, loc: Tensor, log_scale: Tensor, x: Tensor, num_samples: int) -> Tensor:
-        """log p(x, z) − log q(z | x): `[num_samples, N]`."""
+        """Return log p(x, z) − log q(z | x), `[num_samples, N]`."""
         eps = torch.randn(num_samples, *loc.shape)
         z = loc + log_scale.exp() * eps
         logits = self.decoder(z)
@@ -54,14 +54,14 @@ class VAE(nn.Module):
         return (0.5 * (eps**2 - z**2) + log_scale).sum(-1) - nll
 
     def iwae_loss(self, x: Tensor) -> Tensor:
-        """−L_K per datapoint."""
+        """Return −L_K per datapoint in nats."""
         loc, log_scale = self.encoder(x).chunk(2, dim=-1)
         log_w = self.log_weights(loc, log_scale, x, IWAE_PARTICLES)
         return (math.log(IWAE_PARTICLES) - log_w.logsumexp(0)).mean()
 
 
 def works(compile: bool = False) -> dict[str, Setup]:
-    """Setups of all works, with `torch.compile` or not."""
+    """Return the setups of all works, with or without `torch.compile`."""
     vae = VAE()
     optim = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, fused=True)
     compiled: Callable[..., Callable[..., Tensor]] = torch.compile if compile else lambda fn: fn

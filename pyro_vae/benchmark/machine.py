@@ -1,4 +1,4 @@
-"""The machine: run as a process it prints what torch knows of it, so that others need not import torch."""
+"""Describes the machine. A child process asks torch, so that this process need not import it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PACKAGES = ("pyro-vae", "torch", "pyro-ppl", "numpyro", "jax", "pythae")
 
 
 def describe(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Processor, threads, load, versions; `environment` is what differs in that of the workers."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before there is any of ours
+    """Return processor, threads, load and versions; `environment` holds variables to add, as for the workers."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before this benchmark adds to it
     command = [sys.executable, "-m", "pyro_vae.benchmark.machine"]
     output = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     return {
@@ -45,7 +45,7 @@ def cpu() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
+    """Return the versions of the installed packages."""
     found = {}
     for package in PACKAGES:
         try:
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
-    """The process."""
+    """Print the number of threads and whether bfloat16 is fast, as JSON."""
     import torch
 
     from pyro_vae.training.precision import is_fast

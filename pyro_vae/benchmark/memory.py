@@ -1,4 +1,4 @@
-"""How much memory training takes as the data grow: on disk, whence they are read, and in memory."""
+"""Measures the memory that training needs as the data grow, for data on disk and in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROWTH = 100
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data: how many datapoints it starts with, what makes n of them, and options that read them."""
+    """A kind of data: the smaller number of datapoints, a function that makes n of them, and options to read them."""
 
     num_data: int
     make: Callable[[Path, int, np.random.Generator], None]
@@ -29,7 +29,7 @@ class Source:
 
 
 def mapped(path: Path, n: int, rng: np.random.Generator) -> None:
-    """A .npy file of n rows of bytes."""
+    """Write a .npy file with n rows of bytes."""
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 784))
     for i in range(0, n, 1000):
         rows[i : i + 1000] = rng.integers(0, 256, rows[i : i + 1000].shape, dtype=np.uint8)
@@ -37,13 +37,13 @@ def mapped(path: Path, n: int, rng: np.random.Generator) -> None:
 
 
 def in_memory(path: Path, n: int, rng: np.random.Generator) -> None:
-    """The same in a .npz file."""
+    """Write a .npz file with n rows of bytes."""
     with path.open("wb") as file:
         np.savez(file, x=rng.integers(0, 256, (n, 784), dtype=np.uint8))
 
 
 def images(path: Path, n: int, rng: np.random.Generator) -> None:
-    """A folder of n grey PNG files of 28x28."""
+    """Write n grey 28x28 images as PNG files."""
     from PIL import Image
 
     for i in range(n):
@@ -72,10 +72,10 @@ TRAINING = (
 
 
 def peak(source: Source, n: int, seed: int, errors: IO[str], environment: dict[str, str]) -> float:
-    """The most memory that a process holds which trains on n datapoints for an epoch, MiB.
+    """Train on n datapoints for one epoch in a new process, and return its peak memory in MiB.
 
     Raises:
-        FailedRun: if it fails; its stderr is in `errors`.
+        FailedRun: if training fails; its output is in `errors`.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data"
@@ -86,14 +86,14 @@ def peak(source: Source, n: int, seed: int, errors: IO[str], environment: dict[s
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise FailedRun(f"memory: {' '.join(command)} ended with {process.returncode}: see workers.log")
+            raise FailedRun(f"memory: {' '.join(command)} exited with status {process.returncode}: see workers.log")
     return mib(usage.ru_maxrss)
 
 
 def measure(
     seed: int, errors: IO[str], environment: dict[str, str], on_piece: Callable[[], object] = lambda: None
 ) -> dict[str, dict[str, float]]:
-    """Peaks with few datapoints and with `GROWTH` times as many, MiB, by source."""
+    """Return the peak memory in MiB for each source, with few datapoints and with `GROWTH` times as many."""
     rows = {}
     for name, source in SOURCES.items():
         sizes = (source.num_data, GROWTH * source.num_data)
@@ -106,10 +106,10 @@ def measure(
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The peaks as text."""
+    """Format the peaks as a table."""
     lines = [
-        f"memory of training, MiB, as the data grow {GROWTH} times",
-        f"{'':16}{'N':>10}{'of N':>10}{'of 100 N':>10}",
+        f"peak memory of training in MiB, for N and {GROWTH} N datapoints",
+        f"{'':16}{'N':>10}{'at N':>10}{'at 100 N':>10}",
     ]
     for name, row in rows.items():
         lines.append(f"{name:16}{row['num_data']:10,}{row['peak_mib']:10.0f}{row['peak_mib_grown']:10.0f}")

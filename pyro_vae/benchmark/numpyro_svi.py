@@ -1,4 +1,4 @@
-"""NumPyro's SVI, written as in its example, https://num.pyro.ai/en/stable/examples/vae.html."""
+"""Runs NumPyro's SVI as in its example, https://num.pyro.ai/en/stable/examples/vae.html."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from pyro_vae.benchmark.works import (
 
 
 def mlp(layers: tuple[tuple[int, int], ...]) -> Any:
-    """Linear layers of these inputs and outputs, tanh between them."""
+    """Build linear layers with these inputs and outputs, with tanh between them."""
     return stax.serial(*[layer for _, n in layers for layer in (stax.Dense(n), stax.Tanh)][:-1])
 
 
 def model(x: Any) -> None:
-    """p(x, z)."""
+    """Define p(x, z)."""
     decode = numpyro.module("decoder", mlp(DECODER), (len(x), LATENT_DIM))
     with numpyro.plate("batch", len(x)):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([LATENT_DIM]).to_event(1))
@@ -43,7 +43,7 @@ def model(x: Any) -> None:
 
 
 def guide(x: Any) -> None:
-    """q(z | x)."""
+    """Define q(z | x)."""
     encode = numpyro.module("encoder", mlp(ENCODER), (len(x), x.shape[-1]))
     loc, log_scale = jnp.split(encode(x), 2, axis=-1)
     with numpyro.plate("batch", len(x)):
@@ -51,7 +51,7 @@ def guide(x: Any) -> None:
 
 
 def works() -> dict[str, Setup]:
-    """Setups of all works."""
+    """Return the setups of all works."""
 
     def step(loss: Any, x: np.ndarray) -> Timed:
         svi, batch = SVI(model, guide, numpyro.optim.Adam(LEARNING_RATE), loss), jnp.asarray(x)

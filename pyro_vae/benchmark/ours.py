@@ -1,4 +1,4 @@
-"""This library, as its trainer and its estimator run it."""
+"""Runs this library as its trainer and estimator do."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def works(compile: bool = False, precision: str = "float32") -> dict[str, Setup]
         return Timed(run, len(x) / BATCH)
 
     def log_px(x: np.ndarray) -> Timed:
-        # like Importance, each call of which would compile again
+        # as in Importance, which would compile again in each call
         data, estimator, weigh = torch.from_numpy(x), Importance(NUM_SAMPLES), compiled(log_weights, compile)
         pairs = pairs_at_once("auto", vae.model, data)
         draw = partial(stream, vae.model, vae.guide, data, chunk_size=pairs, weigh=weigh)
         k = chunks(len(x), NUM_SAMPLES, pairs)[1]
-        for _ in range(3 if compile else 0):  # blocks of all the shapes there will be
+        for _ in range(3 if compile else 0):  # blocks of all shapes that occur
             for blocks in draw(num_samples=k + NUM_SAMPLES % k):
                 list(blocks)
 

@@ -1,4 +1,4 @@
-"""Pyro's SVI, written as in its tutorial, https://pyro.ai/examples/vae.html."""
+"""Runs Pyro's SVI as in its tutorial, https://pyro.ai/examples/vae.html."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, JitTraceMeanField_ELBO, RenyiELBO, TraceMeanField_ELBO
 from pyro.infer.importance import vectorized_importance_weights
-from pyro.optim import Adam  # type: ignore[attr-defined]  # of the optimizers that Pyro makes when imported
+from pyro.optim import Adam  # type: ignore[attr-defined]  # Pyro creates its optimizers on import
 from torch import Tensor, nn
 
 from pyro_vae.benchmark.hand_written import mlp
@@ -32,14 +32,14 @@ from pyro_vae.training.optim import FusedAdam, JointOptim
 
 
 class VAE(nn.Module):
-    """Model and guide."""
+    """The model and guide of the tutorial."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.decoder = mlp(ENCODER), mlp(DECODER)
 
     def model(self, x: Tensor) -> None:
-        """p(x, z)."""
+        """Define p(x, z)."""
         pyro.module("decoder", self.decoder)
         with pyro.plate("data", x.shape[0]):
             z_loc, z_scale = x.new_zeros(x.shape[0], LATENT_DIM), x.new_ones(x.shape[0], LATENT_DIM)
@@ -47,7 +47,7 @@ class VAE(nn.Module):
             pyro.sample("obs", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
 
     def guide(self, x: Tensor) -> None:
-        """q(z | x)."""
+        """Define q(z | x)."""
         pyro.module("encoder", self.encoder)
         with pyro.plate("data", x.shape[0]):
             loc, log_scale = self.encoder(x).chunk(2, dim=-1)
@@ -55,7 +55,7 @@ class VAE(nn.Module):
 
 
 def works(elbo: str = "eager") -> dict[str, Setup]:
-    """Setups with the ELBOs and the optimizer of Pyro (`eager`, `jit`), or of this library (`compiled`)."""
+    """Return setups with ELBOs and optimizer of Pyro (`eager`, `jit`) or of this library (`compiled`)."""
     pyro.distributions.enable_validation(False)  # as the tutorial does
     vae = VAE()
     renyi = partial(RenyiELBO, alpha=0, vectorize_particles=True, max_plate_nesting=1)
@@ -69,7 +69,7 @@ def works(elbo: str = "eager") -> dict[str, Setup]:
     def svi(loss: Any, batch_size: int) -> SVI:
         ours = JointOptim(partial(FusedAdam, lr=LEARNING_RATE)) if elbo == "compiled" else None
         svi = SVI(vae.model, vae.guide, ours or Adam({"lr": LEARNING_RATE}), loss)
-        for _ in range(2 if ours else 0):  # the first runs as it is, the second is traced, the third compiled
+        for _ in range(2 if ours else 0):  # the first runs eagerly, the second traces, the third compiles
             svi.step(torch.zeros(batch_size, ENCODER[0][0]))
         return svi
 

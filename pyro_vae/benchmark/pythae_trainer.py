@@ -1,4 +1,4 @@
-"""pythae's models and trainer."""
+"""Runs pythae's models and trainer."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ from pyro_vae.benchmark.works import (
 
 
 class Encoder(BaseEncoder):  # type: ignore[misc]  # pythae is untyped
-    """q(z | x)."""
+    """Parametrizes q(z | x)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = mlp(ENCODER)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Mean and log-variance."""
+        """Return mean and log-variance."""
         loc, log_variance = self.network(x).chunk(2, dim=-1)
         return ModelOutput(embedding=loc, log_covariance=log_variance)
 
 
 class Decoder(BaseDecoder):  # type: ignore[misc]
-    """p(x | z)."""
+    """Parametrizes p(x | z)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = mlp(DECODER)
 
     def forward(self, z: Tensor) -> ModelOutput:
-        """Probabilities, which is what its losses take."""
+        """Return probabilities, as pythae's losses expect."""
         return ModelOutput(reconstruction=self.network(z).sigmoid())
 
 
 class Binarized(BaseDataset):  # type: ignore[misc]
-    """Binarizes each image when it is asked for."""
+    """Binarizes each image on access."""
 
     def __getitem__(self, index: int) -> DatasetOutput:
         return DatasetOutput(data=torch.bernoulli(self.data[index]), labels=self.labels[index])
 
 
 def works() -> dict[str, Setup]:
-    """Setups of all works."""
+    """Return the setups of all works."""
     shape = {"input_dim": (DATA_DIM,), "latent_dim": LATENT_DIM, "reconstruction_loss": "bce"}
 
     def vae() -> Any:

@@ -1,4 +1,4 @@
-"""What has been measured, as tables and JSON."""
+"""Formats the measurements as tables and JSON."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pyro_vae.benchmark.works import WORKS
 
 
 def machine(description: dict[str, Any]) -> str:
-    """One line on the machine."""
+    """Describe the machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
     return f"{description['cpu']}, {description['cores']} cores, {description['threads']} threads; {versions}"
 
 
 def baseline_of(work: str, timings: Timings, wanted: str) -> str | None:
-    """The baseline: the one wanted, or else the first that did this work."""
+    """Return the wanted baseline if it did this work, else the first contender that did; None if none did."""
     done = [name for (name, part), timing in timings.items() if part == work and timing.failed is None]
     return wanted if wanted in done else next(iter(done), None)
 
 
 def own_steps(work: str, timings: Timings) -> dict[str, Spread]:
-    """How many times its steps on a batch that is there already a whole epoch takes, of those that were asked."""
+    """Return the ratio of an epoch's time per step to a step on a fixed batch, for contenders with both timings."""
     pairs = {name: (timings[name, work], timings.get((name, "step_100"))) for name, part in timings if part == work}
     return {
         name: whole.ratio(step)
@@ -33,7 +33,7 @@ def own_steps(work: str, timings: Timings) -> dict[str, Spread]:
 
 
 def as_dict(work: str, timings: Timings, baseline: str | None) -> dict[str, Any]:
-    """All of one work, for JSON."""
+    """Return all measurements of one work, for JSON."""
     its = None if baseline is None else timings[baseline, work]
     contenders = {name: timing.as_dict(its) for (name, part), timing in timings.items() if part == work}
     for name, spread in own_steps(work, timings).items():
@@ -47,7 +47,7 @@ def as_dict(work: str, timings: Timings, baseline: str | None) -> dict[str, Any]
 
 
 def table(work: str, timings: Timings, baseline: str | None, num_rounds: int) -> str:
-    """The same to be read, fastest first; quartiles in parentheses."""
+    """Format the measurements of one work as a table, fastest first, with quartiles in parentheses."""
     mine = {name: timing for (name, part), timing in timings.items() if part == work}
     done = sorted((t.spread.median, name) for name, t in mine.items() if t.failed is None)
     rows = [["", f"ms per {WORKS[work].unit}", f"times {baseline}", "first result", "peak memory"]]
@@ -76,11 +76,11 @@ def table(work: str, timings: Timings, baseline: str | None, num_rounds: int) ->
 
 
 def written(spread: Spread) -> str:
-    """1.23 (1.20 … 1.31)."""
+    """Format median and quartiles as `1.23 (1.20 … 1.31)`."""
     low, high = spread.quartiles
     return f"{digits(spread.median)} ({digits(low)} … {digits(high)})"
 
 
 def digits(value: float) -> str:
-    """Three digits or, of a number of 100 and more, all before the point."""
+    """Format a number with up to three significant digits; numbers of 100 and more as integers."""
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}" if value >= 0.1 else f"{value:.2g}"

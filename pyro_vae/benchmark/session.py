@@ -1,4 +1,4 @@
-"""One work with all its contenders."""
+"""Times all contenders at one work."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pyro_vae.benchmark.contenders import Contender
 log = logging.getLogger(__name__)
 
 Timings = dict[tuple[str, str], Timing]
-"""By contender and work."""
+"""Timings by contender and work."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long to measure.
+    """Settings of a measurement.
 
     Args:
-        rounds: in each of which every contender is timed once.
-        seconds: that this takes, about, at a time.
-        seed: of data and order.
-        num_threads: of the contenders; None: as each chooses.
+        rounds: number of rounds; each times every contender once.
+        seconds: approximate duration of one timing.
+        seed: seed of the data and of the order within rounds.
+        num_threads: number of threads of each contender. If None, each contender chooses.
     """
 
     rounds: int
@@ -37,7 +37,7 @@ class Settings:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the contenders' processes."""
+        """Environment variables for the contenders' processes."""
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC") if self.num_threads else ()  # the last is XLA's
         return {"JAX_PLATFORMS": "cpu", **dict.fromkeys(threads, str(self.num_threads))}
 
@@ -49,16 +49,16 @@ def measure(
     errors: IO[str],
     on_piece: Callable[[], object] = lambda: None,
 ) -> Timings:
-    """Set all contenders up, one after the other, then time them in rounds.
+    """Set up all contenders one after the other, then time them in rounds.
 
-    Beside an epoch of this library's, one step of it on a batch that is there already is timed in the same process.
+    For this library's epochs, also time a step on a fixed batch in the same process.
 
     Args:
-        work: which.
-        contenders: by name.
-        settings: how long.
-        errors: where the stderr of their processes goes.
-        on_piece: called when a contender is set up, and in every round when it has been timed.
+        work: name of the work.
+        contenders: contenders by name.
+        settings: how long to measure.
+        errors: file for the stderr of their processes.
+        on_piece: called after setting up a contender and after timing it in a round.
     """
     timings: Timings = {}
     pieces: dict[tuple[str, str], Callable[[], None]] = {}

@@ -24,7 +24,7 @@ from pyro_vae.errors import one_line
 
 
 def serve(module: str, requests: Iterable[str], reply: Callable[[dict[str, Any]], None]) -> None:
-    """Reply to every request; what `module` raises is a reply, too."""
+    """Reply to every request; an error in `module` becomes a reply with `failed`."""
     timed: dict[str, Timed] = {}
     works: dict[str, Callable[..., Timed]] = {}
     for line in requests:
@@ -53,7 +53,7 @@ def serve(module: str, requests: Iterable[str], reply: Callable[[dict[str, Any]]
 
 
 def peak_mib() -> float | None:
-    """The most memory that this process has held, MiB; None where the system does not say (Windows)."""
+    """Return the peak memory of this process in MiB; None on systems that do not report it (Windows)."""
     try:
         import resource
     except ImportError:
@@ -62,7 +62,7 @@ def peak_mib() -> float | None:
 
 
 def mib(ru_maxrss: int) -> float:
-    """A peak as the system tells it, in MiB."""
+    """Convert a peak reported by the system to MiB."""
     return ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, KiB elsewhere
 
 
@@ -75,11 +75,11 @@ def _settle_torch(seed: int, num_threads: int | None) -> None:
 
 
 def main() -> None:
-    """The process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    warnings.filterwarnings("error", "not compiled")  # tracing.Compiled goes on uncompiled: its times would mislead
+    """Serve requests from stdin until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
+    warnings.filterwarnings("error", "not compiled")  # Compiled would continue uncompiled, and its times would mislead
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print, from C++ too, must not get between the replies
+    os.dup2(2, 1)  # keep the output of libraries, also from C++, out of the replies
 
     def reply(answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=replies, flush=True)

@@ -1,4 +1,4 @@
-"""The work to time, its data and its model. Imports only NumPy."""
+"""Defines the works to time, their data and the model. Imports only NumPy."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 DATA_DIM, HIDDEN, LATENT_DIM, LEARNING_RATE = 784, 200, 50, 1e-3
 ENCODER = ((DATA_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 2 * LATENT_DIM))
 DECODER = ((LATENT_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, DATA_DIM))
-"""Inputs and outputs of the linear layers; tanh between them."""
+"""Inputs and outputs of the linear layers, which tanh separates."""
 IWAE_PARTICLES = 50
 BATCH = 100
-"""Of an epoch."""
+"""Batch size within an epoch."""
 NUM_SAMPLES = 5000
-"""Of importance sampling, K."""
+"""Number K of importance samples."""
 BLOCK = 4096
-"""Pairs (sample, datapoint) that are in memory at once."""
+"""Number of pairs (sample, datapoint) to process at once."""
 
 
 class Work(NamedTuple):
-    """A work: what it is, what its times are divided by, and how many datapoints it gets."""
+    """A work: its title, the unit of its times, and its number of datapoints."""
 
     title: str
     unit: str
@@ -32,7 +32,7 @@ WORKS = {
     "step_100": Work("one training step, KL in closed form, batch of 100", "step", 100),
     "step_1000": Work("one training step, KL in closed form, batch of 1000", "step", 1000),
     "iwae_50": Work("one training step of IWAE, K = 50, batch of 20", "step", 20),
-    "epoch": Work("an epoch of 10,000 images, batches of 100 shuffled and binarized anew", "step", 10_000),
+    "epoch": Work("an epoch of 10,000 images, shuffled and binarized in batches of 100", "step", 10_000),
     "log_px": Work("log p(x) by importance sampling, K = 5000", "datapoint", 100),
 }
 
@@ -45,11 +45,11 @@ class Timed(NamedTuple):
 
 
 Setup = Callable[[np.ndarray], Timed]
-"""Makes a model and the like for data x `[N, 784]`, float32; what it returns is to run at full speed."""
+"""Sets up a model for data x `[N, 784]`, float32, and returns the work, ready to run at full speed."""
 
 
 def data(work: str, seed: int) -> np.ndarray:
-    """Grey images in [0, 1], four fifths of the pixels 0 as in MNIST; binarized, but for the epoch's."""
+    """Draw grey images in [0, 1] with four fifths of the pixels 0, as in MNIST; binarize them except for `epoch`."""
     rng = np.random.default_rng(seed)
     shape = (WORKS[work].num_data, DATA_DIM)
     grey = rng.random(shape) * (rng.random(shape) < 0.2)

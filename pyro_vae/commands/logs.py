@@ -12,7 +12,7 @@ from pyro_vae.programs.notes import NOTE
 from pyro_vae.runs.files import Folder, given
 
 PREFIXES = {NOTE: "note: ", logging.WARNING: "warning: "}
-"""How messages of these levels begin. Messages must not begin so themselves."""
+"""Prefixes of messages by level. Messages must not contain them."""
 
 
 class RunLog(logging.StreamHandler[TextIO]):

@@ -15,7 +15,7 @@ from pyro_vae.compilation.compiled import COMPILE_SECONDS
 log = logging.getLogger(__name__)
 
 SAVED = 0.4
-"""Share of a step's time that compiling saves, about."""
+"""Approximate share of a step's time that compilation saves."""
 
 
 def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | None) -> bool:

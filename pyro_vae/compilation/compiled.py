@@ -1,4 +1,4 @@
-"""Pyro programs traced once and compiled: effect handlers and distributions run while tracing, never again."""
+"""Traces Pyro programs once and compiles them: effect handlers and distributions run only while tracing."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from torch.utils._pytree import tree_flatten
 from pyro_vae.compilation.graph import Graph, NotCompiled, reason
 
 COMPILE_SECONDS = 15.0
-"""What compiling a graph takes, about; less where it has been done before."""
+"""Approximate time to compile a graph; less if the compiler has cached it."""
 
 MAX_SIGNATURES = 64
-"""How many get a graph: a number that changes from call to call would fill memory and time with them."""
+"""Maximum number of graphs: a number that changes in every call would otherwise compile one per call."""
 
 
 class Compiled:
     """A function of tensors that runs Pyro programs, as one compiled graph for each signature of its arguments.
 
-    A signature is the shapes, layouts, types and devices of the tensors among the arguments, and the values of the
-    others, and which of the modules that run are in training mode. The first call with one runs `fn` as it is, which
-    fills the param store; the second is traced as it runs; from the third on a graph runs, in which there is no Pyro.
-    No call is made twice: the noise is that of the function as it is (but of Bernoulli draws, which inductor makes of
-    uniform ones). Parameters, buffers and other tensors that `fn` finds outside its arguments are inputs of the graph:
-    what is updated in place, as by an optimizer, counts.
+    A signature consists of the shapes, strides, dtypes and devices of the tensors among the arguments, of the values of
+    the other arguments, and of the training modes of the modules that run. The first call with a signature runs `fn`
+    eagerly, which fills the param store. The second call traces `fn` while it runs. Later calls run the graph, without
+    Pyro. No call runs twice, so random draws match eager execution, except for Bernoulli draws, which inductor computes
+    from uniform ones. Parameters, buffers and other tensors outside the arguments are inputs of the graph, so updates
+    in place, for example by an optimizer, take effect.
 
-    What `fn` does must not depend on anything else that changes: not on the values of tensors, nor on numbers outside
-    its arguments, nor on random numbers that are not torch's: a graph never changes, and such numbers would stay what
-    they were when it was traced. Distributions check their arguments and values in the first call only. What cannot be
-    traced or compiled runs as it is, after one warning that names the line of the program and the reason; so does what
-    comes after `MAX_SIGNATURES` of them.
+    `fn` must not depend on anything else that changes, such as the values of tensors, numbers outside its arguments, or
+    random numbers not drawn by torch: the graph keeps the numbers it was traced with. Distributions check their
+    arguments and values in the first call only. A function that cannot be traced or compiled runs eagerly, after one
+    warning that names the line of the program and the reason. Signatures beyond `MAX_SIGNATURES` also run eagerly.
 
     Args:
-        fn: returns tensors, in tuples, lists and dicts if need be; those it has computed carry no gradient.
-        backend: `inductor`, or another of Dynamo's.
-        after: seconds that a signature's calls must have taken before it is compiled. Who waits until as much has been
-            spent as compiling costs never takes twice as long as who knew how many calls would come.
-        keep: whether results are still needed after the next call: a CUDA graph writes over them, so they are copied.
+        fn: returns tensors, possibly in tuples, lists and dicts. Tensors that it computes must not require gradients.
+        backend: `inductor`, or another backend of Dynamo.
+        after: seconds that the calls of a signature must have taken before it is compiled. With the cost of compiling
+            as the threshold, the total time is at most twice that of the better choice made in advance.
+        keep: whether results are needed after the next call. They are then copied, since a CUDA graph overwrites them.
         watch: whether to look for changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
-            `fn` runs as it is, and its operations are compared with those traced. If they differ, the next call is
-            traced again. If that differs, too, or if `fn` draws from Python's or NumPy's global generators, it runs as
-            it is from then on, after a warning that names the line. Results up to that call may have used old values.
+            `fn` runs eagerly, and its operations are compared with the traced ones. If they differ, the next call is
+            traced again. If that differs, too, or if `fn` draws from Python's or NumPy's global generators, it runs
+            eagerly from then on, after a warning that names the line. Results up to that call may use old values.
 
     Attributes:
-        takes_new: whether signatures not met so far get a graph; else they run as they are.
+        takes_new: whether new signatures get a graph; otherwise they run eagerly.
     """
 
     def __init__(
@@ -83,8 +82,8 @@ class Compiled:
         if graph is _UNSEEN and self.takes_new and len(self._graphs) >= MAX_SIGNATURES:
             self.takes_new = False
             self._warn(
-                f"{MAX_SIGNATURES} signatures of the arguments, any other runs as it is: give numbers that change "
-                "as tensors, and batches one shape"
+                f"the arguments had {MAX_SIGNATURES} signatures, and further ones run eagerly: pass changing numbers "
+                "as tensors, and use one batch shape"
             )
         if graph is None or (graph is _UNSEEN and not self.takes_new):
             return self.fn(*args, **kwargs)
@@ -96,17 +95,17 @@ class Compiled:
                 result = self.fn(*args, **kwargs)
             graph.spent = (graph.spent or 0.0) + time.perf_counter() - started
             del self._graphs[key]
-            self._graphs[signature, self._modes()] = graph  # of modules just met, too
+            self._graphs[signature, self._modes()] = graph  # includes modules first seen in this call
             return result
         try:
             result = graph(leaves)
         except NotCompiled as error:
             self._warn(str(error))
-            self._graphs[key] = None  # nor tried again
+            self._graphs[key] = None  # do not try again
             return self.fn(*args, **kwargs)
         if graph.frozen:
             self._warn(graph.frozen)
-            self._graphs = dict.fromkeys(self._graphs)  # what has changed may be part of any of them
+            self._graphs = dict.fromkeys(self._graphs)  # any of them may contain the changed value
             self.takes_new = False
         return result
 
@@ -115,7 +114,7 @@ class Compiled:
 
     def take_only(self, run: Callable[[], Any]) -> None:
         """Compile for the signatures of the calls that `run` makes; calls with others run uncompiled from now on."""
-        for _ in range(3):  # as it is, traced, compiled
+        for _ in range(3):  # eager, traced, compiled
             run()
         self.takes_new = False
 
@@ -139,13 +138,13 @@ _UNSEEN: Any = object()
 def _signature(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
-    owner = getattr(value, "__self__", value)  # of a method
+    owner = getattr(value, "__self__", value)  # the object of a bound method
     return type(value), value, owner.training if isinstance(owner, nn.Module) else None
 
 
 @contextmanager
 def _noting(modules: WeakSet[nn.Module]) -> Iterator[None]:
-    """Add the modules that run until exit."""
+    """Add the modules that run in this context to `modules`."""
     handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.add(module))
     try:
         yield

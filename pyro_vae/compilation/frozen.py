@@ -21,7 +21,7 @@ REMEDY = "a compiled graph would not change: pass what changes between calls as 
 
 
 class OtherNoise(RuntimeError):
-    """The program draws random numbers from another generator than torch's."""
+    """The program draws random numbers from a generator other than torch's."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Operation:
     """An operation on tensors.
 
     Attributes:
-        name: torch's.
-        arguments: which results of other operations, and which numbers and the like, as text.
-        outside: tensors among the arguments that the program did not compute from its arguments.
-        place: the line of the program.
+        name: name of the operation in torch.
+        arguments: text that identifies each argument, such as a number or the result of another operation.
+        outside: tensors among them that the program did not compute from its arguments.
+        place: line of the program.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Record(TorchDispatchMode):
     """Records the operations of a program.
 
     Args:
-        arguments: the program's.
+        arguments: tensor arguments of the program.
         place: returns the current line of the program.
 
     Attributes:
-        operations: those recorded so far.
+        operations: the operations recorded so far.
 
     Raises:
         OtherNoise: at the first operation after the program has drawn from Python's or NumPy's global generator.
@@ -122,7 +122,7 @@ def difference(before: Sequence[Operation], now: Sequence[Operation]) -> str | N
     """Describe the first difference between two records of a program and its place; None if they agree."""
     for old, new in zip_longest(before, now):
         if old is None or new is None or old.name != new.name or len(old.arguments) != len(new.arguments):
-            what = "the program does something else than when it was traced"
+            what = "the program performs other operations than when it was traced"
         elif old.arguments != new.arguments:
             a, b = next((a, b) for a, b in zip(old.arguments, new.arguments, strict=True) if a != b)
             what = f"{new.name} gets {b}, and got {a} when it was traced"

@@ -1,4 +1,4 @@
-"""The graph of a Pyro program: traced during a run, compiled, and compared with later runs."""
+"""Traces the graph of a Pyro program during a run, compiles it, and compares it with later runs."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class NotCompiled(Exception):
 
 def reason(error: BaseException, place: str = "") -> str:
     """Return the error in one line, preceded by its place."""
-    text = one_line(error).partition(" Trace Shapes:")[0]  # which Pyro appends
+    text = one_line(error).partition(" Trace Shapes:")[0]  # appended by Pyro
     if "aten._local_scalar_dense" in text:
-        text = "the value of a tensor is needed, as in `if x > 0` or `float(x)`: no graph has data-dependent branches"
+        text = "the program uses the value of a tensor, as in `if x > 0` or `float(x)`: avoid data-dependent code"
     elif not isinstance(error, OtherNoise):
         text = f"{type(error).__name__}: {text}"
     return f"{place}: {text}" if place else text
 
 
 class Graph:
-    """The graph of one signature: traced by its first call, compiled by its second, or by its third if watched.
+    """The graph of one signature: the first call traces it, and the second compiles it, or the third if watched.
 
     Args:
-        fn: what to trace.
-        leaves: its arguments: tensors are inputs of the graph, all else is part of it.
-        structure: of the arguments.
+        fn: function to trace.
+        leaves: its arguments. Tensors are inputs of the graph, and other values are constants in it.
+        structure: structure of the arguments.
         backend: see `compiled.Compiled`.
-        keep: whether to copy results that a CUDA graph would write over.
+        keep: whether to copy results that a CUDA graph would overwrite.
         watch: see `compiled.Compiled`.
 
     Attributes:
-        frozen: why the graph must not be used, once that is known.
-        spent: seconds that calls have taken so far which were neither traced nor compiled.
+        frozen: the reason why the graph must not be used, once it is known.
+        spent: seconds spent so far in calls that were neither traced nor compiled.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Graph:
         """Return the function's result.
 
         Raises:
-            NotCompiled: if this call cannot be traced or the graph cannot be compiled. The generators are unchanged.
+            NotCompiled: if the call cannot be traced or the graph cannot be compiled; random states are then unchanged.
         """
         tensors = [leaves[i] for i in self.arguments]
         if self._traced is None:
@@ -96,11 +96,11 @@ class Graph:
         return self._call(self._traced, tensors)
 
     def _look(self, before: _Call, tensors: list[Tensor]) -> Any:
-        """Run the function and compare its operations with those that were traced."""
+        """Run the function and compare its operations with the traced ones."""
         _, call, result = self._noting(tensors, make_fx if self._asks else _plainly)
         found = difference(before.operations, call.operations)
-        if found and not self._asks:  # some programs behave differently while they are traced
-            self._asks = True  # the next call tells
+        if found and not self._asks:  # some programs behave differently while being traced
+            self._asks = True  # trace the next call to find out
         else:
             self.frozen = found
             self._next_look *= 10
@@ -126,17 +126,17 @@ class Graph:
         return traced.call.fill(computed, tensors)
 
     def _noting(self, tensors: list[Tensor], how: Callable[..., Any]) -> tuple[Any, _Call, Any]:
-        """Run the function.
+        """Run the function and record the call.
 
         Args:
-            tensors: among its arguments.
-            how: what runs it, of a function of such tensors: `make_fx`, which returns the graph, for example.
+            tensors: the tensors among its arguments.
+            how: wraps a function of these tensors, e.g. `make_fx`, which returns its graph.
 
         Returns:
-            What `how` returns, what the function did, and its result.
+            The result of the wrapped function, the record of the call, and the function's result.
 
         Raises:
-            NotCompiled: if it does something that a graph cannot hold.
+            NotCompiled: if the function does something that a graph cannot represent.
         """
         results: list[Any] = []
         operations: list[Operation] = []
@@ -151,7 +151,7 @@ class Graph:
             operations.extend(record.operations if record else ())
             return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
 
-        # aliases, since tensors are known by identity here, and two of the arguments may be one
+        # aliases, since tensors are identified by `id` here and two arguments may be the same tensor
         aliases = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
         places = Places(until=fn.__code__)
         noise, others = get_rng_state(), get_other_rng_state()
@@ -159,11 +159,11 @@ class Graph:
             with _unchecked(), poutine.trace(param_only=True) as params, places:
                 made = how(fn)(*aliases)
         except Exception as error:
-            set_rng_state(noise)  # the attempt has drawn random numbers
+            set_rng_state(noise)  # undo the draws of the failed attempt
             set_other_rng_state(others)
             raise NotCompiled(reason(error, places.of_error(error))) from error
         sites: dict[str, Any] = dict(params.trace.nodes)
-        store = dict(pyro.get_param_store().named_parameters())  # in which those that are local to modules are not
+        store = dict(pyro.get_param_store().named_parameters())  # does not contain parameters local to modules
         values, structure = tree_flatten(results[0])
         index = {id(alias): _Argument(i) for i, alias in enumerate(aliases)}
         call = _Call(
@@ -178,7 +178,7 @@ class Graph:
         """Compile the graph without Dynamo, whose guards would repeat the checks of the signature."""
         if self.backend == "inductor":
             options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
-            with warnings.catch_warnings():  # of torch, about itself
+            with warnings.catch_warnings():  # from torch about its own code
                 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
                 run: Callable[..., Any] = torch._inductor.compile(graph, tensors, options)
         else:
@@ -192,8 +192,8 @@ class _Call:
 
     Attributes:
         known: for each value of the result, `_COMPUTED`, an `_Argument`, or a value that is the same in all calls.
-        structure: of the result.
-        params: those of the param store, by name.
+        structure: structure of the result.
+        params: parameters of the param store that it used, by name.
         operations: the operations it performed, if they are watched.
     """
 
@@ -212,7 +212,7 @@ class _Call:
 
 
 class _Traced:
-    """A graph of tensors, and the call that has been traced."""
+    """A graph of tensors and the record of the traced call."""
 
     def __init__(self, graph: GraphModule, call: _Call) -> None:
         self.graph = graph
@@ -239,12 +239,12 @@ class _Argument:
 
 
 def _plainly(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a function without tracing, which takes a tenth of the time."""
+    """Return the function itself: running it takes a tenth of the time of tracing."""
     return fn
 
 
 def _is_computed(value: Any) -> bool:
-    """Return whether a value of the result is computed; parameters are returned unchanged."""
+    """Return whether a value of the result was computed, and is not a parameter."""
     return isinstance(value, Tensor) and not value.requires_grad
 
 
@@ -254,10 +254,11 @@ def _kind(tensor: Tensor) -> Hashable:
 
 @contextmanager
 def _unchecked() -> Iterator[None]:
-    """Switch off the checks of distributions, which look at values; also those with `validate_args=True`.
+    """Disable the checks of distributions, which read values, even with `validate_args=True`.
 
-    A distribution built while validation was on, as the prior of a `PyroSample` is, keeps its flag. The checks belong
-    to the process: one thread at a time switches them off, or the second would restore what the first has put there.
+    `pyro.validation_enabled` alone is not enough: a distribution built while validation was enabled, such as the prior
+    of a `PyroSample`, keeps its flag. The checks are global, so only one thread at a time may disable them: a second
+    thread would save the disabled state and restore it.
     """
     owner: Any = Distribution
 
@@ -275,10 +276,9 @@ def _unchecked() -> Iterator[None]:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """While tracing, replace functions that look at values.
+    """Replaces functions that read the values of tensors, while tracing.
 
-    `tensor.item()` is the detached tensor: Pyro's ELBOs only add and multiply what it returns. `one_hot` is computed by
-    comparing.
+    `tensor.item()` returns the detached tensor: Pyro's ELBOs only add and multiply it. `one_hot` compares indices.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -291,5 +291,5 @@ class _WithoutValues(TorchFunctionMode):
 
 def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 1:
-        raise ValueError("one_hot without num_classes depends on the values of its argument: give it")
+        raise ValueError("one_hot without num_classes depends on the values of its argument: pass num_classes")
     return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()

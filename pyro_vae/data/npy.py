@@ -25,7 +25,7 @@ CONVERSIONS = {
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "use data=image_folder data.root=FOLDER"),
 }
-"""How to convert other files to .npy, by suffix."""
+"""Instructions for files in other formats, by suffix."""
 
 
 def read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> np.ndarray:

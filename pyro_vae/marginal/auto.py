@@ -22,7 +22,7 @@ from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
 from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
-from pyro_vae.programs.memory import chunk_option, pairs_at_once, power_of_two
+from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.trace import Program
 
@@ -38,7 +38,7 @@ class Auto(Estimator):
        by its curvature and some gradient steps. Importance sampling from their mixture, of which a share is the
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
        converges and agrees.
-    3. `more samples`: 5 and then 20 times as many draws, where the weights are even enough.
+    3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
     4. `HMC`: the mixture is fitted to Markov chains that start at all modes.
 
     Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
@@ -47,9 +47,10 @@ class Auto(Estimator):
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
     from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `extra` holds, for
     each datapoint, `log_px_lower`, a 95 % lower confidence bound that assumes nothing about the weights; `num_modes`;
-    `gain`, the evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
-    approximation; and `seconds`. `stage` and `status` tell how an estimate was made, and whether to rely on it. No
-    diagnostic sees a mode that none of the starts found: `gain` shows how often more than one start is needed.
+    `num_draws`, from which the estimate comes; `gain`, the evidence of all modes minus that of the mode found from the
+    guide's mean, in nats, by Laplace's approximation; and `seconds`. `stage` and `status` tell how an estimate was made,
+    and whether to rely on it. No diagnostic sees a mode that none of the starts found: `gain` shows how often more than
+    one start is needed.
 
     Args:
         num_samples: K, draws per datapoint in the first stage.
@@ -131,12 +132,14 @@ class Auto(Estimator):
                 waiting += (self._hurry if hurry else self._search)(ledger, p, index)
                 progress(len(index) * self.num_samples)
                 tick(len(index))
-        for stage in ladder(self.num_samples):
+        for stage in ladder(self.num_samples, self.target_se):
             if not waiting:
                 return
             active = torch.cat([index for index, _ in waiting])
             proposals = Proposal.cat([proposal for _, proposal in waiting])
             chosen = stage.promising(ledger.evidence.rows(active))
+            if not chosen.any():
+                continue
             rows = torch.arange(len(active), device=active.device)
             waiting = [] if chosen.all() else [(active[~chosen], proposals.rows(rows[~chosen]))]
             count = int(chosen.sum())
@@ -150,8 +153,7 @@ class Auto(Estimator):
                     tick(len(part))
 
     def _search(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
-        started, real = time.monotonic(), len(index)
-        p = p.rows(padded(index))
+        started, p = time.monotonic(), p.rows(padded(index))
         proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
         u, log_w = proposal.draw(p, self.num_samples)
         found = judge(log_w)
@@ -199,12 +201,6 @@ class Auto(Estimator):
             active = torch.cat(unfinished)
             if not len(active):
                 return
-
-
-def padded(index: Tensor) -> Tensor:
-    """Repeat the last entry until the length is a power of two, so that few shapes of compiled graphs are needed."""
-    missing = power_of_two(2 * len(index) - 1) - len(index)
-    return torch.cat([index, index[-1:].expand(missing)])
 
 
 def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> LogEvidence:

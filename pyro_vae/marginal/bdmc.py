@@ -14,7 +14,7 @@ from pyro_vae.marginal.ais import AIS
 from pyro_vae.marginal.estimator import Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.programs.density import Latents
-from pyro_vae.programs.trace import Program, trace
+from pyro_vae.programs.trace import Program, is_deterministic, mask_of, random_sites, trace
 
 
 def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -23,35 +23,35 @@ def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor
     In a draw (z, x) from the model, z is a draw from p(z | x).
 
     Raises:
-        BadInput: if the model observes more than one site.
+        BadInput: if the model observes more than one site, something other than x, or only part of x.
     """
     latents = Latents.of(model, x, y)
     with torch.no_grad():
-        observed = [
-            name
-            for name, site in trace(model, x, y, num_samples=1).nodes.items()
-            if site["type"] == "sample" and site["is_observed"] and not _is_deterministic(site)
-        ]
+        sites = random_sites(trace(model, x, y, num_samples=1))
+        observed = [name for name, site in sites.items() if site["is_observed"]]
         if len(observed) != 1:
             raise BadInput(f"bdmc simulates models that observe one site; this one observes {', '.join(observed)}")
-        random = poutine.block(model, hide_fn=_is_deterministic)
+        (name,) = observed
+        if mask_of(sites[name]) is not True:
+            raise BadInput(f"site {name} of the model is masked, but bdmc simulates complete data: use estimator=ais")
+        value = sites[name]["value"]
+        if value.numel() != x.numel() or not value.reshape(x.shape).to(x).allclose(x, equal_nan=True):
+            raise BadInput(
+                f"site {name} of the model does not observe x itself, which bdmc simulates: use estimator=ais"
+            )
+        random = poutine.block(model, hide_fn=is_deterministic)
         draws = trace(poutine.uncondition(random), x, y, num_samples=1)
-        simulated: Any = draws.nodes[observed[0]]["value"]
-        return simulated.squeeze(0), latents.pack(draws).squeeze(0)
-
-
-def _is_deterministic(site: Any) -> bool:
-    """Return whether a site is a `pyro.deterministic`, which Pyro marks as observed."""
-    return bool((site["infer"] or {}).get("_deterministic"))
+        simulated: Any = draws.nodes[name]["value"]
+        return simulated.reshape(x.shape), latents.pack(draws).squeeze(0)
 
 
 class BDMC(AIS):
     """Bounds log p̂_lower ≤ log p(x) ≤ log p̂_upper in expectation, on data drawn from the model.
 
-    Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: AIS from the guide or prior bounds log p(x)
-    from below; reverse AIS, from the exact posterior draw that came with x, bounds it from above. The `gap` limits the
-    error of both, and therefore of AIS with these settings on real data, if the model fits them. `log_px` is the lower
-    bound; `extra` holds `log_px_upper`, `gap` and `acceptance`. Only the number and shape of x are used.
+    Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: AIS bounds log p(x) from below; reverse AIS,
+    from the exact posterior draw that came with x, bounds it from above. The `gap` limits the error of both, and
+    therefore of AIS with these settings on real data, if the model fits them. `log_px` is the lower bound; `extra`
+    holds `log_px_upper`, `gap` and `acceptance`. Only the number and shape of x are used.
     Arguments and errors are those of `AIS`.
     """
 

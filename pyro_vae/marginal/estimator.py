@@ -11,23 +11,24 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, NoEvidence, datapoints
+from pyro_vae.errors import BadInput, NoEvidence, datapoints, positive_int
+from pyro_vae.errors.own_code import is_own, own_code
 from pyro_vae.marginal.evidence import LogEvidence
-from pyro_vae.programs.checks import require_match, require_programs, require_tensors, vectorized
+from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
-from pyro_vae.programs.trace import Program, base_of, trace
+from pyro_vae.programs.trace import Program, base_of, random_sites, trace
 
 Progress = Callable[[int], Any]
 """Called with the number of pairs (sample, datapoint) done since the last call."""
 
 
 class Estimator(ABC):
-    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1 (docs/programs.md).
 
     Derive your own estimator from this class: set `name` and `num_samples`, and implement `estimate`. The other members
     have defaults.
@@ -66,8 +67,8 @@ class Estimator(ABC):
         """Estimate log p(x) for x `[N, ...]`, or log p(x | y) with the labels y `[N]` of a conditional model.
 
         The computation runs on the device of x. Pyro's effect handlers around this call do not reach the programs:
-        wrap the programs instead, as in `poutine.scale(model, scale=0.5)`. Concurrent calls from several threads run
-        one after the other.
+        wrap the programs instead. docs/programs.md describes the programs that are accepted. Concurrent calls from
+        several threads run one after the other.
 
         Args:
             model: the generative model.
@@ -88,9 +89,20 @@ class Estimator(ABC):
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             if progress is not None:
-                return self.estimate(model, guide, x, y, progress)
+                return self._estimate(model, guide, x, y, progress)
             with self.bar(x) as tick:
-                return self.estimate(model, guide, x, y, tick)
+                return self._estimate(model, guide, x, y, tick)
+
+    def _estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Call `estimate`, and check what it returns."""
+        with own_code("estimate", estimator=self):
+            evidence: Any = self.estimate(model, guide, x, y, progress)
+        kind = f"estimator={type(self).__name__}"
+        if not isinstance(evidence, LogEvidence):
+            raise BadInput(f"{kind}: estimate must return a LogEvidence, not a value of type {type(evidence).__name__}")
+        if len(evidence.log_px) != len(x):
+            raise BadInput(f"{kind}: estimate returns {len(evidence.log_px)} values of log_px for {datapoints(len(x))}")
+        return evidence
 
     def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
         """Show the progress of estimates for x, in pairs (sample, datapoint)."""
@@ -114,20 +126,21 @@ class Estimator(ABC):
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Reject programs and data that this estimator cannot handle, before the computation starts.
 
+        Override it to check more, and call `super().check`, which finds programs that would be misread.
+
         Raises:
             NoEvidence: if the guide is a point.
-            BadInput: if the estimator cannot handle the model, the guide or the data.
+            BadInput: if `programs.checks.require_match` rejects the programs, or this estimator the data.
         """
+        require_match(model, guide, x, y)
         x, y = next(slices(2, x, y))
-        with torch.no_grad(), vectorized():
-            sites = trace(guide, x, y, num_samples=1).nodes.values()
-        drawn = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
-        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in drawn):
+        with torch.no_grad():
+            sites = random_sites(trace(guide, x, y, num_samples=1)).values()
+        if any(isinstance(base_of(site["fn"]), dist.Delta) for site in sites):
             raise NoEvidence(
                 "this is an autoencoder: its guide is a point, q(z | x) has no density and p(z) had no part in "
                 "training: log p(x) says nothing; train with another guide, e.g. guide=diagonal"
             )
-        require_match(model, guide, x, y)
 
     @abstractmethod
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
@@ -154,6 +167,8 @@ def require_estimator(value: object) -> Estimator:
         if not isinstance(found := getattr(value, member, None), member_type):
             problem = f"has no `{member}`" if found is None else f"has {member}={found!r}"
             raise BadInput(f"estimator {kind} {problem}: set `{member}`, {meaning}, in the class or in its __init__")
+    if is_own(value):
+        positive_int(f"estimator {kind}: num_samples", value.num_samples)
     return value
 
 
@@ -161,6 +176,6 @@ class GradientEstimator(Estimator):
     """An estimator that needs the gradient of log p(x, z) with respect to z."""
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Reject a guide that is a point, and latents that are discrete or shared by all datapoints."""
+        """Reject a guide that is a point, and latents that are discrete or masked."""
         super().check(model, guide, x, y)
         Latents.of(model, x, y)

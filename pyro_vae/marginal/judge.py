@@ -21,12 +21,12 @@ NUM_BATCHES = 20
 def judge(log_w: Tensor, has_tail: bool = True) -> LogEvidence:
     """Estimate log p(x) from independent log-weights `[K, N]`, and judge each estimate.
 
-    An estimate is reliable if its Pareto k is at most `pareto.threshold`, its effective sample size at least 100, and
-    the estimates from the first and second half of the weights differ by less than 3 standard errors.
+    An estimate is reliable if its Pareto k is at most `pareto.threshold`, its effective sample size is at least 100,
+    and the estimates from the first and second half of the weights differ by at most 3 standard errors.
 
-    `extra["log_px_lower"]` is a lower confidence bound: log p(x) is above it with a probability of at least 95 %, for any
-    distribution of the weights. Each of M = min(20, K) batches has an unbiased estimate p̂_i, so P(p̂_i ≥ p(x) eᵇ) ≤ e⁻ᵇ by
-    Markov's inequality, and P(min_i log p̂_i − b ≥ log p(x)) ≤ e⁻ᴹᵇ = 0.05 for b = log(20) / M (Gogate, Bidyuk &
+    `extra["log_px_lower"]` is a lower confidence bound: log p(x) is above it with a probability of at least 95 %, for
+    any distribution of the weights. Each of M ≤ 20 batches has an unbiased estimate p̂_i, so P(p̂_i ≥ p(x) eᵇ) ≤ e⁻ᵇ
+    by Markov's inequality, and P(min_i log p̂_i − b ≥ log p(x)) ≤ e⁻ᴹᵇ = 0.05 for b = log(20) / M (Gogate, Bidyuk &
     Dechter 2007, Studies in lower bounding probability of evidence using the Markov inequality, UAI).
 
     Args:

@@ -96,24 +96,27 @@ class Stage:
     promising: Callable[[LogEvidence], Tensor]
 
 
-def ladder(num_samples: int) -> list[Stage]:
+def ladder(num_samples: int, target_se: float) -> list[Stage]:
     """Return the steps after the search, whose estimates came from `num_samples` draws."""
-    K = num_samples
 
-    def after(num_before: int, num_samples: int) -> Callable[[LogEvidence], Tensor]:
+    def enough(num_samples: int) -> Callable[[LogEvidence], Tensor]:
+        """Return whether so many draws would do, as far as the last ones tell."""
+
         def promising(evidence: LogEvidence) -> Tensor:
-            return (evidence.ess * (num_samples / num_before) >= MIN_ESS) & ~(evidence.pareto_k > 0.7)
+            more = num_samples / evidence.extra["num_draws"]
+            precise = evidence.se <= 0.9 * target_se * more.sqrt()
+            return precise & (evidence.ess * more >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > 0.7)
 
         return promising
 
     def always(evidence: LogEvidence) -> Tensor:
         return torch.ones_like(evidence.log_px, dtype=torch.bool)
 
+    K = num_samples
     return [
-        Stage("more samples", 5 * K, keep, after(K, 5 * K)),
-        Stage("more samples", 20 * K, keep, after(5 * K, 20 * K)),
+        *(Stage("more samples", n * K, keep, enough(n * K)) for n in (2, 5, 20)),
         Stage("HMC", 5 * K, partial(chains, num_chains=8, num_warmup=50, num_steps=100), always),
-        Stage("HMC", 20 * K, keep, after(5 * K, 20 * K)),
+        Stage("HMC", 20 * K, keep, enough(20 * K)),
         Stage("HMC", 20 * K, partial(chains, num_chains=16, num_warmup=100, num_steps=200), always),
     ]
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from pyro_vae.programs.density import LogDensity, hessian, value_and_grad
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps u `[k, N, D]` to log-densities `[k, N]`, in nats, and their gradients."""
 
 
 def positive_definite(precision: Tensor) -> Tensor:
@@ -30,7 +36,7 @@ def positive_definite(precision: Tensor) -> Tensor:
 
 
 def find_mode(
-    f: LogDensity, u: Tensor, B: Tensor, max_steps: int = 50, tolerance: float = 1e-2
+    evaluate: Evaluate, u: Tensor, B: Tensor, max_steps: int = 50, tolerance: float = 1e-2
 ) -> tuple[Tensor, Tensor]:
     """Find modes of a log-density by damped quasi-Newton ascent from u `[N, D]`, or from S starts u `[S, N, D]`.
 
@@ -38,7 +44,7 @@ def find_mode(
     as long follows.
 
     Args:
-        f: log p(x, u) up to a constant.
+        evaluate: log p(x, u) up to a constant and its gradient, at u `[k, N, D]`.
         u: starting point.
         B: initial metric, a guess of the inverse curvature of −f, `[N, D, D]`, or `[S, N, D, D]`.
         max_steps: largest number of evaluations of f and its gradient.
@@ -48,7 +54,7 @@ def find_mode(
     Returns:
         u, and the gradient of f there.
     """
-    value, grad = _evaluate(f, u)
+    value, grad = _at(evaluate, u)
     eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
     length = torch.ones_like(value)
     for _ in range(max_steps):
@@ -57,7 +63,7 @@ def find_mode(
         if not (decrement > tolerance).any():
             break
         s = length.unsqueeze(-1) * direction
-        new_value, new_grad = _evaluate(f, u + s)
+        new_value, new_grad = _at(evaluate, u + s)
         better = new_value >= value + 1e-4 * length * decrement  # Armijo; False for NaN
         length = torch.where(better, (2 * length).clamp_max(1.0), length / 4)
         change = grad - new_grad  # of −f's gradient
@@ -83,23 +89,23 @@ def laplace(f: LogDensity, u: Tensor, variance: Tensor, max_steps: int = 50) -> 
     Returns:
         The location, shaped as u, and scale_tril `[..., N, D, D]`.
     """
-    u, grad = find_mode(f, u, torch.diag_embed(variance), max_steps)
-    scale_tril, step, decrement = _newton(f, u, grad)
+    u, grad = find_mode(partial(value_and_grad, f), u, torch.diag_embed(variance), max_steps)
+    scale_tril, step, decrement = newton(f, u, grad)
     if (decrement > 0.1).any():  # the guess misled: continue with the curvature itself
-        u, grad = find_mode(f, u, scale_tril @ scale_tril.mT, max_steps)
-        scale_tril, step, decrement = _newton(f, u, grad)
+        u, grad = find_mode(partial(value_and_grad, f), u, scale_tril @ scale_tril.mT, max_steps)
+        scale_tril, step, decrement = newton(f, u, grad)
     return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
 
 
-def _newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the curvature's scale_tril at u, the Newton step from there, and twice the nats it would gain, `[..., N]`."""
     scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
     step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
     return scale_tril, step, (grad * step).sum(-1)
 
 
-def _evaluate(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
-    value, grad = value_and_grad(f, u.reshape(-1, *u.shape[-2:]))
+def _at(evaluate: Evaluate, u: Tensor) -> tuple[Tensor, Tensor]:
+    value, grad = evaluate(u.reshape(-1, *u.shape[-2:]))
     return value.reshape(u.shape[:-1]), grad.reshape(u.shape)
 
 

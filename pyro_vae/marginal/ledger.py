@@ -33,7 +33,13 @@ class Ledger:
         """Return a ledger that knows only the ELBO `[N]`."""
         unknown, zero = torch.full_like(elbo, math.nan), torch.zeros_like(elbo)
         no = torch.zeros_like(elbo, dtype=torch.bool)
-        extra = {"log_px_lower": unknown - math.inf, "num_modes": zero, "gain": zero, "seconds": zero}
+        extra = {
+            "log_px_lower": unknown - math.inf,
+            "num_modes": zero,
+            "gain": zero,
+            "num_draws": zero,
+            "seconds": zero,
+        }
         evidence = LogEvidence(
             unknown, unknown, zero, unknown, elbo, num_samples, extra=extra, reliable=no, stage=no.long()
         )
@@ -59,6 +65,7 @@ class Ledger:
             "log_px_lower": found.extra["log_px_lower"],
             "num_modes": torch.zeros_like(found.se) if proposal is None else proposal.num_modes.to(found.se),
             "gain": torch.zeros_like(found.se) if proposal is None else proposal.gain.to(found.se),
+            "num_draws": torch.full_like(found.se, found.num_samples),
             "seconds": self.evidence.extra["seconds"][index] + (time.monotonic() - started) / len(index),
         }
         by = torch.where(exact & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))

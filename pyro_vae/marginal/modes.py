@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from pyro_vae.distributions import CholeskyNormal
-from pyro_vae.marginal.laplace import laplace
+from pyro_vae.marginal.laplace import find_mode, newton
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.programs.memory import padded
 
 WITHIN = 12.0
 """Modes whose evidence is lower by more nats than this are dropped: they hold less than 1e-5 of the posterior."""
@@ -54,7 +55,9 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
         The mixture, and log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, nats.
     """
     u, variance = starts(p, num_starts)
-    loc, scale_tril = laplace(p.log_joint, u, variance.expand_as(u), max_steps)
+    loc, gradient = find_mode(p.value_and_grad, u, torch.diag_embed(variance.expand_as(u)), max_steps)
+    scale_tril, step, decrement = newton(p.log_joint, loc, gradient)
+    loc = loc + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0)
     evidence = _evidence(p.log_prob(loc), scale_tril)
     of_guide, rows = evidence[0], torch.arange(len(p), device=u.device)
     order = evidence.argsort(0, descending=True)
@@ -71,13 +74,15 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
 def polish(p: Posteriors, q: Mixture, num_steps: int, lr: float = 0.05) -> Mixture:
     """Fit each component by gradient steps on its ELBO, which also gives the components their shares."""
     m, n = q.log_weights.isfinite().nonzero(as_tuple=True)
-    f = p.rows(n).log_joint
+    real, m, n = len(n), padded(m), padded(n)
+    f = p.rows(n).first_order
     fitted = fit_elbo(f, CholeskyNormal(q.loc[m, n], scale_tril=q.scale_tril[m, n]), num_steps, lr)
     with torch.no_grad():
         u = fitted.rsample((16,))
         elbo = (f(u) - fitted.log_prob(u)).mean(0)
     loc, scale_tril, evidence = q.loc.clone(), q.scale_tril.clone(), q.log_weights.clone()
-    loc[m, n], scale_tril[m, n], evidence[m, n] = fitted.loc, fitted.scale_tril, elbo
+    m, n = m[:real], n[:real]
+    loc[m, n], scale_tril[m, n], evidence[m, n] = fitted.loc[:real], fitted.scale_tril[:real], elbo[:real]
     return Mixture(shares(evidence), loc, scale_tril, q.df)
 
 

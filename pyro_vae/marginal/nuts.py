@@ -46,7 +46,7 @@ class NUTS(GradientEstimator):
         self.max_data = positive_int("max_data", max_data)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
-        """Reject more than `max_data` datapoints, too few draws, and latents that are discrete or shared."""
+        """Reject more than `max_data` datapoints, too few draws, and latents that are discrete or masked."""
         super().check(model, guide, x, y)
         if len(x) > self.max_data:
             raise BadInput(

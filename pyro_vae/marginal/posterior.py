@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,16 @@ class Posteriors:
         """log p(x, u), to be differentiated."""
         return self.latents.log_density(self.model, self.x, self.y)
 
+    @property
+    def first_order(self) -> LogDensity:
+        """log p(x, u), whose first derivatives come from the compiled gradient; it has no second ones."""
+
+        def log_density(u: Tensor) -> Tensor:
+            value: Tensor = _FirstOrder.apply(u, self.value_and_grad)
+            return value
+
+        return log_density
+
     def log_prob(self, u: Tensor) -> Tensor:
         """Evaluate log p(x, u), `[k, N]`, without gradients."""
         with torch.no_grad():
@@ -93,3 +104,20 @@ def _value_and_grad_at(
     latents: Latents, model: Program, x: Tensor, y: Tensor | None, u: Tensor
 ) -> tuple[Tensor, Tensor]:
     return value_and_grad(latents.log_density(model, x, y), u)
+
+
+class _FirstOrder(torch.autograd.Function):
+    """A function that computes its value and its gradient at once."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """Evaluate `[k, N]` at u `[k, N, D]`."""
+        value, gradient = evaluate(u.detach())
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        """Multiply by the gradient."""
+        (gradient,) = ctx.saved_tensors
+        return grad_outputs[0].unsqueeze(-1) * gradient, None

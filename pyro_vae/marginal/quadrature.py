@@ -27,9 +27,9 @@ much smaller."""
 def quadrature(p: Posteriors, q: Mixture, block: int) -> tuple[Tensor, Tensor]:
     """Integrate p(x, u) over u by the trapezoidal rule on grids that become finer until they agree.
 
-    The grid is centred and scaled by the moments of q. Its nodes are v = sinh(t) standard deviations away, with t evenly
-    spaced: dense in the centre, and wide enough for heavy tails (the rule of Takahasi & Mori 1973; for its exponential
-    convergence Trefethen & Weideman 2014, SIAM Review 56(3)).
+    The grid is centred and scaled by the moments of q. Its nodes are v = sinh(t) standard deviations away, with t
+    evenly spaced: dense in the centre, and wide enough for heavy tails. The trapezoidal rule converges exponentially
+    for such integrands (Trefethen & Weideman 2014, SIAM Review 56(3)).
 
     Args:
         p: N posteriors of at most `MAX_DIM` dimensions.

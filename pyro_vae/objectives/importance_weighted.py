@@ -74,7 +74,8 @@ class MultiSample(Trace_ELBO):
 
     def _log_densities(self, traces: Traces, x: Tensor) -> tuple[Tensor, Tensor]:
         model_trace, guide_trace = traces
-        return log_prob(model_trace, self.num_particles, x), log_prob(guide_trace, self.num_particles, x)
+        log_p, log_q = (log_prob(trace, self.num_particles, x, scaled=True) for trace in (model_trace, guide_trace))
+        return log_p, log_q
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Traces:
         with nullcontext() if self.differentiates_draws else DetachDraws():

@@ -16,7 +16,7 @@ from pyro_vae.programs.trace import Program
 
 
 class VariationalEM(TraceMeanField_ELBO):
-    """Of `e_steps + m_steps` optimizer steps the first raise the ELBO in φ, the others in θ with q(z | x) held fixed.
+    """Alternates between `e_steps` steps that raise the ELBO in φ and `m_steps` steps in θ with q(z | x) held fixed.
 
     Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants. Parameters
     that a step does not move have no gradient (`.grad` is None), so an optimizer's momentum does not move them either.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pyro_vae.data.values import dense
@@ -15,9 +19,13 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import has_atoms
-from pyro_vae.programs.trace import Program, trace
+from pyro_vae.programs.random_state import seeded
+from pyro_vae.programs.trace import Program, mask_of, random_sites, trace, unscaled_log_prob
 
 NUM_DRAWS = 100
+
+Sites = dict[str, Any]
+"""Sites of a trace by name."""
 
 
 def require_tensors(x: Tensor, y: Tensor | None) -> None:
@@ -54,34 +62,34 @@ def require_programs(model: Program, guide: Program) -> None:
 
 
 def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -> None:
-    """Check on two datapoints that model and guide give an importance weight per datapoint.
+    """Check on two datapoints that model and guide give an importance weight p(x, z) / q(z | x) for each datapoint.
 
-    Both must draw the same latent sites, and the guide's draws must lie in the support of the model's prior. Otherwise
-    the weights are wrong without any sign of it.
+    Programs that do not would give wrong estimates without any sign of it. docs/programs.md describes the programs
+    that pass.
 
     Raises:
-        BadInput: if they do not.
+        BadInput: if the programs do not draw the same latents, with the same masks and within the support of the
+            model's; if the guide observes something, or the model nothing; if a density is scaled, or is not that of
+            one datapoint.
     """
     x, y = next(slices(2, x, y))
     with torch.no_grad(), vectorized():
-        of_guide = trace(guide, x, y, num_samples=NUM_DRAWS)
-        of_model = trace(poutine.replay(model, trace=of_guide), x, y, num_samples=NUM_DRAWS)
-        latents = {name: _latents(nodes) for name, nodes in (("model", of_model.nodes), ("guide", of_guide.nodes))}
-        for one, other in (("model", "guide"), ("guide", "model")):
-            for name, site in latents[one].items():
-                if name not in latents[other] and not site["infer"].get("is_auxiliary"):
-                    raise BadInput(f"site {name} of the {one} is not in the {other}: both must draw the same latents")
-        if not any(site["type"] == "sample" for site in of_model.nodes.values()):
-            raise BadInput("the model has no sites: it must draw latents and observe x")
-        for name in latents["model"].keys() & latents["guide"].keys():
-            _require_support(name, latents["model"][name]["fn"], latents["guide"][name])
-        of_model.compute_log_prob()
-        for name, site in of_model.nodes.items():
-            if site["type"] == "sample" and not _fits(site["log_prob"].shape, (NUM_DRAWS, len(x))):
-                raise BadInput(
-                    f"site {name} of the model is not in a plate of the datapoints at dim=-1: its log-density for "
-                    f"{NUM_DRAWS} samples of {len(x)} datapoints has shape {list(site['log_prob'].shape)}"
-                )
+        draws = trace(guide, x, y, num_samples=NUM_DRAWS)
+        _require_latents_only(draws)
+        joint = trace(poutine.replay(model, trace=draws), x, y, num_samples=NUM_DRAWS)
+        q, p = random_sites(draws), random_sites(joint)
+        _require_same_latents(p, q)
+        for name, site in q.items():
+            _require_support(name, p[name]["fn"], site)
+            _require_same_mask(name, p[name], site)
+        joint.compute_log_prob()
+        draws.compute_log_prob()
+        for role, sites in (("model", p), ("guide", q)):
+            for name, site in sites.items():
+                _require_shape(f"site {name} of the {role}", unscaled_log_prob(site).shape, (NUM_DRAWS, len(x)))
+                _require_unscaled(f"site {name} of the {role}", site)
+        for role, program, sites in (("model", model, p), ("guide", guide, q)):
+            _require_rows(role, program, x, y, sites)
 
 
 @contextmanager
@@ -103,26 +111,138 @@ def vectorized() -> Iterator[None]:
         ) from error
 
 
-def _latents(nodes: Any) -> dict[str, Any]:
-    return {name: site for name, site in nodes.items() if site["type"] == "sample" and not site["is_observed"]}
+def _require_latents_only(guide: Trace) -> None:
+    for name, site in random_sites(guide).items():
+        if site["is_observed"]:
+            raise BadInput(
+                f"site {name} of the guide is observed or a pyro.factor: the guide must only draw latents, so that "
+                "its density integrates to 1"
+            )
+
+
+def _require_same_latents(p: Sites, q: Sites) -> None:
+    latents = {"model": {name for name, site in p.items() if not site["is_observed"]}, "guide": set(q)}
+    for one, other in (("model", "guide"), ("guide", "model")):
+        for name in sorted(latents[one] - latents[other]):
+            raise BadInput(
+                f"site {name} of the {one} is not in the {other}: both must draw the same latents, also those that are "
+                "auxiliary or enumerated"
+            )
+    if len(latents["model"]) == len(p):
+        raise BadInput("the model has no sites that are observed: it must observe x, as in pyro.sample(..., obs=x)")
+
+
+def _require_same_mask(name: str, prior: Any, site: Any) -> None:
+    """Check that a latent is masked in both programs or in neither."""
+    one, other = (torch.as_tensor(mask_of(each), device=site["value"].device) for each in (prior, site))
+    if not bool((one == other).all()):
+        raise BadInput(f"the mask of site {name} is not the same in model and guide: mask both densities, or neither")
+
+
+def _require_shape(site: str, shape: torch.Size, batch: tuple[int, int]) -> None:
+    """Check that a log-density has a value for each datapoint, and broadcasts to the samples."""
+    if len(shape) > 2 or shape[-1:] != batch[-1:] or shape[:-1] not in ((), (1,), batch[:1]):
+        raise BadInput(
+            f"{site} is not in a plate of the datapoints at dim=-1: its log-density for {batch[0]} samples of "
+            f"{batch[1]} datapoints has shape {list(shape)} instead of {list(batch)}; each datapoint needs its own "
+            "latents, and to_event for all dimensions but the first"
+        )
+
+
+def _require_unscaled(name: str, site: Any) -> None:
+    """Check that plates that subsample, whose scale is left out, are all that scales a density."""
+    scale = torch.as_tensor(site["scale"]) / math.prod(_share(frame) for frame in site["cond_indep_stack"])
+    others = scale[~torch.isclose(scale, torch.ones_like(scale), rtol=1e-4)]
+    if len(others):
+        raise BadInput(
+            f"the log-density of {name} is scaled by {others[0]:.4g}: remove poutine.scale, so that it is the log of a "
+            "density (the scale of a plate that subsamples is left out in any case)"
+        )
+
+
+def _share(plate: Any) -> float:
+    """Return how many times larger a plate is than the subsample in it."""
+    return float((plate.full_size or plate.size) / plate.size)
+
+
+def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, sites: Sites) -> None:
+    """Check that densities at the first datapoint depend on its own x, y and latents only."""
+    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
+    first = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    values = {name: site["value"][:1] for name, site in latents.items()}
+    copies = {n: v.index_select(v.dim() - latents[n]["fn"].event_dim - 1, first) for n, v in values.items()}
+    expected = _log_probs(program, x, y, values)
+    beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
+    for name, value in expected.items():
+        if not _close(value[..., 0], beside_copy[name][..., 0]):
+            raise BadInput(
+                f"the log-density of site {name} of the {role} at a datapoint depends on other datapoints: use "
+                "to_event for all dimensions but the first, and call eval() on modules with batch normalization"
+            )
+    if not any(_share(frame) > 1 for site in sites.values() for frame in site["cond_indep_stack"]):
+        return
+    for name, value in _log_probs(program, x, y, values, last_rows=True).items():
+        if not _close(value, expected[name]):
+            raise BadInput(
+                f"site {name} of the {role} depends on the indices of a plate that subsamples: use all rows of x, in "
+                "a plate of size len(x)"
+            )
+
+
+def _log_probs(
+    program: Program, x: Tensor, y: Tensor | None, values: dict[str, Tensor], last_rows: bool = False
+) -> dict[str, Tensor]:
+    """Return the log-densities of a program's sites at given latents, with the same random numbers in each call."""
+    with seeded(0, x), _Rows(last_rows):
+        run = trace(poutine.condition(program, data=values), x, y, num_samples=1)
+    run.compute_log_prob()
+    return {name: unscaled_log_prob(site) for name, site in random_sites(run).items()}
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+class _Rows(Messenger):
+    """Makes plates that subsample choose the first rows in order, or the last ones in reverse."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.last = last
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if site_is_subsample(msg) and msg["value"] is None and (fn.subsample_size or fn.size) < fn.size:
+            rows = torch.arange(fn.subsample_size, device=fn.device)
+            msg["value"] = fn.size - 1 - rows if self.last else rows
 
 
 def _require_support(name: str, prior: Any, site: Any) -> None:
-    """Check draws of the guide at a site against the model's distribution there."""
+    """Check that the distributions of model and guide at a site have about the same support, by draws of each."""
     if has_atoms(prior) != has_atoms(site["fn"]):
         kinds = ["discrete" if has_atoms(fn) else "continuous" for fn in (prior, site["fn"])]
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
-    try:
-        inside = prior.support.check(site["value"])
-    except (NotImplementedError, RuntimeError):  # the support is unknown
-        return
-    if inside.double().mean() < 0.9:  # rounding may put a few draws on the boundary
+    if not _contains(prior, site["value"]):
         raise BadInput(
             f"the guide draws site {name} outside its support in the model ({prior.support}): use a "
             "distribution with the same support"
         )
+    try:
+        is_same = str(prior.support) == str(site["fn"].support)
+        draws = None if is_same else prior.sample()
+    except NotImplementedError:  # the support is unknown, or the prior cannot be sampled
+        return
+    if draws is not None and not _contains(site["fn"], draws):
+        raise BadInput(
+            f"the guide never draws site {name} from a part of its support in the model ({site['fn'].support} instead "
+            f"of {prior.support}): use a distribution with the same support"
+        )
 
 
-def _fits(shape: torch.Size, batch: tuple[int, int]) -> bool:
-    """Return whether a log-density broadcasts to the batch."""
-    return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(batch), strict=False))
+def _contains(fn: Any, draws: Tensor) -> bool:
+    """Return whether most draws lie in the support of a distribution; rounding may put a few on the boundary."""
+    try:
+        inside = fn.support.check(draws)
+    except (NotImplementedError, RuntimeError, ValueError):  # the support is unknown
+        return True
+    return bool(inside.double().mean() >= 0.9)

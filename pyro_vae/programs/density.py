@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily, Transform, biject_to
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.random_state import fork_rng
-from pyro_vae.programs.trace import Program, log_prob, trace
+from pyro_vae.programs.trace import Program, log_prob, mask_of, trace
 
 LogDensity = Callable[[Tensor], Tensor]
 """Maps u `[k, N, D]` to log-densities `[k, N]`, in nats."""
@@ -41,8 +41,7 @@ class Latents:
         """Find the latent sites of a model whose datapoints lie in a plate at dim −1.
 
         Raises:
-            BadInput: if there are none, or if one is discrete, is shared by all datapoints, or has other bounds for
-                each datapoint.
+            BadInput: if there are none, or if one is discrete, is masked, or has other bounds for each datapoint.
         """
         x, y = next(slices(2, x, y))  # all datapoints have the same sites
         sites = []
@@ -53,8 +52,9 @@ class Latents:
             if has_atoms(fn):
                 remedy = "this estimator or analysis needs continuous latents, use estimator=importance"
                 raise Incompatible(f"site {name} is discrete", remedy)
-            if fn.batch_shape[-1:] != (len(x),):
-                raise BadInput(f"site {name} is shared by all datapoints: this estimator needs one for each datapoint")
+            if mask_of(site) is not True:
+                remedy = "its posterior is improper there, use estimator=importance"
+                raise Incompatible(f"site {name} is masked", remedy)
             transform = biject_to(_component(fn).support)
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):

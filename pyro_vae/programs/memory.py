@@ -1,4 +1,4 @@
-"""How many pairs (sample, datapoint) to process at once."""
+"""Chooses how many pairs (sample, datapoint) to process at once."""
 
 from __future__ import annotations
 
@@ -72,6 +72,12 @@ def _largest(distribution: Any) -> int:
 def power_of_two(n: int) -> int:
     """Return the largest power of two that is at most n, at least 1."""
     return int(2 ** (max(1, n).bit_length() - 1))
+
+
+def padded(index: Tensor) -> Tensor:
+    """Repeat the last entry until the length is a power of two, so that few shapes of compiled graphs are needed."""
+    missing = power_of_two(2 * len(index) - 1) - len(index)
+    return torch.cat([index, index[-1:].expand(missing)])
 
 
 def _bytes(device: torch.device) -> int:

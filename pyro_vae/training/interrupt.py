@@ -1,4 +1,4 @@
-"""Ctrl-C at a safe place."""
+"""Delays Ctrl-C until it is safe to stop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from pyro_vae.errors import FailedRun, one_line
 
 @contextmanager
 def deferred_interrupt(insist: bool = False) -> Iterator[Callable[[], None]]:
-    """Within, Ctrl-C raises KeyboardInterrupt only where the yielded function is called, and at the end.
+    """Delay the KeyboardInterrupt of Ctrl-C until the yielded function is called or the context ends.
 
-    A second one raises it at once, unless `insist` is set.
-
-    Elsewhere it could be swallowed, as in a callback from C++, or leave a lock of a writing thread taken for ever.
-    Outside the main thread, where Python delivers no signals, nothing changes.
+    Raised anywhere else, it could be swallowed, for example in a callback from C++, or leave the lock of a writing
+    thread held forever. A second Ctrl-C raises it immediately, unless `insist` is set. In threads other than the main
+    one the context has no effect, because Python delivers signals only to the main thread.
     """
     requested = False
 
@@ -46,12 +45,12 @@ def deferred_interrupt(insist: bool = False) -> Iterator[Callable[[], None]]:
 
 
 def import_whole(name: str) -> ModuleType:
-    """Import a module; Ctrl-C waits until that is done.
+    """Import a module and delay Ctrl-C until the import has finished.
 
-    An import that is cut off leaves half of what it has imported in the process, for good.
+    An interrupted import leaves partly initialized modules in the process, and later imports fail.
 
     Raises:
-        FailedRun: if that has happened before, or the module is broken.
+        FailedRun: if an earlier import was interrupted or the module is broken.
     """
     try:
         with deferred_interrupt(insist=True):
@@ -61,5 +60,5 @@ def import_whole(name: str) -> ModuleType:
 
 
 def half_imported(error: BaseException) -> FailedRun:
-    """What to tell of an error from a module that is not all there."""
+    """Return the error to raise when importing a module failed with `error`."""
     return FailedRun(f"{one_line(error)}: its import was interrupted, or its installation is broken: restart Python")

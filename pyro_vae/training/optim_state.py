@@ -1,6 +1,6 @@
-"""The state of an optimizer and its schedule out of a file, which a stranger may have written.
+"""Restores the state of an optimizer and its schedule from an untrusted file.
 
-torch takes any numbers and any tensors. Its kernels then read and write beyond a tensor that is too small.
+torch accepts any numbers and tensors, and its kernels then read and write beyond the end of tensors that are too small.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from pyro_vae.errors import BadInput, one_line
 
 SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr", "momentum", "base_momentum", "max_momentum", "betas")
-"""What schedules change in an optimizer's group; the rest is as the configuration has it."""
+"""Settings of a parameter group that schedules change; all others come from the configuration."""
 
 LARGEST = 1e30
-"""No number of a state is larger; torch cannot convert those above 3e38."""
+"""Largest number accepted in a state; torch cannot convert numbers above 3e38."""
 
 
 def restore(
@@ -31,17 +31,17 @@ def restore(
     saved: dict[str, Any],
     names: list[str],
 ) -> None:
-    """Give an optimizer of the parameters `names`, and its schedule, their saved state.
+    """Load the saved state of an optimizer and its schedule.
 
     Args:
-        optimizer: that has made no step.
-        scheduler: of that optimizer.
-        make_optimizer: what it was made by.
-        saved: `JointOptim.get_state()` of another process.
-        names: of the parameters.
+        optimizer: an optimizer that has not made a step.
+        scheduler: its schedule.
+        make_optimizer: makes such an optimizer from parameters.
+        saved: result of `JointOptim.get_state()` in another process.
+        names: names of the optimizer's parameters.
 
     Raises:
-        BadInput: if it is the state of other parameters, or of another kind of optimizer or schedule.
+        BadInput: if the state belongs to other parameters, or to another kind of optimizer or schedule.
     """
     try:
         if saved["names"] != names:
@@ -60,17 +60,17 @@ def restore(
 
 
 def _group(fresh: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """A group of parameters with what schedules have changed in it."""
+    """Return the settings of a parameter group, with saved values for those that schedules change."""
     return {name: _like(name, value, saved[name]) if name in SCHEDULED else value for name, value in fresh.items()}
 
 
 def _schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> dict[str, Any]:
-    """A schedule's state with how far it has come; its settings are as the configuration has them."""
+    """Return the state of a schedule with its saved progress; its settings come from the configuration."""
     settings = inspect.signature(type(scheduler)).parameters.keys() - {"last_epoch"}
     fresh, known = scheduler.state_dict(), {**saved, "last_epoch": saved["last_epoch"]}
     if known["last_epoch"] < 0:
         raise ValueError("last_epoch is negative")
-    # torch's versions differ in the others
+    # the other entries differ between versions of torch
     return {
         name: _like(name, value, known[name]) if name in known and name not in settings else value
         for name, value in fresh.items()
@@ -78,10 +78,12 @@ def _schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _like(name: str, fresh: Any, saved: Any) -> Any:
-    """`saved`, if it is a number, or as many numbers, where `fresh` is; of anything else, if it is the same.
+    """Return `saved` if it is compatible with `fresh`.
+
+    A number may replace a number, and a list of numbers another of the same length. Other values must be equal.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: if they are not compatible.
     """
     if isinstance(fresh, (list, tuple)) and all(_is_number(value) for value in fresh):
         if not isinstance(saved, (list, tuple)) or len(saved) != len(fresh):
@@ -99,7 +101,7 @@ def _like(name: str, fresh: Any, saved: Any) -> Any:
     if type(fresh) is bool and type(saved) is bool:
         return saved
     if type(saved) is not type(fresh) or saved != fresh:
-        raise ValueError(f"{name} is of another kind")
+        raise ValueError(f"{name} has another type or value")
     return fresh
 
 
@@ -108,7 +110,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _after_one_step(optimizer: Optimizer, make_optimizer: Callable[..., Optimizer]) -> dict[int, dict[str, Any]]:
-    """The state of each parameter when an optimizer of the same kind has made a step."""
+    """Return the state of each parameter after one step of a new optimizer of the same kind."""
     zeros = [torch.zeros_like(p, requires_grad=False) for group in optimizer.param_groups for p in group["params"]]
     for zero in zeros:
         zero.grad = torch.zeros_like(zero)
@@ -119,15 +121,15 @@ def _after_one_step(optimizer: Optimizer, make_optimizer: Callable[..., Optimize
 
 
 def _state_of_parameter(like: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """Saved values of one parameter, with the names and shapes that they have after a step; or none, before it.
+    """Return the saved state of one parameter: empty, or with the names and shapes in `like`.
 
     Raises:
-        ValueError: if they have others.
+        ValueError: if names or shapes differ.
     """
     there = {name: value for name, value in saved.items() if value is not None}
     expected = {name: value for name, value in like.items() if value is not None}
     if there and there.keys() != expected.keys():
-        raise ValueError(f"a parameter has other values than {', '.join(expected) or 'none'}")
+        raise ValueError(f"the state of a parameter does not consist of {', '.join(expected) or 'nothing'}")
     return {name: _value(name, expected[name], value) for name, value in there.items()}
 
 

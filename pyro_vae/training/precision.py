@@ -1,4 +1,4 @@
-"""Matrix products in bfloat16, all else as it is."""
+"""Computes matrix products in bfloat16 and everything else in float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRODUCTS = {
     aten.baddbmm.default,
     aten.convolution.default,
     aten.convolution_backward.default,
-    # these arrive whole in inference mode
+    # inference mode does not decompose these
     aten.linear.default,
     aten.matmul.default,
     aten.conv1d.default,
@@ -27,14 +27,14 @@ PRODUCTS = {
 
 
 class BFloat16Products(TorchDispatchMode):
-    """Matrix products and convolutions of float32 tensors take bfloat16 inputs, forward and backward.
+    """Computes matrix products and convolutions of float32 tensors from bfloat16 inputs, forward and backward.
 
-    Their sums are float32 within a product, and so is what comes out: densities, parameters and gradients know nothing
-    of it. `torch.autocast` would hand bfloat16 on to whatever comes next, the distributions among it.
+    Products accumulate in float32 and return float32, so densities, parameters and gradients remain float32.
+    `torch.autocast` would pass bfloat16 results on to the following operations, including the distributions.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Cast there and back, if `func` is a product of float32 tensors."""
+        """If `func` is a product, cast its float32 inputs to bfloat16 and its result back."""
         if func not in PRODUCTS:
             return func(*args, **(kwargs or {}))
         narrow = func(*tree_map(_narrow, args), **(kwargs or {}))
@@ -50,7 +50,7 @@ def _widen(value: Any) -> Any:
 
 
 def is_fast(device: torch.device) -> bool:
-    """Whether the device has instructions for them: without, they are slower than float32, not faster."""
+    """Return whether the device has bfloat16 instructions; without them, bfloat16 is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

@@ -273,7 +273,7 @@ def test_memory_of_training(tmp_path, monkeypatch):
         assert 0.8 < row["peak_mib_grown"] / row["peak_mib"] < 1.25
         assert "array, .npy" in memory.table(rows)
         broken = memory.Source(5, memory.mapped, ("data=array", "data.path={path}"))
-        with pytest.raises(FailedRun, match="ended with 2: see workers.log"):
+        with pytest.raises(FailedRun, match="exited with status 2: see workers.log"):
             memory.peak(broken, 5, 0, errors, {})
     assert "5 datapoints" in (tmp_path / "workers.log").read_text()
 

@@ -363,7 +363,7 @@ def fn(x):
     exec(compile(source, f"{os.path.dirname(pyro.__file__)}/program.py", "exec"), program)
     fast = Compiled(program["fn"])
     fast(torch.ones(2))
-    with pytest.warns(UserWarning, match=f"not compiled: {place}: the value of a tensor"):
+    with pytest.warns(UserWarning, match=f"not compiled: {place}: the program uses the value of a tensor"):
         fast(torch.ones(2))
 
 

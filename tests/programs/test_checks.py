@@ -108,7 +108,7 @@ def test_latents_that_gradients_cannot_follow_are_refused(prior):
     message = "site z is discrete" if isinstance(prior, dist.Poisson) else "site z has different bounds"
     for estimator in (Refined(10), AIS(**SHORT), NUTS(10, 10)):
         with pytest.raises(BadInput, match=f"{message}.*use estimator=importance"):
-            estimator(model, model_of(prior), X)
+            estimator(model, model_of_prior_alone(prior), X)
     assert Importance(100)(model, model_of_prior_alone(prior), X).log_px.isfinite().all()
 
 

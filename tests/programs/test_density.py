@@ -51,21 +51,14 @@ def test_refined_agrees_with_importance_on_constrained_sites():
     assert ((importance.log_px - refined.log_px).abs() < 4.5 * se).all()
 
 
-def test_discrete_and_shared_latents_are_refused():
+def test_discrete_latents_are_refused():
     def discrete(x):
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Bernoulli(x.new_tensor(0.5)))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    def shared(x):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
     with pytest.raises(BadInput, match="site z is discrete"):
         Latents.of(discrete, X)
-    with pytest.raises(BadInput, match="site z is shared"):
-        Latents.of(shared, X)
 
 
 def test_derivatives_against_autograd(ppca):
