@@ -36,6 +36,7 @@ EXTRA = {
     "log_px_lower": "lower bound of log p(x) that holds for each datapoint with 95 % confidence",
     "num_modes": "modes of the posterior that are sampled",
     "gain": "log p(x) gained by searching from several starts, by Laplace's approximation",
+    "num_draws": "draws per datapoint that made the estimate",
     "seconds": "work per datapoint, in seconds",
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
     "acceptance": "share of HMC proposals accepted",
@@ -184,10 +185,12 @@ def table(summary: Summary, split: str, note: str = "") -> str:
     if summary.num_samples:
         title += f", estimator {summary.estimator}, K = {summary.num_samples}"
     title += f"{note and f': {note}'} (nats per datapoint)"
-    rows = [_row(name, value, _meaning(name, summary)) for name, value in _columns(summary).items()]
-    if summary.stages is not None:
-        shares = [f"{name} {_percent(share)}" for name, share in summary.stages.items()]
-        rows.append(_row("stages", "", f"estimated by {', '.join(shares)}"))
+    rows = []
+    for name, value in _columns(summary).items():
+        rows.append(_row(name, value, _meaning(name, summary)))
+        if name == "unreliable" and summary.stages is not None:
+            shares = [f"{stage} {_percent(share)}" for stage, share in summary.stages.items()]
+            rows.append(_row("stages", "", f"estimated by {', '.join(shares)}"))
     rows += [
         _row("log_px", point.log_px, f"from the first {_samples(point.num_samples)}{_error(point)}")
         for point in summary.curve[:-1]

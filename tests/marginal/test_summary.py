@@ -298,7 +298,7 @@ def test_evidence_is_shown_in_a_line():
 
 def of_stages(stage, reliable):
     one = torch.ones(len(stage)).double()
-    extra = {"log_px_lower": -2 * one, "num_modes": 2 * one, "gain": 0 * one, "seconds": 0.5 * one}
+    extra = {"log_px_lower": -2 * one, "num_modes": 2 * one, "gain": 0 * one, "num_draws": one, "seconds": 0.5 * one}
     return LogEvidence(
         -one, 0.01 * one, 500 * one, 0.69 * one, -3 * one, 1000,
         extra=extra, reliable=torch.tensor(reliable), stage=torch.tensor([STAGES.index(name) for name in stage]),
@@ -314,7 +314,7 @@ def test_stages_are_shares_in_the_json_and_a_line_of_the_table():
     assert lines["stages"].split(maxsplit=1)[1] == "estimated by search 62 %, more samples 37 %, HMC 1.0 %"
     assert summary.as_json()["log_px_lower"] == -2
     assert "holds for each datapoint with 95 % confidence" in lines["log_px_lower"]
-    for name in ("num_modes", "gain", "seconds"):
+    for name in ("num_modes", "gain", "num_draws", "seconds"):
         assert "mean over datapoints" not in lines[name]
     assert "stages" not in summarize(evidence_of(torch.zeros(30, 2).double()), "importance").as_json()
 
