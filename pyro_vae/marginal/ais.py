@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,9 +24,9 @@ from pyro_vae.marginal.hmc import (
     scale_between,
 )
 from pyro_vae.marginal.laplace import laplace
+from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.marginal.refined import Proposal
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, value_and_grad
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
@@ -36,16 +35,6 @@ from pyro_vae.programs.trace import Program
 
 DF = 5.0
 """Degrees of freedom of the Student-t from which chains start."""
-
-
-class Normalized(Protocol):
-    """A distribution of u for each datapoint, e.g. `Proposal`."""
-
-    def draw(self, num_samples: int, /) -> tuple[Tensor, Tensor]:
-        """Draw u `[K, N, D]`, with log q(u) `[K, N]`."""
-
-    def log_prob(self, u: Tensor, /) -> Tensor:
-        """Return log q(u) in nats, `[K, N]`, differentiable."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class Start:
     scale: Scale
 
     @classmethod
-    def at(cls, q: Normalized, scale_tril: Tensor) -> Start:
+    def at(cls, q: Mixture, scale_tril: Tensor) -> Start:
         """Start at draws from q, with the mass matrix of the covariance's Cholesky factor `[N, D, D]`."""
         return cls(lambda k: q.draw(k)[0], partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
 
@@ -90,7 +79,7 @@ class AIS(GradientEstimator):
     def __init__(
         self,
         num_samples: int = 32,
-        num_temperatures: int = 200,
+        num_temperatures: int = 100,
         num_leapfrog: int = 5,
         start: str = "auto",
         target_acceptance: float = 0.7,
@@ -151,8 +140,7 @@ class AIS(GradientEstimator):
             variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
         loc, scale_tril = laplace(latents.log_density(model, x, y), center, variance)
         if self.start == "auto":
-            heavy = torch.ones(len(x), dtype=torch.bool, device=x.device)
-            return Start.at(Proposal(loc, scale_tril, heavy, DF), scale_tril)
+            return Start.at(Mixture.single(loc, scale_tril, DF), scale_tril)
         program = guide if self.start == "guide" else prior
 
         def draw(k: int) -> Tensor:
@@ -183,6 +171,20 @@ class AIS(GradientEstimator):
         Returns:
             The estimates, with the mean log-weights as `elbo`.
         """
+        log_w, acceptance, reverse = self.log_weights(start, joint, num_data, progress, posterior_draw)
+        evidence = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
+        extra = {"acceptance": acceptance}
+        if reverse is not None:
+            extra["log_px_upper"] = -accumulate([reverse], [self.num_samples], Accumulator.log_mean).log_px
+        return replace(evidence, extra=extra)
+
+    def log_weights(
+        self, start: Start, joint: Evaluate, num_data: int, progress: Progress, posterior_draw: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return forward log-weights `[K, N]`, the acceptance `[N]`, and reverse log-weights from a posterior draw.
+
+        The arguments are those of `run`.
+        """
         path = path_between(start.evaluate, joint)
         u = start.draw(min(4, self.num_samples))
         betas, chains = self.betas(u), (start.scale, self.num_leapfrog)
@@ -190,10 +192,8 @@ class AIS(GradientEstimator):
         ticks = Shares(progress, num_data * self.num_samples, num_runs * len(betas) - 4)
         steps = adapt_step_sizes(path, u, betas, *chains, self.target_acceptance, ticks)
         log_w, acceptance = anneal(path, start.draw(self.num_samples), betas, steps, *chains, ticks)
-        evidence = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
-        extra = {"acceptance": acceptance}
-        if posterior_draw is not None:
-            u = posterior_draw.expand(self.num_samples, *posterior_draw.shape).contiguous()
-            reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), *chains, ticks)
-            extra["log_px_upper"] = -accumulate([reverse], [self.num_samples], Accumulator.log_mean).log_px
-        return replace(evidence, extra=extra)
+        if posterior_draw is None:
+            return log_w, acceptance, None
+        u = posterior_draw.expand(self.num_samples, *posterior_draw.shape).contiguous()
+        reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), *chains, ticks)
+        return log_w, acceptance, reverse

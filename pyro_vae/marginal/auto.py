@@ -16,7 +16,7 @@ from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import BLOCK, Proposal, Stage, ladder, search
+from pyro_vae.marginal.ladder import BLOCK, Proposal, Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
@@ -39,18 +39,23 @@ class Auto(Estimator):
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
        converges and agrees.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
-    4. `HMC`: the mixture is fitted to Markov chains that start at all modes.
+    4. `HMC`: the mixture is fitted to Markov chains that start at all modes, first short ones and then longer ones.
+    5. `AIS`: chains are annealed from the mixture to the posterior.
 
     Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
     from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
 
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
-    from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `extra` holds, for
-    each datapoint, `log_px_lower`, a 95 % lower confidence bound that assumes nothing about the weights; `num_modes`;
-    `num_draws`, from which the estimate comes; `gain`, the evidence of all modes minus that of the mode found from the
-    guide's mean, in nats, by Laplace's approximation; and `seconds`. `stage` and `status` tell how an estimate was made,
-    and whether to rely on it. No diagnostic sees a mode that none of the starts found: `gain` shows how often more than
-    one start is needed.
+    from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `stage` and `status`
+    tell how an estimate was made, and whether to rely on it. No diagnostic sees a mode that none of the starts found.
+    `extra` holds, for each datapoint:
+
+    - `log_px_lower`: a 95 % lower confidence bound that assumes nothing about the weights;
+    - `num_modes`: the number of modes kept;
+    - `gain`: evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
+      approximation, which shows whether more than one start is needed;
+    - `num_draws`: from how many draws the estimate comes;
+    - `seconds`: the time spent on it.
 
     Args:
         num_samples: K, draws per datapoint in the first stage.
@@ -155,18 +160,17 @@ class Auto(Estimator):
     def _search(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
         started, p = time.monotonic(), p.rows(padded(index))
         proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
-        u, log_w = proposal.draw(p, self.num_samples)
+        proposal, log_w = sample(p, proposal, self.num_samples)
         found = judge(log_w)
         if p.latents.dim <= MAX_DIM:
             found = with_quadrature(found, *quadrature(p, proposal.q, BLOCK))
-        return _unfinished(ledger, index, found, "search", started, proposal.reweighted(u, log_w))
+        return _unfinished(ledger, index, found, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
         started = time.monotonic()
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
-        proposal = stage.refine(p, proposal)
-        u, log_w = proposal.draw(p, stage.num_samples)
-        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal.reweighted(u, log_w))
+        proposal, log_w = stage.run(p, proposal)
+        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal)
 
     def _hurry(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
         """Draw a few samples from the guide, since the time is over."""

@@ -26,6 +26,11 @@ class Mixture:
     scale_tril: Tensor
     df: Tensor
 
+    @classmethod
+    def single(cls, loc: Tensor, scale_tril: Tensor, df: float) -> Mixture:
+        """Return mixtures of one component: loc `[N, D]` and scale_tril `[N, D, D]`."""
+        return cls(torch.zeros_like(loc[None, :, 0]), loc[None], scale_tril[None], torch.full_like(loc[:, 0], df))
+
     def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`."""
         noise = torch.randn((num_samples, *self.loc.shape[1:]), dtype=self.loc.dtype, device=self.loc.device)

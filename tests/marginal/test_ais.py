@@ -13,7 +13,7 @@ from pyro_vae.marginal import AIS, BDMC
 from pyro_vae.marginal.ais import Start
 from pyro_vae.marginal.hmc import density_and_grad, scale_between
 from pyro_vae.marginal.laplace import laplace
-from pyro_vae.marginal.refined import Proposal
+from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.programs.density import Latents
 
 
@@ -100,7 +100,7 @@ def test_any_distribution_can_be_the_start():
     latents = Latents.of(model, x)
     joint = partial(density_and_grad, latents, model, x, None)
     loc, scale_tril = laplace(latents.log_density(model, x), torch.zeros(5, 4).double(), torch.ones(5, 4).double())
-    posterior = Proposal(loc, scale_tril, torch.zeros(5, dtype=torch.bool), df=5.0)
+    posterior = Mixture.single(loc, scale_tril, math.inf)
     estimate = AIS(4, 5).run(Start.at(posterior, scale_tril), joint, 5, lambda done: None)
     torch.testing.assert_close(estimate.log_px, evidence.log_prob(x))
     torch.testing.assert_close(estimate.ess, torch.full((5,), 4.0).double())
