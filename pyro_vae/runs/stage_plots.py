@@ -28,7 +28,8 @@ def stages(names: Sequence[str], stage: Sequence[str], seconds: np.ndarray, stat
     """
     by, state = np.array(stage), np.array(status)
     shown = [name for name in names if (by == name).any()]
-    ax = Figure(figsize=(7, 1.4 + 0.5 * len(shown)), layout="constrained").subplots()
+    figure = Figure(figsize=(7, 1.6 + 0.5 * len(shown)), layout="constrained")
+    ax = figure.subplots()
     left = np.zeros(len(shown))
     for each, color in COLORS.items():
         share = np.array([100 * np.mean((by == name) & (state == each)) for name in shown])
@@ -41,7 +42,7 @@ def stages(names: Sequence[str], stage: Sequence[str], seconds: np.ndarray, stat
         ax.text(1.0, i, f" {text}", va="center", transform=ax.get_yaxis_transform())
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="% of datapoints", title=f"Which stage made the estimate: {datapoints(len(by))}")
-    ax.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(COLORS), fontsize="small")
     return ax
 
 
@@ -62,8 +63,12 @@ def lower_bounds(
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     above.plot(rank, elbo[order], ".", ms=3, color="0.6", label="ELBO of the guide")
-    above.plot(rank, lower[order], color="C1", label="lower bound, 95 % confidence")
+    above.plot(rank, lower[order], color="C1", lw=4, alpha=0.6, label="lower bound, 95 % confidence")
     above.plot(rank, log_px[order], color="C0", lw=1, label="estimate of log p(x)")
+    shown = np.concatenate([log_px, lower])
+    low, high = np.min(shown, where=np.isfinite(shown), initial=np.inf), np.max(log_px)
+    if high > low:  # a single ELBO may be far lower
+        above.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     above.set(ylabel="nats", title=f"log p(x) of {datapoints(len(order))} and lower bounds")
     above.legend(loc="lower right", fontsize="small")
     distance = np.maximum(log_px - lower, CLOSEST)
@@ -73,7 +78,7 @@ def lower_bounds(
             below.plot(rank[here], distance[order][here], ".", ms=4, color=color, label=f"to the bound, {each}")
     below.plot(rank, np.maximum(se[order], CLOSEST), color="0.4", lw=0.8, label="standard error")
     below.set(yscale="log", ylabel="nats below the estimate", xlabel="datapoints, from least to most likely")
-    below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=4, fontsize="small")
+    figure.legend(handles=below.lines, loc="outside lower center", ncols=4, fontsize="small")
     for ax in (above, below):
         ax.grid(alpha=0.3)
     return above, below
