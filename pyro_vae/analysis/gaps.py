@@ -15,7 +15,7 @@ from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.chain import Chain
 from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.laplace import laplace
-from pyro_vae.marginal.local import NUM_PARTICLES, at_laplace, fit_elbo
+from pyro_vae.marginal.local import NUM_PARTICLES, at_laplace, fit_elbo, still_rises
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, LogDensity
@@ -32,9 +32,6 @@ TOLERANCE = 0.3
 The lower bound errs by a third to a half of the difference (Gaussians of 1 to 20 dimensions, I of 2 to 16 nats, N of at
 least 300).
 """
-
-SMALL_RISE = 0.05
-"""Nats by which an ELBO may rise at the end of a search without a warning."""
 
 
 def gaps(
@@ -129,25 +126,27 @@ def _best_elbo(
         start = latents.center(guide, x, y)
         variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
         q = _distribution(latents, guide, x, y)
-    traces: list[list[Tensor]] = [[], []]
     try:
-        from_guide = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step, trace=traces[0])
+        from_guide = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)
         mode, scale_tril = laplace(log_joint, start, variance)
         with torch.no_grad():
             near_mode = at_laplace(q, mode, torch.cholesky_inverse(scale_tril))
-        from_mode = fit_elbo(log_joint, near_mode, max(1, num_steps // 2), lr=0.1, on_step=on_step, trace=traces[1])
+        from_mode = fit_elbo(log_joint, near_mode, max(1, num_steps // 2), lr=0.1, on_step=on_step)
     except (TypeError, NotImplementedError) as error:
         raise BadInput(
             f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): use "
             "analysis=surgery, or guide=diagonal or full_covariance"
         ) from error
     candidates = [from_guide, from_mode, q]
-    first = torch.stack([_elbo(log_joint, member, num_samples) for member in candidates])
-    chosen = first.nan_to_num(-math.inf, posinf=-math.inf).argmax(0)
-    # fresh draws: the largest of several estimates is biased upwards
-    fresh = torch.stack([_elbo(log_joint, member, num_samples) for member in candidates])
-    rising = torch.stack([*(_rises(torch.stack(trace[-(num_steps // 2) :])) for trace in traces), chosen < 0])
-    return fresh.gather(0, chosen[None])[0], rising.gather(0, chosen[None])[0]
+    estimates = torch.stack([_elbo(log_joint, member, num_samples) for member in candidates])
+    chosen = estimates.nan_to_num(-math.inf, posinf=-math.inf).argmax(0)
+    # the largest of several estimates is biased upwards, fresh draws are not
+    best, rises = torch.empty_like(estimates[0]), torch.empty_like(chosen, dtype=torch.bool)
+    for i, member in enumerate(candidates):
+        if (rows := chosen == i).any():
+            best = torch.where(rows, _elbo(log_joint, member, num_samples), best)
+            rises = torch.where(rows, still_rises(log_joint, member), rises)
+    return best, rises
 
 
 def _distribution(latents: Latents, guide: Program, x: Tensor, y: Tensor | None) -> Any:
@@ -162,22 +161,6 @@ def _elbo(log_joint: LogDensity, q: Any, num_samples: int) -> Tensor:
     u = q.sample((num_samples,))
     elbo: Tensor = (log_joint(u) - q.log_prob(u)).double().mean(0)
     return elbo
-
-
-def _rises(elbo: Tensor) -> Tensor:
-    """Return whether ELBOs `[num_steps, N]` rise from the third to the last quarter of the steps, `[N]`.
-
-    They rise if the difference of the means exceeds both `SMALL_RISE` and the 99 % quantile of the largest of N
-    differences under noise alone, estimated from the steps' spread. Fewer than 8 steps do not show it.
-    """
-    steps, N = elbo.shape
-    size = steps // 4
-    if size < 2:
-        return torch.zeros(N, dtype=torch.bool, device=elbo.device)
-    third, last = elbo[-2 * size : -size].double(), elbo[-size:].double()
-    noise = ((third.var(0) + last.var(0)) / size).sqrt()
-    limit = -torch.special.ndtri(torch.tensor(0.01 / N, dtype=torch.float64)).item()
-    return last.mean(0) - third.mean(0) > (limit * noise).clamp(min=SMALL_RISE)
 
 
 def _warn_if_rising(rising: Tensor, num_steps: int) -> None:

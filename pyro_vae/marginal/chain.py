@@ -64,8 +64,8 @@ class Chain:
         """
         draws = trace(self.guide, self.x, self.y, num_samples=100)
         frames = self._frames(draws)
-        values, _ = self.latents.unpack(loc.unsqueeze(0))
-        at_loc = trace(poutine.condition(self.guide, values), self.x, self.y, num_samples=1)
+        values, _ = self.latents.unpack(loc)
+        at_loc = trace(poutine.condition(self.guide, values), self.x, self.y, num_samples=None)
         covariance = torch.linalg.inv(precision)
         ranges = self._ranges()
         moves: dict[str, list[Tensor]] = {}
@@ -74,8 +74,8 @@ class Chain:
             before = before + ranges[name]
             size = len(ranges[name])
             given = torch.linalg.inv(covariance[:, before][:, :, before])[:, -size:, -size:]
-            gaussian = Gaussian(values[name], given.unsqueeze(0))
-            moves[name] = [p.move_to(gaussian)[0] for p in opened(at_loc.nodes[name]["fn"], frame)[0]]
+            gaussian = Gaussian(values[name], given)
+            moves[name] = [p.move_to(gaussian) for p in opened(at_loc.nodes[name]["fn"], frame)[0]]
         return replace(self, guide=_Moved(moves, frames)(self.guide))
 
     def _frames(self, draws: Any) -> dict[str, Frame | None]:

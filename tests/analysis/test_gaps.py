@@ -8,11 +8,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import every, make_ppca
+from conftest import make_ppca
 
 from pyro_vae import analysis
 from pyro_vae.distributions import CholeskyNormal, LowRankNormal, MixtureOfNormals
-from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, InverseAutoregressive
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Exact, Importance
@@ -41,13 +40,12 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("distance", every(1, [30, 10]))
-def test_gaps_of_a_guide_far_from_the_posterior_are_the_closed_forms(family, distance):
+def test_gaps_of_a_guide_far_from_the_posterior_are_the_closed_forms(family):
     """A diagonal family reaches ½ (Σ_i log Λ_ii − log det Λ), with two components less, with all covariances 0."""
     ppca = make_ppca(Diagonal)
     x = ppca.evidence.sample((20,))
     precision = ppca.posterior(x).precision_matrix[0]
-    sd = precision.diagonal().rsqrt()
+    sd, distance = precision.diagonal().rsqrt(), 30
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -55,7 +53,7 @@ def test_gaps_of_a_guide_far_from_the_posterior_are_the_closed_forms(family, dis
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values = analysis.gaps(ppca.vae.model, guide, x, Exact(), num_steps=200, num_samples=1000)
+        values = analysis.gaps(ppca.vae.model, guide, x, Exact(), num_steps=100, num_samples=1000)
     diagonal = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
     gap = values["approximation_gap"]
     if family == "mixture":
@@ -90,7 +88,7 @@ def test_gaps_of_two_sites_are_those_of_the_slope_between_them(slope):
     x = torch.randn(20, dtype=torch.float64) * math.sqrt(2)
     model, guide = _z1_z2_x(slope, scale=0.2, offset=10.0)
     exact = dist.Normal(torch.zeros_like(x), math.sqrt(2)).log_prob(x)
-    values = analysis.gaps(model, guide, x, Importance(10), num_steps=200, num_samples=2000)
+    values = analysis.gaps(model, guide, x, Importance(10), num_steps=100, num_samples=2000)
     var_z1, var_z2 = 1 / (1 / 1.5 + 1 / 0.5), 1 / (1 + 1 / 0.5)
     expected = 0.5 * math.log(1 + (slope - 1 / 1.5) ** 2 * var_z1 / var_z2)
     gap = exact - values["elbo_best"]
@@ -106,23 +104,17 @@ def test_gaps_of_a_hierarchical_vae(family):
     assert (values["approximation_gap"] > -0.2).all()
 
 
-def _spike_and_slab(x):
-    """p(x, z) ∝ 0.001 N(z; 0, 0.001²) + N(z; 200, 1): the mode holds a thousandth of the mass."""
-    z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1000.0).to_event(1))[..., 0]
-    spike, slab = dist.Normal(0.0, 0.001).log_prob(z) + math.log(0.001), dist.Normal(200.0, 1.0).log_prob(z)
-    pyro.factor("x", torch.logaddexp(spike, slab))
-
-
 def test_a_bound_that_still_rises_is_warned_of():
-    """Laplace stays at the spike, so that only steps from the guide, 60 of its sd away, find the mass."""
+    """The mode has no curvature, so that only steps from the guide, 60 of its sd away, find the posterior."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
-            _spike_and_slab(x)
+            pyro.sample("z", dist.Laplace(torch.zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal(torch.full((len(x), 1), 140.0), 1.0).to_event(1))
+            pyro.sample("z", dist.Normal(torch.full((len(x), 1), 60.0), 1.0).to_event(1))
 
     x = torch.zeros(20)
     with pytest.warns(UserWarning, match="still rises for 100.0 % of datapoints.*raise num_steps=60, e.g. to"):
