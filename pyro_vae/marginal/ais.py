@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,29 +15,68 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.hmc import adapt_step_sizes, anneal, both_ends
-from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
+from pyro_vae.marginal.hmc import (
+    Evaluate,
+    Scale,
+    adapt_step_sizes,
+    anneal,
+    density_and_grad,
+    path_between,
+    scale_between,
+)
+from pyro_vae.marginal.laplace import laplace
+from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.prior import prior_of
+from pyro_vae.marginal.refined import Proposal
 from pyro_vae.programs.chunks import slices
-from pyro_vae.programs.density import Latents
+from pyro_vae.programs.density import Latents, value_and_grad
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
 
+DF = 5.0
+"""Degrees of freedom of the Student-t from which chains start."""
+
+
+class Normalized(Protocol):
+    """A distribution of u for each datapoint, e.g. `Proposal`."""
+
+    def draw(self, num_samples: int, /) -> tuple[Tensor, Tensor]:
+        """Draw u `[K, N, D]`, with log q(u) `[K, N]`."""
+
+    def log_prob(self, u: Tensor, /) -> Tensor:
+        """Return log q(u) in nats, `[K, N]`, differentiable."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the chains of N datapoints start: K -> draws `[K, N, D]`, their density, and mass matrices from there."""
+
+    draw: Callable[[int], Tensor]
+    evaluate: Evaluate
+    scale: Scale
+
+    @classmethod
+    def at(cls, q: Normalized, scale_tril: Tensor) -> Start:
+        """Start at draws from q, with the mass matrix of the covariance's Cholesky factor `[N, D, D]`."""
+        return cls(lambda k: q.draw(k)[0], partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
+
 
 class AIS(GradientEstimator):
-    """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed from the guide or the prior to the posterior.
+    """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed to the posterior.
 
     Neal (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008; for decoder-based models Wu,
     Burda, Salakhutdinov & Grosse (2017), https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so log p̂(x) is a lower
-    bound in expectation, which tightens with more temperatures. A pilot run of the same length finds HMC's step size
-    for each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
+    bound in expectation, which tightens with more temperatures. The covariance of a Laplace approximation, at the mode
+    found from the guide's mean, whitens the posterior for HMC; a pilot run of the same length finds the step size for
+    each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
 
     Args:
         num_samples: K, the number of chains per datapoint.
         num_temperatures: T, the number of steps of β from 0 to 1.
         num_leapfrog: leapfrog steps per transition.
-        start: where chains start, `guide` or `prior`.
+        start: where chains start: `auto`, a Student-t around that mode, which is nearest to the posterior; `guide`; or
+            `prior`, which covers modes that the guide does not know, but needs more temperatures.
         target_acceptance: acceptance rate that the pilot run aims at.
         chunk_size: chains in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
@@ -50,10 +89,10 @@ class AIS(GradientEstimator):
 
     def __init__(
         self,
-        num_samples: int = 16,
+        num_samples: int = 32,
         num_temperatures: int = 200,
         num_leapfrog: int = 5,
-        start: str = "guide",
+        start: str = "auto",
         target_acceptance: float = 0.7,
         chunk_size: int | str = "auto",
         compile: bool | str = "auto",
@@ -61,7 +100,7 @@ class AIS(GradientEstimator):
         self.num_samples = positive_int("num_samples", num_samples)
         self.num_temperatures = positive_int("num_temperatures", num_temperatures)
         self.num_leapfrog = positive_int("num_leapfrog", num_leapfrog)
-        self.start = one_of("start", start, ("guide", "prior"))
+        self.start = one_of("start", start, ("auto", "guide", "prior"))
         self.target_acceptance = positive("target_acceptance", target_acceptance)
         if self.target_acceptance >= 1:
             raise BadInput(f"target_acceptance={target_acceptance} must lie below 1")
@@ -69,12 +108,9 @@ class AIS(GradientEstimator):
         self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """Advise more temperatures: the variance of log w falls as 1/T (Neal 2001); if k̂ is rough, more samples."""
+        """Advise more temperatures, as the variance of log w falls as 1/T (Neal 2001); first enough samples for k̂."""
         temperatures = f"set estimator.num_temperatures={4 * self.num_temperatures}"
-        if self.num_samples < 16:
-            return f"set estimator.num_samples=16, then {temperatures}"
-        is_rough = MIN_SAMPLES <= self.num_samples < FEW
-        return f"set estimator.num_samples={FEW}, then {temperatures}" if is_rough else temperatures
+        return temperatures if self.num_samples >= MIN_SAMPLES else f"set estimator.num_samples=32, then {temperatures}"
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`; `progress` counts finished chains."""
@@ -89,50 +125,75 @@ class AIS(GradientEstimator):
         progress: Progress,
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
-        """Estimate log p(x), with exact `posterior_draws` `[N, D]` also from above (see `chunk`)."""
-        latents, n = Latents.of(model, x, y), max(1, pairs_at_once(self.chunk_size, model, x, y) // self.num_samples)
-        ends, start = compiled(both_ends, self.compile), guide if self.start == "guide" else prior_of(model)
-        parts = [
-            self.chunk(latents, model, start, x_part, y_part, ends, progress, u_part)
-            for x_part, y_part, u_part in slices(n, x, y, posterior_draws)
-        ]
+        """Estimate log p(x), with exact `posterior_draws` `[N, D]` also from above (see `run`)."""
+        latents = Latents.of(model, x, y)
+        # a Hessian needs 8 directions of each datapoint at once
+        n = max(1, pairs_at_once(self.chunk_size, model, x, y) // max(8, self.num_samples))
+        density, prior, parts = compiled(density_and_grad, self.compile), prior_of(model), []
+        for x_part, y_part, u_part in slices(n, x, y, posterior_draws):
+            joint = partial(density, latents, model, x_part, y_part)
+            start = self._start(latents, model, guide, prior, x_part, y_part, density)
+            parts.append(self.run(start, joint, len(x_part), progress, u_part))
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
-    def betas(self, x: Tensor) -> Tensor:
-        """Return 0 = β_0 < … < β_T = 1, `[T + 1]`: a rescaled sigmoid, dense at both ends."""
-        s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, dtype=torch.float32, device=x.device))
-        return (s - s[0]) / (s[-1] - s[0])
-
-    def chunk(
+    def _start(
         self,
         latents: Latents,
         model: Program,
-        start: Program,
+        guide: Program,
+        prior: Program,
         x: Tensor,
         y: Tensor | None,
-        ends: Callable[..., Any],
-        progress: Progress,
-        posterior_draw: Tensor | None = None,
-    ) -> LogEvidence:
-        """Estimate log p(x) of one chunk of datapoints.
-
-        An exact `posterior_draw` `[N, D]` adds the reverse estimate `extra["log_px_upper"]`, −log of the mean reverse
-        weight: an upper bound in expectation.
-        """
-        path = partial(ends, latents, start, model, x, y)
-        betas, k = self.betas(x), min(4, self.num_samples)
-        ticks = Shares(progress, len(x) * self.num_samples, (3 if posterior_draw is not None else 2) * len(betas) - 4)
+        density: Callable[..., tuple[Tensor, Tensor]],
+    ) -> Start:
+        with torch.no_grad():
+            center = latents.center(guide, x, y)
+            variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
+        loc, scale_tril = laplace(latents.log_density(model, x, y), center, variance)
+        if self.start == "auto":
+            heavy = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            return Start.at(Proposal(loc, scale_tril, heavy, DF), scale_tril)
+        program = guide if self.start == "guide" else prior
 
         def draw(k: int) -> Tensor:
             with torch.no_grad():
-                return latents.draw(start, x, y, num_samples=k)
+                return latents.draw(program, x, y, num_samples=k)
 
-        steps = adapt_step_sizes(path, draw(k), betas, self.num_leapfrog, self.target_acceptance, ticks)
-        log_w, acceptance = anneal(path, draw(self.num_samples), betas, steps, self.num_leapfrog, ticks)
+        spread = draw(100).var(0).clamp(1e-8, 1e8).sqrt()
+        return Start(draw, partial(density, latents, program, x, y), scale_between(spread, scale_tril))
+
+    def betas(self, u: Tensor) -> Tensor:
+        """Return 0 = β_0 < … < β_T = 1, `[T + 1]`: a rescaled sigmoid, dense at both ends."""
+        s = torch.sigmoid(torch.linspace(-4, 4, self.num_temperatures + 1, dtype=torch.float32, device=u.device))
+        return (s - s[0]) / (s[-1] - s[0])
+
+    def run(
+        self, start: Start, joint: Evaluate, num_data: int, progress: Progress, posterior_draw: Tensor | None = None
+    ) -> LogEvidence:
+        """Estimate log p(x) of datapoints that are in memory at once.
+
+        Args:
+            start: where the chains start.
+            joint: log p(x, u) and its gradient.
+            num_data: N, the number of datapoints.
+            progress: called with the number of finished chains.
+            posterior_draw: exact draws from p(u | x), `[N, D]`, which add the reverse estimate
+                `extra["log_px_upper"]`, −log of the mean reverse weight: an upper bound in expectation.
+
+        Returns:
+            The estimates, with the mean log-weights as `elbo`.
+        """
+        path = path_between(start.evaluate, joint)
+        u = start.draw(min(4, self.num_samples))
+        betas, chains = self.betas(u), (start.scale, self.num_leapfrog)
+        num_runs = 2 if posterior_draw is None else 3
+        ticks = Shares(progress, num_data * self.num_samples, num_runs * len(betas) - 4)
+        steps = adapt_step_sizes(path, u, betas, *chains, self.target_acceptance, ticks)
+        log_w, acceptance = anneal(path, start.draw(self.num_samples), betas, steps, *chains, ticks)
         evidence = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         extra = {"acceptance": acceptance}
         if posterior_draw is not None:
             u = posterior_draw.expand(self.num_samples, *posterior_draw.shape).contiguous()
-            reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), self.num_leapfrog, ticks)
+            reverse, _ = anneal(path, u, betas.flip(0), steps.flip(0), *chains, ticks)
             extra["log_px_upper"] = -accumulate([reverse], [self.num_samples], Accumulator.log_mean).log_px
         return replace(evidence, extra=extra)

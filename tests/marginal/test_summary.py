@@ -107,7 +107,7 @@ STEPS = "estimator.num_elbo_steps"
         (Refined(num_elbo_steps=50), f"set {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=300), "compare with estimator=ais"),
         (AIS(), "set estimator.num_temperatures=800"),
-        (AIS(4, 10), "set estimator.num_samples=16, then set estimator.num_temperatures=40"),
+        (AIS(4, 10), "set estimator.num_samples=32, then set estimator.num_temperatures=40"),
         (BDMC(), "set estimator.num_temperatures=800"),
         (NUTS(), "use estimator=refined"),
         (Prior(), "use estimator=refined"),
@@ -116,7 +116,7 @@ STEPS = "estimator.num_elbo_steps"
         (Importance(50), "set estimator.num_samples=1000, or use estimator=refined"),
         (Prior(150), "set estimator.num_samples=1500, or use estimator=refined"),
         (NUTS(50), "set estimator.num_samples=500, or use estimator=refined"),
-        (AIS(50), "set estimator.num_samples=200, then set estimator.num_temperatures=800"),
+        (AIS(50), "set estimator.num_temperatures=800"),
     ],
 )  # fmt: skip
 def test_advice_is_never_what_is_already_set(estimator, advice):
@@ -149,11 +149,14 @@ def test_with_few_samples_good_estimates_are_flagged_and_the_line_says_that_k_is
 
 
 def test_nearly_equal_weights_do_not_make_an_estimate_reliable():
-    """A guide narrower than the posterior misses its tails: some of its estimates are too low at an ESS of 0.9 K."""
+    """A guide narrower than the posterior misses its tails: some of its estimates are too low at an ESS of 0.9 K.
+
+    So few weights do not tell which, but all datapoints together do.
+    """
     evidence = evidence_of_a_guide(0.6, 21)
     wrong = (evidence.log_px < -0.3) & (evidence.ess > 0.9 * 21)
     assert wrong.sum() > 5
-    assert evidence.unreliable[wrong].double().mean() > 0.5
+    assert summarize(evidence, "importance").unreliable > 0.3
 
 
 DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
