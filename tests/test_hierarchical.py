@@ -62,7 +62,7 @@ def test_the_programs_are_top_down_and_bottom_up():
         Importance(4000),
         Prior(4000),
         Refined(200),
-        AIS(16, 30, 4),
+        AIS(32, 30, 4),
         Exact(),
         pytest.param(NUTS(1000, num_draws=150), marks=pytest.mark.slow),
     ],

@@ -90,7 +90,7 @@ class AIS(GradientEstimator):
     def __init__(
         self,
         num_samples: int = 32,
-        num_temperatures: int = 200,
+        num_temperatures: int = 100,
         num_leapfrog: int = 5,
         start: str = "auto",
         target_acceptance: float = 0.7,

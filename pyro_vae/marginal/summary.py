@@ -40,6 +40,9 @@ EXTRA = {
 TOLERATED = 0.01
 """Share of datapoints whose estimates may be unreliable without a warning."""
 
+TOLERATED_OF_FEW = 0.05
+"""The same with fewer than `pareto.FEW` samples, where k̂ exceeds its threshold for as many good estimates."""
+
 SHARE_WITH_ERROR = 0.1
 """Share of datapoints whose estimates may be unreliable before their mean has no Monte Carlo error.
 
@@ -174,15 +177,20 @@ def table(summary: Summary, split: str) -> str:
     return "\n".join([title, *rows])
 
 
+def tolerated(num_samples: int, k_threshold: float | None) -> float:
+    """Return the share of datapoints whose estimates from K samples may be unreliable without a warning."""
+    return TOLERATED if k_threshold is None or num_samples >= FEW else TOLERATED_OF_FEW
+
+
 def verdict(summary: Summary, estimator: Estimator) -> str | None:
-    """Return a warning with a remedy if more than `TOLERATED` of the estimates are unreliable, else None.
+    """Return a warning with a remedy if more estimates than `tolerated` are unreliable, else None.
 
     Args:
         summary: of the estimates.
         estimator: the estimator that made them; the remedy depends on its settings.
     """
     share, advice = summary.unreliable, estimator.advice(discrete=summary.lacks_tail)
-    if advice is None or share is None or share <= TOLERATED:
+    if advice is None or share is None or share <= tolerated(summary.num_samples, summary.pareto_k_threshold):
         return None
     too_low = doubt(summary.num_samples, summary.pareto_k_threshold)
     return f"{100 * share:.1f} % of the datapoints' estimates are unreliable, and {too_low}: {advice}"

@@ -9,7 +9,7 @@ from pyro_vae.errors import BadInput, one_of, shown
 from pyro_vae.marginal import AIS, ELBO, NUTS, Estimator, Exact, Importance, LogEvidence, Prior, Refined
 from pyro_vae.marginal.evidence import doubt
 from pyro_vae.marginal.pareto import FEW
-from pyro_vae.marginal.summary import TOLERATED
+from pyro_vae.marginal.summary import tolerated
 
 KINDS: tuple[type[Estimator], ...] = (AIS, ELBO, Exact, Importance, NUTS, Prior, Refined)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
@@ -36,9 +36,9 @@ def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estima
 
 
 def warning_of(evidence: LogEvidence, estimator: Estimator) -> str | None:
-    """Return a warning if more than 1 % of the estimates are unreliable; bounds have no such estimates."""
+    """Return a warning if more estimates than `tolerated` are unreliable; bounds have no such estimates."""
     share = evidence.unreliable.double().mean().item()
-    if evidence.is_bound or share <= TOLERATED:
+    if evidence.is_bound or share <= tolerated(evidence.num_samples, evidence.k_threshold):
         return None
     few = evidence.num_samples < FEW
     advice = ["raise num_samples"] if few or not isinstance(estimator, (Importance, Prior)) else []

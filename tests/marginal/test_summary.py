@@ -96,6 +96,15 @@ def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
     assert verdict(replace(summary, unreliable=None), NoEstimate()) is None
 
 
+def test_few_good_estimates_bring_no_warning():
+    """Log-normal weights with a standard error of 0.1 nats, from as many samples as AIS has by default."""
+    log_w = 0.5 * torch.randn(AIS().num_samples, 3000, generator=torch.Generator().manual_seed(0)).double()
+    summary = summarize(evidence_of(log_w), "ais")
+    assert 0.01 < summary.unreliable < 0.05
+    assert verdict(summary, AIS()) is None
+    assert "7.0 %" in verdict(replace(summary, unreliable=0.07), AIS())
+
+
 STEPS = "estimator.num_elbo_steps"
 
 
@@ -106,9 +115,9 @@ STEPS = "estimator.num_elbo_steps"
         (Refined(), f"set {STEPS}=50, then {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=50), f"set {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=300), "compare with estimator=ais"),
-        (AIS(), "set estimator.num_temperatures=800"),
+        (AIS(), "set estimator.num_temperatures=400"),
         (AIS(4, 10), "set estimator.num_samples=32, then set estimator.num_temperatures=40"),
-        (BDMC(), "set estimator.num_temperatures=800"),
+        (BDMC(), "set estimator.num_temperatures=400"),
         (NUTS(), "use estimator=refined"),
         (Prior(), "use estimator=refined"),
         (Importance(1000), "use estimator=refined"),
@@ -116,7 +125,7 @@ STEPS = "estimator.num_elbo_steps"
         (Importance(50), "set estimator.num_samples=1000, or use estimator=refined"),
         (Prior(150), "set estimator.num_samples=1500, or use estimator=refined"),
         (NUTS(50), "set estimator.num_samples=500, or use estimator=refined"),
-        (AIS(50), "set estimator.num_temperatures=800"),
+        (AIS(50), "set estimator.num_temperatures=400"),
     ],
 )  # fmt: skip
 def test_advice_is_never_what_is_already_set(estimator, advice):
