@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +38,9 @@ from pyro_vae.programs.trace import Program
 DF = 5.0
 """Degrees of freedom of the Student-t from which chains start."""
 
+GUIDE_WEIGHT = 0.2
+"""Share of chains that start at draws from the guide, which may know other modes."""
+
 
 class Normalized(Protocol):
     """A distribution of u for each datapoint, e.g. `Proposal`."""
@@ -61,6 +65,23 @@ class Start:
         """Start at draws from q, with the mass matrix of the covariance's Cholesky factor `[N, D, D]`."""
         return cls(lambda k: q.draw(k)[0], partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
 
+    def mixed(self, other: Start, weight: float) -> Start:
+        """Return the mixture of this start and a share `weight` of another one, with this one's mass matrices."""
+
+        def draw(k: int) -> Tensor:
+            u = self.draw(k)
+            from_other = torch.rand(u.shape[:2], device=u.device) < weight
+            return torch.where(from_other.unsqueeze(-1), other.draw(k), u)
+
+        def evaluate(u: Tensor) -> tuple[Tensor, Tensor]:
+            (log_q, gradient), (log_r, other_gradient) = self.evaluate(u), other.evaluate(u)
+            log_q, log_r = log_q + math.log(1 - weight), log_r + math.log(weight)
+            log_density = torch.logaddexp(log_q, log_r)
+            share = (log_r - log_density).exp().unsqueeze(-1)
+            return log_density, gradient + torch.where(share > 0, share * (other_gradient - gradient), 0.0)
+
+        return Start(draw, evaluate, self.scale)
+
 
 class AIS(GradientEstimator):
     """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed to the posterior.
@@ -75,7 +96,7 @@ class AIS(GradientEstimator):
         num_samples: K, the number of chains per datapoint.
         num_temperatures: T, the number of steps of β from 0 to 1.
         num_leapfrog: leapfrog steps per transition.
-        start: where chains start: `auto`, a Student-t around that mode, which is nearest to the posterior; `guide`; or
+        start: where chains start: `auto`, a Student-t around that mode, mixed with a share of the guide; `guide`; or
             `prior`, which covers modes that the guide does not know, but needs more temperatures.
         target_acceptance: acceptance rate that the pilot run aims at.
         chunk_size: chains in memory at once; `auto` uses as many as fit into the cache.
@@ -150,17 +171,18 @@ class AIS(GradientEstimator):
             center = latents.center(guide, x, y)
             variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
         loc, scale_tril = laplace(latents.log_density(model, x, y), center, variance)
-        if self.start == "auto":
-            heavy = torch.ones(len(x), dtype=torch.bool, device=x.device)
-            return Start.at(Proposal(loc, scale_tril, heavy, DF), scale_tril)
-        program = guide if self.start == "guide" else prior
+        program = prior if self.start == "prior" else guide
 
         def draw(k: int) -> Tensor:
             with torch.no_grad():
                 return latents.draw(program, x, y, num_samples=k)
 
         spread = draw(100).var(0).clamp(1e-8, 1e8).sqrt()
-        return Start(draw, partial(density, latents, program, x, y), scale_between(spread, scale_tril))
+        start = Start(draw, partial(density, latents, program, x, y), scale_between(spread, scale_tril))
+        if self.start != "auto":
+            return start
+        heavy = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return Start.at(Proposal(loc, scale_tril, heavy, DF), scale_tril).mixed(start, GUIDE_WEIGHT)
 
     def betas(self, u: Tensor) -> Tensor:
         """Return 0 = β_0 < … < β_T = 1, `[T + 1]`: a rescaled sigmoid, dense at both ends."""
