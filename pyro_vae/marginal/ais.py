@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false_auto
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
@@ -19,22 +19,27 @@ from pyro_vae.marginal.hmc import (
     Scale,
     adapt_step_sizes,
     anneal,
-    density_and_grad,
     path_between,
     scale_between,
 )
-from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.mixture import Mixture
+from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.pareto import MIN_SAMPLES
+from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.programs.chunks import slices
-from pyro_vae.programs.density import Latents, value_and_grad
+from pyro_vae.programs.density import value_and_grad
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
 
-DF = 5.0
-"""Degrees of freedom of the Student-t from which chains start."""
+NUM_STARTS = 8
+"""Starts of the search for modes."""
+
+MAX_MODES = 4
+"""Largest number of modes at which chains start."""
+
+GUIDE_WEIGHT = 0.2
+"""Share of chains that start at draws from the guide, which may know other modes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,23 @@ class Start:
         """Start at draws from q, with the mass matrix of the covariance's Cholesky factor `[N, D, D]`."""
         return cls(lambda k: q.draw(k)[0], partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
 
+    def mixed(self, other: Start, weight: float) -> Start:
+        """Return the mixture of this start and a share `weight` of another one, with this one's mass matrices."""
+
+        def draw(k: int) -> Tensor:
+            u = self.draw(k)
+            from_other = torch.rand(u.shape[:2], device=u.device) < weight
+            return torch.where(from_other.unsqueeze(-1), other.draw(k), u)
+
+        def evaluate(u: Tensor) -> tuple[Tensor, Tensor]:
+            (log_q, gradient), (log_r, other_gradient) = self.evaluate(u), other.evaluate(u)
+            log_q, log_r = log_q + math.log(1 - weight), log_r + math.log(weight)
+            log_density = torch.logaddexp(log_q, log_r)
+            share = (log_r - log_density).exp().unsqueeze(-1)
+            return log_density, gradient + torch.where(share > 0, share * (other_gradient - gradient), 0.0)
+
+        return Start(draw, evaluate, self.scale)
+
 
 class AIS(GradientEstimator):
     """Estimates log p̂(x) = log (1/K) Σ_k w_k from chains annealed to the posterior.
@@ -57,15 +79,15 @@ class AIS(GradientEstimator):
     Neal (2001), Annealed importance sampling, https://arxiv.org/abs/physics/9803008; for decoder-based models Wu,
     Burda, Salakhutdinov & Grosse (2017), https://arxiv.org/abs/1611.04273. p̂(x) is unbiased, so log p̂(x) is a lower
     bound in expectation, which tightens with more temperatures. The covariance of a Laplace approximation, at the mode
-    found from the guide's mean, whitens the posterior for HMC; a pilot run of the same length finds the step size for
+    with the highest evidence, whitens the posterior for HMC; a pilot run of the same length finds the step size for
     each temperature and datapoint. `elbo` is the guide's; `extra` holds the mean `acceptance` of each datapoint.
 
     Args:
         num_samples: K, the number of chains per datapoint.
         num_temperatures: T, the number of steps of β from 0 to 1.
         num_leapfrog: leapfrog steps per transition.
-        start: where chains start: `auto`, a Student-t around that mode, which is nearest to the posterior; `guide`; or
-            `prior`, which covers modes that the guide does not know, but needs more temperatures.
+        start: where chains start: `auto`, Student-t distributions around modes found from several starts, mixed with a
+            share of the guide; `guide`; or `prior`, which covers modes that neither finds, but needs more temperatures.
         target_acceptance: acceptance rate that the pilot run aims at.
         chunk_size: chains in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
@@ -115,40 +137,21 @@ class AIS(GradientEstimator):
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
         """Estimate log p(x), with exact `posterior_draws` `[N, D]` also from above (see `run`)."""
-        latents = Latents.of(model, x, y)
+        p, parts = Posteriors.of(model, guide, x, y, self.compile), []
         # a Hessian needs 8 directions of each datapoint at once
         n = max(1, pairs_at_once(self.chunk_size, model, x, y) // max(8, self.num_samples))
-        density, prior, parts = compiled(density_and_grad, self.compile), prior_of(model), []
-        for x_part, y_part, u_part in slices(n, x, y, posterior_draws):
-            joint = partial(density, latents, model, x_part, y_part)
-            start = self._start(latents, model, guide, prior, x_part, y_part, density)
-            parts.append(self.run(start, joint, len(x_part), progress, u_part))
+        for index in torch.arange(len(x), device=x.device).split(n):
+            part, draws = p.rows(index), None if posterior_draws is None else posterior_draws[index]
+            parts.append(self.run(self._start(part), part.value_and_grad, len(index), progress, draws))
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
-    def _start(
-        self,
-        latents: Latents,
-        model: Program,
-        guide: Program,
-        prior: Program,
-        x: Tensor,
-        y: Tensor | None,
-        density: Callable[..., tuple[Tensor, Tensor]],
-    ) -> Start:
-        with torch.no_grad():
-            center = latents.center(guide, x, y)
-            variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
-        loc, scale_tril = laplace(latents.log_density(model, x, y), center, variance)
-        if self.start == "auto":
-            return Start.at(Mixture.single(loc, scale_tril, DF), scale_tril)
-        program = guide if self.start == "guide" else prior
-
-        def draw(k: int) -> Tensor:
-            with torch.no_grad():
-                return latents.draw(program, x, y, num_samples=k)
-
+    def _start(self, p: Posteriors) -> Start:
+        num_starts, max_modes = (NUM_STARTS, MAX_MODES) if self.start == "auto" else (1, 1)
+        q, _ = find_modes(p, num_starts, max_modes, max_steps=50)
+        draw, program = (p.draw_prior, prior_of(p.model)) if self.start == "prior" else (p.draw_guide, p.guide)
         spread = draw(100).var(0).clamp(1e-8, 1e8).sqrt()
-        return Start(draw, partial(density, latents, program, x, y), scale_between(spread, scale_tril))
+        start = Start(draw, partial(p.value_and_grad_of, program), scale_between(spread, q.largest()))
+        return start if self.start != "auto" else Start.at(q, q.largest()).mixed(start, GUIDE_WEIGHT)
 
     def betas(self, u: Tensor) -> Tensor:
         """Return 0 = β_0 < … < β_T = 1, `[T + 1]`: a rescaled sigmoid, dense at both ends."""

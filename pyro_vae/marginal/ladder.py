@@ -157,6 +157,6 @@ def chains(p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, 
 def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
     """Anneal chains from the mixture to the posterior: each gives a weight, see `AIS`."""
     ais = AIS(NUM_ANNEALED, num_temperatures=100)
-    start = Start.at(proposal.q, proposal.q.moments()[1])
+    start = Start.at(proposal.q, proposal.q.largest())
     log_w, _, _ = ais.log_weights(start, p.value_and_grad, len(p), lambda pairs: None)
     return proposal, log_w

@@ -74,6 +74,11 @@ class Mixture:
         scatter = self.scale_tril @ self.scale_tril.mT + away @ away.mT
         return mean, torch.linalg.cholesky((share.unsqueeze(-1) * scatter).sum(0))
 
+    def largest(self) -> Tensor:
+        """Return scale_tril `[N, D, D]` of the component with the largest share."""
+        rows = torch.arange(self.loc.shape[1], device=self.loc.device)
+        return self.scale_tril[self.log_weights.argmax(0), rows]
+
     def rows(self, index: Tensor) -> Mixture:
         """Return the mixtures of some of the datapoints."""
         return Mixture(self.log_weights[:, index], self.loc[:, index], self.scale_tril[:, index], self.df[index])

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
+from pyro_vae.marginal.hmc import density_and_grad
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.programs.density import Latents, LogDensity, log_density_at, value_and_grad
+from pyro_vae.programs.density import Latents, LogDensity, log_density_at
 from pyro_vae.programs.trace import Program
 
 
@@ -43,7 +44,7 @@ class Posteriors:
         Raises:
             BadInput: if the latents are discrete or shared by all datapoints.
         """
-        functions = (compiled(fn, compile) for fn in (log_density_at, _value_and_grad_at, Latents.draw))
+        functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
         return cls(Latents.of(model, x, y), model, guide, x, y, *functions)
 
     def __len__(self) -> int:
@@ -76,7 +77,11 @@ class Posteriors:
 
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate log p(x, u), `[k, N]`, and its gradient, `[k, N, D]`."""
-        return self._gradient(self.latents, self.model, self.x, self.y, u)
+        return self.value_and_grad_of(self.model, u)
+
+    def value_and_grad_of(self, program: Program, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the log-density of a program that draws u, `[k, N]`, and its gradient, `[k, N, D]`."""
+        return self._gradient(self.latents, program, self.x, self.y, u)
 
     def log_guide(self, u: Tensor) -> Tensor:
         """Evaluate log q(u | x) of the guide, `[k, N]`, without gradients."""
@@ -98,12 +103,6 @@ class Posteriors:
         with torch.no_grad():
             draws = self.latents.draw(self.guide, self.x, self.y, num_samples=100)
             return self.latents.center(self.guide, self.x, self.y), draws.var(0).clamp(1e-8, 1e8)
-
-
-def _value_and_grad_at(
-    latents: Latents, model: Program, x: Tensor, y: Tensor | None, u: Tensor
-) -> tuple[Tensor, Tensor]:
-    return value_and_grad(latents.log_density(model, x, y), u)
 
 
 class _FirstOrder(torch.autograd.Function):
