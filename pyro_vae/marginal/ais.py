@@ -60,7 +60,7 @@ class Start:
 
         def draw(k: int) -> Tensor:
             u = self.draw(k)
-            from_other = torch.rand(u.shape[:2], device=u.device) < weight
+            from_other = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < weight
             return torch.where(from_other.unsqueeze(-1), other.draw(k), u)
 
         def evaluate(u: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class Proposal:
             size = min(BLOCK, num_samples - done)
             u, log_q = self.q.draw(size)
             if self.guide_weight:
-                from_guide = torch.rand(u.shape[:2], device=u.device) < self.guide_weight
+                from_guide = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < self.guide_weight
                 u = torch.where(from_guide.unsqueeze(-1), p.draw_guide(size), u)
                 log_q = torch.logaddexp(
                     math.log(1 - self.guide_weight) + self.q.log_prob(u), math.log(self.guide_weight) + p.log_guide(u)

@@ -116,13 +116,14 @@ class Refined(GradientEstimator):
         ticks = Shares(progress, len(x) * self.num_samples, self.num_elbo_steps * fitted + len(x) * self.num_samples)
         q = self.proposal(log_joint, start, variance, on_step=lambda: ticks(fitted))
         if self.family == "auto":
+            heavy = torch.full_like(q.df, self.df)
             with torch.no_grad():
-                far_out, _ = replace(q, df=torch.full_like(q.df, self.df)).draw(16)
+                far_out, _ = replace(q, df=heavy).draw(16)
                 elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may cover other modes
                 log_w, log_w_elsewhere = (log_joint(u) - q.log_prob(u) for u in (far_out, elsewhere))
             # Gaussian draws cannot show what they do not reach: test the fit with heavy tails and with the guide
             highest = torch.maximum(log_w.amax(0), log_w_elsewhere.amax(0))
-            q = replace(q, df=torch.where(highest - log_w.amin(0) < 0.5, math.inf, self.df))
+            q = replace(q, df=heavy.masked_fill(highest - log_w.amin(0) < 0.5, math.inf))
         # draws from the guide would only add noise where the Gaussian is the posterior
         defensive = q.df.isfinite() | (self.family != "auto")
         guide_weight = self.guide_weight * defensive.to(start.dtype)
