@@ -16,7 +16,7 @@ from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import BLOCK, Proposal, Stage, ladder, sample, search
+from pyro_vae.marginal.ladder import Proposal, Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
@@ -25,6 +25,9 @@ from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.trace import Program
+
+BLOCK = 50
+"""Draws of each datapoint that are evaluated at once, at least."""
 
 NUM_IN_A_HURRY = 100
 """Draws from the guide where the time is over before the search."""
@@ -119,7 +122,7 @@ class Auto(Estimator):
         elbo = guide_elbo(model, guide, x, y)
         ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
         try:
-            p = Posteriors.of(model, guide, x, y, self.compile)
+            p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
         except Incompatible:
             self._from_guide(ledger, model, guide, x, y, progress)
         else:
@@ -129,7 +132,7 @@ class Auto(Estimator):
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
         deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
-        n = power_of_two(pairs_at_once(self.chunk_size, p.model, p.x, p.y) // BLOCK)
+        n = power_of_two(p.pairs // BLOCK)
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):
@@ -163,7 +166,7 @@ class Auto(Estimator):
         proposal, log_w = sample(p, proposal, self.num_samples)
         found = judge(log_w)
         if p.latents.dim <= MAX_DIM:
-            found = with_quadrature(found, *quadrature(p, proposal.q, BLOCK))
+            found = with_quadrature(found, *quadrature(p, proposal.q))
         return _unfinished(ledger, index, found, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:

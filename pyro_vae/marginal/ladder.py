@@ -19,11 +19,11 @@ from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes, polish
 from pyro_vae.marginal.posterior import Posteriors
 
-BLOCK = 50
-"""Draws of each datapoint that are evaluated at once."""
-
-NUM_ANNEALED = 200
+NUM_ANNEALED = 300
 """Chains of annealed importance sampling for each datapoint."""
+
+NUM_COMPONENTS = 8
+"""Components that are added to the mixture where the modes' own ones do not suffice."""
 
 KEPT = 5000
 """Largest number of draws of each datapoint that are kept, to fit shares."""
@@ -63,9 +63,9 @@ class Proposal:
 
     def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""
-        kept, log_w = [], []
-        for done in range(0, num_samples, BLOCK):
-            size = min(BLOCK, num_samples - done)
+        kept: list[Tensor] = []
+        log_w = []
+        for size in p.blocks(num_samples):
             u, log_q = self.q.draw(size)
             if self.guide_weight:
                 from_guide = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < self.guide_weight
@@ -74,8 +74,8 @@ class Proposal:
                     math.log(1 - self.guide_weight) + self.q.log_prob(u), math.log(self.guide_weight) + p.log_guide(u)
                 )
             log_w.append((p.log_prob(u) - log_q).double())
-            if done < KEPT:
-                kept.append(u)
+            if sum(len(part) for part in kept) < KEPT:
+                kept.append(u[:KEPT])
         return torch.cat(kept), torch.cat(log_w)
 
     def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
@@ -111,9 +111,9 @@ def ladder(num_samples: int, target_se: float) -> list[Stage]:
 
         return Stage(name, num_samples, partial(sample, num_samples=num_samples), promising)
 
-    def hmc(num_samples: int, num_chains: int, num_warmup: int, num_steps: int) -> Stage:
+    def hmc(num_samples: int, *lengths: int) -> Stage:
         def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
-            return sample(p, chains(p, proposal, num_chains, num_warmup, num_steps), num_samples)
+            return sample(p, chains(p, proposal, *lengths), num_samples)
 
         return Stage("HMC", num_samples, run, always)
 
@@ -123,9 +123,9 @@ def ladder(num_samples: int, target_se: float) -> list[Stage]:
     K = num_samples
     return [
         *(more("more samples", n * K) for n in (2, 5, 20)),
-        hmc(5 * K, num_chains=8, num_warmup=50, num_steps=100),
+        hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
-        hmc(20 * K, num_chains=16, num_warmup=100, num_steps=200),
+        hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),
         Stage("AIS", NUM_ANNEALED, annealed, always),
     ]
 
@@ -142,15 +142,20 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
     return Proposal(polish(p, q, num_steps=30), guide_weight, gain)
 
 
-def chains(p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int) -> Proposal:
-    """Fit the mixture to HMC chains that start at all modes."""
+def chains(
+    p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int, num_components: int = 0
+) -> Proposal:
+    """Fit the mixture to HMC chains that start at all modes; `num_components` more ones follow curved posteriors."""
     q, rows = proposal.q, torch.arange(len(p), device=p.x.device)
     mode = torch.arange(num_chains, device=rows.device).unsqueeze(1) % proposal.num_modes
     scale_tril = q.scale_tril[mode, rows]
     noise = torch.randn_like(q.loc[mode, rows]).unsqueeze(-1)
     start = q.loc[mode, rows] + (scale_tril @ noise).squeeze(-1)
-    draws, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
-    fitted = replace(proposal, q=fit_mixture(q, draws.flatten(0, 1)))
+    steps, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
+    draws = steps.flatten(0, 1)
+    if num_components:
+        q = q.widened(draws[torch.randperm(len(draws), device=rows.device)[:num_components]])
+    fitted = replace(proposal, q=fit_mixture(q, draws, num_iterations=10))
     return fitted.reweighted(*fitted.draw(p, 1000))  # the chains do not visit modes in proportion to their mass
 
 

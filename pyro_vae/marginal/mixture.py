@@ -79,6 +79,13 @@ class Mixture:
         rows = torch.arange(self.loc.shape[1], device=self.loc.device)
         return self.scale_tril[self.log_weights.argmax(0), rows]
 
+    def widened(self, loc: Tensor) -> Mixture:
+        """Return the mixture with more components at loc `[m, N, D]`, shaped as the largest one."""
+        m = len(loc)
+        log_weights = torch.cat([self.log_weights, torch.zeros_like(loc[..., 0])]).log_softmax(0)
+        scale_tril = torch.cat([self.scale_tril, self.largest().expand(m, *self.scale_tril.shape[1:])])
+        return Mixture(log_weights, torch.cat([self.loc, loc]), scale_tril, self.df)
+
     def rows(self, index: Tensor) -> Mixture:
         """Return the mixtures of some of the datapoints."""
         return Mixture(self.log_weights[:, index], self.loc[:, index], self.scale_tril[:, index], self.df[index])

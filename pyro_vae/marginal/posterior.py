@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from pyro_vae.compilation.compiled import compiled
 from pyro_vae.marginal.hmc import density_and_grad
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.density import Latents, LogDensity, log_density_at
+from pyro_vae.programs.memory import pairs_at_once
 from pyro_vae.programs.trace import Program
 
 
@@ -26,6 +27,7 @@ class Posteriors:
         guide: the guide.
         x: data, `[N, ...]`.
         y: labels, `[N]`.
+        pairs: how many pairs (draw, datapoint) to evaluate at once.
     """
 
     latents: Latents
@@ -33,19 +35,31 @@ class Posteriors:
     guide: Program
     x: Tensor
     y: Tensor | None
+    pairs: int
     _density: Callable[..., Tensor]
     _gradient: Callable[..., tuple[Tensor, Tensor]]
     _draw: Callable[..., Tensor]
 
     @classmethod
-    def of(cls, model: Program, guide: Program, x: Tensor, y: Tensor | None, compile: bool | str) -> Posteriors:
+    def of(
+        cls,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None,
+        compile: bool | str,
+        chunk_size: int | str = "auto",
+    ) -> Posteriors:
         """Compile the functions as `compile` says; they are shared by the posteriors that `rows` returns.
+
+        `chunk_size` is the number of pairs, or `auto`: as many as fit into the cache.
 
         Raises:
             BadInput: if the latents are discrete or shared by all datapoints.
         """
         functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
-        return cls(Latents.of(model, x, y), model, guide, x, y, *functions)
+        pairs = pairs_at_once(chunk_size, model, x, y)
+        return cls(Latents.of(model, x, y), model, guide, x, y, pairs, *functions)
 
     def __len__(self) -> int:
         """N."""
@@ -54,6 +68,12 @@ class Posteriors:
     def rows(self, index: Tensor) -> Posteriors:
         """Return the posteriors of some of the datapoints, which may repeat."""
         return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+    def blocks(self, num_samples: int) -> Iterator[int]:
+        """Yield the sizes of blocks of draws that are evaluated at once, `num_samples` in all."""
+        block = max(1, self.pairs // len(self))
+        for done in range(0, num_samples, block):
+            yield min(block, num_samples - done)
 
     @property
     def log_joint(self) -> LogDensity:
