@@ -22,6 +22,9 @@ from pyro_vae.marginal.posterior import Posteriors
 NUM_ANNEALED = 300
 """Chains of annealed importance sampling for each datapoint."""
 
+FEWEST = 500
+"""Smallest number of draws that the steps after the search multiply."""
+
 NUM_COMPONENTS = 8
 """Components that are added to the mixture where the modes' own ones do not suffice."""
 
@@ -120,7 +123,7 @@ def ladder(num_samples: int, target_se: float) -> list[Stage]:
     def always(evidence: LogEvidence) -> Tensor:
         return torch.ones_like(evidence.log_px, dtype=torch.bool)
 
-    K = num_samples
+    K = max(num_samples, FEWEST)
     return [
         *(more("more samples", n * K) for n in (2, 5, 20)),
         hmc(5 * K, 8, 50, 100),

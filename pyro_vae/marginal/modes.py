@@ -24,11 +24,16 @@ DISTANCE = 0.5
 CONVERGED = 0.1
 """Twice the nats that a Newton step may gain at a mode."""
 
+NUM_RESUMED = 6
+"""Searches that are resumed if one has not converged."""
+
 FLOOR = 0.03
 """Smallest share of a mode in the proposal, before normalization: its evidence is only an approximation."""
 
 DF = 5.0
-"""Degrees of freedom of the proposal's Student-t components."""
+"""Degrees of freedom of the proposal's Student-t components, at least.
+
+They rise with D: the radii of draws from a heavy-tailed one would rarely be those of the posterior."""
 
 
 def starts(p: Posteriors, num_starts: int) -> tuple[Tensor, Tensor]:
@@ -62,12 +67,13 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
     widest = variance.sqrt()
     found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
     of_guide = found.evidence[0]
-    kept = found.best(max_modes)
+    kept = found.best(max(max_modes, NUM_RESUMED), within=math.inf)
     if (kept.decrement > CONVERGED).any():  # only the best ones are worth more steps
         metric = kept.scale_tril @ kept.scale_tril.mT
-        kept = _laplace(p, kept.loc, metric, widest, max_steps).best(max_modes)
+        kept = _laplace(p, kept.loc, metric, widest, max_steps)
+    kept = kept.best(max_modes)
     loc, scale_tril, evidence = kept.loc, kept.scale_tril, kept.evidence
-    df = torch.full_like(evidence[0], DF)
+    df = torch.full_like(evidence[0], max(DF, u.shape[-1] / 4))
     gain = torch.logsumexp(evidence, 0) - of_guide
     return Mixture(shares(evidence), loc, scale_tril, df), gain
 
@@ -88,11 +94,11 @@ class _Modes:
     evidence: Tensor
     decrement: Tensor
 
-    def best(self, max_modes: int) -> _Modes:
+    def best(self, max_modes: int, within: float = WITHIN) -> _Modes:
         """Return distinct modes with the highest evidence, in descending order; the rest have evidence −inf."""
         rows = torch.arange(self.loc.shape[1], device=self.loc.device)
         order = self.evidence.argsort(0, descending=True)
-        kept = _distinct(self.loc[order, rows], self.scale_tril[order, rows], self.evidence[order, rows])
+        kept = _distinct(self.loc[order, rows], self.scale_tril[order, rows], self.evidence[order, rows], within)
         first = (~kept).long().argsort(dim=0, stable=True)[:max_modes]  # kept ones first, in their order
         order, exists = order[first, rows], kept[first, rows]
         evidence = torch.where(exists, self.evidence[order, rows], -math.inf)
@@ -143,9 +149,9 @@ def shares(evidence: Tensor) -> Tensor:
     return torch.where(exists, share, 0.0).log().log_softmax(0)
 
 
-def _distinct(loc: Tensor, scale_tril: Tensor, evidence: Tensor) -> Tensor:
+def _distinct(loc: Tensor, scale_tril: Tensor, evidence: Tensor, within: float) -> Tensor:
     """Return which of the modes, sorted by evidence `[S, N]`, matter and are not near one with higher evidence."""
-    kept = evidence > evidence[0] - WITHIN
+    kept = evidence > evidence[0] - within
     kept[0] = True
     for s in range(1, len(loc)):
         white = torch.linalg.solve_triangular(scale_tril[:s], (loc[s] - loc[:s]).unsqueeze(-1), upper=False)

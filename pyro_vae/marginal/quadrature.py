@@ -13,7 +13,7 @@ from pyro_vae.marginal.posterior import Posteriors
 MAX_DIM = 3
 """Largest number of dimensions that are integrated."""
 
-NODES = {1: (129, 257, 513, 1025), 2: (65, 129, 257), 3: (33, 65)}
+NODES = {1: (129, 257, 513, 1025), 2: (65, 129, 257, 513), 3: (33, 65)}
 """Nodes per dimension, refined until two successive grids agree."""
 
 REACH = 200.0
