@@ -166,6 +166,7 @@ def sample_posterior(
     num_leapfrog: int = 8,
     target: float = 0.8,
     progress: Callable[[], Any] = lambda: None,
+    jump: Callable[[Path, ChainState], ChainState] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw from the posterior of each datapoint by HMC.
 
@@ -183,6 +184,7 @@ def sample_posterior(
         num_leapfrog: leapfrog steps per transition.
         target: acceptance rate.
         progress: called after each transition.
+        jump: moves the chains after each transition; it must leave the posterior invariant, e.g. `independence_jump`.
 
     Returns:
         The draws `[T, C, N, D]`, and the mean acceptance after warmup, `[N]`.
@@ -201,6 +203,7 @@ def sample_posterior(
             log_epsilon = average / (num_warmup - num_warmup // 2)
         jittered = log_epsilon.exp() * (0.5 + 0.5 * torch.rand_like(state.joint))
         state, probability = transition(path, state, beta, jittered, scale_tril, num_leapfrog)
+        state = state if jump is None else jump(path, state)
         if t < num_warmup:
             log_epsilon = log_epsilon + (probability.mean(0) - target) / (1 + t) ** 0.5
             average = average + log_epsilon * (t >= num_warmup // 2)

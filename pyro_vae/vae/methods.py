@@ -138,7 +138,8 @@ class Methods(nn.Module):
             x: data.
             num_samples: samples a datapoint; None: 1000 for importance sampling, else the estimator's default.
             y: labels of a conditional VAE.
-            estimator: `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, or one of `pyro_vae.marginal`.
+            estimator: `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, `sandwich`, or one of
+                `pyro_vae.marginal`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
 
         Raises:
