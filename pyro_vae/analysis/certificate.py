@@ -19,7 +19,7 @@ from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.sandwich import Sandwich, fit, iw_eubo, log_weight
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.inference_mode import ordinary
-from pyro_vae.programs.memory import pairs_at_once, power_of_two
+from pyro_vae.programs.memory import padded, pairs_at_once, power_of_two
 from pyro_vae.programs.progress import progress
 from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program
@@ -27,7 +27,10 @@ from pyro_vae.programs.trace import Program
 TOLERANCE = 0.1
 """Nats within which an estimate counts as right."""
 
-TARGET_SE = 0.05
+PILOT = 1000
+"""Draws that tell whether a proposal is good enough."""
+
+TARGET_SE = 0.03
 """Standard error of an upper bound, in nats, above which its proposal is fitted to Markov chains."""
 
 Z = 1.96
@@ -182,14 +185,15 @@ def _upper(p: Posteriors, z: Tensor, num_samples: int) -> Tensor:
 def _bound(p: Posteriors, z: Tensor, num_samples: int) -> Tensor:
     """Bound log p(x); the proposals are fitted to Markov chains where those of the search are not good enough."""
     proposal = search(p, num_starts=12, max_modes=4, guide_weight=0.1)
-    u, log_w = proposal.draw(p, 1000)
+    u, log_w = proposal.draw(p, PILOT)
     found, proposal = judge(log_w), proposal.reweighted(u, log_w)
-    poor = found.unreliable | (found.se > TARGET_SE)
+    poor = found.unreliable | (found.se > TARGET_SE * math.sqrt(num_samples / PILOT))
     upper = log_w.new_empty(len(p))
     for rows in (poor.nonzero().squeeze(1), (~poor).nonzero().squeeze(1)):
         if len(rows):
-            part, q = p.rows(rows), proposal.rows(rows)
+            index = padded(rows)
+            part, q = p.rows(index), proposal.rows(index)
             q = fit(part, q, Sandwich().chains(part, q).draws) if poor[rows[0]] else q
             _, log_w = q.draw(part, num_samples - 1)
-            upper[rows] = iw_eubo(log_weight(part, q, z[rows].unsqueeze(0)), log_w).squeeze(0)
+            upper[index] = iw_eubo(log_weight(part, q, z[index].unsqueeze(0)), log_w).squeeze(0)
     return upper

@@ -54,7 +54,8 @@ class Sandwich(GradientEstimator):
     The lower bound is the IWAE's (Burda, Grosse & Salakhutdinov 2016, https://arxiv.org/abs/1509.00519), the upper one
     is that of Sobolev & Vetrov (2019), Importance weighted hierarchical variational inference,
     https://arxiv.org/abs/1905.03290; Brekelmans et al. (2022), https://arxiv.org/abs/2303.06992, derive both. Both use
-    the same K draws, so that their difference has less noise than either of them.
+    the same K draws, so that their difference has less noise than either of them: where it is smaller than the standard
+    errors, these tell how far log p(x) may be from the bounds.
 
     As in `auto`, several starts lead to the modes of the posterior. HMC chains start around all of them; after each
     transition they may jump to a draw from the Student-t mixture of the modes. q consists of this mixture, another one

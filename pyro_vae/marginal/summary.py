@@ -35,7 +35,7 @@ EXTRA = {
     "gap_certified": "largest gap of a certified datapoint",
     "rhat": "R-hat of the Markov chains, largest of a datapoint",
     "certified": "share of datapoints whose chains agree and meet (conditional: no mode was missed by all of them)",
-    "struski_upper": "log p(x), upper bound of the mean over the data, without posterior draws",
+    "struski_upper": "log p(x), upper bound of its mean without posterior draws (standard error: log_px_mc_se)",
     "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
     "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",

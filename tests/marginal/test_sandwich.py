@@ -38,6 +38,16 @@ def test_bounds_of_linear_models_enclose_the_exact_value(ppca):
     assert above.mean() == pytest.approx(0, abs=4 * evidence.se.square().sum().sqrt().item() / 100)
 
 
+def test_with_few_samples_the_bounds_are_apart_and_the_truth_between(ppca):
+    """Where K = 2, the posterior draws matter."""
+    x = ppca.evidence.sample((300,))
+    ppca.set_exact_guide(widen=2.0)
+    evidence = SHORT(num_samples=2, guide_weight=0.9)(ppca.vae.model, ppca.vae.guide, x)
+    for bound, sign in ((evidence.extra["log_px_upper"], 1), (evidence.log_px, -1)):
+        above = sign * (bound - ppca.evidence.log_prob(x))
+        assert above.mean() > 4 * above.std() / math.sqrt(300)
+
+
 def bimodal(x):
     """z = ±4, narrowly, of which the first has a fifth of the prior's mass; x hardly tells which."""
     modes = dist.Normal(torch.tensor([-4.0, 4.0]).double(), 0.3)
@@ -124,6 +134,7 @@ def test_mix_wants_every_mode_to_be_met_by_chains_from_another_one():
     assert not met([0, 0, 1], [0, 0, 0])  # nobody visits the second mode
     assert not met([0, 0, 1], [0, 1, 1])  # nobody visits the first one
     assert not met([0, 0, 0], [0, 0, 0], start=0 * start)  # nobody started at the second
+    assert not met([0, 1, 1], [1, 0, 0], num_modes=two + 1)  # nobody started at the third
     assert met([0, 0, 0], [0, 0, 0], start=0 * start, num_modes=one)
 
 
