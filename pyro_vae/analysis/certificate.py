@@ -193,7 +193,8 @@ def _bound(p: Posteriors, z: Tensor, num_samples: int) -> Tensor:
         if len(rows):
             index = padded(rows)
             part, q = p.rows(index), proposal.rows(index)
-            q = fit(part, q, Sandwich().chains(part, q).draws) if poor[rows[0]] else q
+            if poor[rows[0]]:
+                q = fit(part, q, Sandwich().chains(part, q, q.q, num_draws=150).draws)
             _, log_w = q.draw(part, num_samples - 1)
             upper[index] = iw_eubo(log_weight(part, q, z[index].unsqueeze(0)), log_w).squeeze(0)
     return upper

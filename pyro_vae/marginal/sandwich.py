@@ -21,7 +21,7 @@ from pyro_vae.marginal.ladder import BLOCK, Proposal, search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.rhat import split_rhat
-from pyro_vae.programs.memory import chunk_option, pairs_at_once, power_of_two
+from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
 
@@ -30,6 +30,9 @@ MAX_RHAT = 1.05
 
 PER_CHAIN = 4
 """Posterior draws that each chain gives to the upper bound."""
+
+LONGER = 4
+"""Factor by which chains are longer the second time, where the first ones do not certify a datapoint."""
 
 SHRINKAGE = 20.0
 """Draws per dimension that the search's covariances count for; posteriors of 20 dimensions need so many."""
@@ -59,11 +62,13 @@ class Sandwich(GradientEstimator):
 
     As in `auto`, several starts lead to the modes of the posterior. HMC chains start around all of them; after each
     transition they may jump to a draw from the Student-t mixture of the modes. q consists of this mixture, another one
-    fitted to the first half of the chains, and a share of the guide. z* comes from the second half.
+    fitted to the first half of the chains, and a share of the guide. z* comes from the second half. Datapoints that are
+    not certified get chains of four times the length, which jump to draws from q.
 
     `log_px` and `se` describe the lower bound. `extra` holds, for each datapoint, `log_px_upper` with its standard
     error `log_px_upper_se`; `gap`, the difference of the bounds; `rhat`, the largest R̂ over the dimensions;
-    `certified`, 1 where R̂ is below 1.05 and the chains visit each other's modes (see `mix`), else 0; `num_modes`; and
+    `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`) and the weights are reliable
+    (see `LogEvidence.unreliable`), else 0; `num_modes`; and
     `struski_upper`, log X + Y / X − 1 of two independent estimates X and Y of p(x), an upper bound in expectation that
     needs no posterior draws (Struski et al. 2023, https://arxiv.org/abs/2206.09453). It is noisy: use its mean over
     many datapoints, whose standard error is that of the mean of `log_px`.
@@ -131,12 +136,23 @@ class Sandwich(GradientEstimator):
         parts = []
         for index in torch.arange(len(p), device=x.device).split(n):
             tick = Shares(progress, len(index) * self.num_samples, self.num_warmup + self.num_draws)
-            parts.append(self._bound(p.rows(index), tick))
+            parts.append(self._bounds(p.rows(index), tick))
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
-    def _bound(self, p: Posteriors, tick: Callable[[], Any]) -> LogEvidence:
-        proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
-        run = self.chains(p, proposal, tick)
+    def _bounds(self, p: Posteriors, tick: Callable[[], Any]) -> LogEvidence:
+        """Bound log p(x), once more with longer chains where the first ones do not certify it."""
+        modes = search(p, self.num_starts, self.max_modes, self.guide_weight)
+        found, fitted = self._from_chains(p, modes, self.chains(p, modes, modes.q, self.num_draws, tick))
+        again = (found.extra["certified"] == 0).nonzero().squeeze(1)
+        if len(again):
+            rows = padded(again)
+            p, modes, q = p.rows(rows), modes.rows(rows), fitted.q.rows(rows)
+            longer, _ = self._from_chains(p, modes, self.chains(p, modes, q, LONGER * self.num_draws))
+            found = found.updated(again, longer.rows(torch.arange(len(again), device=again.device)))
+        return found
+
+    def _from_chains(self, p: Posteriors, proposal: Proposal, run: Chains) -> tuple[LogEvidence, Proposal]:
+        """Return the bounds that chains give, and the proposal fitted to them."""
         first, second = run.draws.tensor_split(2)
         fitted = fit(p, proposal, first)
         _, log_w = fitted.draw(p, self.num_samples)
@@ -145,30 +161,32 @@ class Sandwich(GradientEstimator):
         upper = iw_eubo(log_weight(p, fitted, draws), log_w[:-1]).reshape(PER_CHAIN, self.num_chains, -1).mean(0)
         lower = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         rhat = split_rhat(run.draws)
-        certified = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes)
+        agree = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes)
         extra = {
             "log_px_upper": upper.mean(0),
             "log_px_upper_se": (lower.se.square() + upper.var(0) / self.num_chains).sqrt(),
             "gap": upper.mean(0) - lower.log_px,
             "rhat": rhat,
-            "certified": certified.double(),
+            "certified": (agree & ~lower.unreliable).double(),
             "num_modes": proposal.num_modes.double(),
             "struski_upper": struski(log_w),
         }
-        return replace(lower, extra=extra)
+        return replace(lower, extra=extra, tail=None), fitted
 
-    def chains(self, p: Posteriors, proposal: Proposal, tick: Callable[[], Any] = lambda: None) -> Chains:
-        """Run Markov chains that start around the modes of the proposal, each in turn."""
-        q, rows = proposal.q, torch.arange(len(p), device=p.x.device)
-        start = torch.arange(self.num_chains, device=rows.device).unsqueeze(1) % proposal.num_modes
-        loc, scale_tril = q.loc[start, rows], q.scale_tril[start, rows]
+    def chains(
+        self, p: Posteriors, modes: Proposal, q: Mixture, num_draws: int, tick: Callable[[], Any] = lambda: None
+    ) -> Chains:
+        """Run Markov chains that start around the modes, each in turn, and jump to draws from q."""
+        rows = torch.arange(len(p), device=p.x.device)
+        start = torch.arange(self.num_chains, device=rows.device).unsqueeze(1) % modes.num_modes
+        loc, scale_tril = modes.q.loc[start, rows], modes.q.scale_tril[start, rows]
         u = loc + OVERDISPERSION * (scale_tril @ torch.randn_like(loc).unsqueeze(-1)).squeeze(-1)
         draws, _ = sample_posterior(
             p.value_and_grad,
             u,
             scale_tril,
             self.num_warmup,
-            self.num_draws,
+            num_draws,
             NUM_LEAPFROG,
             progress=tick,
             jump=partial(jump, q),

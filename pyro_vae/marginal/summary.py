@@ -34,7 +34,7 @@ EXTRA = {
     "gap": "upper bound - log p(x), estimate",
     "gap_certified": "largest gap of a certified datapoint",
     "rhat": "R-hat of the Markov chains, largest of a datapoint",
-    "certified": "share of datapoints whose chains agree and meet (conditional: no mode was missed by all of them)",
+    "certified": "share of datapoints whose chains agree and meet (conditional: no mode was missed by all chains)",
     "struski_upper": "log p(x), upper bound of its mean without posterior draws (standard error: log_px_mc_se)",
     "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import Sandwich
+from pyro_vae.marginal import Sandwich, sandwich
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.rhat import split_rhat
@@ -79,6 +79,25 @@ def test_bounds_and_certificate_of_a_bimodal_posterior(loc):
     assert (((evidence.log_px - truth) / evidence.se).abs() < 4)[found].all()
     assert (((extra["log_px_upper"] - truth) / extra["log_px_upper_se"]).abs() < 4)[found].all()
     assert extra["certified"][found].mean() > 0.8
+
+
+def test_datapoints_that_are_not_certified_get_longer_chains(monkeypatch):
+    runs = []
+
+    def recorded(evaluate, u, scale_tril, num_warmup, num_samples, *args, **kwargs):
+        runs.append((num_samples, u.shape[1]))
+        return sample_posterior(evaluate, u, scale_tril, num_warmup, num_samples, *args, **kwargs)
+
+    monkeypatch.setattr(sandwich, "sample_posterior", recorded)
+    monkeypatch.setattr(
+        sandwich, "split_rhat", lambda draws: 1 + 0.1 * (torch.arange(draws.shape[2]) > 1) * (len(draws) < 50)
+    )
+    estimate = SHORT(num_draws=16, num_warmup=2)
+    evidence = estimate(bimodal, partial(at, 4.0), torch.zeros(7).double())
+    assert runs[0] == (16, 7)
+    assert runs[1][0] == 64
+    assert runs[1][1] >= 5
+    assert (evidence.extra["rhat"] == 1).all()
 
 
 def test_certified_is_conditional_on_the_modes_that_were_found():
@@ -183,7 +202,7 @@ def test_the_summary_tells_the_largest_certified_gap_and_the_noise_of_the_mean()
     assert summary["certified"] == pytest.approx(2 / 3)
     assert summary["rhat"] is None
     assert summary["log_px_upper_se"] == pytest.approx(0.5 / 3)
-    assert "conditional: no mode was missed by all" in table(summarize(evidence, "sandwich"), "test")
+    assert "conditional: no mode was missed by all chains" in table(summarize(evidence, "sandwich"), "test")
     evidence.extra["certified"] = torch.zeros(3)
     assert summarize(evidence, "sandwich").extra["gap_certified"] is None
 
