@@ -28,11 +28,17 @@ from pyro_vae.programs.trace import Program
 MAX_RHAT = 1.05
 """R̂ from which on chains are not taken to have converged."""
 
-PER_CHAIN = 4
-"""Posterior draws that each chain gives to the upper bound."""
+MIN_DRAWS = 16
+"""Fewest transitions of a chain, for R̂ and the upper bound."""
+
+PER_CHAIN = 10
+"""Posterior draws that each chain gives to the upper bound, if it has so many."""
+
+TARGET_SE = 0.05
+"""Standard error of a lower bound, in nats, above which longer chains improve the proposal."""
 
 LONGER = 4
-"""Factor by which chains are longer the second time, where the first ones do not certify a datapoint."""
+"""Factor by which chains are longer the second time."""
 
 SHRINKAGE = 20.0
 """Draws per dimension that the search's covariances count for; posteriors of 20 dimensions need so many."""
@@ -63,7 +69,8 @@ class Sandwich(GradientEstimator):
     As in `auto`, several starts lead to the modes of the posterior. HMC chains start around all of them; after each
     transition they may jump to a draw from the Student-t mixture of the modes. q consists of this mixture, another one
     fitted to the first half of the chains, and a share of the guide. z* comes from the second half. Datapoints that are
-    not certified get chains of four times the length, which jump to draws from q.
+    not certified, or whose lower bound has a standard error above 0.05, get chains of four times the length, which jump
+    to draws from q.
 
     `log_px` and `se` describe the lower bound. `extra` holds, for each datapoint, `log_px_upper` with its standard
     error `log_px_upper_se`; `gap`, the difference of the bounds; `rhat`, the largest R̂ over the dimensions;
@@ -119,8 +126,8 @@ class Sandwich(GradientEstimator):
             raise BadInput(f"num_chains={num_chains} must be at least {fewest}, one for each of max_modes={max_modes}")
         self.num_warmup = positive_int("num_warmup", num_warmup)
         self.num_draws = positive_int("num_draws", num_draws)
-        if self.num_draws < 4 * PER_CHAIN:
-            raise BadInput(f"num_draws={num_draws} must be at least {4 * PER_CHAIN}")
+        if self.num_draws < MIN_DRAWS:
+            raise BadInput(f"num_draws={num_draws} must be at least {MIN_DRAWS}")
         self.chunk_size = chunk_option(chunk_size)
         self.compile = true_false_auto("compile", compile)
 
@@ -140,10 +147,10 @@ class Sandwich(GradientEstimator):
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def _bounds(self, p: Posteriors, tick: Callable[[], Any]) -> LogEvidence:
-        """Bound log p(x), once more with longer chains where the first ones do not certify it."""
+        """Bound log p(x), once more with longer chains where the first ones do not certify it or q is poor."""
         modes = search(p, self.num_starts, self.max_modes, self.guide_weight)
         found, fitted = self._from_chains(p, modes, self.chains(p, modes, modes.q, self.num_draws, tick))
-        again = (found.extra["certified"] == 0).nonzero().squeeze(1)
+        again = ((found.extra["certified"] == 0) | (found.se > TARGET_SE)).nonzero().squeeze(1)
         if len(again):
             rows = padded(again)
             p, modes, q = p.rows(rows), modes.rows(rows), fitted.q.rows(rows)
@@ -156,9 +163,10 @@ class Sandwich(GradientEstimator):
         first, second = run.draws.tensor_split(2)
         fitted = fit(p, proposal, first)
         _, log_w = fitted.draw(p, self.num_samples)
-        times = [len(second) * (i + 1) // PER_CHAIN - 1 for i in range(PER_CHAIN)]
-        draws = second[times].flatten(0, 1)
-        upper = iw_eubo(log_weight(p, fitted, draws), log_w[:-1]).reshape(PER_CHAIN, self.num_chains, -1).mean(0)
+        each = min(PER_CHAIN, len(second))
+        draws = second[[len(second) * (i + 1) // each - 1 for i in range(each)]].flatten(0, 1)
+        posterior = torch.cat([log_weight(p, fitted, part) for part in draws.split(BLOCK)])
+        upper = iw_eubo(posterior, log_w[:-1]).reshape(each, self.num_chains, -1).mean(0)
         lower = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         rhat = split_rhat(run.draws)
         agree = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes)
