@@ -4,7 +4,7 @@ Example:
     >>> import torch, pyro_vae
     >>> x = torch.bernoulli(torch.full((200, 12), 0.3))
     >>> vae = pyro_vae.fit(x, likelihood="bernoulli", latent_dim=2, max_epochs=2)
-    >>> vae.encode(x).shape, vae.sample(5).shape, vae.log_prob(x[:3], num_samples=10).shape
+    >>> vae.encode(x).shape, vae.sample(5).shape, vae.log_prob(x[:3]).shape
     (torch.Size([200, 2]), torch.Size([5, 12]), torch.Size([3]))
 """
 

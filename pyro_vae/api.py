@@ -105,13 +105,13 @@ def fit(
     lr: float | None = None,
     binarize: str | None = None,
     val_fraction: float | None = None,
-    validation_data: Array | tuple[Array, Array] | None = None,
+    validation_data: Array | Sequence[Array | None] | None = None,
     device: torch.device | str | None = None,
     seed: int | None = None,
     verbose: bool = True,
-    callbacks: Callback | Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] | None = None,
     run_dir: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = None,
 ) -> VAE:
     """Fit a VAE to an array, as `python -m pyro_vae.train data=array` does to a file.
 
@@ -142,7 +142,7 @@ def fit(
         lr: learning rate (default 1e-3).
         binarize: `dynamic`, `static`, `threshold` or `none` (default).
         val_fraction: share of x that is held out to choose the best epoch (default 0.1); 0 keeps the last epoch.
-        validation_data: array, or arrays (x, y), to choose the best epoch by, instead of a share of x.
+        validation_data: array, or arrays (x, y), to choose the best epoch by instead of a share of x.
         device: `cpu`, `cuda`, `cuda:1`, …, or `auto` (default): a GPU if there is one.
         seed: of initialization, batches and noise (default 0).
         verbose: show progress on stderr: a bar in terminals and notebooks, elsewhere a line every tenth of
@@ -167,6 +167,7 @@ def fit(
         >>> vae.encode(x).shape, len(vae.history)
         (torch.Size([200, 2]), 2)
     """
+    overrides = () if overrides is None else overrides
     if isinstance(overrides, str):
         raise BadInput(f'overrides="{overrides}" must be a list of options: ["{overrides}"]')
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
@@ -176,6 +177,9 @@ def fit(
         raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     if about_runs := [key for key in overridden if key == "resume" or key.partition(".")[0] == "hydra"]:
         raise BadInput(f"the override {about_runs[0]} is for the command: the run directory of fit is run_dir")
+    if parameters_of_fit := overridden & KEYS.keys():
+        name = parameters_of_fit.pop()
+        raise BadInput(f"the override {name} is a parameter of fit: give fit(..., {name}=VALUE)")
     true_false("verbose", verbose)
     run_dir = None if run_dir is None else given(run_dir)
     if run_dir is not None and Checkpoints(run_dir).exist():
@@ -208,7 +212,9 @@ def fit(
     def config_of(changes: Mapping[str, str]) -> DictConfig:
         one_layer = {key: int(value) for key, value in changes.items() if key == "latent_dim"}
         others = {key: value for key, value in changes.items() if key != "latent_dim"}
-        return configuration({**options, **others}, {**values, **one_layer}, experiment, overrides)
+        config = configuration({**options, **others}, {**values, **one_layer}, experiment, overrides)
+        _require_use_of_labels(config, y)
+        return config
 
     def call(changes: Mapping[str, str]) -> str:
         written = [f"{key}={value if key == 'latent_dim' else repr(value)}" for key, value in changes.items()]
@@ -216,7 +222,6 @@ def fit(
 
     with called(names), shown_if(verbose), as_python_warnings(), TemporaryDirectory() as temporary:
         config = config_of({})
-        _require_use_of_labels(config, y)
         data = _data(config, x, y, validation_data)
         if run_dir is not None:
             make_directory(run_dir, "run_dir")
@@ -249,9 +254,9 @@ def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VA
     return vae
 
 
-def _tell(callbacks: Callback | Sequence[Callback]) -> Callback:
+def _tell(callbacks: Callback | Sequence[Callback] | None) -> Callback:
     """Return one function that calls all callbacks, and raises `Stop` if one of them returns True."""
-    functions = [callbacks] if callable(callbacks) else callbacks
+    functions = [callbacks] if callable(callbacks) else () if callbacks is None else callbacks
     if not isinstance(functions, (list, tuple)) or not all(map(callable, functions)):
         raise BadInput(f"callbacks={shown(callbacks)} must be a function of an epoch's row, or a list of functions")
 
@@ -285,5 +290,8 @@ def _data(config: DictConfig, x: Array, y: Array | None, validation_data: Any) -
         return from_array(x, y=y, **settings)
     if settings["val_fraction"]:
         raise BadInput(f"data.val_fraction={settings['val_fraction']} and validation_data exclude each other")
-    in_pair = isinstance(validation_data, tuple) and len(validation_data) == 2
-    return from_array(x, y=y, validation=validation_data if in_pair else (validation_data, None), **settings)
+    in_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
+    if in_pair and isinstance(validation_data, list):  # a list of two rows is an array
+        in_pair = isinstance(validation_data[0], (np.ndarray, torch.Tensor))
+    pair = tuple(validation_data) if in_pair else (validation_data, None)
+    return from_array(x, y=y, validation=pair, **settings)

@@ -41,7 +41,7 @@ def test_users_methods_and_estimators_take_labels(name):
     x, y = torch.rand(7, *vae.data_shape).double().round(), torch.arange(7) % 3
     assert vae.sample(4, y=2).shape == (4, *vae.data_shape)
     assert vae.sample(3, y=[0, 1, 2], mean=True).shape == (3, *vae.data_shape)
-    assert vae.log_prob(x, num_samples=5, y=y).shape == (7,)
+    assert vae.log_prob(x, num_samples=5, y=y, estimator="importance").shape == (7,)
     if vae.concat:
         z = torch.randn(7, 2).double()
         torch.testing.assert_close(vae.decode(z[0], y=1), vae.decode(z, y=1)[0])
@@ -144,7 +144,7 @@ def test_the_commands_and_fit_take_labels(command, tmp_path, conditioning):
     x = (prototypes[y] ^ (rng.random((200, 12)) < 0.05)).astype(np.float32)
     np.savez("labelled.npz", x=x, y=y)
     data = ["data=array", "data.path=labelled.npz", "data.key=x"]
-    short = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20"]
+    short = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator=importance"]
     outcome = command("train", *data, *short, f"conditioning={conditioning}", "hydra.run.dir=run")
     assert outcome.code == 2
     assert "needs labels" in outcome.err
@@ -207,7 +207,7 @@ def test_data_and_labels_may_be_made_in_inference_mode(use):
         "refined": lambda x, y: Refined(5)(vae.model, vae.guide, x, y).log_px,
         "ais": lambda x, y: AIS(2, 3)(vae.model, vae.guide, x, y).log_px,
         "gaps": lambda x, y: gaps(vae.model, vae.guide, x, Importance(5), y, num_steps=2, num_samples=2)["elbo_best"],
-        "log_prob": lambda x, y: vae.log_prob(x, num_samples=5, y=y),
+        "log_prob": lambda x, y: vae.log_prob(x, num_samples=5, y=y, estimator="importance"),
     }[use]
     torch.manual_seed(0)
     expected = run(x, y)

@@ -215,6 +215,23 @@ def test_validation_data_that_do_not_fit_are_refused(settings, message):
         pyro_vae.fit(X, **settings, **TINY)
 
 
+def test_a_list_of_arrays_is_the_pair_and_a_list_of_rows_is_an_array():
+    labelled = {"y": Y, "conditioning": "concat", **TINY}
+    pair, same = (pyro_vae.fit(X, validation_data=kind((X[:20], Y[:20])), **labelled) for kind in (tuple, list))
+    assert pair.history.column("val/elbo") == same.history.column("val/elbo")
+    one, other = (pyro_vae.fit(X, validation_data=data, **TINY) for data in (X[:2], X[:2].tolist()))
+    assert one.history.column("val/elbo") == other.history.column("val/elbo")
+
+
+def test_none_is_no_callback_and_no_override():
+    assert len(pyro_vae.fit(X, callbacks=None, overrides=None, **TINY).history) == 2
+
+
+def test_an_instance_is_named_by_its_class():
+    with pytest.raises(BadInput, match=r"^network=MLP and .* as in network=\(MLP, {...}\)$"):
+        pyro_vae.fit(X, overrides=["network.hidden=[3]"], **TINY)
+
+
 # Callbacks, history, Ctrl-C
 
 

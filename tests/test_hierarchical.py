@@ -62,7 +62,7 @@ def test_the_programs_are_top_down_and_bottom_up():
         Importance(4000),
         Prior(4000),
         Refined(200),
-        AIS(16, 30, 4),
+        AIS(32, 30, 4),
         Exact(),
         pytest.param(NUTS(1000, num_draws=150), marks=pytest.mark.slow),
     ],
@@ -101,7 +101,7 @@ def test_samples_have_the_moments_of_the_model():
 def test_families_and_networks_combine(guide, prior, network):
     vae = VAE.build([1, 5, 6], [4, 3], network, prior, Bernoulli, guide)
     x = torch.rand(5, 1, 5, 6).round()
-    assert vae.log_prob(x, num_samples=7).isfinite().all()
+    assert vae.log_prob(x, num_samples=7, estimator="importance").isfinite().all()
     pyro.infer.Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1).differentiable_loss(
         vae.model, vae.guide, x
     ).backward()
@@ -130,10 +130,10 @@ def test_what_several_layers_cannot_have(settings, message):
 def test_the_command_takes_a_list(command, small_data):
     outcome = command(
         "train", "data=array", small_data, "latent_dim=[4,2]", "network.hidden=[16]", "network.upper_hidden=[8]",
-        "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run",
+        "trainer.max_epochs=2", "estimator=refined", "estimator.num_samples=20", "hydra.run.dir=run",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     for estimator in ("importance", "ais", "elbo"):
         short = ["estimator.num_temperatures=5"] if estimator == "ais" else []
         assert command("evaluate", "run=run", f"estimator={estimator}", "estimator.num_samples=5", *short).code == 0
-    assert command("evaluate", "run=run", "analysis=surgery", "num_data=10", "estimator.num_samples=5").code == 0
+    assert command("evaluate", "run=run", "analysis=surgery", "num_data=10", "estimator=elbo").code == 0

@@ -141,7 +141,7 @@ def test_whatever_is_given_there_is_a_result_or_a_line_300_times(command, small_
 
 
 def check_command(command, small_data, tmp_path_factory, pairs):
-    small = {"network.hidden": "[4]", "latent_dim": "2", "trainer.max_epochs": "1", "estimator.num_samples": "20"}
+    small = {"network.hidden": "[4]", "latent_dim": "2", "trainer.max_epochs": "1", "estimator": "importance"}
     chosen = small | {key: value for key, value in pairs if not (key in LONG and value == "1e9")}
     run_dir = tmp_path_factory.mktemp("run")
     outcome = command(

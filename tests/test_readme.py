@@ -58,7 +58,7 @@ def test_every_block_is_of_a_kind_that_is_executed():
     assert {kind for kind, _ in BLOCKS} == {"sh", "text", "python"}
     for kind, block in BLOCKS:
         if kind == "text" and not set(block.splitlines()) <= set(COMMANDS):
-            assert block.startswith("test, 500 datapoints, estimator refined")  # what the first command prints
+            assert block.startswith("test, 500 datapoints, estimator auto")  # what the first command prints
 
 
 def test_sh_blocks_are_those_that_ci_runs():

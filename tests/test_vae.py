@@ -107,7 +107,7 @@ def test_every_combination_has_shapes_and_finite_gradients(network, guide, likel
     assert vae.decode(torch.randn(4, 2, latent_dim)).shape == (4, 2, 1, 7, 9)
     assert vae.reconstruct(x).shape == x.shape
     assert vae.sample(3).shape == vae.sample(3, mean=True).shape == (3, 1, 7, 9)
-    assert vae.log_prob(x, num_samples=7).shape == (5,)
+    assert vae.log_prob(x, num_samples=7, estimator="importance").shape == (5,)
     TraceMeanField_ELBO(num_particles=2).differentiable_loss(vae.model, vae.guide, x).backward()
     gradients = [p.grad for p in vae.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
@@ -152,7 +152,7 @@ def test_seeded_noise_leaves_no_trace(small_vae):
 
 
 USES = {
-    "log_prob": lambda vae, x: vae.log_prob(x, num_samples=3),
+    "log_prob": lambda vae, x: vae.log_prob(x, num_samples=3, estimator="importance"),
     "an estimator": lambda vae, x: Refined(20)(vae.model, vae.guide, x),
     "gaps": lambda vae, x: analysis.gaps(vae.model, vae.guide, x, Importance(10), num_steps=2, num_samples=2),
     "surgery": lambda vae, x: analysis.surgery(vae.model, vae.guide, x),
@@ -196,12 +196,14 @@ def test_log_prob_warns_of_estimates_that_cannot_be_relied_on(ppca, recwarn):
     """A guide far from the posterior, then the posterior itself: the second is exact, and says nothing."""
     x = ppca.evidence.sample((50,))
     ppca.set_exact_guide(widen=0.5, shift=5)
-    with pytest.warns(UserWarning, match=r"\d+.\d % .* unreliable, .* set num_samples=1000, or use estimator=refined"):
-        far = ppca.vae.log_prob(x, num_samples=100)
+    with pytest.warns(UserWarning, match=r"\d+.\d % .* unreliable, .* set num_samples=1000, or use estimator=auto"):
+        far = ppca.vae.log_prob(x, num_samples=100, estimator="importance")
     assert (far < ppca.evidence.log_prob(x) - 1).double().mean() > 0.5
     recwarn.clear()
     ppca.set_exact_guide(widen=1.2)
-    assert (ppca.vae.log_prob(x, num_samples=1000) - ppca.evidence.log_prob(x)).abs().max() < 0.1
+    assert (
+        ppca.vae.log_prob(x, num_samples=1000, estimator="importance") - ppca.evidence.log_prob(x)
+    ).abs().max() < 0.1
     assert not recwarn.list
 
 

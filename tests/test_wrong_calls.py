@@ -53,6 +53,12 @@ def test_the_commands_refuse_them_too(command, small_data, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("deleted", ["split", "device"])
+def test_evaluate_names_a_key_that_was_deleted(command, deleted):
+    outcome = command("evaluate", f"~{deleted}")
+    assert (outcome.code, outcome.err) == (2, f"error: {deleted} is missing: give {deleted}=VALUE\n")
+
+
 @pytest.mark.parametrize("error", [BadInput, FailedRun])
 def test_messages_have_one_line_and_no_control_sequences(error):
     assert str(error("x=a\nb\x1b[2J must be")) == r"x=a\nb\x1b[2J must be"
@@ -61,6 +67,11 @@ def test_messages_have_one_line_and_no_control_sequences(error):
 class Silent:
     def __str__(self) -> str:
         raise RuntimeError("no text")
+
+
+class Broken(Diagonal):
+    def __init__(self, num_features, latent_dim):
+        raise RuntimeError("broken")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +90,24 @@ class Silent:
         ({"run_dir": ""}, "the path is empty: give a directory"),
         ({"guide": "../data/mnist"}, r"guide=\.\./data/mnist is unknown: choose one of categorical"),
         ({"guide": (Diagonal, {"width": 3})}, "guide: .*unexpected keyword argument 'width'"),
+        ({"guide": ("low_rank", {"_target_": "os.system"})}, "guide._target_=os.system does not apply to .*: .* rank$"),
+        ({"prior": ("standard_normal", {"width": 3})}, "prior.width=3 does not apply to .*: it has no settings"),
+        ({"objective": torch.ones(2)}, "settings that cannot be read from its attributes"),
+        ({"guide": Broken}, "^guide: RuntimeError: broken$"),
+        ({"overrides": ["lr=3"]}, r"^the override lr is a parameter of fit: give fit\(..., lr=VALUE\)$"),
+        ({"overrides": ["~latent_dim"]}, "^latent_dim is missing: give latent_dim=VALUE$"),
+        ({"overrides": ["~nothing"]}, "^nothing cannot be deleted: it is not a key of the configuration$"),
+        ({"overrides": ["latent_dim"]}, "^latent_dim cannot be read: write KEY=VALUE, or KEY=\"'VALUE'\" with quotes$"),
+        ({"overrides": ["=3"]}, "^an option without a key cannot be read: write KEY=VALUE$"),
+        (
+            {"overrides": ["latent_dim=1,2"]},
+            r"^latent_dim=1,2 holds several values: write latent_dim=\[1,2\] for a list",
+        ),
+        (
+            {"overrides": ["latent_dim=${foo}"]},
+            "^latent_dim refers to a key or value that does not exist: .*'foo' not found$",
+        ),
+        ({"overrides": ["guide._target_=os.system"]}, "^guide: Target 'os.system' is blocklisted$"),
         ({"run_dir": 3}, "3 is not a path"),
         ({"run_dir": "x" * 5000}, "xxx.*: File name too long"),
         ({"run_dir": "/dev/null"}, "run_dir=/dev/null cannot be created"),

@@ -14,9 +14,9 @@ from pyro_vae.marginal import Estimator
 from pyro_vae.marginal.bdmc import simulate
 from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import BLOCK, search
+from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.sandwich import Sandwich, fit, iw_eubo, log_weight
+from pyro_vae.marginal.sandwich import BLOCK, Sandwich, fit, iw_eubo, log_weight
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.memory import padded, pairs_at_once, power_of_two

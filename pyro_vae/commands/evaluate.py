@@ -13,6 +13,7 @@ torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,12 +60,12 @@ def task(config: DictConfig) -> None:
     if estimator.simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
             f"analysis={config.analysis} compares log p(x) and ELBOs of the same data, but estimator={estimator.name} "
-            "simulates its data: use estimator=refined or ais, or analysis=surgery"
+            "simulates its data: use estimator=auto or ais, or analysis=surgery"
         )
     if runs and estimator.simulates:
         raise BadInput(
             f"estimator={estimator.name} simulates data from each model, so the log p(x) of the runs of {folder} do "
-            "not compare: use estimator=refined or ais, or evaluate the runs one by one"
+            "not compare: use estimator=auto or ais, or evaluate the runs one by one"
         )
     with collectives.process_group():
         if not runs:
@@ -105,9 +106,20 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
         if key not in of_run.data:
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
+    if "path" in of_run.data and of_run.data.path is None:
+        file = "FILE.npy" if vae.num_classes is None else "FILE.npz +data.key=x +data.label_key=y"
+        split = next(name for name in (config.split, "val", "train") if of_run.data.get(f"{name}_fraction", 1))
+        raise BadInput(
+            f"{run_dir} was trained by fit() on an array in memory, so data.path is missing: save the array, then run "
+            f"python -m pyro_vae.evaluate run={shlex.quote(str(run_dir))} data.path={file} split={split} "
+            "(or use vae.log_prob)"
+        )
     data = build_data(of_run, may_download=False)
     identity = fingerprint(data)
     require_same_data(data, identity, saved, run_dir)
+    if not data.sizes.get(config.split, 1):
+        full = [name for name, size in data.sizes.items() if size]
+        raise BadInput(f"split={config.split} of {run_dir} is empty: use split={full[-1]}")
     split = data.split(config.split, config.num_data).to(device)
     require_labels(vae, split, run_dir)
     warn_of_misfit(vae, [split])

@@ -55,7 +55,7 @@ def task(config: DictConfig) -> None:
         data = build_data(config, may_download=not resume)
         data.split("test")
         with collectives.process_group():
-            with nullcontext() if resume else completed_command(hydra.overrides.task, data):
+            with nullcontext() if resume else completed_command(hydra.overrides.task, hydra.overrides.hydra, data):
                 vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
             if resume:
                 require_finite_outputs(vae, data.test, run_dir)

@@ -113,8 +113,9 @@ def datapoints(n: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Write the message of another library's error in one line of at most 300 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    """Write the message of another library's error in one line of at most 300 characters, without Pyro's shapes."""
+    text = str(error).partition("Trace Shapes:")[0]
+    return (" ".join(text.split()) or type(error).__name__)[:300]
 
 
 def shown(value: object) -> str:

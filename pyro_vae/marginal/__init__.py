@@ -1,7 +1,7 @@
 """Estimators of the marginal likelihood log p(x): one per file, with one interface.
 
-    evidence = Refined()(vae.model, vae.guide, x)           # -> LogEvidence, per datapoint
-    print(table(summarize(evidence, "refined"), "test"))    # the table that the commands print
+    evidence = Auto()(vae.model, vae.guide, x)           # -> LogEvidence, per datapoint
+    print(table(summarize(evidence, "auto"), "test"))    # the table that the commands print
 
 They work with any Pyro model and guide whose datapoints lie in one plate at dim −1.
 """

@@ -16,7 +16,7 @@ from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import BLOCK, Proposal, Stage, ladder, search
+from pyro_vae.marginal.ladder import Proposal, Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
@@ -25,6 +25,9 @@ from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.trace import Program
+
+BLOCK = 50
+"""Draws of each datapoint that are evaluated at once, at least."""
 
 NUM_IN_A_HURRY = 100
 """Draws from the guide where the time is over before the search."""
@@ -39,17 +42,23 @@ class Auto(Estimator):
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
        converges and agrees.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
-    4. `HMC`: the mixture is fitted to Markov chains that start at all modes.
+    4. `HMC`: the mixture is fitted to Markov chains that start at all modes, first short ones and then longer ones.
+    5. `AIS`: chains are annealed from the mixture to the posterior.
 
     Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
     from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
 
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
-    from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `extra` holds, for
-    each datapoint, `log_px_lower`, a 95 % lower confidence bound that assumes nothing about the weights; `num_modes`;
-    `num_draws`, from which the estimate comes; `gain`, the evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
-    approximation; and `seconds`. `stage` and `status` tell how an estimate was made, and whether to rely on it. No
-    diagnostic sees a mode that none of the starts found: `gain` shows how often more than one start is needed.
+    from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `stage` and `status`
+    tell how an estimate was made, and whether to rely on it. No diagnostic sees a mode that none of the starts found.
+    `extra` holds, for each datapoint:
+
+    - `log_px_lower`: a 95 % lower confidence bound that assumes nothing about the weights;
+    - `num_modes`: the number of modes kept;
+    - `gain`: evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
+      approximation, which shows whether more than one start is needed;
+    - `num_draws`: from how many draws the estimate comes;
+    - `seconds`: the time spent on it.
 
     Args:
         num_samples: K, draws per datapoint in the first stage.
@@ -113,7 +122,7 @@ class Auto(Estimator):
         elbo = guide_elbo(model, guide, x, y)
         ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
         try:
-            p = Posteriors.of(model, guide, x, y, self.compile)
+            p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
         except Incompatible:
             self._from_guide(ledger, model, guide, x, y, progress)
         else:
@@ -123,7 +132,7 @@ class Auto(Estimator):
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
         deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
-        n = power_of_two(pairs_at_once(self.chunk_size, p.model, p.x, p.y) // BLOCK)
+        n = power_of_two(p.pairs // BLOCK)
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):
@@ -137,6 +146,8 @@ class Auto(Estimator):
             active = torch.cat([index for index, _ in waiting])
             proposals = Proposal.cat([proposal for _, proposal in waiting])
             chosen = stage.promising(ledger.evidence.rows(active))
+            if not chosen.any():
+                continue
             rows = torch.arange(len(active), device=active.device)
             waiting = [] if chosen.all() else [(active[~chosen], proposals.rows(rows[~chosen]))]
             count = int(chosen.sum())
@@ -150,21 +161,19 @@ class Auto(Estimator):
                     tick(len(part))
 
     def _search(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
-        started, real = time.monotonic(), len(index)
-        p = p.rows(padded(index))
+        started, p = time.monotonic(), p.rows(padded(index))
         proposal = search(p, self.num_starts, self.max_modes, self.guide_weight)
-        u, log_w = proposal.draw(p, self.num_samples)
+        proposal, log_w = sample(p, proposal, self.num_samples)
         found = judge(log_w)
         if p.latents.dim <= MAX_DIM:
-            found = with_quadrature(found, *quadrature(p, proposal.q, BLOCK))
-        return _unfinished(ledger, index, found, "search", started, proposal.reweighted(u, log_w))
+            found = with_quadrature(found, *quadrature(p, proposal.q))
+        return _unfinished(ledger, index, found, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
         started = time.monotonic()
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
-        proposal = stage.refine(p, proposal)
-        u, log_w = proposal.draw(p, stage.num_samples)
-        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal.reweighted(u, log_w))
+        proposal, log_w = stage.run(p, proposal)
+        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal)
 
     def _hurry(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
         """Draw a few samples from the guide, since the time is over."""

@@ -48,10 +48,10 @@ def simulate(model: Program, x: Tensor, y: Tensor | None = None) -> tuple[Tensor
 class BDMC(AIS):
     """Bounds log p̂_lower ≤ log p(x) ≤ log p̂_upper in expectation, on data drawn from the model.
 
-    Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: AIS from the guide or prior bounds log p(x)
-    from below; reverse AIS, from the exact posterior draw that came with x, bounds it from above. The `gap` limits the
-    error of both, and therefore of AIS with these settings on real data, if the model fits them. `log_px` is the lower
-    bound; `extra` holds `log_px_upper`, `gap` and `acceptance`. Only the number and shape of x are used.
+    Grosse, Ghahramani & Adams (2015), https://arxiv.org/abs/1511.02543: AIS bounds log p(x) from below; reverse AIS,
+    from the exact posterior draw that came with x, bounds it from above. The `gap` limits the error of both, and
+    therefore of AIS with these settings on real data, if the model fits them. `log_px` is the lower bound; `extra`
+    holds `log_px_upper`, `gap` and `acceptance`. Only the number and shape of x are used.
     Arguments and errors are those of `AIS`.
     """
 

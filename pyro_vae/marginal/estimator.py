@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, NoEvidence, datapoints
+from pyro_vae.errors import BadInput, NoEvidence, datapoints, positive_int
+from pyro_vae.errors.own_code import is_own, own_code
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
@@ -88,9 +89,20 @@ class Estimator(ABC):
             with fork_rng(x):  # the same draws, checked or not
                 self.check(model, guide, x, y)
             if progress is not None:
-                return self.estimate(model, guide, x, y, progress)
+                return self._estimate(model, guide, x, y, progress)
             with self.bar(x) as tick:
-                return self.estimate(model, guide, x, y, tick)
+                return self._estimate(model, guide, x, y, tick)
+
+    def _estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
+        """Call `estimate`, and check what it returns."""
+        with own_code("estimate", estimator=self):
+            evidence: Any = self.estimate(model, guide, x, y, progress)
+        kind = f"estimator={type(self).__name__}"
+        if not isinstance(evidence, LogEvidence):
+            raise BadInput(f"{kind}: estimate must return a LogEvidence, not a value of type {type(evidence).__name__}")
+        if len(evidence.log_px) != len(x):
+            raise BadInput(f"{kind}: estimate returns {len(evidence.log_px)} values of log_px for {datapoints(len(x))}")
+        return evidence
 
     def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
         """Show the progress of estimates for x, in pairs (sample, datapoint)."""
@@ -145,7 +157,7 @@ def require_estimator(value: object) -> Estimator:
     if not isinstance(value, Estimator):
         raise BadInput(
             f"estimator has type {kind}: give an instance of a class derived from pyro_vae.marginal.Estimator, "
-            "e.g. pyro_vae.marginal.Refined()"
+            "e.g. pyro_vae.marginal.Auto()"
         )
     members = {
         "name": (str, "the string that tables and file names call it by"),
@@ -155,6 +167,8 @@ def require_estimator(value: object) -> Estimator:
         if not isinstance(found := getattr(value, member, None), member_type):
             problem = f"has no `{member}`" if found is None else f"has {member}={found!r}"
             raise BadInput(f"estimator {kind} {problem}: set `{member}`, {meaning}, in the class or in its __init__")
+    if is_own(value):
+        positive_int(f"estimator {kind}: num_samples", value.num_samples)
     return value
 
 

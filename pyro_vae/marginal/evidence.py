@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
-from pyro_vae.marginal.pareto import FEW, pareto_k, tail_length, threshold
+from pyro_vae.marginal.pareto import FEW, LARGEST, pareto_k, tail_length, threshold
 
 MIN_ESS = 10
 """Smallest effective sample size of a reliable estimate."""
@@ -69,8 +69,13 @@ class LogEvidence:
 
     @property
     def k_threshold(self) -> float | None:
-        """The Pareto k above which an estimate is unreliable (`pareto.threshold`); None if no datapoint has a k."""
-        return None if self.pareto_k.isnan().all() else threshold(self.num_samples)
+        """The Pareto k above which an estimate is unreliable (`pareto.threshold`); None if no datapoint has a k.
+
+        If the estimator decides, estimates may come from different numbers of samples: then it is that of many.
+        """
+        if not self.pareto_k.isfinite().any():
+            return None
+        return threshold(self.num_samples) if self.reliable is None else LARGEST
 
     @property
     def criterion(self) -> str:
@@ -89,6 +94,11 @@ class LogEvidence:
             return ~self.reliable
         limit = threshold(self.num_samples)
         return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()
+
+    @property
+    def stages(self) -> list[str] | None:
+        """The name of each datapoint's stage; None if the estimator has only one way to make estimates."""
+        return None if self.stage is None else [STAGES[i] for i in self.stage.tolist()]
 
     @property
     def status(self) -> list[str]:

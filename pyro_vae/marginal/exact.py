@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, Normal
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
-from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.evidence import STAGES, LogEvidence
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, hessian, value_and_grad
@@ -20,8 +20,7 @@ from pyro_vae.programs.trace import Program, base_of, trace
 GAUSSIANS = (Normal, MultivariateNormal)
 NOT_LINEAR = (
     "estimator=exact needs a linear-Gaussian model (network.hidden=[], a Gaussian prior, likelihood=gaussian with a "
-    "fixed or learned scale): use estimator=refined, which is exact there and close elsewhere, or estimator=importance "
-    "for discrete latents"
+    "fixed or learned scale): use estimator=auto, which is exact there and close elsewhere"
 )
 
 
@@ -61,8 +60,17 @@ class Exact(Estimator):
             progress(len(log_px[-1]) * self.num_samples)
         value = torch.cat(log_px)
         zero = torch.zeros_like(value)
-        elbo = guide_elbo(model, guide, x, y)
-        return LogEvidence(value, zero, zero + math.inf, zero - math.inf, elbo, self.num_samples)
+        return LogEvidence(
+            log_px=value,
+            se=zero,
+            ess=zero + math.inf,
+            pareto_k=zero - math.inf,
+            elbo=guide_elbo(model, guide, x, y),
+            num_samples=self.num_samples,
+            extra={"log_px_lower": value},
+            reliable=value.isfinite(),
+            stage=torch.full_like(value, STAGES.index("exact"), dtype=torch.long),
+        )
 
     def _chunk(self, model: Program, x: Tensor, y: Tensor | None) -> Tensor:
         latents = Latents.of(model, x, y)

@@ -19,13 +19,45 @@ Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""
 
 
-def both_ends(
-    latents: Latents, start: Program, model: Program, x: Tensor, y: Tensor | None, u: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Evaluate both ends of the path at u: a program that proposes u, and log p(x, u)."""
-    start_density, start_grad = value_and_grad(latents.log_density(start, x, y), u)
-    joint, joint_grad = value_and_grad(latents.log_density(model, x, y), u)
-    return start_density, joint, start_grad, joint_grad
+STRONGEST = 100.0
+"""Largest change of a momentum in half a leapfrog step, in its standard deviations."""
+
+Scale = Callable[[Tensor], Tensor]
+"""β -> L `[N, D, D]`, so that the mass matrix for π_β is (L Lᵀ)⁻¹."""
+
+
+def density_and_grad(
+    latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Evaluate `latents.log_density(program, x, y)` and its gradient at u `[K, N, D]`: `[K, N]` and `[K, N, D]`."""
+    return value_and_grad(latents.log_density(program, x, y), u)
+
+
+def path_between(start: Evaluate, joint: Evaluate) -> Path:
+    """Return the path from a normalized density to log p(x, u)."""
+
+    def path(u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        start_density, start_grad = start(u)
+        joint_density, joint_grad = joint(u)
+        return start_density, joint_density, start_grad, joint_grad
+
+    return path
+
+
+def scale_between(scale: Tensor, scale_tril: Tensor) -> Scale:
+    """Interpolate between a diagonal Gaussian's precision at β = 0 and another Gaussian's at β = 1.
+
+    (1 − β) P₀ + β P₁ is the precision of π_β if both ends are Gaussian. A basis in which P₀ is the identity and P₁ is
+    diagonal makes it diagonal for all β.
+
+    Args:
+        scale: standard deviations at β = 0, `[N, D]`.
+        scale_tril: the Cholesky factor of the covariance at β = 1, `[N, D, D]`.
+    """
+    whitened = scale_tril.double() / scale.double().unsqueeze(-1)
+    axes, spread, _ = torch.linalg.svd(whitened)
+    basis, precision = (scale.unsqueeze(-1) * axes).to(scale_tril), spread.pow(-2).to(scale_tril)
+    return lambda beta: basis * (1 - beta + beta * precision).rsqrt().unsqueeze(-2)
 
 
 @dataclass(frozen=True)
@@ -64,34 +96,46 @@ class ChainState:
 
 
 def transition(
-    path: Path, state: ChainState, beta: Tensor, step_size: Tensor, scale_tril: Tensor, num_leapfrog: int
+    path: Path, state: ChainState, beta: Tensor, step_size: Tensor, scale: Tensor, num_leapfrog: int
 ) -> tuple[ChainState, Tensor]:
     """Make an HMC transition that leaves π_β invariant.
 
-    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3 and §4.1: the momentum p is
-    standard normal in coordinates v with u = L v, so that the mass matrix is (L Lᵀ)⁻¹.
+    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901, §5.3. The momentum p is standard
+    normal in coordinates v with u = L v, so that the mass matrix is (L Lᵀ)⁻¹ (§4.1). Each chain multiplies the step
+    size by a number between 0.5 and 1: in whitened coordinates all directions oscillate with about the same period,
+    and trajectories of that length would end where they start (§3.2). A trajectory that meets a point where half a step
+    changes the momentum by more than `STRONGEST` has diverged: it is rejected, before the model meets numbers that
+    overflow. Since the points alone decide, this is reversible.
 
     Args:
         path: the densities.
         state: state of the chains.
         beta: position on the path.
-        step_size: step sizes of the leapfrog integrator in units of L, `[N]` or `[K, N]`.
-        scale_tril: L, `[N, D, D]`, or `[K, N, D, D]` for another one in each chain.
+        step_size: largest step sizes of the leapfrog integrator in units of L, `[N]`.
+        scale: L, which need not be triangular: `[N, D, D]`, or `[K, N, D, D]` for another one in each chain.
         num_leapfrog: number of leapfrog steps.
 
     Returns:
         The new state and the probabilities of acceptance, `[K, N]`.
     """
-    epsilon = step_size.unsqueeze(-1)
-    momentum = torch.randn_like(state.u)
-    p, new = momentum, state
-    for _ in range(num_leapfrog):
-        p = p + 0.5 * epsilon * _times(scale_tril.mT, new.gradient(beta))
-        new = ChainState.at(path, new.u + epsilon * _times(scale_tril, p))
-        p = p + 0.5 * epsilon * _times(scale_tril.mT, new.gradient(beta))
+    epsilon = (step_size * (0.5 + 0.5 * torch.rand_like(state.joint))).unsqueeze(-1)
+    stable = torch.ones_like(state.joint, dtype=torch.bool)
+
+    def kick(at: ChainState) -> Tensor:
+        force = 0.5 * epsilon * _times(scale.mT, at.gradient(beta))
+        stable.logical_and_((force.abs() < STRONGEST).all(-1))
+        return torch.where(stable.unsqueeze(-1), force, 0.0)
+
+    momentum, new = torch.randn_like(state.u), state
+    p = momentum + kick(new)
+    for step in range(num_leapfrog):
+        u = new.u + epsilon * _times(scale, p)
+        new = ChainState.at(path, torch.where(stable.unsqueeze(-1), u, state.u))
+        force = kick(new)
+        p = p + (2 * force if step < num_leapfrog - 1 else force)
     energy = state.log_density(beta) - 0.5 * momentum.square().sum(-1)
     new_energy = new.log_density(beta) - 0.5 * p.square().sum(-1)
-    probability = (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0)
+    probability = torch.where(stable, (new_energy - energy).clamp(max=0).exp().nan_to_num(0.0), 0.0)
     return state.where(torch.rand_like(probability) < probability, new), probability
 
 
@@ -103,7 +147,13 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
 
 
 def anneal(
-    path: Path, u: Tensor, betas: Tensor, step_sizes: Tensor, num_leapfrog: int, progress: Callable[[], Any]
+    path: Path,
+    u: Tensor,
+    betas: Tensor,
+    step_sizes: Tensor,
+    scale: Scale,
+    num_leapfrog: int,
+    progress: Callable[[], Any],
 ) -> tuple[Tensor, Tensor]:
     """Compute annealed importance weights along β_0, …, β_T, starting at u ~ π_{β_0} `[K, N, D]`.
 
@@ -116,6 +166,7 @@ def anneal(
         u: start of the chains.
         betas: the temperatures, `[T + 1]`.
         step_sizes: step sizes of the T − 1 transitions, `[T − 1, N]`.
+        scale: mass matrices of the transitions. They and the step sizes must not depend on these chains.
         num_leapfrog: leapfrog steps per transition.
         progress: called after each temperature.
 
@@ -125,32 +176,30 @@ def anneal(
     state = ChainState.at(path, u)
     log_w = torch.zeros_like(state.joint, dtype=torch.float64)
     acceptance = torch.zeros_like(state.joint[0])
-    eye = torch.eye(u.shape[-1]).to(u).expand(u.shape[1], -1, -1)
     for t in range(1, len(betas)):
         log_w += (betas[t] - betas[t - 1]).double() * (state.joint.double() - state.start.double())
         if t < len(betas) - 1:
-            state, probability = transition(path, state, betas[t], step_sizes[t - 1], eye, num_leapfrog)
+            state, probability = transition(path, state, betas[t], step_sizes[t - 1], scale(betas[t]), num_leapfrog)
             acceptance += probability.mean(0) / max(1, len(betas) - 2)
         progress()
     return log_w, acceptance
 
 
 def adapt_step_sizes(
-    path: Path, u: Tensor, betas: Tensor, num_leapfrog: int, target: float, progress: Callable[[], Any]
+    path: Path, u: Tensor, betas: Tensor, scale: Scale, num_leapfrog: int, target: float, progress: Callable[[], Any]
 ) -> Tensor:
     """Find step sizes `[T − 1, N]` that keep the acceptance of a pilot run near `target`.
 
     The weights of the run that uses them stay unbiased, since the step sizes do not depend on its chains.
     """
     state = ChainState.at(path, u)
-    log_epsilon = torch.full_like(state.joint[0], -2.3)
-    eye = torch.eye(u.shape[-1]).to(u).expand(u.shape[1], -1, -1)
+    log_epsilon = torch.zeros_like(state.joint[0])
     for _ in range(15):  # find about the right size at the first temperature
-        state, probability = transition(path, state, betas[1], log_epsilon.exp(), eye, num_leapfrog)
+        state, probability = transition(path, state, betas[1], log_epsilon.exp(), scale(betas[1]), num_leapfrog)
         log_epsilon = log_epsilon + 1.0 * (probability.mean(0) - target)
     table = []
     for beta in betas[1:-1]:
-        state, probability = transition(path, state, beta, log_epsilon.exp(), eye, num_leapfrog)
+        state, probability = transition(path, state, beta, log_epsilon.exp(), scale(beta), num_leapfrog)
         log_epsilon = log_epsilon + 0.3 * (probability.mean(0) - target)
         table.append(log_epsilon.exp())
         progress()
@@ -171,14 +220,13 @@ def sample_posterior(
     """Draw from the posterior of each datapoint by HMC.
 
     In warmup a Robbins-Monro rule (Andrieu & Thoms 2008, Statistics and Computing 18) brings the acceptance of each
-    datapoint's chains to `target`; the mean of the second half of its step sizes stays. Each transition multiplies it
-    by a number between 0.5 and 1, so that trajectories do not return to where they start (Neal 2011, §3.2).
+    datapoint's chains to `target`; the mean of the second half of its step sizes stays.
 
     Args:
         evaluate: log p(x, u) and its gradient, e.g. `partial(value_and_grad, log_joint)`.
         u: where the chains start, `[C, N, D]`.
-        scale_tril: L of `transition`, e.g. of the Laplace approximation: `[N, D, D]`, or `[C, N, D, D]` for chains that
-            start at different modes.
+        scale_tril: the `scale` of `transition`, e.g. of the Laplace approximation, `[N, D, D]`; `[C, N, D, D]` for
+            chains that start at different modes.
         num_warmup: number of transitions that adapt the step sizes and are discarded.
         num_samples: T, the number of transitions that follow.
         num_leapfrog: leapfrog steps per transition.
@@ -201,8 +249,7 @@ def sample_posterior(
     for t in range(num_warmup + num_samples):
         if t == num_warmup and num_warmup:
             log_epsilon = average / (num_warmup - num_warmup // 2)
-        jittered = log_epsilon.exp() * (0.5 + 0.5 * torch.rand_like(state.joint))
-        state, probability = transition(path, state, beta, jittered, scale_tril, num_leapfrog)
+        state, probability = transition(path, state, beta, log_epsilon.exp(), scale_tril, num_leapfrog)
         state = state if jump is None else jump(path, state)
         if t < num_warmup:
             log_epsilon = log_epsilon + (probability.mean(0) - target) / (1 + t) ** 0.5

@@ -10,7 +10,7 @@ from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import true_false_auto
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
-from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
+from pyro_vae.marginal.pareto import FEW
 from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
@@ -69,10 +69,8 @@ class Importance(Estimator):
         more = f"set estimator.num_samples={max(1000, 10 * self.num_samples)}"
         if discrete:
             return more
-        if self.num_samples < MIN_SAMPLES:  # there is no Pareto k in any case: the latents may be discrete
-            return f"{more}, or use estimator=refined (not for discrete latents)"
-        refined = "use estimator=refined, which fits a proposal to each datapoint"
-        return f"{more}, or {refined}" if self.num_samples < FEW else refined
+        auto = "use estimator=auto, which fits a proposal to each datapoint"
+        return f"{more}, or {auto}" if self.num_samples < FEW else auto
 
     def reduce(self, sums: Accumulator) -> LogEvidence:
         """Return the estimate, given sums over all K log-weights."""

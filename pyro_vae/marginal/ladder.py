@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pyro_vae.marginal.ais import AIS, Start
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.fit_mixture import fit_mixture, reweight
 from pyro_vae.marginal.hmc import sample_posterior
@@ -18,8 +19,11 @@ from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes, polish
 from pyro_vae.marginal.posterior import Posteriors
 
-BLOCK = 50
-"""Draws of each datapoint that are evaluated at once."""
+NUM_ANNEALED = 300
+"""Chains of annealed importance sampling for each datapoint."""
+
+NUM_COMPONENTS = 8
+"""Components that are added to the mixture where the modes' own ones do not suffice."""
 
 KEPT = 5000
 """Largest number of draws of each datapoint that are kept, to fit shares."""
@@ -59,19 +63,19 @@ class Proposal:
 
     def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""
-        kept, log_w = [], []
-        for done in range(0, num_samples, BLOCK):
-            size = min(BLOCK, num_samples - done)
+        kept: list[Tensor] = []
+        log_w = []
+        for size in p.blocks(num_samples):
             u, log_q = self.q.draw(size)
             if self.guide_weight:
-                from_guide = torch.rand(u.shape[:2], device=u.device) < self.guide_weight
+                from_guide = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < self.guide_weight
                 u = torch.where(from_guide.unsqueeze(-1), p.draw_guide(size), u)
                 log_q = torch.logaddexp(
                     math.log(1 - self.guide_weight) + self.q.log_prob(u), math.log(self.guide_weight) + p.log_guide(u)
                 )
             log_w.append((p.log_prob(u) - log_q).double())
-            if done < KEPT:
-                kept.append(u)
+            if sum(len(part) for part in kept) < KEPT:
+                kept.append(u[:KEPT])
         return torch.cat(kept), torch.cat(log_w)
 
     def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
@@ -85,40 +89,51 @@ class Stage:
 
     Attributes:
         name: one of `evidence.STAGES`.
-        num_samples: K, the number of new draws that give the estimate.
-        refine: improves the proposal.
+        num_samples: K, the number of weights that give the estimate.
+        run: improves the proposal, and returns it with new independent log-weights `[K, N]`.
         promising: whether to take this step, `[N]`, given the last estimates. If not, the next step follows.
     """
 
     name: str
     num_samples: int
-    refine: Callable[[Posteriors, Proposal], Proposal]
+    run: Callable[[Posteriors, Proposal], tuple[Proposal, Tensor]]
     promising: Callable[[LogEvidence], Tensor]
 
 
 def ladder(num_samples: int, target_se: float) -> list[Stage]:
     """Return the steps after the search, whose estimates came from `num_samples` draws."""
 
-    def enough(num_samples: int) -> Callable[[LogEvidence], Tensor]:
-        """Return whether so many draws would do, as far as the last ones tell."""
-
+    def more(name: str, num_samples: int) -> Stage:
         def promising(evidence: LogEvidence) -> Tensor:
-            more = num_samples / evidence.extra["num_draws"]
-            precise = evidence.se <= 0.9 * target_se * more.sqrt()
-            return precise & (evidence.ess * more >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > 0.7)
+            factor = num_samples / evidence.extra["num_draws"]
+            precise = evidence.se <= 0.9 * target_se * factor.sqrt()
+            return precise & (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > 0.7)
 
-        return promising
+        return Stage(name, num_samples, partial(sample, num_samples=num_samples), promising)
+
+    def hmc(num_samples: int, *lengths: int) -> Stage:
+        def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+            return sample(p, chains(p, proposal, *lengths), num_samples)
+
+        return Stage("HMC", num_samples, run, always)
 
     def always(evidence: LogEvidence) -> Tensor:
         return torch.ones_like(evidence.log_px, dtype=torch.bool)
 
     K = num_samples
     return [
-        *(Stage("more samples", n * K, keep, enough(n * K)) for n in (2, 5, 20)),
-        Stage("HMC", 5 * K, partial(chains, num_chains=8, num_warmup=50, num_steps=100), always),
-        Stage("HMC", 20 * K, keep, enough(20 * K)),
-        Stage("HMC", 20 * K, partial(chains, num_chains=16, num_warmup=100, num_steps=200), always),
+        *(more("more samples", n * K) for n in (2, 5, 20)),
+        hmc(5 * K, 8, 50, 100),
+        more("HMC", 20 * K),
+        hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),
+        Stage("AIS", NUM_ANNEALED, annealed, always),
     ]
+
+
+def sample(p: Posteriors, proposal: Proposal, num_samples: int) -> tuple[Proposal, Tensor]:
+    """Draw from a proposal, and fit its shares to the draws for the next step."""
+    u, log_w = proposal.draw(p, num_samples)
+    return proposal.reweighted(u, log_w), log_w
 
 
 def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) -> Proposal:
@@ -127,18 +142,26 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
     return Proposal(polish(p, q, num_steps=30), guide_weight, gain)
 
 
-def keep(p: Posteriors, proposal: Proposal) -> Proposal:
-    """Leave the proposal as it is: more draws may do."""
-    return proposal
-
-
-def chains(p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int) -> Proposal:
-    """Fit the mixture to HMC chains that start at all modes."""
+def chains(
+    p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int, num_components: int = 0
+) -> Proposal:
+    """Fit the mixture to HMC chains that start at all modes; `num_components` more ones follow curved posteriors."""
     q, rows = proposal.q, torch.arange(len(p), device=p.x.device)
     mode = torch.arange(num_chains, device=rows.device).unsqueeze(1) % proposal.num_modes
     scale_tril = q.scale_tril[mode, rows]
     noise = torch.randn_like(q.loc[mode, rows]).unsqueeze(-1)
     start = q.loc[mode, rows] + (scale_tril @ noise).squeeze(-1)
-    draws, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
-    fitted = replace(proposal, q=fit_mixture(q, draws.flatten(0, 1)))
+    steps, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
+    draws = steps.flatten(0, 1)
+    if num_components:
+        q = q.widened(draws[torch.randperm(len(draws), device=rows.device)[:num_components]])
+    fitted = replace(proposal, q=fit_mixture(q, draws, num_iterations=10))
     return fitted.reweighted(*fitted.draw(p, 1000))  # the chains do not visit modes in proportion to their mass
+
+
+def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+    """Anneal chains from the mixture to the posterior: each gives a weight, see `AIS`."""
+    ais = AIS(NUM_ANNEALED, num_temperatures=100)
+    start = Start.at(proposal.q, proposal.q.largest())
+    log_w, _, _ = ais.log_weights(start, p.value_and_grad, len(p), lambda pairs: None)
+    return proposal, log_w

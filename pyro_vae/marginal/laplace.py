@@ -98,7 +98,7 @@ def laplace(f: LogDensity, u: Tensor, variance: Tensor, max_steps: int = 50) -> 
 
 
 def newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the curvature's scale_tril at u, the Newton step from there, and twice the nats it would gain, `[..., N]`."""
+    """Return the curvature's scale_tril at u, the Newton step from there, and twice its gain in nats, `[..., N]`."""
     scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
     step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
     return scale_tril, step, (grad * step).sum(-1)

@@ -26,6 +26,11 @@ class Mixture:
     scale_tril: Tensor
     df: Tensor
 
+    @classmethod
+    def single(cls, loc: Tensor, scale_tril: Tensor, df: float) -> Mixture:
+        """Return mixtures of one component: loc `[N, D]` and scale_tril `[N, D, D]`."""
+        return cls(torch.zeros_like(loc[None, :, 0]), loc[None], scale_tril[None], torch.full_like(loc[:, 0], df))
+
     def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`."""
         noise = torch.randn((num_samples, *self.loc.shape[1:]), dtype=self.loc.dtype, device=self.loc.device)
@@ -68,6 +73,18 @@ class Mixture:
         away = (self.loc - mean).unsqueeze(-1)
         scatter = self.scale_tril @ self.scale_tril.mT + away @ away.mT
         return mean, torch.linalg.cholesky((share.unsqueeze(-1) * scatter).sum(0))
+
+    def largest(self) -> Tensor:
+        """Return scale_tril `[N, D, D]` of the component with the largest share."""
+        rows = torch.arange(self.loc.shape[1], device=self.loc.device)
+        return self.scale_tril[self.log_weights.argmax(0), rows]
+
+    def widened(self, loc: Tensor) -> Mixture:
+        """Return the mixture with more components at loc `[m, N, D]`, shaped as the largest one."""
+        m = len(loc)
+        log_weights = torch.cat([self.log_weights, torch.zeros_like(loc[..., 0])]).log_softmax(0)
+        scale_tril = torch.cat([self.scale_tril, self.largest().expand(m, *self.scale_tril.shape[1:])])
+        return Mixture(log_weights, torch.cat([self.loc, loc]), scale_tril, self.df)
 
     def rows(self, index: Tensor) -> Mixture:
         """Return the mixtures of some of the datapoints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ WITHIN = 12.0
 
 DISTANCE = 0.5
 """Squared Mahalanobis distance below which two modes are one: searches end about 0.1 posterior sd from a mode."""
+
+CONVERGED = 0.1
+"""Twice the nats that a Newton step may gain at a mode."""
 
 FLOOR = 0.03
 """Smallest share of a mode in the proposal, before normalization: its evidence is only an approximation."""
@@ -55,20 +59,62 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
         The mixture, and log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, nats.
     """
     u, variance = starts(p, num_starts)
-    loc, gradient = find_mode(p.value_and_grad, u, torch.diag_embed(variance.expand_as(u)), max_steps)
-    scale_tril, step, decrement = newton(p.log_joint, loc, gradient)
-    loc = loc + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0)
-    evidence = _evidence(p.log_prob(loc), scale_tril)
-    of_guide, rows = evidence[0], torch.arange(len(p), device=u.device)
-    order = evidence.argsort(0, descending=True)
-    loc, scale_tril, evidence = loc[order, rows], scale_tril[order, rows], evidence[order, rows]
-    kept = _distinct(loc, scale_tril, evidence)
-    kept &= kept.long().cumsum(0) <= max_modes
-    first = (~kept).long().argsort(dim=0, stable=True)[:max_modes]  # kept ones first, in their order
-    evidence = torch.where(kept, evidence, -math.inf)[first, rows]
+    widest = variance.sqrt()
+    found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
+    of_guide = found.evidence[0]
+    kept = found.best(max_modes)
+    if (kept.decrement > CONVERGED).any():  # only the best ones are worth more steps
+        metric = kept.scale_tril @ kept.scale_tril.mT
+        kept = _laplace(p, kept.loc, metric, widest, max_steps).best(max_modes)
+    loc, scale_tril, evidence = kept.loc, kept.scale_tril, kept.evidence
     df = torch.full_like(evidence[0], DF)
     gain = torch.logsumexp(evidence, 0) - of_guide
-    return Mixture(shares(evidence), loc[first, rows], scale_tril[first, rows], df), gain
+    return Mixture(shares(evidence), loc, scale_tril, df), gain
+
+
+@dataclass(frozen=True)
+class _Modes:
+    """S candidates for modes, with Laplace's approximation there.
+
+    Attributes:
+        loc: `[S, N, D]`.
+        scale_tril: `[S, N, D, D]`.
+        evidence: its log-evidence up to (D/2) log 2π, `[S, N]`, nats; −inf if not finite or not a mode.
+        decrement: twice the nats that a Newton step would gain, `[S, N]`.
+    """
+
+    loc: Tensor
+    scale_tril: Tensor
+    evidence: Tensor
+    decrement: Tensor
+
+    def best(self, max_modes: int) -> _Modes:
+        """Return distinct modes with the highest evidence, in descending order; the rest have evidence −inf."""
+        rows = torch.arange(self.loc.shape[1], device=self.loc.device)
+        order = self.evidence.argsort(0, descending=True)
+        kept = _distinct(self.loc[order, rows], self.scale_tril[order, rows], self.evidence[order, rows])
+        first = (~kept).long().argsort(dim=0, stable=True)[:max_modes]  # kept ones first, in their order
+        order, exists = order[first, rows], kept[first, rows]
+        evidence = torch.where(exists, self.evidence[order, rows], -math.inf)
+        decrement = torch.where(exists, self.decrement[order, rows], 0.0)
+        return _Modes(self.loc[order, rows], self.scale_tril[order, rows], evidence, decrement)
+
+
+def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps: int) -> _Modes:
+    """Search a mode from each u `[S, N, D]`, with the inverse curvature `metric` `[S, N, D, D]` as a first guess.
+
+    A search that ends on a slope may find hardly any curvature there, and therefore an absurd volume. Unless it has
+    converged, a volume larger than that of twice the guide's `scale` `[N, D]` is replaced by the guide's.
+    """
+    loc, gradient = find_mode(p.value_and_grad, u, metric, max_steps)
+    scale_tril, step, decrement = newton(p.log_joint, loc, gradient)
+    loc = loc + torch.where((decrement < CONVERGED).unsqueeze(-1), step, 0.0)
+    volume, of_guide = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1), scale.log().sum(-1)
+    usable = (decrement < CONVERGED) | (volume < of_guide + scale.shape[-1] * math.log(2))
+    usable &= scale_tril.isfinite().flatten(-2).all(-1)
+    scale_tril = torch.where(usable[..., None, None], scale_tril, torch.diag_embed(scale))
+    evidence = p.log_prob(loc) + torch.where(usable, volume, of_guide)
+    return _Modes(loc, scale_tril, torch.where(evidence.isfinite(), evidence, -math.inf), decrement)
 
 
 def polish(p: Posteriors, q: Mixture, num_steps: int, lr: float = 0.05) -> Mixture:
@@ -81,8 +127,10 @@ def polish(p: Posteriors, q: Mixture, num_steps: int, lr: float = 0.05) -> Mixtu
         u = fitted.rsample((16,))
         elbo = (f(u) - fitted.log_prob(u)).mean(0)
     loc, scale_tril, evidence = q.loc.clone(), q.scale_tril.clone(), q.log_weights.clone()
-    m, n = m[:real], n[:real]
-    loc[m, n], scale_tril[m, n], evidence[m, n] = fitted.loc[:real], fitted.scale_tril[:real], elbo[:real]
+    usable = elbo.isfinite() & fitted.scale_tril.isfinite().flatten(-2).all(-1)  # the others stay as they are
+    usable[real:] = False
+    m, n = m[usable], n[usable]
+    loc[m, n], scale_tril[m, n], evidence[m, n] = fitted.loc[usable], fitted.scale_tril[usable], elbo[usable]
     return Mixture(shares(evidence), loc, scale_tril, q.df)
 
 
@@ -93,12 +141,6 @@ def shares(evidence: Tensor) -> Tensor:
     evidence = torch.where(exists, evidence.nan_to_num(), -math.inf)
     share = evidence.log_softmax(0).exp().clamp_min(FLOOR)
     return torch.where(exists, share, 0.0).log().log_softmax(0)
-
-
-def _evidence(log_joint: Tensor, scale_tril: Tensor) -> Tensor:
-    """Return Laplace's approximation of the log-evidence around modes, up to (D/2) log 2π; −inf if not finite."""
-    evidence = log_joint + scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.where(evidence.isfinite(), evidence, -math.inf)
 
 
 def _distinct(loc: Tensor, scale_tril: Tensor, evidence: Tensor) -> Tensor:

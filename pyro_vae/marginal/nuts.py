@@ -58,8 +58,8 @@ class NUTS(GradientEstimator):
 
     def advice(self, discrete: bool = False) -> str:
         """Advise a proposal with heavier tails, and more samples if there are few."""
-        refined = "use estimator=refined, whose proposals have heavier tails than this Gaussian"
-        return f"set estimator.num_samples=500, or {refined}" if self.num_samples < FEW else refined
+        auto = "use estimator=auto, whose proposals have heavier tails than this Gaussian"
+        return f"set estimator.num_samples=500, or {auto}" if self.num_samples < FEW else auto
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
+from pyro_vae.marginal.hmc import density_and_grad
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.programs.density import Latents, LogDensity, log_density_at, value_and_grad
+from pyro_vae.programs.density import Latents, LogDensity, log_density_at
+from pyro_vae.programs.memory import pairs_at_once
 from pyro_vae.programs.trace import Program
 
 
@@ -25,6 +27,7 @@ class Posteriors:
         guide: the guide.
         x: data, `[N, ...]`.
         y: labels, `[N]`.
+        pairs: how many pairs (draw, datapoint) to evaluate at once.
     """
 
     latents: Latents
@@ -32,19 +35,31 @@ class Posteriors:
     guide: Program
     x: Tensor
     y: Tensor | None
+    pairs: int
     _density: Callable[..., Tensor]
     _gradient: Callable[..., tuple[Tensor, Tensor]]
     _draw: Callable[..., Tensor]
 
     @classmethod
-    def of(cls, model: Program, guide: Program, x: Tensor, y: Tensor | None, compile: bool | str) -> Posteriors:
+    def of(
+        cls,
+        model: Program,
+        guide: Program,
+        x: Tensor,
+        y: Tensor | None,
+        compile: bool | str,
+        chunk_size: int | str = "auto",
+    ) -> Posteriors:
         """Compile the functions as `compile` says; they are shared by the posteriors that `rows` returns.
+
+        `chunk_size` is the number of pairs, or `auto`: as many as fit into the cache.
 
         Raises:
             BadInput: if the latents are discrete or shared by all datapoints.
         """
-        functions = (compiled(fn, compile) for fn in (log_density_at, _value_and_grad_at, Latents.draw))
-        return cls(Latents.of(model, x, y), model, guide, x, y, *functions)
+        functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
+        pairs = pairs_at_once(chunk_size, model, x, y)
+        return cls(Latents.of(model, x, y), model, guide, x, y, pairs, *functions)
 
     def __len__(self) -> int:
         """N."""
@@ -53,6 +68,12 @@ class Posteriors:
     def rows(self, index: Tensor) -> Posteriors:
         """Return the posteriors of some of the datapoints, which may repeat."""
         return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+    def blocks(self, num_samples: int) -> Iterator[int]:
+        """Yield the sizes of blocks of draws that are evaluated at once, `num_samples` in all."""
+        block = max(1, self.pairs // len(self))
+        for done in range(0, num_samples, block):
+            yield min(block, num_samples - done)
 
     @property
     def log_joint(self) -> LogDensity:
@@ -76,7 +97,11 @@ class Posteriors:
 
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate log p(x, u), `[k, N]`, and its gradient, `[k, N, D]`."""
-        return self._gradient(self.latents, self.model, self.x, self.y, u)
+        return self.value_and_grad_of(self.model, u)
+
+    def value_and_grad_of(self, program: Program, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the log-density of a program that draws u, `[k, N]`, and its gradient, `[k, N, D]`."""
+        return self._gradient(self.latents, program, self.x, self.y, u)
 
     def log_guide(self, u: Tensor) -> Tensor:
         """Evaluate log q(u | x) of the guide, `[k, N]`, without gradients."""
@@ -98,12 +123,6 @@ class Posteriors:
         with torch.no_grad():
             draws = self.latents.draw(self.guide, self.x, self.y, num_samples=100)
             return self.latents.center(self.guide, self.x, self.y), draws.var(0).clamp(1e-8, 1e8)
-
-
-def _value_and_grad_at(
-    latents: Latents, model: Program, x: Tensor, y: Tensor | None, u: Tensor
-) -> tuple[Tensor, Tensor]:
-    return value_and_grad(latents.log_density(model, x, y), u)
 
 
 class _FirstOrder(torch.autograd.Function):

@@ -24,17 +24,16 @@ TOLERANCE = 1e-3
 much smaller."""
 
 
-def quadrature(p: Posteriors, q: Mixture, block: int) -> tuple[Tensor, Tensor]:
+def quadrature(p: Posteriors, q: Mixture) -> tuple[Tensor, Tensor]:
     """Integrate p(x, u) over u by the trapezoidal rule on grids that become finer until they agree.
 
-    The grid is centred and scaled by the moments of q. Its nodes are v = sinh(t) standard deviations away, with t evenly
-    spaced: dense in the centre, and wide enough for heavy tails (the rule of Takahasi & Mori 1973; for its exponential
-    convergence Trefethen & Weideman 2014, SIAM Review 56(3)).
+    The grid is centred and scaled by the moments of q. Its nodes are v = sinh(t) standard deviations away, with t
+    evenly spaced: dense in the centre, and wide enough for heavy tails. The trapezoidal rule converges exponentially
+    for such integrands (Trefethen & Weideman 2014, SIAM Review 56(3)).
 
     Args:
         p: N posteriors of at most `MAX_DIM` dimensions.
         q: where they have their mass.
-        block: nodes that are evaluated at once.
 
     Returns:
         log p(x) `[N]`, and whether the last two grids agree and the mass near their border is negligible, `[N]`.
@@ -45,7 +44,7 @@ def quadrature(p: Posteriors, q: Mixture, block: int) -> tuple[Tensor, Tensor]:
     converged = torch.zeros_like(value, dtype=torch.bool)
     for nodes in NODES[D]:
         index = (~converged).nonzero().squeeze(-1)
-        integral, border = _integrate(p.rows(index), center[index], scale_tril[index], nodes, block)
+        integral, border = _integrate(p.rows(index), center[index], scale_tril[index], nodes)
         if previous is not None:
             agree = (integral - value[index]).abs() < TOLERANCE
             converged[index] = agree & (border < integral + math.log(TOLERANCE))
@@ -55,7 +54,7 @@ def quadrature(p: Posteriors, q: Mixture, block: int) -> tuple[Tensor, Tensor]:
     return value, converged
 
 
-def _integrate(p: Posteriors, center: Tensor, scale_tril: Tensor, nodes: int, block: int) -> tuple[Tensor, Tensor]:
+def _integrate(p: Posteriors, center: Tensor, scale_tril: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """Return the logs of the integral over a grid, and of the part of it from its border, `[N]`."""
     D, reach = center.shape[-1], math.asinh(REACH)
     t = torch.linspace(-reach, reach, nodes, dtype=torch.float64, device=center.device)
@@ -64,7 +63,7 @@ def _integrate(p: Posteriors, center: Tensor, scale_tril: Tensor, nodes: int, bl
     log_weight = grid.cosh().log().sum(-1) + D * math.log(2 * reach / (nodes - 1))
     log_det = scale_tril.double().diagonal(dim1=-2, dim2=-1).log().sum(-1)
     total = border = torch.full_like(log_det, -math.inf)
-    for part in torch.arange(len(grid), device=grid.device).split(block):
+    for part in torch.arange(len(grid), device=grid.device).split(list(p.blocks(len(grid)))):
         v = grid[part].sinh().to(center)
         density = p.log_prob(center + torch.einsum("nde,ke->knd", scale_tril, v)).double()
         density = density.nan_to_num(nan=-math.inf) + log_weight[part].unsqueeze(-1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import NUM_PARTICLES, fit_elbo
+from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.pareto import FEW
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, LogDensity, log_density_at
@@ -29,38 +29,6 @@ from pyro_vae.programs.trace import Program
 GRADIENT = 3
 """Approximate cost of a gradient, in evaluations of the density."""
 COMPARE = "compare with estimator=ais, which does not depend on a fitted proposal"
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A Gaussian, or where `heavy` `[N]` a Student-t, with location `[N, D]` and scale_tril `[N, D, D]`."""
-
-    loc: Tensor
-    scale_tril: Tensor
-    heavy: Tensor
-    df: float
-
-    def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`, which needs no solve here."""
-        noise = torch.randn((num_samples, *self.loc.shape), dtype=self.loc.dtype, device=self.loc.device)
-        if self.heavy.any():  # t = normal · √(df / χ²)
-            chi2 = dist.Chi2(torch.full_like(noise[..., 0], self.df)).sample()
-            noise = noise * torch.where(self.heavy, (self.df / chi2).sqrt(), 1.0).unsqueeze(-1)
-        u = self.loc + (self.scale_tril @ noise.permute(1, 2, 0)).permute(2, 0, 1)
-        return u, self._log_prob(noise)
-
-    def log_prob(self, u: Tensor) -> Tensor:
-        """Return log q(u) in nats, `[..., N]`."""
-        difference = (u - self.loc).permute(1, 2, 0)
-        return self._log_prob(torch.linalg.solve_triangular(self.scale_tril, difference, upper=False).permute(2, 0, 1))
-
-    def _log_prob(self, noise: Tensor) -> Tensor:
-        D, df, m = self.loc.shape[-1], self.df, noise.square().sum(-1)
-        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        normal = -0.5 * (m + D * math.log(2 * math.pi))
-        constant = math.lgamma(0.5 * (df + D)) - math.lgamma(0.5 * df) - 0.5 * D * math.log(math.pi * df)
-        student_t = constant - 0.5 * (df + D) * torch.log1p(m / df)
-        return torch.where(self.heavy, student_t, normal) - log_det
 
 
 class Refined(GradientEstimator):
@@ -148,15 +116,16 @@ class Refined(GradientEstimator):
         ticks = Shares(progress, len(x) * self.num_samples, self.num_elbo_steps * fitted + len(x) * self.num_samples)
         q = self.proposal(log_joint, start, variance, on_step=lambda: ticks(fitted))
         if self.family == "auto":
+            heavy = torch.full_like(q.df, self.df)
             with torch.no_grad():
-                far_out, _ = replace(q, heavy=torch.ones_like(q.heavy)).draw(16)
+                far_out, _ = replace(q, df=heavy).draw(16)
                 elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may cover other modes
                 log_w, log_w_elsewhere = (log_joint(u) - q.log_prob(u) for u in (far_out, elsewhere))
             # Gaussian draws cannot show what they do not reach: test the fit with heavy tails and with the guide
             highest = torch.maximum(log_w.amax(0), log_w_elsewhere.amax(0))
-            q = replace(q, heavy=~(highest - log_w.amin(0) < 0.5))
+            q = replace(q, df=heavy.masked_fill(highest - log_w.amin(0) < 0.5, math.inf))
         # draws from the guide would only add noise where the Gaussian is the posterior
-        defensive = q.heavy if self.family == "auto" else torch.ones_like(q.heavy)
+        defensive = q.df.isfinite() | (self.family != "auto")
         guide_weight = self.guide_weight * defensive.to(start.dtype)
 
         def blocks() -> Iterator[Tensor]:
@@ -179,11 +148,10 @@ class Refined(GradientEstimator):
 
     def proposal(
         self, log_joint: LogDensity, start: Tensor, variance: Tensor, on_step: Callable[[], Any] = lambda: None
-    ) -> Proposal:
+    ) -> Mixture:
         """Fit the proposal to log p(x, u), starting at u = `start` with a guess of its `variance`, both `[N, D]`."""
         loc, scale_tril = laplace(log_joint, start, variance)
         q = CholeskyNormal(loc, scale_tril=scale_tril)
         if self.num_elbo_steps:
             q = fit_elbo(log_joint, q, self.num_elbo_steps, on_step=on_step)
-        heavy = torch.full((len(start),), self.family == "student_t", device=start.device)
-        return Proposal(q.loc, q.scale_tril, heavy, self.df)
+        return Mixture.single(q.loc, q.scale_tril, self.df if self.family == "student_t" else math.inf)

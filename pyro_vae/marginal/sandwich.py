@@ -17,7 +17,7 @@ from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.fit_mixture import fit_mixture
 from pyro_vae.marginal.hmc import ChainState, Path, sample_posterior
-from pyro_vae.marginal.ladder import BLOCK, Proposal, search
+from pyro_vae.marginal.ladder import Proposal, search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.rhat import split_rhat
@@ -27,6 +27,9 @@ from pyro_vae.programs.trace import Program
 
 MAX_RHAT = 1.05
 """R̂ from which on chains are not taken to have converged."""
+
+BLOCK = 50
+"""Draws of each datapoint that are evaluated at once."""
 
 MIN_DRAWS = 16
 """Fewest transitions of a chain, for R̂ and the upper bound."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal.estimator import Estimator
-from pyro_vae.marginal.evidence import LogEvidence, criterion, doubt
+from pyro_vae.marginal.evidence import STAGES, LogEvidence, criterion, doubt
 from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
 
 MEANING = {
@@ -26,7 +27,17 @@ MEANING = {
 }
 """Columns of every table."""
 
+OF_WEIGHTS = ("ess_median", "ess_min", "pareto_k_max")
+"""Columns that are left out where the estimator decides itself whether estimates are reliable."""
+
+JUDGED = "share of datapoints whose estimate fails a check: Pareto k, effective sample size, agreement of halves"
+
 EXTRA = {
+    "log_px_lower": "lower bound of log p(x) that holds for each datapoint with 95 % confidence",
+    "num_modes": "modes of the posterior that are sampled",
+    "gain": "log p(x) gained by searching from several starts, by Laplace's approximation",
+    "num_draws": "draws per datapoint that made the estimate",
+    "seconds": "work per datapoint, in seconds",
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
@@ -51,6 +62,9 @@ OVER_DATA: dict[str, Callable[[Tensor], Tensor]] = {
 
 TOLERATED = 0.01
 """Share of datapoints whose estimates may be unreliable without a warning."""
+
+TOLERATED_OF_FEW = 0.05
+"""The same with fewer than `pareto.FEW` samples, where k̂ exceeds its threshold for as many good estimates."""
 
 SHARE_WITH_ERROR = 0.1
 """Share of datapoints whose estimates may be unreliable before their mean has no Monte Carlo error.
@@ -99,7 +113,9 @@ class Summary:
         curve: estimates from the first K' of the samples, in ascending order up to K.
         given: `y` if this is log p(x | y) of a conditional model.
         bits_per_dim: −log_px in bits per dimension, where it has that unit.
+        stages: share of datapoints whose estimate each stage made, by name, if the estimator has stages.
         simulated: whether the estimator simulated the data.
+        judged: whether the estimator decided which estimates are reliable.
     """
 
     elbo: float | None
@@ -118,16 +134,19 @@ class Summary:
     curve: tuple[CurvePoint, ...] = ()
     given: str | None = None
     bits_per_dim: float | None = None
+    stages: dict[str, float] | None = None
     simulated: bool = False
+    judged: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what results.json and evaluations/*.json hold.
 
-        The values in `extra` are keys beside the others; `curve`, `given` and `bits_per_dim` are present only if set.
+        The values in `extra` are keys beside the others; `curve`, `given`, `bits_per_dim` and `stages` are present only
+        if set.
         """
         content = dict(vars(self))
-        extra, _ = content.pop("extra"), content.pop("simulated")
-        optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim")}
+        extra, _, _ = (content.pop(name) for name in ("extra", "simulated", "judged"))
+        optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim", "stages")}
         optional["curve"] = [vars(point) for point in self.curve] or None
         return content | extra | {name: value for name, value in optional.items() if value is not None}
 
@@ -163,7 +182,9 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
         unreliable=unreliable,
         num_data=N,
         extra=_extra(evidence.extra),
+        stages=None if evidence.stages is None else _shares(evidence.stages),
         simulated=simulated,
+        judged=evidence.reliable is not None,
     )
     if not evidence.curve:
         return summary
@@ -172,13 +193,18 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
     return replace(summary, curve=curve)
 
 
-def table(summary: Summary, split: str) -> str:
-    """Format a summary of a data split as a table, one row for each quantity."""
+def table(summary: Summary, split: str, note: str = "") -> str:
+    """Format a summary of a data split as a table, one row for each quantity, with a note in its title."""
     title = f"{'simulated' if summary.simulated else split}, {datapoints(summary.num_data)}"
     if summary.num_samples:
         title += f", estimator {summary.estimator}, K = {summary.num_samples}"
-    title += " (nats per datapoint)"
-    rows = [_row(name, value, _meaning(name, summary)) for name, value in _columns(summary).items()]
+    title += f"{note and f': {note}'} (nats per datapoint)"
+    rows = []
+    for name, value in _columns(summary).items():
+        rows.append(_row(name, value, _meaning(name, summary)))
+        if name == "unreliable" and summary.stages is not None:
+            shares = [f"{stage} {_percent(share)}" for stage, share in summary.stages.items()]
+            rows.append(_row("stages", "", f"estimated by {', '.join(shares)}"))
     rows += [
         _row("log_px", point.log_px, f"from the first {_samples(point.num_samples)}{_error(point)}")
         for point in summary.curve[:-1]
@@ -186,15 +212,20 @@ def table(summary: Summary, split: str) -> str:
     return "\n".join([title, *rows])
 
 
+def tolerated(num_samples: int, k_threshold: float | None) -> float:
+    """Return the share of datapoints whose estimates from K samples may be unreliable without a warning."""
+    return TOLERATED if k_threshold is None or num_samples >= FEW else TOLERATED_OF_FEW
+
+
 def verdict(summary: Summary, estimator: Estimator) -> str | None:
-    """Return a warning with a remedy if more than `TOLERATED` of the estimates are unreliable, else None.
+    """Return a warning with a remedy if more estimates than `tolerated` are unreliable, else None.
 
     Args:
         summary: of the estimates.
         estimator: the estimator that made them; the remedy depends on its settings.
     """
     share, advice = summary.unreliable, estimator.advice(discrete=summary.lacks_tail)
-    if advice is None or share is None or share <= TOLERATED:
+    if advice is None or share is None or share <= tolerated(summary.num_samples, summary.pareto_k_threshold):
         return None
     too_low = doubt(summary.num_samples, summary.pareto_k_threshold)
     return f"{100 * share:.1f} % of the datapoints' estimates are unreliable, and {too_low}: {advice}"
@@ -214,8 +245,7 @@ def _extra(values: dict[str, Tensor]) -> dict[str, float | None]:
     """Summarize what else an estimator reports over datapoints."""
     extra = {name: _finite(OVER_DATA.get(name, Tensor.mean)(value)) for name, value in values.items()}
     if "certified" in values:
-        gaps = values["gap"][values["certified"] > 0]
-        extra["gap_certified"] = _finite(gaps.amax()) if len(gaps) else None
+        extra["gap_certified"] = max(values["gap"][values["certified"] > 0].tolist(), default=None)
     return extra
 
 
@@ -223,13 +253,16 @@ def _columns(summary: Summary) -> dict[str, float | None]:
     """Return the values in the table, by name."""
     if not summary.num_samples:  # there is no estimate
         return {"elbo": summary.elbo} | {n: v for n, v in summary.extra.items() if n in EXTRA and v is not None}
-    columns = {name: getattr(summary, name) for name in MEANING}
+    left_out = OF_WEIGHTS if summary.judged else ()
+    columns = {name: getattr(summary, name) for name in MEANING if name not in left_out}
     columns |= {name: value for name, value in summary.extra.items() if name in EXTRA or value is not None}
     return columns if summary.bits_per_dim is None else columns | {"bits_per_dim": summary.bits_per_dim}
 
 
 def _meaning(name: str, summary: Summary) -> str:
     """Explain a column."""
+    if name == "unreliable" and summary.judged:
+        return JUDGED
     meaning = {**MEANING, **EXTRA}.get(name, "mean over datapoints")
     meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold))
     weighs = summary.ess_median is not None  # else the estimate is exact
@@ -252,5 +285,16 @@ def _error(point: CurvePoint) -> str:
     return "" if point.log_px_mc_se is None else f", ± {point.log_px_mc_se:.3f}"
 
 
-def _row(name: str, value: float | None, meaning: str) -> str:
-    return f"  {name:<13} {number(value, '10.3f'):>10}  {meaning}"
+def _row(name: str, value: float | str | None, meaning: str) -> str:
+    shown = value if isinstance(value, str) else number(value, "10.3f")
+    return f"  {name:<13} {shown:>10}  {meaning}"
+
+
+def _shares(stages: Sequence[str]) -> dict[str, float]:
+    """Return the share of each stage that occurs, in the order of `STAGES`."""
+    count = Counter(stages)
+    return {name: count[name] / len(stages) for name in STAGES if count[name]}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share > 0.01 else f"{100 * share:.1f} %"

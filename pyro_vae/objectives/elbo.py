@@ -41,8 +41,7 @@ class Trace_ELBO(Objective, pyro.infer.Trace_ELBO):
 
     Args:
         num_particles: draws of z per datapoint, vectorized at dim −2.
-        max_plate_nesting: the data's plate is at dim −1.
-        **kwargs: other arguments of `pyro.infer.ELBO`.
+        **kwargs: arguments of `pyro.infer.ELBO`.
 
     Raises:
         BadInput: if num_particles is not a positive integer.
@@ -51,10 +50,11 @@ class Trace_ELBO(Objective, pyro.infer.Trace_ELBO):
     name: ClassVar[str] = "trace_elbo"
     num_particles: int
 
-    def __init__(self, num_particles: int = 1, max_plate_nesting: int = 1, **kwargs: Any) -> None:
+    def __init__(self, num_particles: int = 1, **kwargs: Any) -> None:
         positive_int("num_particles", num_particles)
         kwargs.setdefault("vectorize_particles", num_particles > 1)
-        super().__init__(num_particles, max_plate_nesting, **kwargs)  # type: ignore[no-untyped-call]
+        kwargs.setdefault("max_plate_nesting", 1)  # the data's plate is at dim −1
+        super().__init__(num_particles, **kwargs)  # type: ignore[no-untyped-call]
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
         """Return a note if draws are not reparameterized."""

@@ -87,7 +87,7 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
     if lowest < -NOISE:
         log.warning(
             "log p(x) is too low by %.2f nats or more, since an ELBO exceeds it: %s",
-            -lowest, estimator.advice() or "use estimator=refined",
+            -lowest, estimator.advice() or "use estimator=auto",
         )  # fmt: skip
 
 

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pyro_vae.data import Dataset
 from pyro_vae.errors import NoEvidence, in_callers_names
+from pyro_vae.errors.own_code import own_code
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import parts
 from pyro_vae.marginal import ELBO, LogEvidence
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.vae import VAE
+from pyro_vae.vae.contract import DISTRIBUTION, require_returned
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,11 @@ def _log_px(evidence: LogEvidence) -> Tensor:
 
 def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
     """Fit the baseline of a VAE; None if its likelihood has no `marginals`."""
-    marginals = vae.likelihood.marginals(data.sample().x)
+    x = data.sample().x
+    with own_code("marginals", likelihood=vae.likelihood):
+        marginals = vae.likelihood.marginals(x)
+    if marginals is not None:
+        require_returned("likelihood", vae.likelihood, "marginals", marginals, TorchDistributionMixin, DISTRIBUTION)
     return None if marginals is None else Baseline(vae.likelihood, marginals)
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from pyro_vae.data import Dataset
 from pyro_vae.errors import NoEvidence, in_section
+from pyro_vae.errors.own_code import own_code
 from pyro_vae.marginal import Estimator
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.eval_mode import eval_mode
@@ -43,7 +44,7 @@ def check_parts(
         BadInput: if one does not fit.
     """
     with pyro.get_param_store().scope(), fork_rng(data.val.x), eval_mode(vae):
-        with in_section("trainer", config.trainer):
+        with in_section("trainer", config.trainer), own_code("the check", trainer=trainer):
             note = trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train)))))
             trainer.check_data(vae, data)
         if estimator is not None:

@@ -24,7 +24,7 @@ STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
         "guide": ("categorical", "diagonal"),
     },
     {"objective": ("score_function", "trace_elbo")},
-    {"estimator": ("importance",)},
+    {"estimator": ("auto",)},
 )
 """Options that fit where others do not: first those of the model, then those that a given model needs."""
 
@@ -60,17 +60,20 @@ def completed(
         changes = companions(data, given, config_of, num_stages)
         if changes is None:
             raise
-        raise BadInput(f"{error.reason}; this works: {call(changes)}") from error
+        replaced = " and ".join(axis for axis in changes if axis in given)
+        how = f"this works, with another {replaced}" if replaced else "this works"
+        raise BadInput(f"{error.reason}; {how}: {call(changes)}") from error
 
 
 @contextmanager
-def completed_command(overrides: Sequence[str], data: Dataset) -> Iterator[None]:
-    """`completed`, for `python -m pyro_vae.train OVERRIDES`."""
+def completed_command(overrides: Sequence[str], of_hydra: Sequence[str], data: Dataset) -> Iterator[None]:
+    """`completed`, for `python -m pyro_vae.train OVERRIDES`, whose overrides of Hydra itself are `of_hydra`."""
+    place = [override for override in of_hydra if not override.startswith("hydra.mode=")]  # added by Hydra
     with completed(
         data,
         [axis for axis in AXES if is_given(overrides, axis)],
         lambda changes: compose(_changed(overrides, changes)),
-        lambda changes: f"python -m pyro_vae.train {shlex.join(_changed(overrides, changes))}",
+        lambda changes: f"python -m pyro_vae.train {shlex.join([*_changed(overrides, changes), *place])}",
     ):
         yield
 

@@ -24,9 +24,9 @@ from hydra.errors import (
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from pyro_vae.errors import BadInput, causes, one_line, shown, true_false, within
+from pyro_vae.errors import BadInput, causes, one_line, quoted, shown, true_false, within
 from pyro_vae.runs.plain import not_plain
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -38,6 +38,8 @@ SECTIONS = {
     "evaluate": ("estimator",),
 }  # fmt: skip
 """Sections that each command instantiates."""
+NEEDED = {"train": ("latent_dim", "seed"), "evaluate": ("run", "split", "device", "seed")}
+"""Other keys that each command needs."""
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -123,6 +125,9 @@ def check_settings(config: DictConfig, config_name: str = "train") -> None:
         BadInput: at the first such setting, with its key.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
+    for key in NEEDED.get(config_name, ()):
+        if key not in content:
+            raise BadInput(f"{key} is missing: give {key}=VALUE")
     for group in SECTIONS.get(config_name, ()):
         section = content.get(group)
         if not isinstance(section, dict) or not isinstance(section.get("_target_"), str):
@@ -196,11 +201,28 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException):
         key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
         kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError, OSError)
-        blamed = [e for e in causes(error) if isinstance(e, kinds)]
-        return f"{key}: {one_line(blamed[-1])}" if blamed else None
+        if blamed := [e for e in causes(error) if isinstance(e, kinds)]:
+            return f"{key}: {one_line(blamed[-1])}"
+        raised = error.__cause__
+        if raised is None:
+            return f"{key}: {re.split(' because | full_key', one_line(error))[0]}"
+        ours = re.search("'pyro_vae[.]", str(error)) is not None
+        return None if ours else f"{key}: {type(raised).__name__}: {one_line(raised)}"
     if isinstance(error, OverrideParseException):
-        override = shown(error.override)
-        return f"{override} cannot be read ({one_line(error)}): write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
+        return f"{quoted(error.override) or repr('')} cannot be read: write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
+    if isinstance(error, InterpolationResolutionError):
+        reason = one_line(error).partition(" full_key")[0]
+        return f"{error.full_key} refers to a key or value that does not exist: {reason}"
+    if found := re.match(r"Ambiguous value for argument '(.*?)=(.*?)'\n", str(error)):
+        key, values = found.groups()
+        return (
+            f"{key}={values} holds several values: write {key}=[{values}] for a list, or {key}=\"'{values}'\" for a "
+            "string; only commands can sweep over them, with --multirun"
+        )
+    if found := re.match(r"Could not delete from config. '(.*?)'", str(error)):
+        return f"{found[1]} cannot be deleted: it is not a key of the configuration"
+    if "Config group override must be" in str(error):
+        return "an option without a key cannot be read: write KEY=VALUE"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":
@@ -216,7 +238,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
         r"Config group override|The --resolve flag", str(error)
     ):
-        return one_line(error)
+        return one_line(error).partition(" full_key")[0]
     return None
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import datapoints
-from pyro_vae.marginal import Estimator
+from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.marginal.summary import Summary, table
 from pyro_vae.parallel import collectives
 from pyro_vae.runs import baseline, comparison, files
@@ -41,16 +41,8 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Estimator, config
     path = run_dir / "evaluations" / f"{summary.estimator}-{summary.num_samples}.json"
     content = {**summary.as_json(), **about}
     set_aside(path, content)
-    per_datapoint = {
-        "log_px": evidence.log_px,
-        "se": evidence.se,
-        "ess": evidence.ess,
-        "pareto_k": evidence.pareto_k,
-        "unreliable": evidence.unreliable,
-        **evidence.extra,
-    }
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: array(value) for name, value in per_datapoint.items()})  # type: ignore[arg-type]
+    np.savez(buffer, **_per_datapoint(evidence))  # type: ignore[arg-type]
     files.write(path.with_suffix(".npz"), buffer.getvalue())
     write_json(path, content)
     if config.plots:
@@ -60,6 +52,22 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Estimator, config
     log.info("written: %s", path)
     warn_of_doubts(evidence, summary, estimator, independent)
     return summary
+
+
+def _per_datapoint(evidence: LogEvidence) -> dict[str, np.ndarray]:
+    """Return the arrays `[N]` of NAME-K.npz: numbers, and the names of statuses and stages."""
+    numbers = {
+        "log_px": evidence.log_px,
+        "se": evidence.se,
+        "ess": evidence.ess,
+        "pareto_k": evidence.pareto_k,
+        "unreliable": evidence.unreliable,
+        **evidence.extra,
+    }
+    names = {"status": evidence.status} | ({} if evidence.stages is None else {"stage": evidence.stages})
+    return {name: array(value) for name, value in numbers.items()} | {
+        name: np.array(value) for name, value in names.items()
+    }
 
 
 def compare(evaluated: Mapping[Path, Evaluated], config: DictConfig, folder: Path) -> None:

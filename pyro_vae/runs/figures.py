@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from pyro_vae.data import Split
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal import LogEvidence
+from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.summary import Summary
 from pyro_vae.programs.progress import progress
-from pyro_vae.runs import files, plots
+from pyro_vae.runs import files, plots, stage_plots
 from pyro_vae.runs.estimation import chunks_in_memory
 from pyro_vae.vae import VAE
 
@@ -102,6 +103,11 @@ def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: P
         certified = evidence.extra.get("certified")
         chains = None if certified is None else array(certified)
         save(plots.bounds(array(evidence.log_px), array(upper), chains), beside("bounds"))
+    if evidence.stages is not None and "seconds" in evidence.extra:
+        seconds, lower = array(evidence.extra["seconds"]), array(evidence.extra["log_px_lower"])
+        save(stage_plots.stages(STAGES, evidence.stages, seconds, evidence.status), beside("stages"))
+        estimates = (array(evidence.log_px), lower, array(evidence.elbo), array(evidence.se))
+        save(stage_plots.lower_bounds(*estimates, evidence.status), beside("bounds"))
     if evidence.tail is not None and len(evidence.tail) > 1:
         k = array(evidence.pareto_k)
         save(plots.tails(array(evidence.tail), k, evidence.k_threshold), beside("tails"))

@@ -50,9 +50,10 @@ def configuration(
             names[group] = one_of(group, choice, tuple(options_of()[group]))
             values |= {f"{group}.{name}": value for name, value in settings.items()}
         elif own := [key for key in given if key.partition(".")[0] == group]:
+            name = getattr(choice, "__name__", type(choice).__name__)
             raise BadInput(
-                f"{group}={shown(option)} and the override {own[0]} cannot be combined: give settings with the class, "
-                f"as in {group}=(MyClass, {{...}})"
+                f"{group}={shown(name)} and the override {own[0]} cannot be combined: give settings with the class, "
+                f"as in {group}=({shown(name)}, {{...}})"
             )
         else:
             sections[group] = {"_target_": target_of(group, choice), **_plain(group, settings)}
@@ -125,8 +126,8 @@ def settings_of(group: str, instance: Any) -> dict[str, Any]:
         BadInput: if attributes of the same names do not hold them, so that checkpoints could not rebuild it.
     """
     kind = type(instance)
-    parameters = inspect.signature(kind).parameters.values()
     try:
+        parameters = inspect.signature(kind).parameters.values()
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         held = {p.name: _unwrapped(getattr(instance, p.name)) for p in named}
         settings = {p.name: held[p.name] for p in named if held[p.name] != _unwrapped(p.default)}
@@ -179,9 +180,10 @@ def _drop_foreign(config: DictConfig, group: str, option: str, given: set[str]) 
 def _set(config: DictConfig, key: str, value: object) -> None:
     group, _, name = key.rpartition(".")
     node = config[group] if group else config
-    if name not in node:
+    if name not in node or name.startswith("_"):
         known = ", ".join(str(other) for other in node if not str(other).startswith("_"))
-        raise BadInput(f"{key}={shown(value)} does not apply to {node._target_}: choose one of {known}")
+        choices = f"choose one of {known}" if known else "it has no settings"
+        raise BadInput(f"{key}={shown(value)} does not apply to {node._target_}: {choices}")
     node[name] = _plain(key, value)
 
 

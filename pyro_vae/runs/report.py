@@ -48,7 +48,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
             if name == "test":
                 warn = partial(warn_of_doubts, evidence, summary, each, independent)
             if collectives.rank() == 0:
-                log.info(table(summary, "test"))
+                log.info(table(summary, "test", "" if name == "test" else "samples from the guide, as in papers"))
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
         warn = partial(log.warning, str(reason))

@@ -91,6 +91,11 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
         found = difference(saved["data"], identity)
     if found is not None:
         config = saved["config"]["data"]
+        if "path" in config and config["path"] is None:
+            raise BadInput(
+                f"{run_dir} was trained by fit() on other data: {found}; save the very array in the file, or use "
+                "vae.log_prob if fit was given validation_data"
+            )
         place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
         raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train a new run")
 

@@ -43,10 +43,15 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
         run_dir: the run.
 
     Raises:
-        BadInput: if an override changes the model, its data or its optimization.
+        BadInput: if an override changes the model, its data or its optimization, or the data were in memory.
     """
     content = _saved_config(run_dir, config.get("trust"))
     saved = OmegaConf.create({**content, "trust": as_names(config.get("trust"))})
+    if "path" in saved.data and saved.data.path is None:
+        raise BadInput(
+            f"resume={run_dir} was trained by fit() on an array in memory and cannot be resumed: call fit again with "
+            "more max_epochs, or train on a file with data=array data.path=FILE.npy"
+        )
     make_paths_absolute(saved)
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from pyro_vae.build import build_vae, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
 from pyro_vae.errors import BadInput, in_section
+from pyro_vae.errors.own_code import is_own, own_code
 from pyro_vae.marginal import Estimator
 from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
@@ -38,6 +39,7 @@ from pyro_vae.training.interrupt import deferred_interrupt
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.state import State
 from pyro_vae.vae import VAE
+from pyro_vae.vae.contract import require
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,7 @@ class Run:
         """
         set_seed(config.seed)
         trainer: TrainingAlgorithm = instantiate(config, "trainer")
+        require("trainer", trainer, TrainingAlgorithm)
         device = torch_device(trainer.device)
         data.to(device)
         checkpoints = Checkpoints(run_dir)
@@ -171,12 +174,14 @@ class Run:
         """
         vae, data = self.vae, self.data
         if isinstance(data.train, Stored):
-            with in_section("data", self.config.data):
+            with in_section("data", self.config.data), own_code("the check of the data", likelihood=vae.likelihood):
                 misfit.read_through(data.train, data, vae)
-        misfit.warn_of_misfit(vae, data.samples())
+        with own_code("the check of the data", likelihood=vae.likelihood):
+            misfit.warn_of_misfit(vae, data.samples())
         misfit.warn_of_empty_classes(vae, data.train.y)
         start = data.train.sample().x
-        misfit.warn_of_scales(vae, start)
+        with own_code("warning_of_scales", likelihood=vae.likelihood):
+            misfit.warn_of_scales(vae, start)
         vae.initialize(start)
         for value in vae.state_dict().values():
             collectives.from_rank_0(value)
@@ -249,6 +254,10 @@ class Run:
                     self.vae, self.data, self.objective, self.optim, self.state, on_epoch,
                     on_start=self.save, on_step=check_interrupt,
                 )  # fmt: skip
+        if is_own(self.trainer) and writes and not self.checkpoints.best.is_file():
+            raise BadInput(
+                f"trainer={type(self.trainer).__name__}: fit never called on_epoch(row, True), the best epoch"
+            )
 
     def restore_best(self) -> None:
         """Load the weights of the best epoch."""

@@ -17,12 +17,14 @@ from pyro_vae.compilation.break_even import pays_back
 from pyro_vae.data import Dataset
 from pyro_vae.data.split import Batch
 from pyro_vae.errors import BadInput, FailedRun, one_of, positive, positive_int, true_false, true_false_auto
+from pyro_vae.errors.own_code import own_code
 from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.random_state import fork_rng, seeded
 from pyro_vae.training.algorithm import Row, TrainingAlgorithm
 from pyro_vae.training.bar import TrainingBar
+from pyro_vae.training.contract import require_objective
 from pyro_vae.training.device import torch_device
 from pyro_vae.training.dry_run import DryRun
 from pyro_vae.training.nonfinite import failed_step, require_finite_parameters, sum_reports
@@ -91,14 +93,11 @@ class Trainer(TrainingAlgorithm):
         """Return a note for the user, if there is anything to know about this combination.
 
         Raises:
-            BadInput: if the objective is not an `Objective`, or cannot train this model.
+            BadInput: if the objective does not keep its contract, or cannot train this model.
         """
-        if not isinstance(objective, Objective):
-            raise BadInput(
-                f"objective={type(objective).__name__} does not define bound(model, guide, x, y): derive it from "
-                "pyro_vae.objectives.Objective"
-            )
-        return objective.check(vae.model, vae.guide, x, y)
+        require_objective(objective, vae, x, y)
+        with own_code("the check", objective=objective, **vae.families):
+            return objective.check(vae.model, vae.guide, x, y)
 
     def check_data(self, vae: VAE, data: Dataset) -> None:
         """Check that batches and validation set suffice for all processes.
@@ -151,7 +150,8 @@ class Trainer(TrainingAlgorithm):
                 log.log(NOTE, "nothing is left to train: %s", reason)
                 return
             undecided = state.compiled is None
-            self.prepare(svi, mean_elbo, data, objective, state)
+            with own_code("the first step", objective=objective, **vae.families):
+                self.prepare(svi, mean_elbo, data, objective, state)
             if undecided:
                 on_start()
             while not self.done(state):

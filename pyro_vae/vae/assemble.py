@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -13,12 +12,15 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.errors import MAX_WIDTH, BadInput, Incompatible, one_of, positive_int
+from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides import Diagonal
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.networks.initialization import INITS
 from pyro_vae.networks.network import Network
 from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.vae.contract import made, require, require_distribution, require_returned
 from pyro_vae.vae.layer import Layer
 
 CONDITIONINGS = ("none", "prior", "concat")
@@ -63,45 +65,24 @@ def assemble(
     for dim in dims:
         positive_int("latent_dim", dim, high=MAX_WIDTH)
     concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
+    if num_classes is not None:
+        positive_int("num_classes", num_classes, high=2**63)  # `_require_classes` limits those that are used
     require("network", network, Network)
-    p_z = prior(dims[-1], data_shape=data_shape, num_classes=num_classes)
-    require("prior", p_z, Prior)
+    one_of(f"network={type(network).__name__}: init", network.init, INITS)
+    p_z = made("prior", prior, Prior, dims[-1], data_shape=data_shape, num_classes=num_classes)
     if conditioning == "prior" and not p_z.conditional:
         raise Incompatible("conditioning=prior needs a prior that depends on y", "use prior=class_conditional")
     if p_z.conditional or concat:
         _require_classes("conditioning=concat" if concat else f"prior={type(p_z).__name__}", num_classes)
     context_dim = num_classes if concat and num_classes else 0
-    p_x = likelihood(data_shape)
-    require("likelihood", p_x, Likelihood)
-    decoder = network.decoder(dims[0], p_x.param_shape, context_dim)
-    encoder = network.encoder(data_shape, context_dim)
+    p_x = made("likelihood", likelihood, Likelihood, data_shape)
+    decoder = _built(network, "decoder", dims[0], p_x.param_shape, context_dim)
+    encoder = _built(network, "encoder", data_shape, context_dim)
     inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
-    posterior = guide(_num_features(encoder, *inputs), dims[0])
-    require("guide", posterior, Guide)
+    posterior = made("guide", guide, Guide, _num_features(network, encoder, *inputs), dims[0])
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
     classes = num_classes if p_z.conditional or concat else None
     return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
-
-
-def require(axis: str, family: object, contract: type) -> None:
-    """Check that a family defines its contract's abstract methods, and the attributes declared without a value.
-
-    Raises:
-        BadInput: otherwise, naming what is missing and the class to derive from.
-    """
-    methods = [name for name, member in vars(contract).items() if getattr(member, "__isabstractmethod__", False)]
-    declared = [name for name in inspect.get_annotations(contract) if not hasattr(contract, name)]
-    missing = [name for name in (*methods, *declared) if not _defines(family, name)]
-    if missing or not isinstance(family, contract):
-        problem = f"does not define {', '.join(missing)}" if missing else f"is not a {contract.__name__}"
-        home = contract.__module__.rpartition(".")[0]
-        raise BadInput(f"{axis}={type(family).__name__} {problem}: derive it from {home}.{contract.__name__}")
-
-
-def _defines(family: object, name: str) -> bool:
-    member = getattr(type(family), name, None) or getattr(family, name, None)
-    is_defined = member is not None and member is not nn.Module.forward
-    return is_defined and not getattr(member, "__isabstractmethod__", False)
 
 
 def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, parts: Parts) -> None:
@@ -118,8 +99,9 @@ def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, part
     layers, dims = parts.layers, parts.latent_dim
     prior, guide = type(parts.prior).__name__, type(parts.posterior).__name__
     guides = [q]
-    for layer in layers:
+    for layer, dim in zip(layers, dims[1:], strict=True):
         guides.append(layer.above(guides[-1].sample()))
+        require_distribution("guide", layer.posterior, guides[-1], True, [dim])
     priors = [*(layer.below(torch.zeros(1, dim)) for layer, dim in zip(layers, dims[1:], strict=True)), p]
     for of_prior, of_guide in zip(map(_kind, priors), map(_kind, guides), strict=True):
         if of_prior != of_guide:
@@ -144,18 +126,30 @@ def _require_classes(option: str, num_classes: int | None) -> None:
         )
 
 
+def _built(network: Network, method: str, *args: Any) -> nn.Module:
+    """Call `network.encoder` or `network.decoder`."""
+    with own_code(method, network=network):
+        module: nn.Module = getattr(network, method)(*args)
+    require_returned("network", network, method, module, nn.Module)
+    return module
+
+
 def _layer(network: Network, guide: Callable[..., Guide], low: int, high: int) -> Layer:
     """Make z_{l+1} of dimension `high` above z_l of dimension `low`."""
-    up, down = network.upper()
-    encoder, decoder = up.encoder([low]), down.encoder([high])
-    conditional = Diagonal(_num_features(decoder, torch.zeros(1, high)), low)
-    return Layer(decoder, conditional, encoder, guide(_num_features(encoder, torch.zeros(1, low)), high))
+    with own_code("upper", network=network):
+        up, down = network.upper()
+    encoder, decoder = _built(up, "encoder", [low]), _built(down, "encoder", [high])
+    conditional = Diagonal(_num_features(down, decoder, torch.zeros(1, high)), low)
+    return Layer(decoder, conditional, encoder, guide(_num_features(up, encoder, torch.zeros(1, low)), high))
 
 
 @torch.no_grad()
-def _num_features(network: nn.Module, *inputs: Tensor) -> int:
-    with eval_mode(network):  # batch normalization of one row has no statistics
-        return int(network(*inputs).shape[-1])
+def _num_features(network: Network, encoder: nn.Module, *inputs: Tensor) -> int:
+    with eval_mode(encoder):  # batch normalization of one row has no statistics
+        with own_code("encoder(...) of x [1, *data_shape]", network=network):
+            features = encoder(*inputs)
+        require_returned("network", network, "encoder(...)(x)", features, Tensor)
+        return int(features.shape[-1])
 
 
 def _kind(distribution: Any) -> str:

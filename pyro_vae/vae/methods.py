@@ -126,20 +126,21 @@ class Methods(nn.Module):
         num_samples: int | None = None,
         *,
         y: Labels = None,
-        estimator: str | Estimator = "importance",
+        estimator: str | Estimator = "auto",
         **settings: Any,
     ) -> Tensor:
         """Estimate log p(x), or log p(x | y), of x `[N, *data_shape]`, in nats per datapoint: `[N]`, float64.
 
         Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`), or if the likelihood does not
-        suit x. `evidence` returns standard errors and diagnostics as well.
+        suit x. `evidence` returns standard errors and diagnostics as well. `estimator="importance"` is quicker and
+        less accurate.
 
         Args:
             x: data.
-            num_samples: samples a datapoint; None: 1000 for importance sampling, else the estimator's default.
+            num_samples: samples per datapoint; None: the estimator's default, or 1000 for importance sampling.
             y: labels of a conditional VAE.
-            estimator: `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, `sandwich`, or one of
-                `pyro_vae.marginal`.
+            estimator: `auto`, `sandwich`, `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, or an
+                `Estimator`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
 
         Raises:
@@ -155,7 +156,7 @@ class Methods(nn.Module):
 
     @for_users
     def evidence(
-        self, x: Array, *, y: Labels = None, estimator: str | Estimator = "refined", **settings: Any
+        self, x: Array, *, y: Labels = None, estimator: str | Estimator = "auto", **settings: Any
     ) -> LogEvidence:
         """Estimate log p(x) with standard errors, effective sample sizes and Pareto k; arguments as for `log_prob`."""
         return self._evidence(x, y, estimator_of(estimator, settings))

@@ -26,8 +26,8 @@ class Encoder(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation for x and, of a conditional VAE, labels y `[N]`."""
-        features = self.encoder(self.standardize(x), *one_hot(y, self.num_classes, x.dtype))
+        """Return mean and standard deviation for x and, with `conditioning="concat"`, labels y `[N]`."""
+        features = self.encoder(self.standardize(x), *_second_input(y, self.num_classes, x.dtype))
         with pyro.validation_enabled(False):  # data-dependent checks cannot be exported
             return self.posterior.moments(features)
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         if self.posterior.needs_log_joint:
             raise BadInput(f"the guide {guide} evaluates the decoder, which an encoder alone cannot do")
         try:
-            self(x, x.new_zeros(1, dtype=torch.long))
+            self(x, x.new_zeros(1, dtype=torch.long) if self.num_classes else None)
         except NotImplementedError as error:
             raise BadInput(f"the guide {guide} has no mean in closed form: use vae.encode, which draws") from error
 
@@ -61,17 +61,24 @@ class Decoder(nn.Module):
         self.decoder, self.likelihood, self.num_classes = decoder, likelihood, num_classes
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the mean for z and, of a conditional VAE, labels y `[N]`."""
-        h = self.decoder(z, *one_hot(y, self.num_classes, z.dtype))
+        """Return the mean for z and, with `conditioning="concat"`, labels y `[N]`."""
+        h = self.decoder(z, *_second_input(y, self.num_classes, z.dtype))
         with pyro.validation_enabled(False):
             mean: Tensor = self.likelihood(h).mean
         return mean
 
 
 def one_hot(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Return labels y `[N]` one-hot, `[N, num_classes]`, or nothing."""
+    """Return labels y `[N]` one-hot, `[N, num_classes]`, or nothing if `num_classes` is 0."""
     if not num_classes:
         return ()
     if y is None:
         raise BadInput(f"this VAE is conditional: give y, labels from 0 to {num_classes - 1}")
     return (nn.functional.one_hot(y, num_classes).to(dtype),)
+
+
+def _second_input(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """`one_hot`, but refuse labels that would be ignored."""
+    if y is not None and not num_classes:
+        raise BadInput('this module has no input y, which only conditioning="concat" gives it: leave y out')
+    return one_hot(y, num_classes, dtype)

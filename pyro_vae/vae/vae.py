@@ -11,6 +11,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.errors import MAX_INT, BadInput, positive_ints
+from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
@@ -19,6 +21,7 @@ from pyro_vae.networks.standardize import Standardize
 from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.vae.assemble import assemble, require_same_kind
+from pyro_vae.vae.contract import require_decoder, require_distribution
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.methods import Methods
 from pyro_vae.vae.modules import one_hot
@@ -156,22 +159,40 @@ class VAE(Methods):
         Raises:
             BadInput: if an option is out of its range, or does not fit the data or another option.
         """
+        if not positive_ints("data_shape", data_shape, MAX_INT):
+            raise BadInput("data_shape=[] must have at least one dimension")
         parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes)
         vae = cls(data_shape, **parts._asdict())
         if network.init != "torch":
             glorot_(vae, alike=network.init == "glorot_alike")
         # zeros may lie outside of the likelihood's support: only the kinds of distributions matter
         with torch.no_grad(), pyro.validation_enabled(False), eval_mode(vae):
+            x, z = torch.zeros(1, *data_shape), torch.zeros(2, 1, vae.latent_dim[0])
             y = None if vae.num_classes is None else torch.zeros(1, dtype=torch.long)
-            require_same_kind(vae.q_z(torch.zeros(1, *data_shape), y), vae.p_z(y), parts)
+            require_decoder(network, vae.decoder, vae.likelihood.param_shape, z, *vae._context(y))
+            with own_code("forward", likelihood=vae.likelihood):
+                p_x = vae.p_x(z[0], y)
+            require_distribution("likelihood", vae.likelihood, p_x, True, data_shape)
+            with own_code("forward", prior=vae.prior, guide=vae.posterior):
+                q, p = vae.q_z(x, y), vae.p_z(y)
+            require_distribution("guide", vae.posterior, q, True, vae.latent_dim[:1])
+            require_distribution("prior", vae.prior, p, False, vae.latent_dim[-1:])
+            require_same_kind(q, p, parts)
         return vae
 
     def initialize(self, x: Tensor) -> None:
         """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`."""
-        self.prior.initialize_from(x)
-        self.likelihood.initialize_from(x)
-        if isinstance(self.standardize, Standardize):
-            self.standardize.set(*self.likelihood.location_and_spread(x))
+        with own_code("initialize_from", prior=self.prior):
+            self.prior.initialize_from(x)
+        with own_code("initialize_from or location_and_spread", likelihood=self.likelihood):
+            self.likelihood.initialize_from(x)
+            if isinstance(self.standardize, Standardize):
+                self.standardize.set(*self.likelihood.location_and_spread(x))
+
+    @property
+    def families(self) -> dict[str, object]:
+        """Prior, likelihood and guide by their axes, for messages."""
+        return {"prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior}
 
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
         """Return the labels y of a data set if this VAE depends on labels, else None."""

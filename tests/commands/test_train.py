@@ -49,6 +49,24 @@ def test_run_directory_holds_what_the_contract_says(small_run):
     )
 
 
+def test_auto_is_the_default_beside_what_papers_report(command, small_data, tmp_path):
+    small = [option for option in SMALL if not option.startswith("estimator")]
+    outcome = command("train", *small, small_data, f"hydra.run.dir={tmp_path / 'run'}", "plots=false")
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    test, beside = results["test"], results["importance"]
+    assert (test["estimator"], test["num_samples"], test["unreliable"]) == ("auto", 1000, 0.0)
+    assert test["stages"] == {"quadrature": 1.0}
+    assert test["log_px"] == pytest.approx(beside["log_px"], abs=0.1)
+    titles = [line for line in outcome.out.splitlines() if line.startswith("test, 20 datapoints, ")]
+    assert titles == [
+        "test, 20 datapoints, estimator auto, K = 1000 (nats per datapoint)",
+        "test, 20 datapoints, estimator importance, K = 1000: samples from the guide, as in papers "
+        "(nats per datapoint)",
+    ]
+    assert "unreliable, and" not in outcome.out
+
+
 def test_output_names_the_directory_first_and_last_and_shows_epochs_and_the_table(command, small_data, tmp_path):
     outcome = command("train", *SMALL, small_data, f"hydra.run.dir={tmp_path / 'run'}")
     lines = outcome.out.strip().splitlines()
@@ -88,7 +106,7 @@ def test_images_and_more_latents(command, tmp_path):
     np.save("pictures.npy", np.random.default_rng(0).integers(0, 256, (60, 3, 9, 8), dtype=np.uint8))
     options = ["data=array", "data.path=pictures.npy", "network=conv", "network.channels=[4,4]", "network.hidden=8"]
     outcome = command(
-        "train", *options, "latent_dim=3", "likelihood=gaussian", "trainer.max_epochs=1", "estimator.num_samples=5",
+        "train", *options, "latent_dim=3", "likelihood=gaussian", "trainer.max_epochs=1", "estimator=refined",
         f"hydra.run.dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
@@ -232,7 +250,7 @@ def test_grey_values_under_a_bernoulli_are_warned_of(command, tmp_path):
     outcome = command("train", *SMALL, "data.path=x.npy", f"hydra.run.dir={tmp_path / 'run'}")
     assert outcome.code == 0
     assert outcome.out.count("not a likelihood of these data") == 1
-    outcome = command("evaluate", f"run={tmp_path / 'run'}", "estimator.num_samples=3")
+    outcome = command("evaluate", f"run={tmp_path / 'run'}", "estimator=elbo")
     assert "not a likelihood of these data" in outcome.out
 
 
@@ -346,7 +364,7 @@ def test_a_run_can_be_evaluated_and_resumed_from_another_folder(command, small_d
     assert command("train", *SMALL, relative, "hydra.run.dir=run").code == 0
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    outcome = command("evaluate", "run=../run", "estimator.num_samples=3")
+    outcome = command("evaluate", "run=../run", "estimator=elbo")
     assert outcome.code == 0, outcome.err
     outcome = command("train", "resume=../run", "++trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err

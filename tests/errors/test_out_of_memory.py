@@ -64,7 +64,7 @@ def test_methods_without_memory_end_in_one_line(small_vae, monkeypatch, error):
     for call in (
         lambda: small_vae.sample(3),
         lambda: small_vae.reconstruct(X),
-        lambda: small_vae.log_prob(X, 5),
+        lambda: small_vae.log_prob(X, 5, estimator="importance"),
         lambda: small_vae.impute(X),
         lambda: Importance(5)(small_vae.model, small_vae.guide, x),
         lambda: analysis.surgery(small_vae.model, small_vae.guide, x),

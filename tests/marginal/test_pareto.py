@@ -44,6 +44,17 @@ def test_the_threshold_is_that_of_vehtari_et_al():
     assert math.isnan(threshold(MIN_SAMPLES - 1))
 
 
+@pytest.mark.parametrize("K", [32, 50, 100, 200])
+def test_few_good_weights_are_rarely_flagged_and_bad_ones_more_often(K):
+    """Good: log-normal, with a standard error below 0.1 nats. Bad: Pareto with k = 1, whose mean is infinite."""
+    generator = torch.Generator().manual_seed(0)
+    good = 0.5 * torch.randn(K, 2000, generator=generator).double()
+    bad = -torch.rand(K, 2000, generator=generator).double().log()
+    false_flags, hits = ((k_of(log_w) > threshold(K)).double().mean().item() for log_w in (good, bad))
+    assert false_flags < 0.07
+    assert hits > 0.3
+
+
 def test_the_fewest_samples_have_a_pareto_k():
     assert k_of(torch.randn(MIN_SAMPLES - 1, 2).double()).isnan().all()
     assert k_of(torch.randn(MIN_SAMPLES, 2).double()).isfinite().all()

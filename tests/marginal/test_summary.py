@@ -14,6 +14,7 @@ from pyro_vae.marginal import (
     BDMC,
     ELBO,
     NUTS,
+    Auto,
     Exact,
     Importance,
     LogEvidence,
@@ -21,7 +22,7 @@ from pyro_vae.marginal import (
     Prior,
     Refined,
 )  # fmt: skip
-from pyro_vae.marginal.evidence import Accumulator, accumulate
+from pyro_vae.marginal.evidence import STAGES, Accumulator, accumulate
 from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.summary import CurvePoint, Summary, summarize, table, verdict
 
@@ -79,8 +80,8 @@ def test_the_keys_of_the_json_stay_and_come_in_order():
         *("pareto_k_max", "pareto_k_threshold", "unreliable", "num_data", "gap"),
     ]
     assert list(summary.as_json()) == always
-    whole = replace(summary, curve=(CurvePoint(1, -2.0, None),), given="y", bits_per_dim=0.5)
-    assert list(whole.as_json()) == [*always, "curve", "given", "bits_per_dim"]
+    whole = replace(summary, curve=(CurvePoint(1, -2.0, None),), given="y", bits_per_dim=0.5, stages={"search": 1.0})
+    assert list(whole.as_json()) == [*always, "curve", "given", "bits_per_dim", "stages"]
     assert whole.as_json()["curve"] == [{"num_samples": 1, "log_px": -2.0, "log_px_mc_se": None}]
     assert "log p(x | y), estimate" in table(whole, "test")
     assert table(whole, "test").startswith("simulated, 100 datapoints, estimator importance, K = 30")
@@ -89,11 +90,20 @@ def test_the_keys_of_the_json_stay_and_come_in_order():
 def test_verdict_is_given_above_one_percent_and_names_a_better_estimator():
     summary = summary_of(0.02, 1000, 0.67)
     assert "2.0 %" in verdict(summary, Importance())
-    assert "estimator=refined" in verdict(summary, Importance())
+    assert "estimator=auto" in verdict(summary, Importance())
     assert verdict(replace(summary, unreliable=0.01), Importance()) is None
     assert verdict(summary, ELBO()) is None  # a bound, not an estimate
     assert verdict(summary, Exact()) is None
     assert verdict(replace(summary, unreliable=None), NoEstimate()) is None
+
+
+def test_few_good_estimates_bring_no_warning():
+    """Log-normal weights with a standard error of 0.1 nats, from as many samples as AIS has by default."""
+    log_w = 0.5 * torch.randn(AIS().num_samples, 3000, generator=torch.Generator().manual_seed(0)).double()
+    summary = summarize(evidence_of(log_w), "ais")
+    assert 0.01 < summary.unreliable < 0.05
+    assert verdict(summary, AIS()) is None
+    assert "7.0 %" in verdict(replace(summary, unreliable=0.07), AIS())
 
 
 STEPS = "estimator.num_elbo_steps"
@@ -106,17 +116,17 @@ STEPS = "estimator.num_elbo_steps"
         (Refined(), f"set {STEPS}=50, then {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=50), f"set {STEPS}=300, or compare with estimator=ais"),
         (Refined(num_elbo_steps=300), "compare with estimator=ais"),
-        (AIS(), "set estimator.num_temperatures=800"),
-        (AIS(4, 10), "set estimator.num_samples=16, then set estimator.num_temperatures=40"),
-        (BDMC(), "set estimator.num_temperatures=800"),
-        (NUTS(), "use estimator=refined"),
-        (Prior(), "use estimator=refined"),
-        (Importance(1000), "use estimator=refined"),
-        (Importance(10), "set estimator.num_samples=1000, or use estimator=refined (not for"),
-        (Importance(50), "set estimator.num_samples=1000, or use estimator=refined"),
-        (Prior(150), "set estimator.num_samples=1500, or use estimator=refined"),
-        (NUTS(50), "set estimator.num_samples=500, or use estimator=refined"),
-        (AIS(50), "set estimator.num_samples=200, then set estimator.num_temperatures=800"),
+        (AIS(), "set estimator.num_temperatures=400"),
+        (AIS(4, 10), "set estimator.num_samples=32, then set estimator.num_temperatures=40"),
+        (BDMC(), "set estimator.num_temperatures=400"),
+        (NUTS(), "use estimator=auto"),
+        (Prior(), "use estimator=auto"),
+        (Importance(1000), "use estimator=auto"),
+        (Importance(10), "set estimator.num_samples=1000, or use estimator=auto"),
+        (Importance(50), "set estimator.num_samples=1000, or use estimator=auto"),
+        (Prior(150), "set estimator.num_samples=1500, or use estimator=auto"),
+        (NUTS(50), "set estimator.num_samples=500, or use estimator=auto"),
+        (AIS(50), "set estimator.num_temperatures=400"),
     ],
 )  # fmt: skip
 def test_advice_is_never_what_is_already_set(estimator, advice):
@@ -149,21 +159,24 @@ def test_with_few_samples_good_estimates_are_flagged_and_the_line_says_that_k_is
 
 
 def test_nearly_equal_weights_do_not_make_an_estimate_reliable():
-    """A guide narrower than the posterior misses its tails: some of its estimates are too low at an ESS of 0.9 K."""
+    """A guide narrower than the posterior misses its tails: some of its estimates are too low at an ESS of 0.9 K.
+
+    So few weights do not tell which, but all datapoints together do.
+    """
     evidence = evidence_of_a_guide(0.6, 21)
     wrong = (evidence.log_px < -0.3) & (evidence.ess > 0.9 * 21)
     assert wrong.sum() > 5
-    assert evidence.unreliable[wrong].double().mean() > 0.5
+    assert summarize(evidence, "importance").unreliable > 0.3
 
 
 DISCRETE = [(Importance(50), "=1000"), (Importance(5000), "=50000"), (Prior(50), "importance")]
 
 
 @pytest.mark.parametrize(("estimator", "advice"), DISCRETE)
-def test_estimates_of_discrete_latents_are_not_sent_to_refined(estimator, advice):
+def test_estimates_of_discrete_latents_need_more_samples_not_fitted_proposals(estimator, advice):
     summary = summary_of(0.3, estimator.num_samples, None)
     assert advice in verdict(summary, estimator)
-    assert "refined" not in verdict(summary, estimator)
+    assert "auto" not in verdict(summary, estimator)
 
 
 def test_refined_is_helped_by_what_is_advised_before_by_more_samples():
@@ -290,3 +303,54 @@ def test_evidence_is_shown_in_a_line():
     k = torch.tensor([0.1, 0.9])
     evidence = LogEvidence(torch.tensor([-1.0, -3.0]), k, k + 20, k, torch.tensor([-2.0, -4.0]), 700)
     assert repr(evidence) == "LogEvidence(N=2, K=700, log_px=-2.000, elbo=-3.000, unreliable=50.0%)"
+
+
+def of_stages(stage, reliable):
+    one = torch.ones(len(stage)).double()
+    extra = {"log_px_lower": -2 * one, "num_modes": 2 * one, "gain": 0 * one, "num_draws": one, "seconds": 0.5 * one}
+    return LogEvidence(
+        -one, 0.01 * one, 500 * one, 0.69 * one, -3 * one, 1000,
+        extra=extra, reliable=torch.tensor(reliable), stage=torch.tensor([STAGES.index(name) for name in stage]),
+    )  # fmt: skip
+
+
+def test_stages_are_shares_in_the_json_and_a_line_of_the_table():
+    evidence = of_stages(["search"] * 124 + ["more samples"] * 74 + ["HMC"] * 2, [True] * 200)
+    summary = summarize(evidence, "auto")
+    assert summary.as_json()["stages"] == {"search": 0.62, "more samples": 0.37, "HMC": 0.01}
+    assert list(summary.as_json())[-1] == "stages"
+    lines = {line.split()[0]: line for line in table(summary, "test").splitlines()}
+    assert lines["stages"].split(maxsplit=1)[1] == "estimated by search 62 %, more samples 37 %, HMC 1.0 %"
+    assert summary.as_json()["log_px_lower"] == -2
+    assert "holds for each datapoint with 95 % confidence" in lines["log_px_lower"]
+    for name in ("num_modes", "gain", "num_draws", "seconds"):
+        assert "mean over datapoints" not in lines[name]
+    assert "stages" not in summarize(evidence_of(torch.zeros(30, 2).double()), "importance").as_json()
+
+
+def test_the_table_of_an_estimator_that_decides_has_its_verdict_in_words_not_thresholds():
+    """Its estimates come from different numbers of samples, of which 0.69 is enough for 20,000."""
+    good = summarize(of_stages(["more samples"] * 10, [True] * 10), "auto")
+    text = table(good, "test")
+    assert not {"ess_median", "ess_min", "pareto_k_max"} & {line.split()[0] for line in text.splitlines()}
+    assert "share of datapoints whose estimate fails a check" in text
+    assert "Pareto k >" not in text
+    assert good.as_json()["pareto_k_max"] < good.as_json()["pareto_k_threshold"]
+    assert verdict(good, Auto()) is None
+    bad = summarize(of_stages(["AIS"] * 10, [False] * 5 + [True] * 5), "auto")
+    assert bad.unreliable == 0.5
+    assert verdict(bad, Auto()).endswith("likely too low: set estimator.num_starts=24, or estimator.num_samples=10000")
+    assert "estimator.max_seconds=null" in verdict(bad, Auto(max_seconds=5))
+    assert verdict(good, Auto(max_seconds=5)) is None
+
+
+def test_exact_estimates_say_so(ppca):
+    x = ppca.evidence.sample((4,))
+    for estimator in (Exact(), Auto()):
+        evidence = estimator(ppca.vae.model, ppca.vae.guide, x)
+        summary = summarize(evidence, estimator.name)
+        assert evidence.status == ["exact"] * 4
+        assert (summary.stages, summary.unreliable, summary.log_px_mc_se) == ({"exact": 1.0}, 0.0, 0.0)
+        assert "estimated by exact 100 %" in table(summary, "test")
+        assert "nan" not in table(summary, "test")
+        json.dumps(summary.as_json(), allow_nan=False)

@@ -207,9 +207,10 @@ def test_torchrun_trains_into_one_run_directory(small_data, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_evaluates(small_run, tmp_path):
-    out = finish(torchrun("pyro_vae.evaluate", f"run={small_run}", "estimator.num_samples=20", cwd=tmp_path))
+    out = finish(torchrun("pyro_vae.evaluate", f"run={small_run}", cwd=tmp_path))
     assert out.count("written:") == 1
-    assert len(np.load(small_run / "evaluations" / "refined-20.npz")["log_px"]) == 20
+    arrays = np.load(small_run / "evaluations" / "auto-1000.npz")
+    assert [len(arrays[name]) for name in ("log_px", "stage", "status", "seconds")] == 4 * [20]
 
 
 def workers(parent):

@@ -20,7 +20,7 @@ import pyro_vae
 from pyro_vae import analysis
 from pyro_vae.compilation import graph
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import AIS, Importance, Refined
+from pyro_vae.marginal import AIS, Auto, Importance, Refined
 from pyro_vae.programs import session
 
 QUICK = {"latent_dim": 2, "max_epochs": 2, "overrides": ["network.hidden=[8]"]}
@@ -67,10 +67,11 @@ def use(vae):
         "encode": vae.encode(x),
         "reconstruct": vae.reconstruct(x),
         "sample": vae.sample(3),
-        "log_prob": vae.log_prob(x, num_samples=20),
+        "log_prob": vae.log_prob(x, num_samples=20, estimator="importance"),
         "impute": vae.impute(x, x > 0, num_steps=2),
         "importance": Importance(20)(vae.model, vae.guide, x).log_px,
         "refined": Refined(20)(vae.model, vae.guide, x).log_px,
+        "auto": Auto(100, num_starts=4)(vae.model, vae.guide, x).log_px,
         "ais": AIS(2, num_temperatures=3)(vae.model, vae.guide, x).log_px,
         "gaps": analysis.gaps(vae.model, vae.guide, x, Importance(5), num_steps=2, num_samples=2)["elbo_best"],
         "surgery": torch.tensor(analysis.surgery(vae.model, vae.guide, x)["elbo"], dtype=torch.float64, device="cpu"),
@@ -117,7 +118,7 @@ def test_a_model_in_double_is_run_in_double():
     x = torch.tensor(X[:4]).double()
     assert vae.encode(x).dtype == vae.sample(2).dtype == torch.float64
     with pytest.warns(UserWarning, match="unreliable"):
-        assert vae.log_prob(x, num_samples=5).isfinite().all()
+        assert vae.log_prob(x, num_samples=5, estimator="importance").isfinite().all()
 
 
 def test_an_exception_leaves_the_session_as_it_was():
@@ -204,7 +205,7 @@ def test_fits_in_two_threads_are_those_of_one(fitted):
 def test_calls_in_two_threads_are_those_of_one(fitted):
     x, n = torch.tensor(X[:4]), 6
     calls = {
-        "log_prob": lambda: fitted.log_prob(x, num_samples=20),
+        "log_prob": lambda: fitted.log_prob(x, num_samples=20, estimator="importance"),
         "impute": lambda: fitted.impute(x, x > 0, num_steps=5),
         "encode": lambda: fitted.encode(x),
     }

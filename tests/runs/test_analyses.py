@@ -35,7 +35,7 @@ def test_collapse_is_warned_of(caplog):
 
 
 def test_files_of_analyses_hold_known_keys(command, small_run):
-    options = ["analysis=all", "num_data=4", "plots=false", "estimator.num_samples=20"]
+    options = ["analysis=all", "num_data=4", "plots=false", "estimator=importance"]
     outcome = command("evaluate", f"run={small_run}", *options)
     assert outcome.code == 0, outcome.err
     gaps, surgery = (json.loads((small_run / f"evaluations/{name}.json").read_text()) for name in ("gaps", "surgery"))

@@ -10,12 +10,12 @@ from conftest import one_error_line
 import pyro_vae
 from pyro_vae.errors import BadInput
 
-COMMAND = "this works: python -m pyro_vae.train "
+COMMAND = ": python -m pyro_vae.train "
 TINY = [
     "data=array", "data.path=labelled.npz", "data.key=x", "data.label_key=y", "network.hidden=[4]",
     "network.upper_hidden=[4]", "trainer.max_epochs=1", "plots=false", "second_estimator=false",
 ]  # fmt: skip
-DISCRETE = "prior=categorical guide=categorical objective=score_function estimator=importance"
+DISCRETE = "prior=categorical guide=categorical objective=score_function"
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ slow = pytest.mark.slow
         pytest.param("guide=categorical", "is discrete", DISCRETE, marks=slow),
         pytest.param("prior=categorical", "is continuous", DISCRETE, marks=slow),
         pytest.param("guide=categorical prior=categorical objective=iwae", "reparameterized", DISCRETE, marks=slow),
-        pytest.param(
-            "guide=categorical prior=categorical objective=score_function", "is discrete", DISCRETE, marks=slow
-        ),
+        pytest.param(f"{DISCRETE} estimator=refined", "is discrete", f"{DISCRETE} estimator=auto", marks=slow),
         pytest.param("guide=point objective=iwae", "is a point", "guide=point objective=trace_elbo", marks=slow),
         ("conditioning=prior prior=mixture", "depends on y", "conditioning=prior prior=class_conditional"),
         pytest.param("prior=vamp guide=enumerated", "prior=vamp needs", "prior=vamp guide=diagonal", marks=slow),
@@ -61,6 +59,27 @@ def test_one_refusal_and_one_working_command(command, labelled, options, reason,
     assert trained.code == 0, trained.err
 
 
+def test_a_suggestion_says_what_it_replaces_and_keeps_the_directory(command, labelled):
+    options = ["guide=enumerated", "estimator=refined", "estimator.num_elbo_steps=3", *TINY, "hydra.run.dir=run"]
+    refused = command("train", *options)
+    one_error_line(refused, "; this works, with another estimator" + COMMAND, " hydra.run.dir=run")
+    trained = command("train", *shlex.split(refused.err.strip().split(COMMAND)[1]))
+    assert trained.code == 0, trained.err
+
+
+def test_fit_says_which_option_given_its_suggestion_replaces():
+    x = torch.rand(30, 4).round()
+    with pytest.raises(BadInput, match=r"; this works, with another guide: fit\(..., guide='diagonal'\)$"):
+        pyro_vae.fit(x, prior="vamp", guide="enumerated", max_epochs=1, verbose=False)
+
+
+def test_fit_suggests_nothing_that_would_ignore_labels():
+    x, y = torch.rand(30, 4).round(), torch.arange(30) % 3
+    with pytest.raises(BadInput, match="this works, with another prior: ") as caught:
+        pyro_vae.fit(x, y, experiment="conditional_concat", prior="vamp", max_epochs=1, verbose=False)
+    assert "conditioning='none'" not in str(caught.value)
+
+
 def test_options_that_cannot_be_completed_keep_their_own_remedy(command, labelled):
     one_error_line(command("train", "trainer=exact_em", "guide=categorical", *TINY[:-4]), "combine prior=categorical")
 
@@ -78,6 +97,6 @@ def test_fit_names_all_companions_at_once(options, works):
     call = ", ".join(f"{name}={value!r}" for name, value in works.items())
     with pytest.raises(BadInput) as caught:
         pyro_vae.fit(x, **options, **short)
-    assert str(caught.value).endswith(f"; this works: fit(..., {call})".replace("'3'", "3"))
+    assert str(caught.value).endswith(f": fit(..., {call})".replace("'3'", "3"))
     changes = {name: int(value) if name == "latent_dim" else value for name, value in works.items()}
     pyro_vae.fit(x, **options | changes, **short)

@@ -167,7 +167,7 @@ def test_sweep_and_compare(command, small_data, tmp_path, launcher):
     assert outcome.code == 0, outcome.err
     for i in range(4):
         assert json.loads((folder / str(i) / "results.json").read_text())["test"]["log_px"] < 0
-    outcome = command("evaluate", f"run={folder}", "estimator.num_samples=20")
+    outcome = command("evaluate", f"run={folder}", "estimator=refined", "estimator.num_samples=20")
     assert outcome.code == 0, outcome.err
     result = json.loads((folder / "evaluations" / "refined-20.json").read_text())
     assert {row["options"] for row in result["rows"]} == {"guide=diagonal", "guide=full_covariance"}

@@ -14,7 +14,10 @@ from pyro_vae.data import Split
 from pyro_vae.runs import figures, plots
 from pyro_vae.runs.config import compose
 
-SHORT = ["network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator.num_samples=20", "hydra.run.dir=run"]
+SHORT = [
+    "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=2", "estimator=refined", "estimator.num_samples=20",
+    "hydra.run.dir=run",
+]  # fmt: skip
 
 
 def results(tmp_path):
@@ -90,10 +93,16 @@ def test_estimators_that_do_not_fit_are_refused_before_training(command, small_d
     assert not list(tmp_path.glob("outputs/**/last.pt"))
 
 
-def test_a_discrete_latent_is_no_matter_for_refined(command, tmp_path):
+def test_discrete_latents_suit_auto_but_not_refined(command, tmp_path):
     np.save("x.npy", np.random.default_rng(0).random((60, 4)))
     discrete = ["prior=categorical", "guide=enumerated", "objective=trace_elbo", "data=array", "data.path=x.npy"]
-    one_error_line(command("train", *discrete, "likelihood=gaussian", "latent_dim=3"), "discrete", "importance")
+    options = [*discrete, "likelihood=gaussian", "latent_dim=3", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    one_error_line(command("train", *options, "estimator=refined"), "discrete", "estimator=auto")
+    outcome = command("train", *options, "second_estimator=false", "plots=false")
+    assert outcome.code == 0, outcome.err
+    test = results(tmp_path)["test"]
+    assert (test["estimator"], test["unreliable"], test["stages"]) == ("auto", 0.0, {"guide": 1.0})
+    assert "estimates are unreliable" not in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_evaluate_without_estimate_or_figures(command, small_run):
     assert names(small_run / "evaluations") == ["surgery.json"]
     assert "log p(x)" not in outcome.out
     outcome = command(
-        "evaluate", f"run={small_run}", "estimator.num_samples=20", "analysis=gaps", "num_data=5", "plots=false"
+        "evaluate", f"run={small_run}", "estimator=importance", "analysis=gaps", "num_data=5", "plots=false"
     )
     assert outcome.code == 0, outcome.err
     assert not list((small_run / "evaluations").glob("*.png"))
@@ -224,7 +233,7 @@ def test_bdmc_warns_and_advises_what_is_not_set(command, small_run):
     assert outcome.code == 0, outcome.err
     summary = json.loads((small_run / "evaluations" / "bdmc-8.json").read_text())
     assert summary["unreliable"] == 1.0  # 8 samples are fewer than 10
-    assert outcome.out.splitlines()[-1].endswith("set estimator.num_samples=16, then set estimator.num_temperatures=8")
+    assert outcome.out.splitlines()[-1].endswith("set estimator.num_samples=32, then set estimator.num_temperatures=8")
     assert "  gap " in outcome.out
     assert "upper bound" in outcome.out
     assert summary["log_px_mc_se"] is None

@@ -31,7 +31,23 @@ def test_a_fitted_vae_is_saved_loaded_and_evaluated(command, tmp_path):
     assert outcome.code == 0, outcome.err
     (evaluation,) = (tmp_path / "run" / "evaluations").glob("*.json")
     assert json.loads(evaluation.read_text())["num_data"] == 6
-    one_error_line(command("evaluate", "run=run", "estimator=elbo"), "data.path is missing", "vae.log_prob")
+    missing = command("evaluate", "run=run", "estimator=elbo")
+    suggested = "python -m pyro_vae.evaluate run=run data.path=FILE.npy split=val"
+    one_error_line(missing, "data.path is missing", suggested, "vae.log_prob")
+    no_test_set = command("evaluate", "run=run", "data.path=x.npy", "estimator=elbo")
+    one_error_line(no_test_set, "split=test of run is empty: use split=val")
+
+
+def test_runs_that_no_command_can_continue_are_refused_clearly(command, tmp_path):
+    pyro_vae.fit(X, validation_data=X[:20], **TINY, run_dir=tmp_path / "run")
+    np.save(tmp_path / "x.npy", X)
+    one_error_line(command("evaluate", "run=run", "data.path=x.npy", "split=val"), "20 datapoints", "vae.log_prob")
+    one_error_line(command("train", "resume=run"), "resume=run", "array in memory", "call fit again")
+
+
+def test_a_run_without_held_out_data_is_evaluated_on_its_training_set(command, tmp_path):
+    pyro_vae.fit(X, val_fraction=0, **TINY).save(tmp_path / "run")
+    one_error_line(command("evaluate", "run=run"), "data.path=FILE.npy split=train")
 
 
 def test_a_conditional_vae_is_evaluated_with_labels_from_a_file(command, tmp_path):
@@ -41,6 +57,8 @@ def test_a_conditional_vae_is_evaluated_with_labels_from_a_file(command, tmp_pat
     arguments = ["data.path=data.npz", "+data.key=x", "+data.label_key=y", "split=val", "estimator=elbo", "plots=false"]
     outcome = command("evaluate", "run=run", *arguments)
     assert outcome.code == 0, outcome.err
+    suggested = "data.path=FILE.npz +data.key=x +data.label_key=y split=val"
+    one_error_line(command("evaluate", "run=run"), suggested)
 
 
 def test_it_is_the_checkpoint_of_the_run_with_the_present_weights(tmp_path):

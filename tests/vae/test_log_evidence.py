@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import Importance, LogEvidence, Refined
+from pyro_vae.marginal import Auto, Importance, LogEvidence, Refined
 
 
 @pytest.mark.parametrize(
     ("estimator", "settings"),
     [
         ("importance", {"num_samples": 200}),
+        ("auto", {}),
         ("refined", {"num_samples": 50}),
         ("ais", {"num_samples": 10, "num_temperatures": 10}),
         ("exact", {}),
@@ -32,18 +33,27 @@ def test_estimators_find_the_truth(ppca, estimator, settings):
     torch.testing.assert_close(evidence.log_px, log_px, rtol=0, atol=0.15)
 
 
-def test_importance_sampling_is_the_default_of_log_prob_and_refined_that_of_evidence(ppca):
+def test_auto_is_the_default_and_settings_reach_the_estimator(ppca):
     x = ppca.evidence.sample((3,))
     for found, estimator in [
-        (lambda: ppca.vae.log_prob(x), Importance(1000)),
-        (lambda: ppca.vae.log_prob(x, 50), Importance(50)),
-        (lambda: ppca.vae.evidence(x).log_px, Refined()),
-        (lambda: ppca.vae.evidence(x, num_samples=[5, 20]).log_px, Refined([5, 20])),
+        (lambda: ppca.vae.log_prob(x), Auto()),
+        (lambda: ppca.vae.log_prob(x, estimator="importance"), Importance(1000)),
+        (lambda: ppca.vae.log_prob(x, 50, estimator="importance"), Importance(50)),
+        (lambda: ppca.vae.evidence(x, num_samples=500).log_px, Auto(500)),
+        (lambda: ppca.vae.evidence(x, num_samples=[5, 20], estimator="refined").log_px, Refined([5, 20])),
     ]:
         pyro.set_rng_seed(3)
         expected = estimator(ppca.vae.model, ppca.vae.guide, x).log_px
         pyro.set_rng_seed(3)
         assert torch.equal(found(), expected)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 7])
+def test_auto_accepts_few_samples(small_vae, num_samples):
+    x = np.eye(6)
+    evidence = small_vae.evidence(x, num_samples=num_samples, compile=False)
+    torch.testing.assert_close(evidence.log_px, small_vae.log_prob(x, compile=False), rtol=0, atol=1e-3)
+    assert (evidence.extra["log_px_lower"] <= evidence.log_px).all()
 
 
 def test_the_elbo_is_a_bound_that_needs_no_warning(ppca, recwarn):
@@ -65,7 +75,7 @@ def test_arrays_of_any_float_type_are_data(small_vae, dtype):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "banana"}, "estimator=banana is unknown: choose one of ais, elbo"),
+        ({"estimator": "banana"}, "estimator=banana is unknown: choose one of ais, auto, elbo"),
         ({"estimator": "ais", "chains": 3}, "chains=3 is not a setting of estimator=ais: choose one of num_samples,"),
         ({"estimator": Refined(3), "df": 3}, "df is given beside an estimator"),
         ({"estimator": "refined", "num_samples": 0}, "num_samples=0 must be"),

@@ -129,6 +129,13 @@ def test_labels_enter_as_a_second_input():
         vae.encoder_module()(x)
 
 
+def test_labels_that_a_module_would_ignore_are_refused():
+    y = torch.tensor([0, 1])
+    for module, size in ((make().encoder_module(), 6), (make().decoder_module(), 3)):
+        with pytest.raises(BadInput, match="no input y"):
+            module(torch.zeros(2, size), y)
+
+
 @pytest.mark.parametrize(
     ("guide", "message"),
     [
