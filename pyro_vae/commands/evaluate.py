@@ -4,6 +4,7 @@ python -m pyro_vae.evaluate run=DIR
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
 python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
+python -m pyro_vae.evaluate run=DIR certify=true
 python -m pyro_vae.evaluate run=DIR analysis=all
 python -m pyro_vae.evaluate run=DIR analysis=surgery estimator=none
 python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE, if the data have moved
@@ -37,12 +38,14 @@ def task(config: DictConfig) -> None:
         one_of("analysis", config.analysis, ("gaps", "surgery", "all"))
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
+    from pyro_vae.analysis.certificate import require_testable
     from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import comparison, evaluation  # imports torch
 
     true_false("plots", config.plots)
+    true_false("certify", config.certify)
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)
@@ -52,6 +55,8 @@ def task(config: DictConfig) -> None:
             f"estimator={estimator.name} leaves nothing to do: use it with analysis=surgery of a single run, or use "
             "another estimator"
         )
+    if config.certify:
+        require_testable(estimator)
     if estimator.simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
             f"analysis={config.analysis} compares log p(x) and ELBOs of the same data, but estimator={estimator.name} "
@@ -129,9 +134,11 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
         with in_section("estimator", config.estimator):
             summary = evaluation.evaluate(vae, data, split, estimator, config, run_dir)
         evaluated = Evaluated(summary, kind)
-    if config.analysis is not None:
-        with in_section("estimator", config.estimator):
+    with in_section("estimator", config.estimator):
+        if config.analysis is not None:
             analyses.analyse(vae, data.to(device), estimator, config, run_dir)
+        if config.certify:
+            analyses.certify(vae, data.to(device), estimator, config, run_dir)
     return evaluated
 
 

@@ -18,6 +18,7 @@ from pyro_vae.marginal.no_estimate import NoEstimate
 from pyro_vae.marginal.nuts import NUTS
 from pyro_vae.marginal.prior import Prior
 from pyro_vae.marginal.refined import Refined
+from pyro_vae.marginal.sandwich import Sandwich
 from pyro_vae.marginal.summary import Summary, summarize, table, verdict
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "NoEstimate",
     "Prior",
     "Refined",
+    "Sandwich",
     "Summary",
     "summarize",
     "table",

@@ -8,19 +8,20 @@ from torch import Tensor
 from pyro_vae.marginal.mixture import Mixture
 
 
-def fit_mixture(q: Mixture, u: Tensor, num_iterations: int = 5) -> Mixture:
+def fit_mixture(q: Mixture, u: Tensor, num_iterations: int = 5, shrinkage: float = 1.0) -> Mixture:
     """Fit a mixture to draws, starting from q.
 
     EM for Student-t mixtures: Peel & McLachlan (2000), Robust mixture modelling using the t distribution, Statistics
-    and Computing 10. The covariances are shrunk towards those of q as if D more draws had come from it, since few
-    draws of many dimensions would give narrow components.
+    and Computing 10. The covariances are shrunk towards those of q as if `shrinkage` · D more draws had come from it,
+    since few draws of many dimensions would give narrow components.
 
     Args:
         q: the start.
         u: draws `[K, N, D]`.
         num_iterations: number of EM iterations.
+        shrinkage: draws per dimension that q counts for.
     """
-    D = u.shape[-1]
+    D, prior = u.shape[-1], shrinkage * u.shape[-1]
     eye = torch.eye(D, dtype=u.dtype, device=u.device)
     for _ in range(num_iterations):
         responsibility = q.component_log_probs(u).softmax(0)  # [M, K, N]
@@ -32,7 +33,7 @@ def fit_mixture(q: Mixture, u: Tensor, num_iterations: int = 5) -> Mixture:
             mean = torch.einsum("kn,knd->nd", heavy, white) / (heavy.sum(0) + 1).unsqueeze(-1)
             away = white - mean
             scatter = torch.einsum("kn,knd,kne->nde", heavy, away, away)
-            covariance = (scatter + D * eye) / (mass[m] + D)[:, None, None]
+            covariance = (scatter + prior * eye) / (mass[m] + prior)[:, None, None]
             locs.append(q.loc[m] + (q.scale_tril[m] @ mean.unsqueeze(-1)).squeeze(-1))
             factors.append(q.scale_tril[m] @ torch.linalg.cholesky(covariance))
         exists = q.log_weights.isfinite()

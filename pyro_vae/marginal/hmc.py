@@ -215,6 +215,7 @@ def sample_posterior(
     num_leapfrog: int = 8,
     target: float = 0.8,
     progress: Callable[[], Any] = lambda: None,
+    jump: Callable[[Path, ChainState], ChainState] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw from the posterior of each datapoint by HMC.
 
@@ -231,6 +232,7 @@ def sample_posterior(
         num_leapfrog: leapfrog steps per transition.
         target: acceptance rate.
         progress: called after each transition.
+        jump: moves the chains after each transition; it must leave the posterior invariant, e.g. `independence_jump`.
 
     Returns:
         The draws `[T, C, N, D]`, and the mean acceptance after warmup, `[N]`.
@@ -248,6 +250,7 @@ def sample_posterior(
         if t == num_warmup and num_warmup:
             log_epsilon = average / (num_warmup - num_warmup // 2)
         state, probability = transition(path, state, beta, log_epsilon.exp(), scale_tril, num_leapfrog)
+        state = state if jump is None else jump(path, state)
         if t < num_warmup:
             log_epsilon = log_epsilon + (probability.mean(0) - target) / (1 + t) ** 0.5
             average = average + log_epsilon * (t >= num_warmup // 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,13 +41,24 @@ EXTRA = {
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
+    "log_px_upper_se": "standard error of the upper bound's own noise",
     "gap": "upper bound - log p(x), estimate",
+    "gap_certified": "largest gap of a certified datapoint",
+    "rhat": "R-hat of the Markov chains, largest of a datapoint",
+    "certified": "share of datapoints whose chains agree and meet (conditional: no mode was missed by all chains)",
+    "struski_upper": "log p(x), upper bound of its mean without posterior draws (standard error: log_px_mc_se)",
     "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
     "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",
     "bits_per_dim": "log p(x) in bits per dimension",
 }
 """Columns that only some tables have."""
+
+OVER_DATA: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_px_upper_se": lambda se: se.square().sum().sqrt() / len(se),
+    "rhat": Tensor.amax,
+}
+"""How columns that are not means are summarized over datapoints."""
 
 TOLERATED = 0.01
 """Share of datapoints whose estimates may be unreliable without a warning."""
@@ -98,7 +109,7 @@ class Summary:
         pareto_k_threshold: the Pareto k above which an estimate is unreliable; None if there is no Pareto k.
         unreliable: share of datapoints whose estimate is unreliable, between 0 and 1.
         num_data: N.
-        extra: means over datapoints of what else the estimator reports (`LogEvidence.extra`), by name.
+        extra: means over datapoints of what else the estimator reports (`LogEvidence.extra`), by name; see `OVER_DATA`.
         curve: estimates from the first K' of the samples, in ascending order up to K.
         given: `y` if this is log p(x | y) of a conditional model.
         bits_per_dim: −log_px in bits per dimension, where it has that unit.
@@ -170,7 +181,7 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
         pareto_k_threshold=evidence.k_threshold,
         unreliable=unreliable,
         num_data=N,
-        extra={name: _finite(value.mean()) for name, value in evidence.extra.items()},
+        extra=_extra(evidence.extra),
         stages=None if evidence.stages is None else _shares(evidence.stages),
         simulated=simulated,
         judged=evidence.reliable is not None,
@@ -228,6 +239,14 @@ def number(value: float | None, form: str) -> str:
 def _finite(value: Tensor) -> float | None:
     """Convert a scalar to a number; None if it is not finite, since JSON has neither NaN nor infinity."""
     return value.item() if value.isfinite() else None
+
+
+def _extra(values: dict[str, Tensor]) -> dict[str, float | None]:
+    """Summarize what else an estimator reports over datapoints."""
+    extra = {name: _finite(OVER_DATA.get(name, Tensor.mean)(value)) for name, value in values.items()}
+    if "certified" in values:
+        extra["gap_certified"] = max(values["gap"][values["certified"] > 0].tolist(), default=None)
+    return extra
 
 
 def _columns(summary: Summary) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import analysis
@@ -25,7 +26,7 @@ from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
-GAPS_DATA, SURGERY_DATA = 100, 1000
+GAPS_DATA, SURGERY_DATA, CERTIFICATE_DATA = 100, 1000, 200
 """Datapoints of each analysis where `num_data` is null."""
 
 NOISE = 0.05
@@ -50,6 +51,22 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
             log.warning("no gaps: %s", error)
     if config.analysis in ("surgery", "all"):
         _surgery(vae, data, config, folder)
+
+
+def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, run_dir: Path) -> None:
+    """Test the estimator on data simulated from the model: evaluations/certificate.json, and a line on screen."""
+    if collectives.rank() > 0:
+        return
+    set_seed(config.seed)
+    split = data.split(config.split)
+    rows = torch.arange(CERTIFICATE_DATA) % len(split)  # only shapes and labels count
+    y = vae.taken_labels(split.y)
+    found = analysis.certificate(vae.model, vae.guide, split.x[rows], estimator, None if y is None else y[rows])
+    settings = {"estimator": estimator.name, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
+    path = run_dir / "evaluations" / "certificate.json"
+    write_json(path, {**found.as_json(), **settings})
+    log.info("%s", found)
+    log.info("written: %s", path)
 
 
 def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, folder: Path) -> None:

@@ -99,6 +99,10 @@ def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: P
     if not summary.simulated:
         limits = (split.x.min().item(), split.x.max().item())
         save(plots.histogram(array(evidence.log_px), array(split.x), limits), beside("histogram"))
+    if (upper := evidence.extra.get("log_px_upper")) is not None:
+        certified = evidence.extra.get("certified")
+        chains = None if certified is None else array(certified)
+        save(plots.bounds(array(evidence.log_px), array(upper), chains), beside("bounds"))
     if evidence.stages is not None and "seconds" in evidence.extra:
         seconds, lower = array(evidence.extra["seconds"]), array(evidence.extra["log_px_lower"])
         save(stage_plots.stages(STAGES, evidence.stages, seconds, evidence.status), beside("stages"))

@@ -155,6 +155,35 @@ def tails(tail: np.ndarray, pareto_k: np.ndarray, k_threshold: float | None = No
     return ax
 
 
+def bounds(lower: np.ndarray, upper: np.ndarray, certified: np.ndarray | None = None) -> tuple[Axes, Axes]:
+    """Draw both bounds on log p(x) of each datapoint, in ascending order, and the difference of the bounds.
+
+    Args:
+        lower: lower bounds, `[N]`.
+        upper: upper bounds, `[N]`.
+        certified: whether the Markov chains of each datapoint agree, `[N]`, if there are chains.
+    """
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    order, rank = np.argsort(lower), np.arange(len(lower))
+    low, high = lower[order], upper[order]
+    above.fill_between(rank, low, high, alpha=0.3, step="mid")
+    above.plot(rank, high, drawstyle="steps-mid", label="upper bound")
+    above.plot(rank, low, drawstyle="steps-mid", linestyle="--", label="lower bound")
+    above.set(title="Bounds on log p(x)", ylabel="nats")
+    below.axhline(0, color="grey", linewidth=0.8)
+    good = np.ones_like(rank, dtype=bool) if certified is None else certified[order].astype(bool)
+    below.plot(rank[good], (high - low)[good], "o", markersize=4, label=None if certified is None else "certified")
+    if not good.all():
+        below.plot(rank[~good], (high - low)[~good], "x", color="C3", label="not certified")
+    below.set(xlabel="datapoints, by their lower bound", ylabel="upper - lower, nats")
+    for ax in (above, below):
+        ax.grid(alpha=0.3)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize="small")
+    return above, below
+
+
 def gaps(names: Sequence[str], approximation: Sequence[float], amortization: Sequence[float]) -> Axes:
     """Draw log p(x) − ELBO of each named set as a bar of its approximation gap and its amortization gap, in nats."""
     ax = _axes("log p(x) − ELBO", size=(5, 4))

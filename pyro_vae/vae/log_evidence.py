@@ -7,10 +7,22 @@ import warnings
 from typing import Any
 
 from pyro_vae.errors import BadInput, one_of, shown
-from pyro_vae.marginal import AIS, ELBO, NUTS, Auto, Estimator, Exact, Importance, LogEvidence, Prior, Refined
+from pyro_vae.marginal import (
+    AIS,
+    ELBO,
+    NUTS,
+    Auto,
+    Estimator,
+    Exact,
+    Importance,
+    LogEvidence,
+    Prior,
+    Refined,
+    Sandwich,
+)
 from pyro_vae.marginal.summary import summarize, verdict
 
-KINDS: tuple[type[Estimator], ...] = (AIS, Auto, ELBO, Exact, Importance, NUTS, Prior, Refined)
+KINDS: tuple[type[Estimator], ...] = (AIS, Auto, ELBO, Exact, Importance, NUTS, Prior, Refined, Sandwich)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
 
 

@@ -139,7 +139,7 @@ class Methods(nn.Module):
             x: data.
             num_samples: samples per datapoint; None: the estimator's default, or 1000 for importance sampling.
             y: labels of a conditional VAE.
-            estimator: `auto`, `importance`, `refined`, `ais`, `prior`, `elbo`, `exact`, `nuts`, or an `Estimator`.
+            estimator: `auto`, `sandwich`, `importance`, `refined`, `ais`, `elbo`, `exact`, ..., or an `Estimator`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
 
         Raises:

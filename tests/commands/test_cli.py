@@ -67,7 +67,7 @@ def test_one_line():
 
 def test_help_of_evaluate_lists_its_options_alone(command):
     out = command("evaluate", "--help").out
-    assert "estimator=ais|auto|bdmc|elbo|exact|importance|none|nuts|prior|refined" in out
+    assert "estimator=ais|auto|bdmc|elbo|exact|importance|none|nuts|prior|refined|sandwich" in out
     assert "guide=" not in out
     assert "run: ???" in out
 

@@ -4,11 +4,24 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Auto, Estimator, Exact, Importance, NoEstimate, Prior, Refined
+from pyro_vae.marginal import (
+    AIS,
+    BDMC,
+    ELBO,
+    NUTS,
+    Auto,
+    Estimator,
+    Exact,
+    Importance,
+    NoEstimate,
+    Prior,
+    Refined,
+    Sandwich,
+)
 from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.runs.config import options_of
 
-BUILT_IN = (AIS, Auto, BDMC, ELBO, NUTS, Exact, Importance, NoEstimate, Prior, Refined)
+BUILT_IN = (AIS, BDMC, ELBO, NUTS, Auto, Exact, Importance, NoEstimate, Prior, Refined, Sandwich)
 
 
 class Mine(Estimator):

@@ -14,7 +14,7 @@ from conftest import make_ppca
 import pyro_vae
 from pyro_vae import analysis
 from pyro_vae.analysis.imputation import impute
-from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined
+from pyro_vae.marginal import AIS, BDMC, ELBO, NUTS, Exact, Importance, Prior, Refined, Sandwich
 from pyro_vae.marginal.local import fit_elbo
 from pyro_vae.programs import progress
 
@@ -81,7 +81,7 @@ def test_only_the_first_process_speaks(lines, monkeypatch):
 
 ESTIMATORS = [
     Importance(40, chunk_size=20), Prior(40, chunk_size=20), ELBO(40, chunk_size=20), Refined(40, chunk_size=20),
-    AIS(8, 4), BDMC(8, 4), NUTS(8, 8),
+    AIS(8, 4), BDMC(8, 4), NUTS(8, 8), Sandwich(20, num_warmup=5, num_draws=16),
 ]  # fmt: skip
 
 

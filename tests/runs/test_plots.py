@@ -116,6 +116,8 @@ def test_figures_of_an_evaluation(shape, tmp_path):
         plots.histogram(rng.normal(size=30), rng.random((30, *shape))),
         plots.curve([1, 10, 100], [-3.0, -2.0, -1.5], [None, 0.3, 0.1]),
         plots.tails(-np.sort(rng.random((20, 7)), 0), rng.normal(size=7)),
+        *plots.bounds(np.array([-3.0, -1.0, -2.0]), np.array([-2.0, -1.0, -1.9])),
+        *plots.bounds(np.array([-3.0, -1.0]), np.array([-2.0, -1.0]), np.array([1.0, 0.0])),
         plots.gaps(["train", "test"], [1.0, 2.0], [2.0, 3.0]),
     ):
         save(axes, tmp_path / "a.png")
