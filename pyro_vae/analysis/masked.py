@@ -132,8 +132,8 @@ def warn_of(doubtful: Tensor) -> None:
     """Warn if there are datapoints whose chains have not converged."""
     if count := int(doubtful.sum()):
         warnings.warn(
-            f"the chains of {count} of {datapoints(len(doubtful))} have not converged: raise num_steps, and see whether "
-            "the draws change",
+            f"the chains of {count} of {datapoints(len(doubtful))} have not converged: raise num_steps, and see "
+            "whether the draws change",
             stacklevel=4,
         )
 
