@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.analysis.masked import check_factorizes, draw_posterior, masked_posteriors, warn_of
 from pyro_vae.errors import BadInput, datapoints, positive_int, true_false
 from pyro_vae.marginal import Importance
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import require_room, slices
+from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import rows_in_memory
 from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
@@ -21,6 +23,12 @@ from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, log_prob, trace
 
 CHAINS_AT_ONCE = 4096
+
+ROWS_AT_ONCE = 256
+"""Largest number of datapoints whose proposals are held at once."""
+
+METHODS = {"auto": None, "posterior": 20, "gibbs": 100}
+"""Methods with their default numbers of steps."""
 
 State = dict[str, Tensor]
 """Values of the latents by site."""
@@ -34,15 +42,24 @@ def impute(
     y: Tensor | None = None,
     *,
     num_samples: int = 10,
-    num_steps: int = 100,
+    num_steps: int | None = None,
     mean: bool = False,
+    method: str = "auto",
 ) -> Tensor:
     """Draw the missing part of x from p(x_mis | x_obs): `[num_samples, N, ...]`, equal to x where it is observed.
 
-    Each draw comes from a separate Markov chain, Metropolis within Gibbs: z' ~ q(z | x) is accepted with probability
-    min(1, w(z') / w(z)), where w(z) = p(x, z) / q(z | x); then x_mis ~ p(x_mis | z). The chains converge to the model's
-    p(x_mis | x_obs) for any guide. They start at draws from the prior and accept every proposal in the first half of
-    the steps (pseudo-Gibbs, which forgets the start sooner). A warning tells if chains hardly move.
+    `method="posterior"` draws z from p(z | x_obs) ∝ p(z) p(x_obs | z), then x_mis from p(x_mis | z). It finds the modes
+    from several starts, resamples draws of a mixture fitted to them by their importance weights, and moves each by HMC.
+    The guide only gives starts and a tenth of the proposals. A warning counts the datapoints whose chains have not
+    converged.
+
+    `method="gibbs"` is Metropolis within Gibbs: z' ~ q(z | x) is accepted with probability min(1, w(z') / w(z)), where
+    w(z) = p(x, z) / q(z | x); then x_mis ~ p(x_mis | z). The chains start at draws from the prior and accept every
+    proposal in the first half of the steps. With a guide that is one or two posterior sd off they converge slowly, and
+    nothing warns of that; a warning only tells if they hardly move.
+
+    `method="auto"` is `posterior`, or `gibbs` where HMC cannot move: if a latent is discrete, masked, or has different
+    bounds for each datapoint.
 
     Mattei & Frellsen (2018), Leveraging the exact likelihood of deep latent variable models,
     https://arxiv.org/abs/1802.04826, algorithm 2; pseudo-Gibbs: Rezende, Mohamed & Wierstra (2014),
@@ -56,20 +73,25 @@ def impute(
         observed: whether each entry of x is observed, `[N, ...]`.
         y: labels of a conditional model, `[N]`.
         num_samples: chains per datapoint.
-        num_steps: steps per chain.
+        num_steps: steps per chain, half of them warmup: 20 of HMC by default, 100 with `gibbs`.
         mean: return means of p(x_mis | z) instead of draws, whose average has less noise.
+        method: `auto`, `posterior` or `gibbs`.
 
     Raises:
-        BadInput: if a number is out of range.
+        BadInput: if a number is out of range, or `posterior` does not apply: a latent is discrete, or the mask observes
+            a part of an event that does not factorize given z.
         NoEvidence: if the guide is a point, which cannot propose.
     """
     positive_int("num_samples", num_samples)
-    positive_int("num_steps", num_steps)
+    if method not in METHODS:
+        raise BadInput(f"method={method!r} is not one of {', '.join(METHODS)}")
+    if num_steps is not None:
+        positive_int("num_steps", num_steps)
     true_false("mean", mean)
     require_tensors(x, y)
     require_programs(model, guide)
     require_room(num_samples * x.numel(), x, f"num_samples={num_samples} takes")
-    parts = []
+    parts, doubtful = [], []
     with for_programs(x), torch.no_grad():
         with fork_rng(x):  # the same draws, checked or not
             known = torch.where(observed[:2], x[:2], torch.full_like(x[:2], 0.5))
@@ -77,14 +99,70 @@ def impute(
             names = trace(model, *next(slices(1, x, y)), num_samples=None).nodes
         if "x" not in names:
             raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")
+        if method == "auto":
+            method = _applicable(model, x, y)
+        if method == "posterior":
+            with fork_rng(x):
+                check_factorizes(
+                    trace(model, known[:1], None if y is None else y[:1], num_samples=None).nodes["x"]["fn"], observed
+                )
+        steps = num_steps or METHODS[method] or 0
         n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
-            for rows in slices(n, x, observed, y):
-                shares = Shares(tick, len(rows[0]), num_steps)
+            for rows in slices(min(n, ROWS_AT_ONCE) if method == "posterior" else n, x, observed, y):
+                shares = Shares(tick, len(rows[0]), steps)
+                if method == "posterior":
+                    draws, unsure = _from_posterior(
+                        model, guide, rows, num_samples=num_samples, num_steps=steps, mean=mean, on_step=shares
+                    )
+                    parts.append(draws)
+                    doubtful.append(unsure)
+                    continue
                 chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]
-                draws = _chain(model, guide, *chains, num_steps=num_steps, mean=mean, on_step=shares)  # type: ignore[arg-type]
+                draws = _chain(model, guide, *chains, num_steps=steps, mean=mean, on_step=shares)  # type: ignore[arg-type]
                 parts.append(draws.unflatten(0, (num_samples, -1)))
+    if doubtful:
+        warn_of(torch.cat(doubtful))
     return torch.cat(parts, 1)
+
+
+def _applicable(model: Program, x: Tensor, y: Tensor | None) -> str:
+    """Return `posterior`, or `gibbs` if the latents have no unconstrained coordinates for HMC."""
+    try:
+        with fork_rng(x):
+            Latents.of(model, x.nan_to_num(0.5), y)
+    except BadInput:
+        return "gibbs"
+    return "posterior"
+
+
+def _from_posterior(
+    model: Program,
+    guide: Program,
+    data: Sequence[Any],
+    *,
+    num_samples: int,
+    num_steps: int,
+    mean: bool,
+    on_step: Callable[[], None],
+) -> tuple[Tensor, Tensor]:
+    """Return draws `[num_samples, N, ...]`, and which datapoints' may be wrong, `[N]`, for data (x, observed, y)."""
+    x, observed, y = data
+    doubtful = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    result = x.expand(num_samples, *x.shape).clone()
+    (index,) = (~observed).flatten(1).any(1).nonzero(as_tuple=True)
+    if len(index) == 0:
+        for _ in range(num_steps):
+            on_step()
+        return result, doubtful
+    p = masked_posteriors(model, guide, x, observed, y).rows(index)
+    u, doubtful[index] = draw_posterior(p, num_samples, num_steps, on_step)
+    values, _ = p.latents.unpack(u)
+    nodes: Any = trace(poutine.condition(p.model, values), p.x, p.y, num_samples=num_samples).nodes
+    given_z = nodes["x"]["fn"]
+    drawn = given_z.mean if mean else given_z.sample()
+    result[:, index] = torch.where(observed[index], x[index], drawn)
+    return result, doubtful
 
 
 def _chain(

@@ -168,8 +168,9 @@ class Methods(nn.Module):
         *,
         y: Labels = None,
         num_samples: int = 10,
-        num_steps: int = 100,
+        num_steps: int | None = None,
         mean: bool = False,
+        method: str = "auto",
     ) -> Tensor:
         """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
 
@@ -181,8 +182,9 @@ class Methods(nn.Module):
                 NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
-            num_steps: length of the chains (`analysis.imputation.impute`).
+            num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`.
             mean: return means of p(x_mis | z) instead of draws.
+            method: `auto`, `posterior` or `gibbs` (`analysis.imputation.impute`).
 
         Raises:
             BadInput: if shapes or numbers are out of range, or an observed value is not in the likelihood's support.
@@ -195,7 +197,7 @@ class Methods(nn.Module):
         if observed.any() and (warning := self.likelihood.check(x[observed])):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        options: dict[str, Any] = {"num_samples": num_samples, "num_steps": num_steps, "mean": mean}
+        options: dict[str, Any] = {"num_samples": num_samples, "num_steps": num_steps, "mean": mean, "method": method}
         return impute(self.model, self.guide, x, observed, labels, **options)
 
     def save(self, run_dir: str | Path) -> None:

@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import every
 
 import pyro_vae
+from pyro_vae.analysis import impute
 from pyro_vae.errors import BadInput, NoEvidence
 from pyro_vae.guides import Diagonal, Point
 from pyro_vae.likelihoods import Bernoulli
@@ -36,7 +39,7 @@ def rows(ppca):
 def test_draws_are_those_of_the_exact_conditional(ppca, rows, widen, shift):
     ppca.set_exact_guide(widen, shift)  # a poor guide must not show
     x = torch.where(OBSERVED, rows, math.nan)
-    draws = ppca.vae.impute(x, num_samples=S, num_steps=200)
+    draws = ppca.vae.impute(x, num_samples=S, num_steps=200, method="gibbs")
     assert draws.shape == (S, 3, 5)
     assert torch.equal(draws[:, OBSERVED], rows[OBSERVED].expand(S, -1))
     for n in (0, 1):
@@ -54,8 +57,67 @@ def test_chains_that_hardly_move_are_told_of(ppca, rows, recwarn):
     for shift, told in ((0.0, False), (20.0, True)):
         ppca.set_exact_guide(shift=shift)
         recwarn.clear()
-        ppca.vae.impute(rows, OBSERVED, num_samples=20, num_steps=400)
+        ppca.vae.impute(rows, OBSERVED, num_samples=20, num_steps=400, method="gibbs")
         assert any("chains moved" in str(warning.message) for warning in recwarn) == told
+
+
+@pytest.mark.parametrize(("widen", "shift"), every(2, [(0.1, 8.0), (1.0, 8.0), (0.1, 0.0), (1.0, 0.0)], several=True))
+def test_a_guide_far_off_does_not_show(ppca, rows, widen, shift):
+    """The old chain is off by hundreds of standard errors if the guide is 8 posterior sd away."""
+    ppca.set_exact_guide(widen, shift)
+    draws = ppca.vae.impute(rows, OBSERVED, num_samples=500)
+    assert torch.equal(draws[:, OBSERVED], rows[OBSERVED].expand(500, -1))
+    for n in (0, 1):
+        mean, cov = exact(ppca, rows[n], OBSERVED[n])
+        missing, variance = draws[:, n, ~OBSERVED[n]], cov.diagonal()
+        assert ((missing.mean(0) - mean).abs() < 4.5 * (variance / 500).sqrt()).all()
+        assert ((missing.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / 500)).all()
+
+
+def test_a_row_without_observed_values_is_a_draw_of_the_model(ppca, rows):
+    ppca.set_exact_guide(shift=8.0)
+    draws = ppca.vae.impute(rows[:1], torch.zeros(1, 5, dtype=torch.bool), num_samples=S)[:, 0]
+    mean, variance = ppca.evidence.mean, ppca.evidence.covariance_matrix.diagonal()
+    assert ((draws.mean(0) - mean).abs() < 4.5 * (variance / S).sqrt()).all()
+    assert ((draws.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / S)).all()
+
+
+def test_modes_have_their_shares():
+    """z is near −4 or 4; the guide knows only of −4, and x_0 tells little."""
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            weights = dist.Categorical(torch.tensor([0.3, 0.7]))
+            z = pyro.sample("z", dist.MixtureSameFamily(weights, dist.Normal(torch.tensor([-4.0, 4.0]), 1.0)))
+            pyro.sample("x", dist.Normal(torch.stack([0.1 * z, z], -1), torch.tensor([1.0, 0.1])).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(torch.full((len(x),), -4.0), 0.5))
+
+    x = torch.tensor([[-0.5, 0.0], [1.0, 0.0]])
+    draws = impute(model, guide, x, torch.tensor([True, False]).expand(2, 2), num_samples=S)[..., 1]
+    odds = 0.7 / 0.3 * torch.exp(0.8 * x[:, 0] / 1.01)  # p(x_0) of each component is N(±0.4, 1 + 0.1²)
+    share = odds / (1 + odds)
+    assert (((draws > 0).double().mean(0) - share).abs() < 4.5 * (share * (1 - share) / S).sqrt()).all()
+
+
+def test_dependent_entries_are_observed_together():
+    def model(x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.MultivariateNormal(z, torch.eye(2)), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
+
+    x = torch.zeros(2, 2)
+    with pytest.raises(BadInput, match=r"a part of an event of shape \[2\]"):
+        impute(model, guide, x, torch.tensor([[True, False], [True, True]]))
+    draws = impute(model, guide, x, torch.tensor([[False, False], [True, True]]), num_samples=3, num_steps=4)
+    assert (draws[:, 0] != 0).all()
+    assert (draws[:, 1] == 0).all()
 
 
 def test_means_vary_less_and_agree(ppca, rows):
@@ -103,6 +165,7 @@ def test_what_is_wrong_is_said(ppca, rows):
         (rows[:, :4], None, {}, r"x has shape \[3, 4\]"),
         (rows, OBSERVED, {"num_samples": 0}, "num_samples=0"),
         (rows, OBSERVED, {"num_steps": 1.5}, "num_steps=1.5"),
+        (rows, OBSERVED, {"method": "nuts"}, "method='nuts' is not one of auto, posterior, gibbs"),
         (rows, OBSERVED, {"y": 1}, "y is given"),
     ]:
         with pytest.raises(BadInput, match=message):
