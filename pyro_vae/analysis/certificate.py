@@ -16,7 +16,7 @@ from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.sandwich import BLOCK, Sandwich, fit, iw_eubo, log_weight
+from pyro_vae.marginal.sandwich import BLOCK, Sandwich, fit, iw_eubo
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.memory import padded, pairs_at_once, power_of_two
@@ -196,5 +196,5 @@ def _bound(p: Posteriors, z: Tensor, num_samples: int) -> Tensor:
             if poor[rows[0]]:
                 q = fit(part, q, Sandwich().chains(part, q, q.q, num_draws=150).draws)
             _, log_w = q.draw(part, num_samples - 1)
-            upper[index] = iw_eubo(log_weight(part, q, z[index].unsqueeze(0)), log_w).squeeze(0)
+            upper[index] = iw_eubo(q.log_weight(part, z[index].unsqueeze(0)), log_w).squeeze(0)
     return upper

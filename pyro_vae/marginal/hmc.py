@@ -232,7 +232,7 @@ def sample_posterior(
         num_leapfrog: leapfrog steps per transition.
         target: acceptance rate.
         progress: called after each transition.
-        jump: moves the chains after each transition; it must leave the posterior invariant, e.g. `independence_jump`.
+        jump: moves the chains after each transition; it must leave the posterior invariant, e.g. `jump.jump`.
 
     Returns:
         The draws `[T, C, N, D]`, and the mean acceptance after warmup, `[N]`.

@@ -15,6 +15,7 @@ from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.fit_mixture import fit_mixture, reweight
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.judge import MIN_ESS
+from pyro_vae.marginal.jump import jump
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes, polish
 from pyro_vae.marginal.posterior import Posteriors
@@ -24,6 +25,12 @@ NUM_ANNEALED = 300
 
 FEWEST = 500
 """Smallest number of draws that the steps after the search multiply."""
+
+SHRINKAGE = 20.0
+"""Draws per dimension that the search's covariances count for; posteriors of 20 dimensions need so many."""
+
+NUM_LEAPFROG = 6
+"""Leapfrog steps of each transition."""
 
 NUM_COMPONENTS = 8
 """Components that are added to the mixture where the modes' own ones do not suffice."""
@@ -51,7 +58,7 @@ class Proposal:
 
     @property
     def num_modes(self) -> Tensor:
-        """Number of components of each datapoint, `[N]`."""
+        """Number of components of each datapoint, `[N]`: after the search, one for each mode."""
         return self.q.log_weights.isfinite().sum(0)
 
     def rows(self, index: Tensor) -> Proposal:
@@ -69,17 +76,21 @@ class Proposal:
         kept: list[Tensor] = []
         log_w = []
         for size in p.blocks(num_samples):
-            u, log_q = self.q.draw(size)
+            u, _ = self.q.draw(size)
             if self.guide_weight:
                 from_guide = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < self.guide_weight
                 u = torch.where(from_guide.unsqueeze(-1), p.draw_guide(size), u)
-                log_q = torch.logaddexp(
-                    math.log(1 - self.guide_weight) + self.q.log_prob(u), math.log(self.guide_weight) + p.log_guide(u)
-                )
-            log_w.append((p.log_prob(u) - log_q).double())
+            log_w.append(self.log_weight(p, u))
             if sum(len(part) for part in kept) < KEPT:
                 kept.append(u[:KEPT])
         return torch.cat(kept), torch.cat(log_w)
+
+    def log_weight(self, p: Posteriors, u: Tensor) -> Tensor:
+        """Return log p(x, u) − log q(u), `[k, N]`, float64, for u `[k, N, D]`."""
+        log_q, share = self.q.log_prob(u), self.guide_weight
+        if share:
+            log_q = torch.logaddexp(math.log(1 - share) + log_q, math.log(share) + p.log_guide(u))
+        return (p.log_prob(u) - log_q).double()
 
     def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
         """Return the proposal with shares fitted to weighted draws: its own ones, u `[k, N, D]`."""
@@ -148,18 +159,30 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
 def chains(
     p: Posteriors, proposal: Proposal, num_chains: int, num_warmup: int, num_steps: int, num_components: int = 0
 ) -> Proposal:
-    """Fit the mixture to HMC chains that start at all modes; `num_components` more ones follow curved posteriors."""
+    """Add a mixture fitted to Markov chains, which start around all modes and jump between them.
+
+    The former mixture stays: few draws of many dimensions give worse covariances than the search.
+
+    Args:
+        p: the posteriors.
+        proposal: to be improved.
+        num_chains: chains for each datapoint.
+        num_warmup: transitions that adapt the step sizes.
+        num_steps: transitions that follow.
+        num_components: components around draws of the chains, beside those of the modes, to follow curved posteriors.
+    """
     q, rows = proposal.q, torch.arange(len(p), device=p.x.device)
-    mode = torch.arange(num_chains, device=rows.device).unsqueeze(1) % proposal.num_modes
-    scale_tril = q.scale_tril[mode, rows]
-    noise = torch.randn_like(q.loc[mode, rows]).unsqueeze(-1)
-    start = q.loc[mode, rows] + (scale_tril @ noise).squeeze(-1)
-    steps, _ = sample_posterior(p.value_and_grad, start, scale_tril, num_warmup, num_steps, num_leapfrog=6)
-    draws = steps.flatten(0, 1)
+    mode = torch.arange(num_chains, device=rows.device).unsqueeze(1) % q.log_weights.isfinite().sum(0)
+    loc, scale_tril = q.loc[mode, rows], q.scale_tril[mode, rows]
+    start = loc + (scale_tril @ torch.randn_like(loc).unsqueeze(-1)).squeeze(-1)
+    steps, _ = sample_posterior(
+        p.value_and_grad, start, scale_tril, num_warmup, num_steps, NUM_LEAPFROG, jump=partial(jump, q)
+    )
+    draws, more = steps.flatten(0, 1), q
     if num_components:
-        q = q.widened(draws[torch.randperm(len(draws), device=rows.device)[:num_components]])
-    fitted = replace(proposal, q=fit_mixture(q, draws, num_iterations=10))
-    return fitted.reweighted(*fitted.draw(p, 1000))  # the chains do not visit modes in proportion to their mass
+        more = q.widened(draws[torch.randperm(len(draws), device=rows.device)[:num_components]])
+    fitted = replace(proposal, q=q.union(fit_mixture(more, draws, shrinkage=SHRINKAGE)))
+    return fitted.reweighted(*fitted.draw(p, 1000))
 
 
 def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:

@@ -63,11 +63,12 @@ class Ledger:
         exact = found.se == 0
         extra = {
             "log_px_lower": found.extra["log_px_lower"],
-            "num_modes": torch.zeros_like(found.se) if proposal is None else proposal.num_modes.to(found.se),
-            "gain": torch.zeros_like(found.se) if proposal is None else proposal.gain.to(found.se),
+            **{name: self.evidence.extra[name][index] for name in ("num_modes", "gain")},
             "num_draws": torch.full_like(found.se, found.num_samples),
             "seconds": self.evidence.extra["seconds"][index] + (time.monotonic() - started) / len(index),
         }
+        if stage == "search" and proposal is not None:
+            extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}
         by = torch.where(exact & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
         update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
         self.evidence = self.evidence.updated(index, update)

@@ -79,6 +79,12 @@ class Mixture:
         rows = torch.arange(self.loc.shape[1], device=self.loc.device)
         return self.scale_tril[self.log_weights.argmax(0), rows]
 
+    def union(self, other: Mixture) -> Mixture:
+        """Return the mixture that draws from this one or the other, of the same df, with equal chances."""
+        log_weights = torch.cat([self.log_weights, other.log_weights]) - math.log(2)
+        loc, scale_tril = torch.cat([self.loc, other.loc]), torch.cat([self.scale_tril, other.scale_tril])
+        return Mixture(log_weights, loc, scale_tril, self.df)
+
     def widened(self, loc: Tensor) -> Mixture:
         """Return the mixture with more components at loc `[m, N, D]`, shaped as the largest one."""
         m = len(loc)

@@ -16,8 +16,9 @@ from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.fit_mixture import fit_mixture
-from pyro_vae.marginal.hmc import ChainState, Path, sample_posterior
-from pyro_vae.marginal.ladder import Proposal, search
+from pyro_vae.marginal.hmc import sample_posterior
+from pyro_vae.marginal.jump import jump
+from pyro_vae.marginal.ladder import NUM_LEAPFROG, SHRINKAGE, Proposal, search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.rhat import split_rhat
@@ -42,12 +43,6 @@ TARGET_SE = 0.05
 
 LONGER = 4
 """Factor by which chains are longer the second time."""
-
-SHRINKAGE = 20.0
-"""Draws per dimension that the search's covariances count for; posteriors of 20 dimensions need so many."""
-
-NUM_LEAPFROG = 6
-"""Leapfrog steps of each transition."""
 
 OVERDISPERSION = 2.0
 """Spread of the chains' starts around a mode, in standard deviations of its Laplace approximation."""
@@ -168,7 +163,7 @@ class Sandwich(GradientEstimator):
         _, log_w = fitted.draw(p, self.num_samples)
         each = min(PER_CHAIN, len(second))
         draws = second[[len(second) * (i + 1) // each - 1 for i in range(each)]].flatten(0, 1)
-        posterior = torch.cat([log_weight(p, fitted, part) for part in draws.split(BLOCK)])
+        posterior = torch.cat([fitted.log_weight(p, part) for part in draws.split(BLOCK)])
         upper = iw_eubo(posterior, log_w[:-1]).reshape(each, self.num_chains, -1).mean(0)
         lower = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         rhat = split_rhat(run.draws)
@@ -224,26 +219,8 @@ def fit(p: Posteriors, proposal: Proposal, draws: Tensor) -> Proposal:
     The proposal's own mixture stays: few draws of many dimensions give worse covariances than the search.
     """
     of_chains = fit_mixture(proposal.q, draws.flatten(0, 1), shrinkage=SHRINKAGE)
-    fitted = replace(proposal, q=union(proposal.q, of_chains))
+    fitted = replace(proposal, q=proposal.q.union(of_chains))
     return fitted.reweighted(*fitted.draw(p, 1000))
-
-
-def union(a: Mixture, b: Mixture) -> Mixture:
-    """Return the mixture that draws from a or from b, which have the same degrees of freedom, with equal chances."""
-    log_weights = torch.cat([a.log_weights, b.log_weights]) - math.log(2)
-    return Mixture(log_weights, torch.cat([a.loc, b.loc]), torch.cat([a.scale_tril, b.scale_tril]), a.df)
-
-
-def jump(q: Mixture, path: Path, state: ChainState) -> ChainState:
-    """Let each chain jump to a draw from q, by Metropolis and Hastings' rule, so that the posterior stays invariant.
-
-    Local moves followed by such independent proposals: Tierney (1994), Markov chains for exploring posterior
-    distributions, Annals of Statistics 22(4), §2.4. Chains move between all modes that q covers.
-    """
-    u, log_q = q.draw(len(state.u))
-    new = ChainState.at(path, u)
-    log_ratio = new.joint - log_q - (state.joint - q.log_prob(state.u))
-    return state.where(torch.rand_like(log_ratio).log() < log_ratio, new)
 
 
 def mix(modes: Tensor, start: Tensor, num_modes: Tensor) -> Tensor:
@@ -284,11 +261,3 @@ def struski(log_w: Tensor) -> Tensor:
     """Compute log X + Y / X − 1, the mean of both orders, for the mean weights X and Y of two halves: `[N]`."""
     x, y = (half.logsumexp(0) - math.log(len(half)) for half in log_w.tensor_split(2))
     return 0.5 * (x + (y - x).exp() + y + (x - y).exp()) - 1
-
-
-def log_weight(p: Posteriors, proposal: Proposal, u: Tensor) -> Tensor:
-    """Return log p(x, u) − log q(u) of the proposal, `[k, N]`, float64, for u `[k, N, D]`."""
-    log_q, share = proposal.q.log_prob(u), proposal.guide_weight
-    if share:
-        log_q = torch.logaddexp(math.log(1 - share) + log_q, math.log(share) + p.log_guide(u))
-    return (p.log_prob(u) - log_q).double()

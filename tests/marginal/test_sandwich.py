@@ -13,9 +13,10 @@ import torch
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import Sandwich, sandwich
 from pyro_vae.marginal.hmc import sample_posterior
+from pyro_vae.marginal.jump import jump
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.rhat import split_rhat
-from pyro_vae.marginal.sandwich import Chains, iw_eubo, jump, mix, struski
+from pyro_vae.marginal.sandwich import Chains, iw_eubo, mix, struski
 from pyro_vae.marginal.summary import summarize, table
 from pyro_vae.programs.density import value_and_grad
 
