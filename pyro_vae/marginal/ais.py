@@ -26,7 +26,6 @@ from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.density import value_and_grad
 from pyro_vae.programs.memory import chunk_option, pairs_at_once
 from pyro_vae.programs.progress import Shares
@@ -148,7 +147,7 @@ class AIS(GradientEstimator):
     def _start(self, p: Posteriors) -> Start:
         num_starts, max_modes = (NUM_STARTS, MAX_MODES) if self.start == "auto" else (1, 1)
         q, _ = find_modes(p, num_starts, max_modes, max_steps=50)
-        draw, program = (p.draw_prior, prior_of(p.model)) if self.start == "prior" else (p.draw_guide, p.guide)
+        draw, program = (p.draw_prior, p.prior) if self.start == "prior" else (p.draw_guide, p.guide)
         spread = draw(100).var(0).clamp(1e-8, 1e8).sqrt()
         start = Start(draw, partial(p.value_and_grad_of, program), scale_between(spread, q.largest()))
         return start if self.start != "auto" else Start.at(q, q.largest()).mixed(start, GUIDE_WEIGHT)

@@ -29,6 +29,9 @@ FEWEST = 500
 SHRINKAGE = 20.0
 """Draws per dimension that the search's covariances count for; posteriors of 20 dimensions need so many."""
 
+PRIOR_SHARE = 0.1
+"""Share of draws from the prior, of those that do not come from the guide, where the search's proposal fails."""
+
 NUM_LEAPFROG = 6
 """Leapfrog steps of each transition."""
 
@@ -41,20 +44,22 @@ KEPT = 5000
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mixture `q` of which a share `guide_weight` is the guide, with what is known about the modes of the posterior.
+    """A mixture `q` together with shares of the guide and the prior.
 
-    The guide limits the weights to 1/guide_weight times its own, in case the mixture misses a part of the posterior
-    (Hesterberg 1995, Technometrics 37(2)).
+    These limit the weights, to 1/guide_weight times those of the guide and 1/prior_weight times those of the prior, in
+    case the mixture misses a part of the posterior (Hesterberg 1995, Technometrics 37(2)).
 
     Attributes:
         q: a component for each mode.
         guide_weight: share of draws from the guide.
+        prior_weight: share of draws from the prior.
         gain: evidence of all modes − that of the mode found from the guide's mean, by Laplace's approximation, `[N]`.
     """
 
     q: Mixture
     guide_weight: float
     gain: Tensor
+    prior_weight: float = 0.0
 
     @property
     def num_modes(self) -> Tensor:
@@ -63,13 +68,13 @@ class Proposal:
 
     def rows(self, index: Tensor) -> Proposal:
         """Return the proposals of some of the datapoints."""
-        return Proposal(self.q.rows(index), self.guide_weight, self.gain[index])
+        return replace(self, q=self.q.rows(index), gain=self.gain[index])
 
     @classmethod
     def cat(cls, parts: Sequence[Proposal]) -> Proposal:
         """Concatenate the proposals of several sets of datapoints."""
         gain = torch.cat([part.gain for part in parts])
-        return cls(Mixture.cat([part.q for part in parts]), parts[0].guide_weight, gain)
+        return replace(parts[0], q=Mixture.cat([part.q for part in parts]), gain=gain)
 
     def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""
@@ -77,9 +82,11 @@ class Proposal:
         log_w = []
         for size in p.blocks(num_samples):
             u, _ = self.q.draw(size)
+            which = torch.rand((*u.shape[:2], 1), dtype=u.dtype, device=u.device)
             if self.guide_weight:
-                from_guide = torch.rand(u.shape[:2], dtype=u.dtype, device=u.device) < self.guide_weight
-                u = torch.where(from_guide.unsqueeze(-1), p.draw_guide(size), u)
+                u = torch.where(which < self.guide_weight, p.draw_guide(size), u)
+            if self.prior_weight:
+                u = torch.where(which > 1 - self.prior_weight, p.draw_prior(size), u)
             log_w.append(self.log_weight(p, u))
             if sum(len(part) for part in kept) < KEPT:
                 kept.append(u[:KEPT])
@@ -87,9 +94,11 @@ class Proposal:
 
     def log_weight(self, p: Posteriors, u: Tensor) -> Tensor:
         """Return log p(x, u) − log q(u), `[k, N]`, float64, for u `[k, N, D]`."""
-        log_q, share = self.q.log_prob(u), self.guide_weight
-        if share:
-            log_q = torch.logaddexp(math.log(1 - share) + log_q, math.log(share) + p.log_guide(u))
+        log_q = math.log(1 - self.guide_weight - self.prior_weight) + self.q.log_prob(u)
+        if self.guide_weight:
+            log_q = torch.logaddexp(log_q, math.log(self.guide_weight) + p.log_guide(u))
+        if self.prior_weight:
+            log_q = torch.logaddexp(log_q, math.log(self.prior_weight) + p.log_prior(u))
         return (p.log_prob(u) - log_q).double()
 
     def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
@@ -181,7 +190,8 @@ def chains(
     draws, more = steps.flatten(0, 1), q
     if num_components:
         more = q.widened(draws[torch.randperm(len(draws), device=rows.device)[:num_components]])
-    fitted = replace(proposal, q=q.union(fit_mixture(more, draws, shrinkage=SHRINKAGE)))
+    both = q.union(fit_mixture(more, draws, shrinkage=SHRINKAGE))
+    fitted = replace(proposal, q=both, prior_weight=(1 - proposal.guide_weight) * PRIOR_SHARE)
     return fitted.reweighted(*fitted.draw(p, 1000))
 
 

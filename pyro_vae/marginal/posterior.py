@@ -28,6 +28,7 @@ class Posteriors:
         x: data, `[N, ...]`.
         y: labels, `[N]`.
         pairs: how many pairs (draw, datapoint) to evaluate at once.
+        prior: the model without its observed sites.
     """
 
     latents: Latents
@@ -36,6 +37,7 @@ class Posteriors:
     x: Tensor
     y: Tensor | None
     pairs: int
+    prior: Program
     _density: Callable[..., Tensor]
     _gradient: Callable[..., tuple[Tensor, Tensor]]
     _draw: Callable[..., Tensor]
@@ -59,7 +61,7 @@ class Posteriors:
         """
         functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
         pairs = pairs_at_once(chunk_size, model, x, y)
-        return cls(Latents.of(model, x, y), model, guide, x, y, pairs, *functions)
+        return cls(Latents.of(model, x, y), model, guide, x, y, pairs, prior_of(model), *functions)
 
     def __len__(self) -> int:
         """N."""
@@ -108,6 +110,11 @@ class Posteriors:
         with torch.no_grad():
             return self._density(self.latents, self.guide, self.x, self.y, u)
 
+    def log_prior(self, u: Tensor) -> Tensor:
+        """Evaluate log p(u), `[k, N]`, without gradients."""
+        with torch.no_grad():
+            return self._density(self.latents, self.prior, self.x, self.y, u)
+
     def draw_guide(self, num_samples: int) -> Tensor:
         """Draw from the guide, `[num_samples, N, D]`."""
         with torch.no_grad():
@@ -116,7 +123,7 @@ class Posteriors:
     def draw_prior(self, num_samples: int) -> Tensor:
         """Draw from the prior, `[num_samples, N, D]`."""
         with torch.no_grad():
-            return self.latents.draw(prior_of(self.model), self.x, self.y, num_samples=num_samples)
+            return self.latents.draw(self.prior, self.x, self.y, num_samples=num_samples)
 
     def center(self) -> tuple[Tensor, Tensor]:
         """Return the guide's mean and variance, `[N, D]`."""
