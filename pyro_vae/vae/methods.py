@@ -174,21 +174,14 @@ class Methods(nn.Module):
     ) -> Tensor:
         """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
 
-        The mean over the first dimension is the best guess in squared error; the spread is its uncertainty.
-
         Args:
             x: data `[N, *data_shape]`, with NaN or any number where values are missing.
-            mask: True where x is observed, False where it is missing, of a shape that broadcasts to that of x; None:
-                NaN is missing.
+            mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
             num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`.
             mean: return means of p(x_mis | z) instead of draws.
-            method: `auto`, `posterior` or `gibbs` (`analysis.imputation.impute`).
-
-        Raises:
-            BadInput: if shapes or numbers are out of range, or an observed value is not in the likelihood's support.
-            NoEvidence: if the guide is a point.
+            method: `auto`, `posterior` or `gibbs` (`analysis.imputation.impute`, which tells the errors raised).
         """
         from pyro_vae.analysis.imputation import impute
 
@@ -197,8 +190,10 @@ class Methods(nn.Module):
         if observed.any() and (warning := self.likelihood.check(x[observed])):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        options: dict[str, Any] = {"num_samples": num_samples, "num_steps": num_steps, "mean": mean, "method": method}
-        return impute(self.model, self.guide, x, observed, labels, **options)
+        return impute(
+            self.model, self.guide, x, observed, labels,
+            num_samples=num_samples, num_steps=num_steps, mean=mean, method=method,
+        )  # fmt: skip
 
     def save(self, run_dir: str | Path) -> None:
         """Save as a run directory, for `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR`.
