@@ -16,7 +16,7 @@ from pyro_vae.marginal.bdmc import simulate
 from pyro_vae.objectives import IWAE
 
 SAMPLERS = (Importance(20), ELBO(20), Prior(4000))
-WITH_GRADIENTS = (Refined(20), AIS(4, 8, 2), Exact(), BDMC(4, 8, 2))
+WITH_GRADIENTS = (Refined(20), AIS(64, 8, 2), Exact(), BDMC(64, 8, 2))
 QUICK = (*SAMPLERS, *WITH_GRADIENTS)
 X = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 ZERO = torch.zeros((), dtype=torch.float64)

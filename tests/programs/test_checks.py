@@ -152,10 +152,10 @@ def test_a_covariance_of_too_few_draws_is_refused(small_vae):
 
 def test_chunks_share_the_start_of_their_chains(small_vae, monkeypatch):
     """What is compiled is known by its identity: a start of its own for each chunk would be compiled anew."""
-    from pyro_vae.marginal import ais
+    from pyro_vae.marginal import posterior
 
-    starts, prior_of = [], ais.prior_of
-    monkeypatch.setattr(ais, "prior_of", lambda model: starts.append(prior_of(model)) or starts[-1])
+    starts, prior_of = [], posterior.prior_of
+    monkeypatch.setattr(posterior, "prior_of", lambda model: starts.append(prior_of(model)) or starts[-1])
     AIS(**SHORT, start="prior", chunk_size=4)(small_vae.model, small_vae.guide, torch.zeros(5, 6).double())
     assert len(starts) == 1
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -82,7 +84,7 @@ def identity(N, D, scale=1.0):
 def test_modes_are_modes():
     f = Latents.of(model, X).log_density(model, X)
     start = 3 * torch.randn(5, 3, dtype=torch.float64)
-    mode, gradient = find_mode(f, start, identity(5, 3), max_steps=200, tolerance=1e-12)
+    mode, gradient = find_mode(partial(value_and_grad, f), start, identity(5, 3), max_steps=200, tolerance=1e-12)
     torch.testing.assert_close(gradient, value_and_grad(f, mode.unsqueeze(0))[1].squeeze(0))
     assert gradient.abs().max() < 1e-4
     torch.linalg.cholesky(-hessian(f, mode))
@@ -101,7 +103,9 @@ def test_a_bad_start_does_not_lose_the_mode():
     """log p with a steep wall: full steps overshoot, damped ones arrive."""
     f = lambda u: -(u.exp() - u).sum(-1)  # noqa: E731  mode at 0
     start = torch.tensor([[-8.0], [6.0], [0.0]], dtype=torch.float64)
-    mode, _ = find_mode(f, start, torch.diag_embed((-start).exp()), max_steps=200, tolerance=1e-10)
+    mode, _ = find_mode(
+        partial(value_and_grad, f), start, torch.diag_embed((-start).exp()), max_steps=200, tolerance=1e-10
+    )
     assert mode.abs().max() < 1e-4
 
 
