@@ -16,10 +16,10 @@ from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.sandwich import BLOCK, Sandwich, fit, iw_eubo
+from pyro_vae.marginal.sandwich import Sandwich, fit, iw_eubo
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.inference_mode import ordinary
-from pyro_vae.programs.memory import padded, pairs_at_once, power_of_two
+from pyro_vae.programs.memory import padded
 from pyro_vae.programs.progress import progress
 from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program
@@ -174,7 +174,7 @@ def require_testable(estimator: Estimator) -> None:
 
 def _upper(p: Posteriors, z: Tensor, num_samples: int) -> Tensor:
     """Return an upper bound for each datapoint from its exact posterior draw z `[N, D]`: `[N]`."""
-    n, parts = power_of_two(pairs_at_once("auto", p.model, p.x, p.y) // BLOCK), []
+    n, parts = p.at_once, []
     with progress(f"upper bounds of {datapoints(len(p))}", len(p), "datapoint") as tick:
         for index in torch.arange(len(p), device=p.x.device).split(n):
             parts.append(_bound(p.rows(index), z[index], num_samples))

@@ -197,6 +197,18 @@ def within(name: str, value: object, low: float = -math.inf, high: float = math.
     return number
 
 
+def share(name: str, value: object) -> float:
+    """Return `value` as a number in [0, 1), such as the weight of one part of a mixture.
+
+    Raises:
+        BadInput: otherwise, naming `name` and `value`.
+    """
+    number = _finite(value)
+    if number is None or not 0 <= number < 1:
+        raise BadInput(f"{name}={shown(value)} must be a number in [0, 1)")
+    return number
+
+
 def _finite(value: object) -> float | None:
     """Return `value` as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
-from pyro_vae.errors import BadInput, Incompatible, datapoints, positive, positive_int, shown, true_false_auto, within
+from pyro_vae.errors import BadInput, Incompatible, datapoints, positive, positive_int, share, true_false_auto
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
@@ -18,16 +18,13 @@ from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import Proposal, Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
-from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.marginal.posterior import BLOCK, Posteriors
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
 from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
-from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
+from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.trace import Program
-
-BLOCK = 50
-"""Draws of each datapoint that are evaluated at once, at least."""
 
 NUM_IN_A_HURRY = 100
 """Draws from the guide where the time is over before the search."""
@@ -91,9 +88,7 @@ class Auto(Estimator):
         self.num_starts = positive_int("num_starts", num_starts)
         self.max_modes = positive_int("max_modes", max_modes)
         self.target_se = positive("target_se", target_se)
-        self.guide_weight = within("guide_weight", guide_weight, 0)
-        if self.guide_weight >= 1:
-            raise BadInput(f"guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.guide_weight = share("guide_weight", guide_weight)
         self.max_seconds = None if max_seconds is None else positive("max_seconds", max_seconds)
         self.chunk_size = chunk_option(chunk_size)
         self.compile = true_false_auto("compile", compile)
@@ -132,7 +127,7 @@ class Auto(Estimator):
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
         deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
-        n = power_of_two(p.pairs // BLOCK)
+        n = p.at_once
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):

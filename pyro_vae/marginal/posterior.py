@@ -13,8 +13,11 @@ from pyro_vae.compilation.compiled import compiled
 from pyro_vae.marginal.hmc import density_and_grad
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.density import Latents, LogDensity, log_density_at
-from pyro_vae.programs.memory import pairs_at_once
+from pyro_vae.programs.memory import pairs_at_once, power_of_two
 from pyro_vae.programs.trace import Program
+
+BLOCK = 50
+"""Draws of each datapoint that are evaluated at once, at least."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Posteriors:
     def rows(self, index: Tensor) -> Posteriors:
         """Return the posteriors of some of the datapoints, which may repeat."""
         return replace(self, x=self.x[index], y=None if self.y is None else self.y[index])
+
+    @property
+    def at_once(self) -> int:
+        """Number of datapoints to process at once, a power of two: with `BLOCK` draws of each, they fill `pairs`."""
+        return power_of_two(self.pairs // BLOCK)
 
     def blocks(self, num_samples: int) -> Iterator[int]:
         """Yield the sizes of blocks of draws that are evaluated at once, `num_samples` in all."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
 from pyro_vae.distributions import CholeskyNormal
-from pyro_vae.errors import BadInput, integer, one_of, positive, shown, true_false_auto, within
+from pyro_vae.errors import integer, one_of, positive, share, true_false_auto
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
@@ -73,9 +73,7 @@ class Refined(GradientEstimator):
         self.compile = true_false_auto("compile", compile)
         self.family = one_of("family", family, ("auto", "gaussian", "student_t"))
         self.df = positive("df", df)
-        self.guide_weight = within("guide_weight", guide_weight, 0)
-        if self.guide_weight >= 1:
-            raise BadInput(f"guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.guide_weight = share("guide_weight", guide_weight)
         self.num_elbo_steps = integer("num_elbo_steps", num_elbo_steps)
 
     def advice(self, discrete: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, positive_int, shown, true_false_auto, within
+from pyro_vae.errors import BadInput, positive_int, share, true_false_auto
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
@@ -20,17 +20,14 @@ from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.jump import jump
 from pyro_vae.marginal.ladder import NUM_LEAPFROG, SHRINKAGE, Proposal, search
 from pyro_vae.marginal.mixture import Mixture
-from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.marginal.posterior import BLOCK, Posteriors
 from pyro_vae.marginal.rhat import split_rhat
-from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once, power_of_two
+from pyro_vae.programs.memory import chunk_option, padded
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
 
 MAX_RHAT = 1.05
 """R̂ from which on chains are not taken to have converged."""
-
-BLOCK = 50
-"""Draws of each datapoint that are evaluated at once."""
 
 MIN_DRAWS = 16
 """Fewest transitions of a chain, for R̂ and the upper bound."""
@@ -116,9 +113,7 @@ class Sandwich(GradientEstimator):
             raise BadInput(f"num_samples={num_samples} must be at least 2")
         self.num_starts = positive_int("num_starts", num_starts)
         self.max_modes = positive_int("max_modes", max_modes)
-        self.guide_weight = within("guide_weight", guide_weight, 0)
-        if self.guide_weight >= 1:
-            raise BadInput(f"guide_weight={shown(guide_weight)} must lie in [0, 1)")
+        self.guide_weight = share("guide_weight", guide_weight)
         self.num_chains = positive_int("num_chains", num_chains)
         if self.num_chains < (fewest := max(2, self.max_modes)):
             raise BadInput(f"num_chains={num_chains} must be at least {fewest}, one for each of max_modes={max_modes}")
@@ -135,9 +130,8 @@ class Sandwich(GradientEstimator):
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Bound log p(x) for x `[N, ...]`; `progress` counts `num_samples` for each datapoint."""
-        p = Posteriors.of(model, guide, x, y, self.compile)
-        n = power_of_two(pairs_at_once(self.chunk_size, model, x, y) // BLOCK)
-        n = min(n, max(1, CHAIN_NUMBERS // (self.num_draws * self.num_chains * p.latents.dim)))
+        p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
+        n = min(p.at_once, max(1, CHAIN_NUMBERS // (self.num_draws * self.num_chains * p.latents.dim)))
         parts = []
         for index in torch.arange(len(p), device=x.device).split(n):
             tick = Shares(progress, len(index) * self.num_samples, self.num_warmup + self.num_draws)
