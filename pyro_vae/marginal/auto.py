@@ -39,7 +39,8 @@ class Auto(Estimator):
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
        converges and agrees.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
-    4. `HMC`: the mixture is fitted to Markov chains that start at all modes, first short ones and then longer ones.
+    4. `HMC`: another mixture is fitted to Markov chains, which start at all modes and jump between them, first short
+       ones and then longer ones. Draws come from both mixtures, the guide and the prior.
     5. `AIS`: chains are annealed from the mixture to the posterior.
 
     Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
