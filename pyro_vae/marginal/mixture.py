@@ -114,6 +114,7 @@ class Mixture:
         normal = -0.5 * (square + D * math.log(2 * math.pi))
         if not df.isfinite().any():
             return normal - log_det
-        constant = torch.lgamma(0.5 * (df + D)) - torch.lgamma(0.5 * df) - 0.5 * D * (df * math.pi).log()
-        student_t = constant - 0.5 * (df + D) * torch.log1p(square / df)
+        exact = df.double()
+        constant = torch.lgamma(0.5 * (exact + D)) - torch.lgamma(0.5 * exact) - 0.5 * D * (exact * math.pi).log()
+        student_t = constant.to(square) - 0.5 * (df + D) * torch.log1p(square / df)
         return torch.where(df.isfinite(), student_t, normal) - log_det
