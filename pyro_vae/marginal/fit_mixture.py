@@ -44,7 +44,8 @@ def fit_mixture(q: Mixture, u: Tensor, num_iterations: int = 5, shrinkage: float
 
 def reweight(q: Mixture, u: Tensor, log_w: Tensor, num_iterations: int = 5) -> Mixture:
     """Fit only the components' shares, given draws `[K, N, D]` with importance weights `[K, N]`."""
-    weights = log_w.softmax(0).to(u.dtype)
+    log_w = log_w.nan_to_num(nan=-torch.inf)  # a NaN makes the estimate unreliable, but not the proposal
+    weights = log_w.softmax(0).nan_to_num(nan=1 / len(log_w)).to(u.dtype)
     densities = q.component_log_probs(u) - q.log_weights.unsqueeze(1)
     densities = torch.where(q.log_weights.isfinite().unsqueeze(1), densities, -torch.inf)
     log_weights = q.log_weights

@@ -19,6 +19,9 @@ NODES = {1: (129, 257, 513, 1025), 2: (65, 129, 257, 513), 3: (33, 65)}
 REACH = 200.0
 """Standard deviations up to which the grid extends in each direction."""
 
+NEAR = 10.0
+"""Standard deviations within which the density must not be NaN."""
+
 TOLERANCE = 1e-3
 """Nats by which two successive grids may differ. The trapezoidal rule converges so fast that the finer grid's error is
 much smaller."""
@@ -66,7 +69,8 @@ def _integrate(p: Posteriors, center: Tensor, scale_tril: Tensor, nodes: int) ->
     for part in torch.arange(len(grid), device=grid.device).split(list(p.blocks(len(grid)))):
         v = grid[part].sinh().to(center)
         density = p.log_prob(center + torch.einsum("nde,ke->knd", scale_tril, v)).double()
-        density = density.nan_to_num(nan=-math.inf) + log_weight[part].unsqueeze(-1)
+        far = (v.abs() > NEAR).any(-1).unsqueeze(-1)  # where numbers may overflow; elsewhere a NaN stays one
+        density = density.masked_fill(density.isnan() & far, -math.inf) + log_weight[part].unsqueeze(-1)
         total = torch.logaddexp(total, density.logsumexp(0))
         border = torch.logaddexp(border, density.masked_fill(~at_border[part].unsqueeze(-1), -math.inf).logsumexp(0))
     return total + log_det, border + log_det
