@@ -11,6 +11,7 @@ from conftest import SMALL, every, one_error_line
 from pyro_vae.marginal import ELBO
 
 
+@pytest.mark.slow
 def test_all_analyses_include_gaps_of_several_sites(command, small_data, tmp_path):
     run = tmp_path / "hierarchical"
     small = [option for option in SMALL if not option.startswith("latent_dim")]

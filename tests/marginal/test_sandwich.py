@@ -39,6 +39,7 @@ def test_bounds_of_linear_models_enclose_the_exact_value(ppca):
     assert above.mean() == pytest.approx(0, abs=4 * evidence.se.square().sum().sqrt().item() / 100)
 
 
+@pytest.mark.slow
 def test_with_few_samples_the_bounds_are_apart_and_the_truth_between(ppca):
     """Where K = 2, the posterior draws matter."""
     x = ppca.evidence.sample((300,))
