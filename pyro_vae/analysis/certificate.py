@@ -12,11 +12,12 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, datapoints, positive_int
 from pyro_vae.marginal import Estimator
 from pyro_vae.marginal.bdmc import simulate
+from pyro_vae.marginal.chains import fit
 from pyro_vae.marginal.estimator import require_estimator
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.sandwich import Sandwich, fit, iw_eubo
+from pyro_vae.marginal.sandwich import Sandwich, iw_eubo
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.inference_mode import ordinary
 from pyro_vae.programs.memory import padded

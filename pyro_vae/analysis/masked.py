@@ -16,9 +16,10 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, datapoints
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.judge import MIN_ESS
-from pyro_vae.marginal.ladder import KEPT, search
+from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.marginal.proposal import KEPT
 from pyro_vae.marginal.rhat import split_rhat
 from pyro_vae.programs.trace import Program, trace
 

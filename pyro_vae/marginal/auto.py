@@ -16,9 +16,10 @@ from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import Proposal, Stage, ladder, sample, search
+from pyro_vae.marginal.ladder import Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
+from pyro_vae.marginal.proposal import Proposal
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
 from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.marginal.evidence import STAGES, LogEvidence
-from pyro_vae.marginal.ladder import Proposal
+from pyro_vae.marginal.proposal import Proposal
 
 Waiting = tuple[Tensor, Proposal]
 """Datapoints whose estimates are not good enough, and their proposals."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae.errors import BadInput, positive_int, share, true_false_auto
+from pyro_vae.marginal.chains import Chains, fit, run_chains
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.fit_mixture import fit_mixture
-from pyro_vae.marginal.hmc import sample_posterior
-from pyro_vae.marginal.jump import jump
-from pyro_vae.marginal.ladder import NUM_LEAPFROG, SHRINKAGE, Proposal, search
+from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
+from pyro_vae.marginal.proposal import Proposal
 from pyro_vae.marginal.rhat import split_rhat
 from pyro_vae.programs.memory import chunk_option, padded
 from pyro_vae.programs.progress import Shares
@@ -177,44 +175,7 @@ class Sandwich(GradientEstimator):
         self, p: Posteriors, modes: Proposal, q: Mixture, num_draws: int, tick: Callable[[], Any] = lambda: None
     ) -> Chains:
         """Run Markov chains that start around the modes, each in turn, and jump to draws from q."""
-        rows = torch.arange(len(p), device=p.x.device)
-        start = torch.arange(self.num_chains, device=rows.device).unsqueeze(1) % modes.num_modes
-        loc, scale_tril = modes.q.loc[start, rows], modes.q.scale_tril[start, rows]
-        u = loc + OVERDISPERSION * (scale_tril @ torch.randn_like(loc).unsqueeze(-1)).squeeze(-1)
-        draws, _ = sample_posterior(
-            p.value_and_grad,
-            u,
-            scale_tril,
-            self.num_warmup,
-            num_draws,
-            NUM_LEAPFROG,
-            progress=tick,
-            jump=partial(jump, q),
-        )
-        return Chains(draws, start)
-
-
-@dataclass(frozen=True)
-class Chains:
-    """Draws of Markov chains `[T, C, N, D]`, and the modes around which they started `[C, N]`."""
-
-    draws: Tensor
-    start: Tensor
-
-    def modes(self, q: Mixture) -> Tensor:
-        """Return the component of q that most likely made each draw of the second half, `[T / 2, C, N]`."""
-        second = self.draws[len(self.draws) // 2 :]
-        return torch.stack([q.component_log_probs(draws).argmax(0) for draws in second])
-
-
-def fit(p: Posteriors, proposal: Proposal, draws: Tensor) -> Proposal:
-    """Add a mixture fitted to the draws of chains `[T, C, N, D]`, and fit the shares of all components.
-
-    The proposal's own mixture stays: few draws of many dimensions give worse covariances than the search.
-    """
-    of_chains = fit_mixture(proposal.q, draws.flatten(0, 1), shrinkage=SHRINKAGE)
-    fitted = replace(proposal, q=proposal.q.union(of_chains))
-    return fitted.reweighted(*fitted.draw(p, 1000))
+        return run_chains(p, modes, q, self.num_chains, self.num_warmup, num_draws, OVERDISPERSION, tick)
 
 
 def mix(modes: Tensor, start: Tensor, num_modes: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import Sandwich, sandwich
+from pyro_vae.marginal import Sandwich, chains, sandwich
+from pyro_vae.marginal.chains import Chains
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.jump import jump
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.rhat import split_rhat
-from pyro_vae.marginal.sandwich import Chains, iw_eubo, mix, struski
+from pyro_vae.marginal.sandwich import iw_eubo, mix, struski
 from pyro_vae.marginal.summary import summarize, table
 from pyro_vae.programs.density import value_and_grad
 
@@ -90,7 +91,7 @@ def test_datapoints_that_are_not_certified_get_longer_chains(monkeypatch):
         runs.append((num_samples, u.shape[1]))
         return sample_posterior(evaluate, u, scale_tril, num_warmup, num_samples, *args, **kwargs)
 
-    monkeypatch.setattr(sandwich, "sample_posterior", recorded)
+    monkeypatch.setattr(chains, "sample_posterior", recorded)
     monkeypatch.setattr(
         sandwich, "split_rhat", lambda draws: 1 + 0.1 * (torch.arange(draws.shape[2]) > 1) * (len(draws) < 50)
     )

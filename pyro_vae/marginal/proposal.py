@@ -1,0 +1,81 @@
+"""The proposal of each datapoint's importance sampling: a mixture with shares of the guide and the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pyro_vae.marginal.fit_mixture import reweight
+from pyro_vae.marginal.mixture import Mixture
+from pyro_vae.marginal.posterior import Posteriors
+
+KEPT = 5000
+"""Largest number of draws of each datapoint that are kept, to fit shares."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A mixture `q` together with shares of the guide and the prior.
+
+    These limit the weights, to 1/guide_weight times those of the guide and 1/prior_weight times those of the prior, in
+    case the mixture misses a part of the posterior (Hesterberg 1995, Technometrics 37(2)).
+
+    Attributes:
+        q: a component for each mode.
+        guide_weight: share of draws from the guide.
+        prior_weight: share of draws from the prior.
+        gain: evidence of all modes − that of the mode found from the guide's mean, by Laplace's approximation, `[N]`.
+    """
+
+    q: Mixture
+    guide_weight: float
+    gain: Tensor
+    prior_weight: float = 0.0
+
+    @property
+    def num_modes(self) -> Tensor:
+        """Number of components of each datapoint, `[N]`: after the search, one for each mode."""
+        return self.q.log_weights.isfinite().sum(0)
+
+    def rows(self, index: Tensor) -> Proposal:
+        """Return the proposals of some of the datapoints."""
+        return replace(self, q=self.q.rows(index), gain=self.gain[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Proposal]) -> Proposal:
+        """Concatenate the proposals of several sets of datapoints."""
+        gain = torch.cat([part.gain for part in parts])
+        return replace(parts[0], q=Mixture.cat([part.q for part in parts]), gain=gain)
+
+    def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""
+        kept: list[Tensor] = []
+        log_w = []
+        for size in p.blocks(num_samples):
+            u, _ = self.q.draw(size)
+            which = torch.rand((*u.shape[:2], 1), dtype=u.dtype, device=u.device)
+            if self.guide_weight:
+                u = torch.where(which < self.guide_weight, p.draw_guide(size), u)
+            if self.prior_weight:
+                u = torch.where(which > 1 - self.prior_weight, p.draw_prior(size), u)
+            log_w.append(self.log_weight(p, u))
+            if sum(len(part) for part in kept) < KEPT:
+                kept.append(u[:KEPT])
+        return torch.cat(kept), torch.cat(log_w)
+
+    def log_weight(self, p: Posteriors, u: Tensor) -> Tensor:
+        """Return log p(x, u) − log q(u), `[k, N]`, float64, for u `[k, N, D]`."""
+        log_q = math.log(1 - self.guide_weight - self.prior_weight) + self.q.log_prob(u)
+        if self.guide_weight:
+            log_q = torch.logaddexp(log_q, math.log(self.guide_weight) + p.log_guide(u))
+        if self.prior_weight:
+            log_q = torch.logaddexp(log_q, math.log(self.prior_weight) + p.log_prior(u))
+        return (p.log_prob(u) - log_q).double()
+
+    def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
+        """Return the proposal with shares fitted to weighted draws: its own ones, u `[k, N, D]`."""
+        return replace(self, q=reweight(self.q, u, log_w[: len(u)]))
