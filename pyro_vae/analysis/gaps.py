@@ -139,7 +139,7 @@ def _best_elbo(
     log_joint = latents.log_density(model, x, y)
     with torch.no_grad():
         start = latents.center(guide, x, y)
-        variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
+        variance = latents.variance(guide, x, y)
         q = _distribution(latents, guide, x, y)
     try:
         from_guide = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)

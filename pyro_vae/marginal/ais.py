@@ -14,20 +14,13 @@ from pyro_vae.errors import BadInput, one_of, positive, positive_int, true_false
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.hmc import (
-    Evaluate,
-    Scale,
-    adapt_step_sizes,
-    anneal,
-    path_between,
-    scale_between,
-)
+from pyro_vae.marginal.hmc import Scale, adapt_step_sizes, anneal, path_between, scale_between
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.pareto import MIN_SAMPLES
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.programs.density import value_and_grad
-from pyro_vae.programs.memory import chunk_option, pairs_at_once
+from pyro_vae.programs.density import Evaluate, value_and_grad
+from pyro_vae.programs.memory import chunk_option
 from pyro_vae.programs.progress import Shares
 from pyro_vae.programs.trace import Program
 
@@ -52,7 +45,7 @@ class Start:
     @classmethod
     def at(cls, q: Mixture, scale_tril: Tensor) -> Start:
         """Start at draws from q, with the mass matrix of the covariance's Cholesky factor `[N, D, D]`."""
-        return cls(lambda k: q.draw(k)[0], partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
+        return cls(q.sample, partial(value_and_grad, q.log_prob), lambda beta: scale_tril)
 
     def mixed(self, other: Start, weight: float) -> Start:
         """Return the mixture of this start and a share `weight` of another one, with this one's mass matrices."""
@@ -92,7 +85,7 @@ class AIS(GradientEstimator):
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if an argument is out of range; when called, if the model's latents are discrete or shared.
+        BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
     """
 
     name = "ais"
@@ -136,9 +129,9 @@ class AIS(GradientEstimator):
         posterior_draws: Tensor | None = None,
     ) -> LogEvidence:
         """Estimate log p(x), with exact `posterior_draws` `[N, D]` also from above (see `run`)."""
-        p, parts = Posteriors.of(model, guide, x, y, self.compile), []
+        p, parts = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size), []
         # a Hessian needs 8 directions of each datapoint at once
-        n = max(1, pairs_at_once(self.chunk_size, model, x, y) // max(8, self.num_samples))
+        n = max(1, p.pairs // max(8, self.num_samples))
         for index in torch.arange(len(x), device=x.device).split(n):
             part, draws = p.rows(index), None if posterior_draws is None else posterior_draws[index]
             parts.append(self.run(self._start(part), part.value_and_grad, len(index), progress, draws))

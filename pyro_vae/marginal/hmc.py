@@ -9,11 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.programs.density import Latents, value_and_grad
-from pyro_vae.programs.trace import Program
-
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""u `[K, N, D]` -> log-density `[K, N]` and its gradient `[K, N, D]`."""
+from pyro_vae.programs.density import Evaluate
 
 Path = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """π_β ∝ start^(1 − β) · joint^β: u `[K, N, D]` -> log-densities of start and joint `[K, N]`, then their gradients."""
@@ -24,13 +20,6 @@ STRONGEST = 100.0
 
 Scale = Callable[[Tensor], Tensor]
 """β -> L `[N, D, D]`, so that the mass matrix for π_β is (L Lᵀ)⁻¹."""
-
-
-def density_and_grad(
-    latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Evaluate `latents.log_density(program, x, y)` and its gradient at u `[K, N, D]`: `[K, N]` and `[K, N, D]`."""
-    return value_and_grad(latents.log_density(program, x, y), u)
 
 
 def path_between(start: Evaluate, joint: Evaluate) -> Path:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyro_vae.programs.density import LogDensity, hessian, value_and_grad
-
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps u `[k, N, D]` to log-densities `[k, N]`, in nats, and their gradients."""
+from pyro_vae.programs.density import Evaluate, LogDensity, hessian, value_and_grad
 
 
 def positive_definite(precision: Tensor) -> Tensor:
@@ -77,22 +73,21 @@ def find_mode(
     return u, grad
 
 
-def laplace(f: LogDensity, u: Tensor, variance: Tensor, max_steps: int = 50) -> tuple[Tensor, Tensor]:
+def laplace(f: LogDensity, u: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a Gaussian to the mode of f and the curvature there, which is exact where f is quadratic.
 
     Args:
         f: log p(x, u) up to a constant.
-        u: starting point, `[N, D]`, or S of them, `[S, N, D]`.
-        variance: a guess of the posterior's variance, `[N, D]`, or `[S, N, D]`.
-        max_steps: see `find_mode`.
+        u: starting point, `[N, D]`.
+        variance: a guess of the posterior's variance, `[N, D]`.
 
     Returns:
-        The location, shaped as u, and scale_tril `[..., N, D, D]`.
+        The location `[N, D]` and scale_tril `[N, D, D]`.
     """
-    u, grad = find_mode(partial(value_and_grad, f), u, torch.diag_embed(variance), max_steps)
+    u, grad = find_mode(partial(value_and_grad, f), u, torch.diag_embed(variance))
     scale_tril, step, decrement = newton(f, u, grad)
     if (decrement > 0.1).any():  # the guess misled: continue with the curvature itself
-        u, grad = find_mode(partial(value_and_grad, f), u, scale_tril @ scale_tril.mT, max_steps)
+        u, grad = find_mode(partial(value_and_grad, f), u, scale_tril @ scale_tril.mT)
         scale_tril, step, decrement = newton(f, u, grad)
     return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
 

@@ -33,21 +33,24 @@ class Mixture:
 
     def draw(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[num_samples, N, D]`, with log q(u) in nats, `[num_samples, N]`."""
-        noise = torch.randn((num_samples, *self.loc.shape[1:]), dtype=self.loc.dtype, device=self.loc.device)
-        heavy = self.df.isfinite()
-        if heavy.any():  # t = normal · √(df / χ²)
-            df = torch.where(heavy, self.df, 1.0)
-            chi2 = 2 * torch._standard_gamma((0.5 * df).expand(noise.shape[:2]))
-            noise = noise * torch.where(heavy, (df / chi2).sqrt(), 1.0).unsqueeze(-1)
         if len(self.loc) == 1:  # the noise has the density: no solve is needed
+            noise = self._noise(num_samples)
             return self._move(noise, 0), self._log_prob(noise, 0)
+        u = self.sample(num_samples)
+        return u, self.log_prob(u)
+
+    def sample(self, num_samples: int) -> Tensor:
+        """Draw u `[num_samples, N, D]`."""
+        noise = self._noise(num_samples)
+        if len(self.loc) == 1:
+            return self._move(noise, 0)
         shares = self.log_weights.exp().cumsum(0)
         uniform = torch.rand((num_samples, 1, shares.shape[1]), dtype=shares.dtype, device=shares.device)
         component = (uniform * shares[-1] >= shares).sum(1).clamp_max(len(shares) - 1)  # [num_samples, N]
         u = self._move(noise, 0)
         for m in range(1, len(self.loc)):
             u = torch.where((component == m).unsqueeze(-1), self._move(noise, m), u)
-        return u, self.log_prob(u)
+        return u
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Return log q(u) in nats, `[..., N]`, for u `[..., N, D]`."""
@@ -103,6 +106,16 @@ class Mixture:
             torch.cat([getattr(part, name) for part in parts], 1) for name in ("log_weights", "loc", "scale_tril")
         )
         return cls(log_weights, loc, scale_tril, torch.cat([part.df for part in parts]))
+
+    def _noise(self, num_samples: int) -> Tensor:
+        """Draw from a component with location 0 and scale 1."""
+        noise = torch.randn((num_samples, *self.loc.shape[1:]), dtype=self.loc.dtype, device=self.loc.device)
+        heavy = self.df.isfinite()
+        if heavy.any():  # t = normal · √(df / χ²)
+            df = torch.where(heavy, self.df, 1.0)
+            chi2 = 2 * torch._standard_gamma((0.5 * df).expand(noise.shape[:2]))
+            noise = noise * torch.where(heavy, (df / chi2).sqrt(), 1.0).unsqueeze(-1)
+        return noise
 
     def _move(self, noise: Tensor, m: int) -> Tensor:
         return self.loc[m] + (self.scale_tril[m] @ noise.permute(1, 2, 0)).permute(2, 0, 1)

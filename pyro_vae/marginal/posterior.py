@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
-from pyro_vae.marginal.hmc import density_and_grad
 from pyro_vae.marginal.prior import prior_of
-from pyro_vae.programs.density import Latents, LogDensity, log_density_at
+from pyro_vae.programs.density import Evaluate, Latents, LogDensity, density_and_grad, log_density_at
 from pyro_vae.programs.memory import pairs_at_once, power_of_two
 from pyro_vae.programs.trace import Program
 
@@ -60,7 +59,7 @@ class Posteriors:
         `chunk_size` is the number of pairs, or `auto`: as many as fit into the cache.
 
         Raises:
-            BadInput: if the latents are discrete or shared by all datapoints.
+            BadInput: if a latent is discrete or masked, or has different bounds for each datapoint.
         """
         functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
         pairs = pairs_at_once(chunk_size, model, x, y)
@@ -136,15 +135,15 @@ class Posteriors:
     def center(self) -> tuple[Tensor, Tensor]:
         """Return the guide's mean and variance, `[N, D]`."""
         with torch.no_grad():
-            draws = self.latents.draw(self.guide, self.x, self.y, num_samples=100)
-            return self.latents.center(self.guide, self.x, self.y), draws.var(0).clamp(1e-8, 1e8)
+            variance = self.latents.variance(self.guide, self.x, self.y)
+            return self.latents.center(self.guide, self.x, self.y), variance
 
 
 class _FirstOrder(torch.autograd.Function):
     """A function that computes its value and its gradient at once."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(ctx: Any, u: Tensor, evaluate: Evaluate) -> Tensor:
         """Evaluate `[k, N]` at u `[k, N, D]`."""
         value, gradient = evaluate(u.detach())
         ctx.save_for_backward(gradient)

@@ -56,7 +56,7 @@ class Proposal:
         kept: list[Tensor] = []
         log_w = []
         for size in p.blocks(num_samples):
-            u, _ = self.q.draw(size)
+            u = self.q.sample(size)
             which = torch.rand((*u.shape[:2], 1), dtype=u.dtype, device=u.device)
             if self.guide_weight:
                 u = torch.where(which < self.guide_weight, p.draw_guide(size), u)

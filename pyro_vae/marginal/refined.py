@@ -52,7 +52,7 @@ class Refined(GradientEstimator):
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if an argument is out of range; when called, if the model's latents are discrete or shared.
+        BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
     """
 
     name = "refined"
@@ -109,14 +109,14 @@ class Refined(GradientEstimator):
         log_joint = latents.log_density(model, x, y)
         with torch.no_grad():
             start = latents.center(guide, x, y)
-            variance = latents.draw(guide, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
+            variance = latents.variance(guide, x, y)
         fitted = GRADIENT * NUM_PARTICLES * len(x)  # the work of a step, in draws
         ticks = Shares(progress, len(x) * self.num_samples, self.num_elbo_steps * fitted + len(x) * self.num_samples)
         q = self.proposal(log_joint, start, variance, on_step=lambda: ticks(fitted))
         if self.family == "auto":
             heavy = torch.full_like(q.df, self.df)
             with torch.no_grad():
-                far_out, _ = replace(q, df=heavy).draw(16)
+                far_out = replace(q, df=heavy).sample(16)
                 elsewhere = latents.draw(guide, x, y, num_samples=16)  # the guide may cover other modes
                 log_w, log_w_elsewhere = (log_joint(u) - q.log_prob(u) for u in (far_out, elsewhere))
             # Gaussian draws cannot show what they do not reach: test the fit with heavy tails and with the guide

@@ -89,7 +89,7 @@ class Sandwich(GradientEstimator):
         compile: True, False or `auto`, see `Estimator`.
 
     Raises:
-        BadInput: if an argument is out of range; when called, if the model's latents are discrete or shared.
+        BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
     """
 
     name = "sandwich"

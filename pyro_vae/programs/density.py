@@ -20,6 +20,9 @@ from pyro_vae.programs.trace import Program, log_prob, mask_of, trace
 LogDensity = Callable[[Tensor], Tensor]
 """Maps u `[k, N, D]` to log-densities `[k, N]`, in nats."""
 
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps u `[k, N, D]` to log-densities `[k, N]`, in nats, and their gradients `[k, N, D]`."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -116,6 +119,10 @@ class Latents:
         """Draw u `[num_samples, N, D]` from a program that samples all sites."""
         return self.pack(trace(program, x, y, num_samples=num_samples))
 
+    def variance(self, program: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the variance `[N, D]` of 100 draws from a program, between 1e-8 and 1e8."""
+        return self.draw(program, x, y, num_samples=100).var(0).clamp(1e-8, 1e8)
+
     def center(self, guide: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the guide's mean `[N, D]`, or the mean of 100 draws if it is unknown or there are several sites."""
         draws = trace(guide, x, y, num_samples=1)
@@ -126,6 +133,13 @@ class Latents:
         except (ValueError, NotImplementedError):
             return self.draw(guide, x, y, num_samples=100).mean(0)
         return self.pack(draws).squeeze(0)
+
+
+def density_and_grad(
+    latents: Latents, program: Program, x: Tensor, y: Tensor | None, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Evaluate `latents.log_density(program, x, y)` and its gradient at u `[k, N, D]`: `[k, N]` and `[k, N, D]`."""
+    return value_and_grad(latents.log_density(program, x, y), u)
 
 
 def is_discrete(program: Program, x: Tensor, y: Tensor | None = None) -> bool:

@@ -11,10 +11,10 @@ from torch.distributions import MultivariateNormal
 
 from pyro_vae.marginal import AIS, BDMC
 from pyro_vae.marginal.ais import Start
-from pyro_vae.marginal.hmc import density_and_grad, scale_between
+from pyro_vae.marginal.hmc import scale_between
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.mixture import Mixture
-from pyro_vae.programs.density import Latents
+from pyro_vae.programs.density import Latents, density_and_grad
 
 
 def linear(D, condition):
