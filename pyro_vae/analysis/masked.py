@@ -24,7 +24,10 @@ from pyro_vae.marginal.rhat import split_rhat
 from pyro_vae.programs.trace import Program, trace
 
 MAX_RHAT = 1.2
+"""R̂ above which chains have not converged, unless their weights give each mode its share."""
+
 MAX_DRIFT = 5.0
+"""Standard errors by which the mean of the chains may move from the resampled points."""
 
 
 @dataclass(frozen=True, eq=False)

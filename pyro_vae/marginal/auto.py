@@ -110,12 +110,13 @@ class Auto(Estimator):
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`; `progress` counts the first stage."""
+        exact = Exact(self.num_samples)
         try:
-            Exact().check(model, guide, x, y)
+            exact.check(model, guide, x, y)
         except BadInput:
             pass
         else:
-            return Exact(self.num_samples).estimate(model, guide, x, y, progress)
+            return exact.estimate(model, guide, x, y, progress)
         elbo = guide_elbo(model, guide, x, y)
         ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
         try:
@@ -126,10 +127,12 @@ class Auto(Estimator):
             self._climb(ledger, p, progress)
         return ledger.evidence
 
+    def _deadline(self) -> float:
+        return math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
-        deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
-        n = p.at_once
+        deadline, n = self._deadline(), p.at_once
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):
@@ -184,7 +187,7 @@ class Auto(Estimator):
         self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress
     ) -> None:
         """Estimate log p(x) by importance sampling from the guide, with more samples where it takes them."""
-        deadline = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+        deadline = self._deadline()
         weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
         active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
         for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):

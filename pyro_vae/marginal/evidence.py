@@ -19,6 +19,9 @@ MIN_ESS = 10
 STAGES = ("exact", "quadrature", "search", "more samples", "HMC", "AIS", "guide")
 """How `auto` makes an estimate: the stage after which it stopped for a datapoint."""
 
+PER_DATAPOINT = ("log_px", "se", "ess", "pareto_k", "elbo", "reliable", "stage")
+"""Attributes of `LogEvidence` with a value for each datapoint; the last two may be None."""
+
 
 def criterion(k_threshold: float | None) -> str:
     """Describe when an estimate is unreliable. `k_threshold` is None if there is no Pareto k."""
@@ -140,8 +143,7 @@ class LogEvidence:
         return self._per_datapoint(lambda old, new: old.index_copy(0, index, new.to(old)), other)
 
     def _per_datapoint(self, fn: Callable[[Tensor, Tensor], Tensor], other: LogEvidence) -> LogEvidence:
-        names = ("log_px", "se", "ess", "pareto_k", "elbo", "reliable", "stage")
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in PER_DATAPOINT}
         values: dict[str, Any] = {name: fn(*pair) for name, pair in pairs.items() if pair[0] is not None}
         extra = {name: fn(value, other.extra[name]) for name, value in self.extra.items()}
         return replace(self, **values, extra=extra, curve=(), tail=None)
@@ -154,20 +156,17 @@ class LogEvidence:
     @classmethod
     def cat(cls, parts: Sequence[LogEvidence]) -> LogEvidence:
         """Concatenate the evidence of several sets of datapoints, each from the same number of samples."""
-        log_px, se, ess, k, elbo = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("log_px", "se", "ess", "pareto_k", "elbo")
-        )
+        first = parts[0]
+        values: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in PER_DATAPOINT
+            if getattr(first, name) is not None
+        }
         curve = tuple(cls.cat(points) for points in zip(*(part.curve for part in parts), strict=True))
-        extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
+        extra = {name: torch.cat([part.extra[name] for part in parts]) for name in first.extra}
         tails = [part.tail for part in parts if part.tail is not None]
         tail = torch.cat(tails, dim=1) if len(tails) == len(parts) else None
-        reliable, stage = (
-            None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
-            for name in ("reliable", "stage")
-        )
-        return cls(
-            log_px, se, ess, k, elbo, parts[0].num_samples, curve, extra, tail, parts[0].is_bound, reliable, stage
-        )
+        return replace(first, **values, curve=curve, extra=extra, tail=tail)
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:

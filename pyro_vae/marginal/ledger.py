@@ -72,4 +72,4 @@ class Ledger:
         by = torch.where(exact & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
         update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
         self.evidence = self.evidence.updated(index, update)
-        return ~(found.unreliable.logical_not() & (found.se <= self.target_se))
+        return found.unreliable | ~(found.se <= self.target_se)

@@ -47,7 +47,7 @@ def threshold(num_samples: int) -> float:
     32 on. Of weights with a true k of 0.7, 25 % do at K = 32 and 67 % at 100: so few weights cannot tell more.
 
     Returns:
-        The threshold; NaN for K < `MIN_SAMPLES`, where there is no k̂.
+        The threshold, or NaN for K < `MIN_SAMPLES`, for which k̂ is undefined.
     """
     if num_samples < MIN_SAMPLES:
         return math.nan

@@ -43,15 +43,14 @@ def quadrature(p: Posteriors, q: Mixture) -> tuple[Tensor, Tensor]:
     """
     center, scale_tril = q.moments()
     D = center.shape[-1]
-    value, previous = torch.full_like(center[:, 0], math.nan, dtype=torch.float64), None
+    value = torch.full_like(center[:, 0], math.nan, dtype=torch.float64)  # agrees with no integral
     converged = torch.zeros_like(value, dtype=torch.bool)
     for nodes in NODES[D]:
         index = (~converged).nonzero().squeeze(-1)
         integral, border = _integrate(p.rows(index), center[index], scale_tril[index], nodes)
-        if previous is not None:
-            agree = (integral - value[index]).abs() < TOLERANCE
-            converged[index] = agree & (border < integral + math.log(TOLERANCE))
-        value[index], previous = integral, nodes
+        agree = (integral - value[index]).abs() < TOLERANCE
+        converged[index] = agree & (border < integral + math.log(TOLERANCE))
+        value[index] = integral
         if converged.all():
             break
     return value, converged

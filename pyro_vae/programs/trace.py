@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -71,16 +71,21 @@ def is_deterministic(site: Any) -> bool:
 def mask_of(site: Any) -> Any:
     """Return the mask of a site's log-density, a tensor or a bool: True if nothing is masked."""
     mask: Any = True if site["mask"] is None else site["mask"]
-    fn = site["fn"]
-    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+    for fn in _unwrapped(site["fn"]):
         if isinstance(fn, MaskedDistribution):
             mask = mask & fn._mask
-        fn = fn.base_dist
     return mask
 
 
 def base_of(fn: Any) -> Any:
     """Return the distribution within wrappers such as `Independent` and `MaskedDistribution`."""
+    *_, base = _unwrapped(fn)
+    return base
+
+
+def _unwrapped(fn: Any) -> Iterator[Any]:
+    """Yield a distribution, what it wraps, what that wraps, and so on."""
+    yield fn
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         fn = fn.base_dist
-    return fn
+        yield fn

@@ -48,7 +48,7 @@ def check_parts(
             note = trainer.check(vae, objective, *data.batch(torch.arange(min(2, len(data.train)))))
             trainer.check_data(vae, data)
         if estimator is not None:
-            # the report of an autoencoder gives the reason why there is no log p(x)
+            # for an autoencoder, the report explains why log p(x) is missing
             with in_section("estimator", config.estimator), suppress(NoEvidence), pyro.validation_enabled(False):
                 estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
     return note
