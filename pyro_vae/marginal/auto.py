@@ -211,9 +211,14 @@ class Auto(Estimator):
 
 
 def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> LogEvidence:
-    """Use the integrals where they converged and are not contradicted by reliable estimates."""
-    contradicted = ~found.unreliable & ((integral - found.log_px).abs() > 4 * found.se + 0.01)
-    return found.where_exact(converged & ~contradicted, integral)
+    """Use the integrals where they converged and the estimates do not contradict them.
+
+    A grid around one mode can converge and miss another. Draws from the prior see it: they raise the estimate.
+    """
+    too_low = found.log_px - integral > 0.05
+    different = (integral - found.log_px).abs() > 4 * found.se + 0.01
+    contradicted = torch.where(found.unreliable, too_low, different)
+    return found.with_integrals(converged & ~contradicted, integral)
 
 
 def _unfinished(

@@ -105,8 +105,10 @@ class LogEvidence:
 
     @property
     def status(self) -> list[str]:
-        """`exact`, `reliable` or `unreliable` for each datapoint."""
+        """`exact` (closed form), `reliable` or `unreliable` for each datapoint."""
         exact = (self.se == 0) & self.ess.isinf()
+        if self.stage is not None:  # quadrature converges to numerical precision, but only around the modes it knows
+            exact &= self.stage != STAGES.index("quadrature")
         pairs = zip(exact.tolist(), self.unreliable.tolist(), strict=True)
         return [
             "exact" if is_exact else "unreliable" if is_unreliable else "reliable" for is_exact, is_unreliable in pairs
@@ -125,14 +127,13 @@ class LogEvidence:
         curve = tuple(point.cpu() for point in self.curve)
         return replace(self, **values, curve=curve, extra={name: value.cpu() for name, value in self.extra.items()})
 
-    def where_exact(self, exact: Tensor, value: Tensor) -> LogEvidence:
-        """Return a copy that has an exact `value` for some of the datapoints, both `[N]`."""
+    def with_integrals(self, converged: Tensor, value: Tensor) -> LogEvidence:
+        """Return a copy that has the `value` of an integral where it `converged`, both `[N]`."""
         zero = torch.zeros_like(self.se)
         parts = {"log_px": value, "se": zero, "ess": zero + math.inf, "pareto_k": zero - math.inf}
-        changed: dict[str, Any] = {name: torch.where(exact, new, getattr(self, name)) for name, new in parts.items()}
-        extra = self.extra | {"log_px_lower": torch.where(exact, value, self.extra["log_px_lower"])}
-        reliable = exact if self.reliable is None else self.reliable | exact
-        return replace(self, **changed, extra=extra, reliable=reliable)
+        changed: dict[str, Any] = {k: torch.where(converged, new, getattr(self, k)) for k, new in parts.items()}
+        extra = self.extra | {"log_px_lower": torch.where(converged, value, self.extra["log_px_lower"])}
+        return replace(self, **changed, extra=extra, reliable=~self.unreliable | converged)
 
     def rows(self, index: Tensor) -> LogEvidence:
         """Return the estimates of some of the datapoints, without their curve and tail."""

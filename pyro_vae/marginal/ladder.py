@@ -17,6 +17,7 @@ from pyro_vae.marginal.modes import find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
+from pyro_vae.marginal.quadrature import MAX_DIM
 
 NUM_ANNEALED = 300
 """Chains of annealed importance sampling for each datapoint."""
@@ -25,7 +26,7 @@ FEWEST = 500
 """Smallest number of draws that the steps after the search multiply."""
 
 PRIOR_SHARE = 0.1
-"""Share of draws from the prior, of those that do not come from the guide, where the search's proposal fails."""
+"""Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
 
 NUM_COMPONENTS = 8
 """Components that are added to the mixture where the modes' own ones do not suffice."""
@@ -85,9 +86,13 @@ def sample(p: Posteriors, proposal: Proposal, num_samples: int) -> tuple[Proposa
 
 
 def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) -> Proposal:
-    """Find modes from several starts, and fit a Student-t to each."""
+    """Find modes from several starts, and fit a Student-t to each.
+
+    In few dimensions, a share of the prior is added: it shows modes that no start found.
+    """
     q, gain = find_modes(p, num_starts, max_modes, max_steps=25)
-    return Proposal(polish(p, q, num_steps=30), guide_weight, gain)
+    prior_weight = (1 - guide_weight) * PRIOR_SHARE if p.latents.dim <= MAX_DIM else 0.0
+    return Proposal(polish(p, q, num_steps=30), guide_weight, gain, prior_weight)
 
 
 def from_chains(

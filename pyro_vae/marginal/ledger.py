@@ -53,14 +53,14 @@ class Ledger:
         Args:
             index: the datapoints.
             found: their estimates.
-            stage: one of `STAGES`; that of exact estimates is `quadrature`.
+            stage: one of `STAGES`; that of integrals is `quadrature`.
             started: when the work on them began, by `time.monotonic`.
             proposal: where the estimates come from.
 
         Returns:
             Which of them are still not good enough, `[n]`.
         """
-        exact = found.se == 0
+        integrated = found.ess.isinf()
         extra = {
             "log_px_lower": found.extra["log_px_lower"],
             **{name: self.evidence.extra[name][index] for name in ("num_modes", "gain")},
@@ -69,7 +69,7 @@ class Ledger:
         }
         if stage == "search" and proposal is not None:
             extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}
-        by = torch.where(exact & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
+        by = torch.where(integrated & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
         update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
         self.evidence = self.evidence.updated(index, update)
         return found.unreliable | ~(found.se <= self.target_se)

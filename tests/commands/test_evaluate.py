@@ -77,7 +77,7 @@ def test_auto_is_the_default_and_tells_how_each_estimate_was_made(command, small
     folder = small_run / "evaluations"
     arrays = np.load(folder / "auto-1000.npz")
     assert arrays["stage"].tolist() == ["quadrature"] * 20
-    assert arrays["status"].tolist() == ["exact"] * 20
+    assert arrays["status"].tolist() == ["reliable"] * 20
     assert {"log_px_lower", "num_modes", "gain", "seconds"} < set(arrays)
     summary = json.loads((folder / "auto-1000.json").read_text())
     assert summary["stages"] == {"quadrature": 1.0}
