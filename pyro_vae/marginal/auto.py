@@ -215,9 +215,8 @@ def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> 
 
     A grid around one mode can converge and miss another. Draws from the prior see it: they raise the estimate.
     """
-    too_low = found.log_px - integral > 0.05
-    different = (integral - found.log_px).abs() > 4 * found.se + 0.01
-    contradicted = torch.where(found.unreliable, too_low, different)
+    higher = found.log_px - integral
+    contradicted = torch.where(found.unreliable, higher, higher.abs()) > 4 * found.se + 0.01
     return found.with_integrals(converged & ~contradicted, integral)
 
 

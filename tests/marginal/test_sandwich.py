@@ -51,18 +51,26 @@ def test_with_few_samples_the_bounds_are_apart_and_the_truth_between(ppca):
         assert above.mean() > 4 * above.std() / math.sqrt(300)
 
 
-def bimodal(x):
+def bimodal(x, nuisance=0):
     """z = ±4, narrowly, of which the first has a fifth of the prior's mass; x hardly tells which."""
     modes = dist.Normal(torch.tensor([-4.0, 4.0]).double(), 0.3)
     prior = dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.2, 0.8]).double()), modes)
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", prior.expand([len(x)]))
         pyro.sample("x", dist.Normal(0.1 * z, 1.0), obs=x)
+        unrelated(nuisance)
 
 
-def at(loc, x):
+def at(loc, x, nuisance=0):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(torch.tensor(loc).double(), 0.4).expand([len(x)]))
+        unrelated(nuisance)
+
+
+def unrelated(D):
+    """Sample latents that x says nothing about, so that there are too many for draws from the prior to help."""
+    if D:
+        pyro.sample("w", dist.Normal(torch.zeros(D).double(), 1.0).to_event(1))
 
 
 def log_px_on_a_grid(x):
@@ -106,7 +114,7 @@ def test_datapoints_that_are_not_certified_get_longer_chains(monkeypatch):
 def test_certified_is_conditional_on_the_modes_that_were_found():
     """One start in one of two modes: both bounds agree on its share, which no diagnostic sees."""
     x = torch.zeros(5).double()
-    evidence = SHORT(num_starts=1)(bimodal, partial(at, 4.0), x)
+    evidence = SHORT(num_starts=1)(partial(bimodal, nuisance=3), partial(at, 4.0, nuisance=3), x)
     assert (evidence.extra["certified"] == 1).any()
     assert (evidence.extra["log_px_upper"] < log_px_on_a_grid(x) - 0.15).all()  # −log 0.8 = 0.22 too low
 
