@@ -147,7 +147,8 @@ def certificate(
         BadInput: if the estimator cannot be tested, or if the model cannot be simulated or has discrete latents.
     """
     require_testable(estimator)
-    positive_int("num_samples", num_samples)
+    if positive_int("num_samples", num_samples) < 2:
+        raise BadInput(f"num_samples={num_samples} must be at least 2")
     require_tensors(x, y)
     require_programs(model, guide)
     with for_programs(x):

@@ -103,6 +103,8 @@ def gaps(
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
     require_estimator(estimator)
+    if estimator.simulates or not estimator.estimates:
+        raise BadInput(f"estimator={estimator.name} does not estimate log p(x) of given data: use estimator=auto")
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
         with fork_rng(x):  # the same draws, checked or not

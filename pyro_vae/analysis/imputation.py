@@ -83,12 +83,14 @@ def impute(
         NoEvidence: if the guide is a point, which cannot propose.
     """
     positive_int("num_samples", num_samples)
-    if method not in METHODS:
+    if method not in tuple(METHODS):
         raise BadInput(f"method={method!r} is not one of {', '.join(METHODS)}")
     if num_steps is not None:
         positive_int("num_steps", num_steps)
     true_false("mean", mean)
     require_tensors(x, y)
+    if not isinstance(observed, Tensor) or observed.dtype != torch.bool or observed.shape != x.shape:
+        raise BadInput(f"observed must be a tensor of bools of the same shape as x, {list(x.shape)}")
     require_programs(model, guide)
     require_room(num_samples * x.numel(), x, f"num_samples={num_samples} takes")
     parts, doubtful = [], []

@@ -113,10 +113,9 @@ class Auto(Estimator):
         exact = Exact(self.num_samples)
         try:
             exact.check(model, guide, x, y)
+            return exact.estimate(model, guide, x, y, progress)  # rejects models that only some rows of x show as such
         except BadInput:
             pass
-        else:
-            return exact.estimate(model, guide, x, y, progress)
         elbo = guide_elbo(model, guide, x, y)
         ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
         try:

@@ -15,6 +15,7 @@ from pyro_vae.marginal.evidence import STAGES, LogEvidence
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, hessian, value_and_grad
+from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, base_of, trace
 
 GAUSSIANS = (Normal, MultivariateNormal)
@@ -22,6 +23,10 @@ NOT_LINEAR = (
     "estimator=exact needs a linear-Gaussian model (network.hidden=[], a Gaussian prior, likelihood=gaussian with a "
     "fixed or learned scale): use estimator=auto, which is exact there and close elsewhere"
 )
+
+
+NUM_POINTS = 32
+"""Draws from the posterior, and as many from the prior, at which the quadratic form is compared with the density."""
 
 
 class Exact(Estimator):
@@ -82,7 +87,9 @@ class Exact(Estimator):
         sd = P.diagonal(dim1=-2, dim2=-1).clamp_min(0).rsqrt()  # scale of the entries
         if not (sd.unsqueeze(-1) * change * sd.unsqueeze(-2) < 1e-3).all():
             raise BadInput(NOT_LINEAR)
-        L = torch.linalg.cholesky(P.double())
+        L, info = torch.linalg.cholesky_ex(P.double())
+        if info.any():
+            raise BadInput(NOT_LINEAR)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         log_2pi = latents.dim * math.log(2 * math.pi)
         u = origin
@@ -91,4 +98,12 @@ class Exact(Estimator):
             step = torch.cholesky_solve(gradient.unsqueeze(-1), L).squeeze(-1)
             gain = 0.5 * (gradient * step).sum(-1)  # log p(x, û) − log p(x, u)
             u = u + step.to(u.dtype)
+        with fork_rng(x), torch.no_grad():  # piecewise linear models look linear in the two places above
+            noise = torch.randn((NUM_POINTS, *u.shape, 1), dtype=L.dtype, device=L.device)
+            near = u + torch.linalg.solve_triangular(L.mT, noise, upper=True).squeeze(-1).to(u.dtype)
+            for points in (near, latents.draw(prior_of(model), x, y, num_samples=NUM_POINTS)):
+                drop = 0.5 * (L.mT @ (points - u).double().unsqueeze(-1)).square().sum((-2, -1))
+                error = (f(points).double() - (value + gain - drop)).abs()
+                if not (error < 0.01 + 1e-3 * drop + 1e-5 * value.abs()).all():
+                    raise BadInput(NOT_LINEAR)
         return value + gain + 0.5 * (log_2pi - log_det)

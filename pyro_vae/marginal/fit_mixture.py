@@ -47,7 +47,7 @@ def reweight(q: Mixture, u: Tensor, log_w: Tensor, num_iterations: int = 5) -> M
     log_w = log_w.nan_to_num(nan=-torch.inf)  # a NaN makes the estimate unreliable, but not the proposal
     weights = log_w.softmax(0).nan_to_num(nan=1 / len(log_w)).to(u.dtype)
     densities = q.component_log_probs(u) - q.log_weights.unsqueeze(1)
-    densities = torch.where(q.log_weights.isfinite().unsqueeze(1), densities, -torch.inf)
+    densities = torch.where(q.log_weights.isfinite().unsqueeze(1), densities.nan_to_num(0.0), -torch.inf)
     log_weights = q.log_weights
     for _ in range(num_iterations):
         mass = ((densities + log_weights.unsqueeze(1)).softmax(0) * weights).sum(1)

@@ -75,7 +75,8 @@ class Mixture:
         mean = (share * self.loc).sum(0)
         away = (self.loc - mean).unsqueeze(-1)
         scatter = self.scale_tril @ self.scale_tril.mT + away @ away.mT
-        return mean, torch.linalg.cholesky((share.unsqueeze(-1) * scatter).sum(0))
+        # cholesky_ex: the NaN of one datapoint must not stop the others
+        return mean, torch.linalg.cholesky_ex((share.unsqueeze(-1) * scatter).sum(0)).L
 
     def largest(self) -> Tensor:
         """Return scale_tril `[N, D, D]` of the component with the largest share."""

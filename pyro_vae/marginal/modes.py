@@ -43,12 +43,13 @@ def starts(p: Posteriors, num_starts: int) -> tuple[Tensor, Tensor]:
     are draws from the guide.
     """
     center, variance = p.center()
+    variance = variance.nan_to_num(1.0)
     parts, from_prior = [center.unsqueeze(0)], num_starts // 2
     if num_starts - 1 > from_prior:
         parts.append(p.draw_guide(num_starts - 1 - from_prior))
     if from_prior:
         parts.append(p.draw_prior(from_prior))
-    return torch.cat(parts), variance
+    return torch.cat(parts).nan_to_num(), variance  # a NaN in a row of x must not stop the others
 
 
 def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -> tuple[Mixture, Tensor]:

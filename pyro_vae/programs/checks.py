@@ -18,7 +18,7 @@ from pyro_vae.data.values import dense
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.programs.chunks import slices
-from pyro_vae.programs.density import has_atoms
+from pyro_vae.programs.density import has_atoms, support_of
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.trace import Program, mask_of, random_sites, trace, unscaled_log_prob
 
@@ -70,7 +70,7 @@ def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -
     Raises:
         BadInput: if the programs do not draw the same latents, with the same masks and within the support of the
             model's; if the guide observes something, or the model nothing; if a density is scaled, or is not that of
-            one datapoint.
+            one datapoint, or is random at given latents.
     """
     x, y = next(slices(2, x, y))
     with torch.no_grad(), vectorized():
@@ -172,6 +172,12 @@ def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, site
     values = {name: site["value"][:1] for name, site in latents.items()}
     copies = {n: v.index_select(v.dim() - latents[n]["fn"].event_dim - 1, first) for n, v in values.items()}
     expected = _log_probs(program, x, y, values)
+    for name, value in _log_probs(program, x, y, values, seed=1).items():
+        if not _close(value, expected[name]):
+            raise BadInput(
+                f"the log-density of site {name} of the {role} at given latents is random: draw all random numbers at "
+                "sites, and call eval() on modules with dropout"
+            )
     beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
     for name, value in expected.items():
         if not _close(value[..., 0], beside_copy[name][..., 0]):
@@ -190,10 +196,10 @@ def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, site
 
 
 def _log_probs(
-    program: Program, x: Tensor, y: Tensor | None, values: dict[str, Tensor], last_rows: bool = False
+    program: Program, x: Tensor, y: Tensor | None, values: dict[str, Tensor], last_rows: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Return the log-densities of a program's sites at given latents, with the same random numbers in each call."""
-    with seeded(0, x), _Rows(last_rows):
+    """Return the log-densities of a program's sites at given latents; equal seeds give the same random numbers."""
+    with seeded(seed, x), _Rows(last_rows):
         run = trace(poutine.condition(program, data=values), x, y, num_samples=1)
     run.compute_log_prob()
     return {name: unscaled_log_prob(site) for name, site in random_sites(run).items()}
@@ -224,25 +230,25 @@ def _require_support(name: str, prior: Any, site: Any) -> None:
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
     if not _contains(prior, site["value"]):
         raise BadInput(
-            f"the guide draws site {name} outside its support in the model ({prior.support}): use a "
+            f"the guide draws site {name} outside its support in the model ({support_of(prior)}): use a "
             "distribution with the same support"
         )
     try:
-        is_same = str(prior.support) == str(site["fn"].support)
+        is_same = str(support_of(prior)) == str(support_of(site["fn"]))
         draws = None if is_same else prior.sample()
     except NotImplementedError:  # the support is unknown, or the prior cannot be sampled
         return
     if draws is not None and not _contains(site["fn"], draws):
         raise BadInput(
-            f"the guide never draws site {name} from a part of its support in the model ({site['fn'].support} instead "
-            f"of {prior.support}): use a distribution with the same support"
+            f"the guide never draws site {name} from a part of its support in the model ({support_of(site['fn'])} "
+            f"instead of {support_of(prior)}): use a distribution with the same support"
         )
 
 
 def _contains(fn: Any, draws: Tensor) -> bool:
     """Return whether most draws lie in the support of a distribution; rounding may put a few on the boundary."""
     try:
-        inside = fn.support.check(draws)
+        inside = support_of(fn).check(draws)
     except (NotImplementedError, RuntimeError, ValueError):  # the support is unknown
         return True
     return bool(inside.double().mean() >= 0.9)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import SineBivariateVonMises, SineSkewed
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import MixtureSameFamily, Transform, biject_to
+from torch.distributions import MixtureSameFamily, Transform, VonMises, biject_to, constraints
 
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.random_state import fork_rng
-from pyro_vae.programs.trace import Program, log_prob, mask_of, trace
+from pyro_vae.programs.trace import Program, base_of, log_prob, mask_of, trace
 
 LogDensity = Callable[[Tensor], Tensor]
 """Maps u `[k, N, D]` to log-densities `[k, N]`, in nats."""
 
 Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps u `[k, N, D]` to log-densities `[k, N]`, in nats, and their gradients `[k, N, D]`."""
+
+
+CIRCULAR = (VonMises, SineBivariateVonMises, SineSkewed)
+"""Distributions of angles from −π to π."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Latents:
             if mask_of(site) is not True:
                 remedy = "its posterior is improper there, use estimator=importance"
                 raise Incompatible(f"site {name} is masked", remedy)
-            transform = biject_to(_component(fn).support)
+            transform = biject_to(support_of(fn))
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):
                 raise BadInput(
@@ -163,9 +169,16 @@ def log_density_at(latents: Latents, program: Program, x: Tensor, y: Tensor | No
     return latents.log_density(program, x, y)(u)
 
 
-def _component(fn: Any) -> Any:
-    """Return a component of a mixture, which has the support of the mixture."""
-    return _component(fn.component_distribution) if isinstance(fn, MixtureSameFamily) else fn
+def support_of(fn: Any) -> Any:
+    """Return the set over which a density integrates to 1.
+
+    That of a mixture is its components'. Torch says that angles are any real numbers, where their density is periodic.
+    """
+    if isinstance(fn, MixtureSameFamily):
+        return support_of(fn.component_distribution)
+    if isinstance(base_of(fn), CIRCULAR):
+        return constraints.independent(constraints.interval(-math.pi, math.pi), fn.event_dim)
+    return fn.support
 
 
 def value_and_grad(f: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
