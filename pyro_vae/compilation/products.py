@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from pyro_vae.compilation.onednn import Kernel
 
-SECONDS = 0.02
+SECONDS = 0.007
 """Time for the comparison of two kernels."""
 MIN_SIZE = 2**19
 """Minimal M·N·K: oneDNN takes 10 µs to start, the time of a smaller product."""

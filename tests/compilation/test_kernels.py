@@ -11,7 +11,7 @@ from torch import nn
 from torch._inductor.utils import run_and_get_code
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae.compilation import onednn, products
+from pyro_vae.compilation import kernels, onednn, products
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import with_gradients
 from pyro_vae.compilation.kernels import ONEDNN, TORCH, Kernels, fastest
@@ -147,10 +147,19 @@ def test_inductor_calls_onednn_without_copies_and_fuses_the_bias(always, cache):
 SMALL = Product("addmm", Layout((6, 8), (8, 1)), Layout((8, 4), (1, 8)))
 
 
-def test_the_faster_kernel_is_chosen(cache, monkeypatch):
+def test_a_kernel_that_is_always_faster_is_chosen(cache, monkeypatch):
     slow = Product("mm", *SMALL[1:])
-    monkeypatch.setattr(Product, "gain", lambda self, kernel: 1.2 if self is SMALL else 1.02)
+    gains = {SMALL: iter([1.2, 1.1, 1.3]), slow: iter([1.2, 1.3, 1.02])}  # the other work on the machine
+    monkeypatch.setattr(Product, "gain", lambda self, kernel: next(gains[self]))
     assert fastest([SMALL, slow]) == {"addmm 6x8:8,1 8x4:1,8": ONEDNN, "mm 6x8:8,1 8x4:1,8": TORCH}
+
+
+def test_memory_that_is_too_small_for_the_operands(cache, monkeypatch):
+    def fail(self, kernel):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(Product, "gain", fail)
+    assert fastest([SMALL]) == {str(SMALL): TORCH}
 
 
 @pytest.mark.parametrize("operation", ["addmm", "mm", "bmm"])
@@ -170,7 +179,7 @@ def test_the_gain_is_measured_without_using_up_noise(monkeypatch, operation):
 
 def test_products_are_timed_once_and_a_damaged_memory_is_replaced(cache, monkeypatch):
     timed = []
-    monkeypatch.setattr(Product, "gain", lambda self, kernel: timed.append(self) or 2.0)
+    monkeypatch.setattr(kernels, "_is_faster", lambda kernel, product: timed.append(product) or True)
     for _ in range(2):
         assert fastest([SMALL]) == {str(SMALL): ONEDNN}
     assert timed == [SMALL]
