@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -46,13 +47,21 @@ extern "C" void kernel(int64_t product, int64_t a, int64_t b, int64_t result) {
 Kernel = Callable[..., Tensor]
 
 
-@cache
 def kernel() -> Kernel | None:
     """Return `kernel(a, b, out=result)`, or None, after a line in the log, if oneDNN cannot be called.
 
     It multiplies float32 matrices `[M, K]` and `[K, N]`, or batches of them, of any strides. Loading it registers
     `torch.ops.pyro_vae.product`, which inductor compiles to this call.
     """
+    with _one_thread:  # an operation can be registered once
+        return _kernel()
+
+
+_one_thread = Lock()
+
+
+@cache
+def _kernel() -> Kernel | None:
     try:
         multiply = _load()
         a = torch.arange(6, dtype=torch.float32, device="cpu").view(2, 3)

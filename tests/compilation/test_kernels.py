@@ -212,7 +212,7 @@ def test_without_onednn_torch_computes_the_products(missing, always, cache, monk
         monkeypatch.setattr(onednn, "_SYMBOL", "no_such_function")
     compilers = {"cpp.cxx": ("no-such-compiler",)} if missing == "compiler" else {}
     with caplog.at_level("INFO"), torch._inductor.config.patch(compilers):
-        assert onednn.kernel.__wrapped__() is None
+        assert onednn._kernel.__wrapped__() is None
     assert [record.levelname for record in caplog.records if record.name == onednn.log.name] == ["INFO"]
     monkeypatch.setattr(onednn, "kernel", lambda: None)
     assert fastest([SMALL]) == {str(SMALL): TORCH}
