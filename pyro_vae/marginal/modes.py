@@ -115,12 +115,14 @@ def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps:
     """
     loc, gradient = find_mode(p.value_and_grad, u, metric, max_steps)
     scale_tril, step, decrement = newton(p.log_joint, loc, gradient)
-    loc = loc + torch.where((decrement < CONVERGED).unsqueeze(-1), step, 0.0)
+    value, of_step = p.log_prob(loc), p.log_prob(loc + step)
+    uphill = (decrement < CONVERGED) | (of_step > value)
+    loc = loc + torch.where(uphill.unsqueeze(-1), step, 0.0)
     volume, of_guide = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1), scale.log().sum(-1)
     usable = (decrement < CONVERGED) | (volume < of_guide + scale.shape[-1] * math.log(2))
     usable &= scale_tril.isfinite().flatten(-2).all(-1)
     scale_tril = torch.where(usable[..., None, None], scale_tril, torch.diag_embed(scale))
-    evidence = p.log_prob(loc) + torch.where(usable, volume, of_guide)
+    evidence = torch.where(uphill, of_step, value) + torch.where(usable, volume, of_guide)
     return _Modes(loc, scale_tril, torch.where(evidence.isfinite(), evidence, -math.inf), decrement)
 
 
