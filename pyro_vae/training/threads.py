@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 GAIN = 1.5
 """Minimal ratio of times for one thread to replace all: on an idle machine, those of small steps may differ by less."""
-SECONDS = 0.3
-"""Time for measuring, several times as long as another process occupies a core at once."""
+SECONDS = 0.1
+"""Minimal time of a turn of steps: many times as long as another process occupies a core at once."""
 LONG = 0.5
 """Seconds of a step that is too long to be measured with one thread; waiting matters little then."""
 
@@ -61,20 +61,24 @@ def _faster(step: Callable[[], None]) -> int:
     every = torch.get_num_threads()
     if _seconds(step) > LONG:
         return every
-    all_threads: list[float] = []
-    one_thread: list[float] = []
-    while sum(all_threads + one_thread) < SECONDS:
-        torch.set_num_threads(every)
-        all_threads.append(_seconds(step))
-        torch.set_num_threads(1)
-        one_thread.append(_seconds(step))
-    times = [1e3 * sum(each) / len(each) for each in (all_threads, one_thread)]
-    chosen = 1 if times[0] > GAIN * times[1] else every
+    # the minimum of two turns ignores short disturbances
+    all_threads, one_thread = map(min, zip(*((_mean(step, every), _mean(step, 1)) for _ in range(2)), strict=True))
+    chosen = 1 if all_threads > GAIN * one_thread else every
     log.info(
         "using %d of %d threads: %.2f ms per step with all, %.2f with one; OMP_NUM_THREADS sets the number",
-        *(chosen, every, *times),
+        *(chosen, every, 1e3 * all_threads, 1e3 * one_thread),
     )
     return chosen
+
+
+def _mean(step: Callable[[], None], number: int) -> float:
+    """Return the mean time of a step with this number of threads."""
+    torch.set_num_threads(number)
+    step()  # meanwhile, threads that are not used any more stop to wait for work
+    taken: list[float] = []
+    while sum(taken) < SECONDS:
+        taken.append(_seconds(step))
+    return sum(taken) / len(taken)
 
 
 def _seconds(step: Callable[[], None]) -> float:

@@ -21,7 +21,7 @@ def two_threads(monkeypatch):
     """A machine with two cores, whose user has not set the number of threads."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(threads, "SECONDS", 0.02)
+    monkeypatch.setattr(threads, "SECONDS", 0.01)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
@@ -41,6 +41,12 @@ def test_takes_one_thread_if_all_are_much_slower(seconds, chosen, caplog):
     assert torch.get_num_threads() == 2
     assert f"using {chosen} of 2 threads" in caplog.text
     assert "OMP_NUM_THREADS" in caplog.text
+
+
+def test_a_short_disturbance_does_not_count():
+    state, slow = State(), iter([0.001, 0.001, 0.1])  # the first turn with all threads
+    threads.settle(lambda: time.sleep(next(slow, 0.002) if torch.get_num_threads() == 2 else 0.002), state)
+    assert state.threads == 2
 
 
 def test_does_not_measure_long_steps_with_one_thread(monkeypatch):
