@@ -81,15 +81,23 @@ def test_a_resumed_run_keeps_the_number_unless_the_user_sets_another(monkeypatch
         assert torch.get_num_threads() == 2
 
 
-def test_training_uses_the_number_throughout(small_vae, monkeypatch):
-    monkeypatch.setattr(threads, "GAIN", 0.0)
+def train(vae, state):
+    """Return the number of threads in each epoch."""
     x = (torch.arange(60).reshape(10, 6) % 3 == 0).double()
-    state, numbers = State(), []
-    optim = JointOptim(partial(torch.optim.Adam, lr=0.01))
+    data, optim, numbers = Dataset(Split(x), Split(x), Split(x)), JointOptim(partial(torch.optim.Adam, lr=0.01)), []
     Trainer(max_epochs=2, compile=False).fit(
-        small_vae, Dataset(Split(x), Split(x), Split(x)), TraceMeanField_ELBO(), optim, state,
+        vae, data, TraceMeanField_ELBO(), optim, state,
         on_epoch=lambda *_: numbers.append(torch.get_num_threads()),
         on_start=lambda: numbers.append(state.threads),
     )  # fmt: skip
-    assert numbers == [1, 1, 1]  # in the first checkpoint, too
+    return numbers
+
+
+def test_training_uses_the_number_throughout(small_vae, monkeypatch):
+    monkeypatch.setattr(threads, "GAIN", 0.0)
+    assert train(small_vae, State()) == [1, 1, 1]  # in the first checkpoint, too
     assert torch.get_num_threads() == 2
+
+
+def test_a_resumed_training_uses_its_number(small_vae):
+    assert train(small_vae, State(compiled=False, threads=1)) == [1, 1]
