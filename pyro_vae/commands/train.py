@@ -33,6 +33,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.runs.restore import require_finite_outputs
     from pyro_vae.runs.resume import OF_REPORT, is_run_of, make_paths_absolute, resumed_config
     from pyro_vae.runs.run import train
+    from pyro_vae.training import threads
 
     hydra = HydraConfig.get()
     run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
@@ -59,7 +60,8 @@ def task(config: DictConfig) -> None:
                 vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
             if resume:
                 require_finite_outputs(vae, data.test, run_dir)
-            report.report(vae, data, estimator, config, state, run_dir)
+            with threads.using(state.threads):
+                report.report(vae, data, estimator, config, state, run_dir)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{option('resume', run_dir)} continues from the last epoch's checkpoint") from None
     log.info("run directory: %s", run_dir)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 
 from pyro_vae.compilation.kernels import Kernels
@@ -24,15 +25,30 @@ class Backend(NamedTuple):
     name: str
     kernels: Kernels | None
 
-    def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., list[Tensor]]:
+    def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Return a function of tensors like these; on a GPU, one of CUDA graphs."""
         if self.name == "inductor":
             if self.kernels is not None:
                 self.kernels.assign(graph)
-            options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
-            with warnings.catch_warnings():  # from torch about its own code
-                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-                run: Callable[..., Any] = torch._inductor.compile(graph, tensors, options)
-        else:
-            run = torch._dynamo.lookup_backend(self.name)(graph, tensors)
+            return inductor(graph, tensors, on_gpu)
+        run: Callable[..., Any] = torch._dynamo.lookup_backend(self.name)(graph, tensors)
         return run
+
+
+def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
+    """Compile with inductor, which keeps graphs on disk: a later process loads them instead of compiling again.
+
+    It caches only graphs whose inputs are fake tensors, as Dynamo's are. The key of its cache does not contain the
+    vector instructions that the code was written for nor, before torch 2.14, the number of threads. Options are part
+    of the key.
+    """
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": on_gpu}
+    if not on_gpu:
+        options |= {"cpp.simdlen": pick_vec_isa().bit_width(), "cpp.threads": torch.get_num_threads()}
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    with tracing(TracingContext(mode)), warnings.catch_warnings():  # from torch about its own code
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        return torch._inductor.compile(graph, [mode.from_tensor(tensor) for tensor in tensors], options)

@@ -17,7 +17,7 @@ from pyro_vae.compilation.graph import Graph, NotCompiled, reason
 from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 
 COMPILE_SECONDS = 15.0
-"""Approximate time to compile a graph; less if the compiler has cached it."""
+"""Approximate time to compile a graph; 2 s if a process on this machine has compiled the same one before."""
 
 MAX_SIGNATURES = 64
 """Maximum number of graphs: a number that changes in every call would otherwise compile one per call."""

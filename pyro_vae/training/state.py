@@ -28,6 +28,7 @@ class State:
             rounds differently.
         kernels: the kernels of compiled products of matrices (`compilation.kernels`), which a resumed run keeps, too;
             None for torch's only, as in checkpoints of earlier versions.
+        threads: the number of threads chosen for the training (`training.threads`); None if it was not chosen.
     """
 
     epoch: int = 0
@@ -38,6 +39,7 @@ class State:
     skipped: int = 0
     compiled: bool | None = None
     kernels: dict[str, str] | None = None
+    threads: int | None = None
 
     @classmethod
     def of(cls, saved: dict[str, Any], path: Path) -> State:
@@ -48,7 +50,7 @@ class State:
         """
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
         kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
-        kinds |= {"kernels": (dict, type(None))}
+        kinds |= {"kernels": (dict, type(None)), "threads": (int, type(None))}
         for name, value in saved.items():
             if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
                 raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")

@@ -22,6 +22,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.random_state import fork_rng, seeded
+from pyro_vae.training import threads
 from pyro_vae.training.algorithm import Row, TrainingAlgorithm
 from pyro_vae.training.bar import TrainingBar
 from pyro_vae.training.contract import require_objective
@@ -144,7 +145,7 @@ class Trainer(TrainingAlgorithm):
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
         bar = TrainingBar(log, self.max_epochs, num_steps, state.step)
         # a fresh param store separates this training from others in the process that use the same names
-        with pyro.get_param_store().scope(), bar, warnings.catch_warnings():
+        with pyro.get_param_store().scope(), bar, threads.using(state.threads), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun reports it
             if reason := self.done(state):
                 log.log(NOTE, "nothing is left to train: %s", reason)
@@ -182,6 +183,8 @@ class Trainer(TrainingAlgorithm):
         dry_run = DryRun(svi, objective, batch, state)
         dry_run.check()
         with pyro.validation_enabled(False):
+            if data.device.type == "cpu":
+                threads.settle(dry_run, state)
             if isinstance(self.compile, bool):
                 state.decide(self.compile)
             elif state.compiled is None:

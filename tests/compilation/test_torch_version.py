@@ -25,4 +25,4 @@ def test_the_installed_torch_is_within_the_declared_bounds():
 def test_the_internals_that_we_call_exist():
     assert list(inspect.signature(torch._inductor.compile).parameters)[:3] == ["gm", "example_inputs", "options"]
     assert callable(torch._dynamo.lookup_backend)
-    assert {"fallback_random", "triton.cudagraphs"} <= set(torch._inductor.list_options())
+    assert {"fallback_random", "triton.cudagraphs", "cpp.simdlen", "cpp.threads"} <= set(torch._inductor.list_options())

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_vae.compilation import backend
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, BDMC, ELBO, Importance, Prior, Refined
 from pyro_vae.programs.memory import pairs_at_once
@@ -24,7 +25,7 @@ ESTIMATORS = {
 def test_estimates_are_the_same(small_vae, name, monkeypatch):
     """11 datapoints: chunks of several sizes, each compiled when it comes a third time."""
     compiled = []
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_: compiled.append(graph) or graph)
+    monkeypatch.setattr(backend, "inductor", lambda graph, *_: compiled.append(graph) or graph)
     x = torch.arange(66).reshape(11, 6).double() % 3 % 2
     results = []
     for setting in (False, True):
@@ -37,7 +38,7 @@ def test_estimates_are_the_same(small_vae, name, monkeypatch):
 
 def test_auto_compiles_what_has_taken_long(small_vae, monkeypatch):
     compiled = []
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_: compiled.append(graph) or graph)
+    monkeypatch.setattr(backend, "inductor", lambda graph, *_: compiled.append(graph) or graph)
     x = torch.zeros(8, 6).double()
     for seconds, several in ((1e9, False), (1e-9, True)):
         monkeypatch.setattr("pyro_vae.compilation.compiled.COMPILE_SECONDS", seconds)

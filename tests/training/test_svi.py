@@ -13,6 +13,7 @@ from torch import nn
 from torch._dynamo import lookup_backend
 from torch.nn.utils import parameters_to_vector
 
+from pyro_vae.compilation import backend
 from pyro_vae.errors import BadInput
 from pyro_vae.objectives import IWAE, KLAnnealing, Trace_ELBO, TraceMeanField_ELBO, VariationalEM
 from pyro_vae.objectives.elbo import surrogate_loss
@@ -29,9 +30,7 @@ ADAM = partial(torch.optim.Adam, lr=0.01)
 @pytest.fixture
 def by_aot_eager(monkeypatch):
     """All of inductor but the code generator."""
-    monkeypatch.setattr(
-        torch._inductor, "compile", lambda graph, inputs, options: lookup_backend("aot_eager")(graph, inputs)
-    )
+    monkeypatch.setattr(backend, "inductor", lambda graph, inputs, _: lookup_backend("aot_eager")(graph, inputs))
 
 
 def run(vae, make, num_steps=5, x=X, clip_norm=10.0):
