@@ -158,6 +158,7 @@ def test_numbers_that_change_do_not_fill_the_memory(as_traced, monkeypatch):
 def test_waits_until_compiling_is_paid_for(as_traced, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # each call takes a second
+    monkeypatch.setattr("pyro_vae.compilation.compiled.COMPILE_SECONDS", 15.0)
     fn = Counted(lambda x: x + 1)
     fast = Compiled(fn, after=4.5)
     for _ in range(9):
