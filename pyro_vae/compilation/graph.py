@@ -24,6 +24,7 @@ from pyro_vae.compilation.places import Places
 from pyro_vae.errors import one_line
 from pyro_vae.programs.random_state import get_other_rng_state, get_rng_state, set_other_rng_state, set_rng_state
 from pyro_vae.programs.session import one_thread
+from pyro_vae.programs.sleef import touch_constants
 
 
 class NotCompiled(Exception):
@@ -176,6 +177,7 @@ class Graph:
 
     def _compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Compile the graph without Dynamo, whose guards would repeat the checks of the signature."""
+        touch_constants()
         if self.backend == "inductor":
             options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
             with warnings.catch_warnings():  # from torch about its own code
