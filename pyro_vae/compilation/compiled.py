@@ -12,7 +12,9 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from pyro_vae.compilation.backend import Backend
 from pyro_vae.compilation.graph import Graph, NotCompiled, reason
+from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 
 COMPILE_SECONDS = 15.0
 """Approximate time to compile a graph; less if the compiler has cached it."""
@@ -46,6 +48,7 @@ class Compiled:
             `fn` runs eagerly, and its operations are compared with the traced ones. If they differ, the next call is
             traced again. If that differs, too, or if `fn` draws from Python's or NumPy's global generators, it runs
             eagerly from then on, after a warning that names the line. Results up to that call may use old values.
+        kernels: chooses kernels for products of float32 matrices; None for torch's.
 
     Attributes:
         takes_new: whether new signatures get a graph; otherwise they run eagerly.
@@ -58,9 +61,10 @@ class Compiled:
         after: float = 0.0,
         keep: bool = True,
         watch: bool = False,
+        kernels: Kernels | None = OF_PROCESS,
     ) -> None:
         self.fn = fn
-        self.backend = backend
+        self.backend = Backend(backend, kernels)
         self.after = after
         self.keep = keep
         self.watch = watch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pyro_vae.compilation.backend import Backend
 from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
 from pyro_vae.compilation.places import Places
 from pyro_vae.errors import one_line
 from pyro_vae.programs.random_state import get_other_rng_state, get_rng_state, set_other_rng_state, set_rng_state
 from pyro_vae.programs.session import one_thread
-from pyro_vae.programs.sleef import touch_constants
 
 
 class NotCompiled(Exception):
@@ -48,7 +47,7 @@ class Graph:
         fn: function to trace.
         leaves: its arguments. Tensors are inputs of the graph, and other values are constants in it.
         structure: structure of the arguments.
-        backend: see `compiled.Compiled`.
+        backend: compiles the graph.
         keep: whether to copy results that a CUDA graph would overwrite.
         watch: see `compiled.Compiled`.
 
@@ -58,7 +57,13 @@ class Graph:
     """
 
     def __init__(
-        self, fn: Callable[..., Any], leaves: Sequence[Any], structure: TreeSpec, backend: str, keep: bool, watch: bool
+        self,
+        fn: Callable[..., Any],
+        leaves: Sequence[Any],
+        structure: TreeSpec,
+        backend: Backend,
+        keep: bool,
+        watch: bool,
     ) -> None:
         self.fn = fn
         self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -116,7 +121,7 @@ class Graph:
             if on_gpu:
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.no_grad():
-                self._run = self._run or self._compile(traced.graph, tensors, on_gpu)
+                self._run = self._run or self.backend.compile(traced.graph, tensors, on_gpu)
                 results = self._run(*tensors)
                 computed = [result.clone() for result in results] if on_gpu and self.keep else results
         except Exception as error:
@@ -174,18 +179,6 @@ class Graph:
             operations,
         )
         return made, call, call.fill([value for value in values if _is_computed(value)], tensors)
-
-    def _compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
-        """Compile the graph without Dynamo, whose guards would repeat the checks of the signature."""
-        touch_constants()
-        if self.backend == "inductor":
-            options = {"fallback_random": True, "triton.cudagraphs": on_gpu}
-            with warnings.catch_warnings():  # from torch about its own code
-                warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-                run: Callable[..., Any] = torch._inductor.compile(graph, tensors, options)
-        else:
-            run = torch._dynamo.lookup_backend(self.backend)(graph, tensors)
-        return run
 
 
 @dataclass

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Hashable
-from itertools import count
+from itertools import chain, count
 
 import pyro
 
 from pyro_vae.compilation.break_even import seconds
+from pyro_vae.compilation.kernels import Kernels, fastest
+from pyro_vae.compilation.products import Product
 from pyro_vae.data.split import Batch, Split
 from pyro_vae.errors import FailedRun, one_line
 from pyro_vae.objectives import Objective
+from pyro_vae.parallel import collectives
 from pyro_vae.training.state import State
 from pyro_vae.training.svi import SVI
 from pyro_vae.training.validation_elbo import MeanELBO
@@ -60,7 +63,15 @@ class DryRun:
     def compile(self, mean_elbo: MeanELBO, val: Split) -> None:
         """Compile the steps, and the validation."""
         started = time.monotonic()
-        self.svi.compile(self)
-        mean_elbo.compile(val.x, val.y)
+        chosen = self.state.kernels
+        kernels = None if chosen is None else Kernels(chosen, agreed)
+        self.svi.compile(self, kernels)
+        mean_elbo.compile(val.x, val.y, kernels)
         passed, per_step = time.monotonic() - started, seconds(self) / len(self.steps)
         log.info("compiled in %.1f s, %.2f ms per step", passed, 1e3 * per_step)
+
+
+def agreed(wanted: list[Product]) -> dict[str, str]:
+    """Return the kernels that rank 0 chooses for the products of all ranks, whose shares of a batch may differ."""
+    every = sorted(set(chain.from_iterable(collectives.gather(wanted))))
+    return collectives.from_rank_0(fastest(every) if collectives.rank() == 0 else {})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pyro_vae.compilation.kernels import KERNELS
 from pyro_vae.errors import BadInput, shown
 
 
@@ -25,6 +26,8 @@ class State:
         skipped: steps skipped by `on_nan=skip`.
         compiled: whether steps are compiled; None if undecided. A resumed run keeps the decision, since compiled code
             rounds differently.
+        kernels: the kernels of compiled products of matrices (`compilation.kernels`), which a resumed run keeps, too;
+            None for torch's only, as in checkpoints of earlier versions.
     """
 
     epoch: int = 0
@@ -34,6 +37,7 @@ class State:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool | None = None
+    kernels: dict[str, str] | None = None
 
     @classmethod
     def of(cls, saved: dict[str, Any], path: Path) -> State:
@@ -44,10 +48,20 @@ class State:
         """
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
         kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
+        kinds |= {"kernels": (dict, type(None))}
         for name, value in saved.items():
             if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
                 raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")
+        for name, kernel in (saved.get("kernels") or {}).items():
+            if type(name) is not str or kernel not in KERNELS:
+                raise BadInput(f"{path} was not written by pyro_vae: its state has the kernel {shown(kernel)}")
         return cls(**saved)
+
+    def decide(self, compiled: bool) -> None:
+        """Set whether steps are compiled; if they were not so far, their kernels may be chosen."""
+        if compiled and not self.compiled:
+            self.kernels = {}
+        self.compiled = compiled
 
     def end_epoch(
         self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float

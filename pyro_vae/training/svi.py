@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.gradients import owned, with_gradients
+from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 from pyro_vae.errors import one_of
 from pyro_vae.objectives import Objective
 from pyro_vae.parallel.collectives import mean, world_size
@@ -119,12 +120,12 @@ class SVI(pyro.infer.SVI):
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
 
-    def compile(self, dry_run: Callable[[], None]) -> None:
+    def compile(self, dry_run: Callable[[], None], kernels: Kernels | None = OF_PROCESS) -> None:
         """Compile the loss and its gradient for arguments like those in `dry_run`.
 
-        Calls with others, such as a smaller batch, keep running eagerly.
+        Calls with others, such as a smaller batch, keep running eagerly. For `kernels`, see `Compiled`.
         """
-        compiled = Compiled(self.gradients, keep=False)
+        compiled = Compiled(self.gradients, keep=False, kernels=kernels)
         self.gradients = compiled
         compiled.take_only(dry_run)
 

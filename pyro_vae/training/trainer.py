@@ -183,10 +183,10 @@ class Trainer(TrainingAlgorithm):
         dry_run.check()
         with pyro.validation_enabled(False):
             if isinstance(self.compile, bool):
-                state.compiled = self.compile
+                state.decide(self.compile)
             elif state.compiled is None:
                 num_steps = (self.max_epochs - state.epoch) * math.ceil(N / self.batch_size) / len(dry_run.steps)
-                state.compiled = collectives.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds))
+                state.decide(collectives.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds)))
             if state.compiled:
                 dry_run.compile(mean_elbo, data.val.share())
 

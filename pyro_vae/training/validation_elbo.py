@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 from pyro_vae.objectives import Objective, Trace_ELBO
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.eval_mode import eval_mode
@@ -44,11 +45,14 @@ class MeanELBO:
         elbo, log_likelihood, bound = (total / len(x)).tolist()
         return elbo, log_likelihood, bound
 
-    def compile(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Compile for data like these; a smaller last chunk runs eagerly. Random generators do not change."""
+    def compile(self, x: Tensor, y: Tensor | None = None, kernels: Kernels | None = OF_PROCESS) -> None:
+        """Compile for data like these; a smaller last chunk runs eagerly. Random generators do not change.
+
+        For `kernels`, see `Compiled`.
+        """
         if not len(x):
             return
-        self.sums = compiled = Compiled(self._sums)
+        self.sums = compiled = Compiled(self._sums, kernels=kernels)
         with fork_rng(x):
             compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
 

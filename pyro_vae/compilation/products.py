@@ -1,0 +1,99 @@
+"""The products of float32 matrices in a graph: finds, times and replaces them."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from pyro_vae.compilation.onednn import Kernel
+
+SECONDS = 0.007
+"""Time for the comparison of two kernels."""
+MIN_SIZE = 2**19
+"""Minimal M·N·K: oneDNN takes 10 µs to start, the time of a smaller product."""
+
+aten = torch.ops.aten
+_OPERANDS: dict[Any, tuple[int, int]] = {aten.addmm.default: (1, 2), aten.mm.default: (0, 1), aten.bmm.default: (0, 1)}
+"""Positions of the matrices among the arguments."""
+
+
+class Layout(NamedTuple):
+    """Shape and strides of a tensor."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape))}:{','.join(map(str, self.strides))}"
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Return a tensor of random numbers."""
+        last = sum((n - 1) * stride for n, stride in zip(*self, strict=True))
+        values = torch.randn(last + 1, generator=generator, dtype=torch.float32, device="cpu")
+        return values.as_strided(*self)
+
+
+class Product(NamedTuple):
+    """A product of float32 matrices `[M, K]` and `[K, N]`, or of batches of them.
+
+    Attributes:
+        operation: `mm`, `bmm`, or `addmm`, which adds a bias `[N]`.
+        a: layout of the first operand.
+        b: layout of the second operand.
+    """
+
+    operation: str
+    a: Layout
+    b: Layout
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.a} {self.b}"
+
+    def gain(self, kernel: Kernel) -> float:
+        """Return the time of torch's kernel on random numbers, in multiples of the time of another one."""
+        generator = torch.Generator("cpu").manual_seed(0)
+        a, b = self.a.random(generator), self.b.random(generator)
+        out = torch.empty(*a.shape[:-1], b.shape[-1], dtype=torch.float32, device="cpu")
+        bias = (out.new_zeros(out.shape[-1]),) if self.operation == "addmm" else ()
+        calls = partial(getattr(torch, self.operation), *bias, a, b, out=out), partial(kernel, a, b, out=out)
+        times: tuple[list[float], ...] = ([], [])
+        end = math.inf
+        with torch.no_grad():
+            while len(times[0]) < 4 or time.perf_counter() < end:
+                for call, taken in zip(calls, times, strict=True):  # by turns, so that other work slows down both
+                    started = time.perf_counter()
+                    call()
+                    taken.append(time.perf_counter() - started)
+                end = min(end, time.perf_counter() + SECONDS)  # from the second calls on
+        usual, other = (min(taken[1:]) for taken in times)
+        return usual / other
+
+
+def products(graph: GraphModule) -> dict[Node, Product]:
+    """Return the products of a graph that another kernel may compute."""
+    found = {}
+    for node in graph.graph.nodes:
+        if node.target in _OPERANDS and not node.kwargs:  # these are factors of addmm
+            a, b = (node.args[i].meta["val"] for i in _OPERANDS[node.target])
+            right = node.meta["val"].dtype == torch.float32 and a.device.type == "cpu"
+            if right and math.prod(a.shape) * b.shape[-1] >= MIN_SIZE:
+                layouts = (Layout(tuple(x.shape), x.stride()) for x in (a, b))
+                found[node] = Product(node.target.__name__.partition(".")[0], *layouts)
+    return found
+
+
+def replace(graph: GraphModule, node: Any) -> None:
+    """Let oneDNN compute a product; inductor then fuses the addition of a bias with what follows."""
+    with graph.graph.inserting_before(node):
+        operands = tuple(node.args[i] for i in _OPERANDS[node.target])
+        result = graph.graph.call_function(torch.ops.pyro_vae.product.default, operands)
+        if node.target is aten.addmm.default:
+            result = graph.graph.call_function(aten.add.Tensor, (result, node.args[0]))
+    node.replace_all_uses_with(result)
+    graph.graph.erase_node(node)
