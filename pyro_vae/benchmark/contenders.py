@@ -7,9 +7,14 @@ from importlib.util import find_spec
 
 from pyro_vae.benchmark.works import WORKS
 
-TRAINING = tuple(name for name in WORKS if name != "log_px")
+ALL = tuple(WORKS)
+PROGRAMS = tuple(name for name in ALL if name != "log_px")
+"""Works of contenders that train Pyro's programs."""
+TRAINING = tuple(name for name in PROGRAMS if name != "program")
+USUAL = (*TRAINING, "log_px")
 BF16 = "pyro_vae compiled bf16"
 FLOOR = "GEMM floor"
+NUMPYRO = "NumPyro"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Contender:
 
     module: str
     options: dict[str, bool | str] = field(default_factory=dict)
-    works: tuple[str, ...] = tuple(WORKS)
+    works: tuple[str, ...] = USUAL
     package: str | None = None
     ours: bool = False
     note: str = ""
@@ -46,25 +51,29 @@ CONTENDERS = {
     "drop-in": Contender(
         f"{_HERE}.pyro_svi",
         {"elbo": "compiled"},
-        TRAINING,
+        PROGRAMS,
         ours=True,
         note="Pyro's programs and SVI with the ELBO and optimizer of this library",
     ),
     "Pyro": Contender(
         f"{_HERE}.pyro_svi",
+        works=ALL,
         note="as in Pyro's VAE tutorial; its Rényi bound has one weight per batch, the other IWAEs have one per "
         "datapoint; log p(x) of 2 datapoints, one after the other",
     ),
     "Pyro JIT": Contender(f"{_HERE}.pyro_svi", {"elbo": "jit"}, ("step_100",)),
     "torch": Contender(f"{_HERE}.hand_written", note="written by hand for this model, without probabilistic programs"),
     "torch.compile": Contender(f"{_HERE}.hand_written", {"compile": True}),
-    "NumPyro": Contender(
+    NUMPYRO: Contender(
         f"{_HERE}.numpyro_svi",
+        works=ALL,
         package="NumPyro",
         note="runs all repetitions in one jitted loop, without returning to Python after each step",
     ),
     "pythae": Contender(
         f"{_HERE}.pythae_trainer", package="pythae", note="log p(x) of 2 datapoints, one after the other"
     ),
-    FLOOR: Contender(f"{_HERE}.gemm", note="the matrix products alone, float32"),
+    FLOOR: Contender(
+        f"{_HERE}.gemm", note="the matrix products alone, float32, each by the fastest kernel that torch contains"
+    ),
 }

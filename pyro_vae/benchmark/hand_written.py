@@ -20,14 +20,15 @@ from pyro_vae.benchmark.works import (
     IWAE_PARTICLES,
     LEARNING_RATE,
     NUM_SAMPLES,
+    Layers,
     Setup,
     Timed,
 )
 
 
-def mlp(layers: tuple[tuple[int, int], ...]) -> nn.Sequential:
-    """Build linear layers with these inputs and outputs, with tanh between them."""
-    return nn.Sequential(*list(chain.from_iterable((nn.Linear(m, n), nn.Tanh()) for m, n in layers))[:-1])
+def mlp(layers: Layers, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Build linear layers with these inputs and outputs, with activations between them."""
+    return nn.Sequential(*list(chain.from_iterable((nn.Linear(m, n), activation()) for m, n in layers))[:-1])
 
 
 class VAE(nn.Module):

@@ -16,7 +16,7 @@ PACKAGES = ("pyro-vae", "torch", "pyro-ppl", "numpyro", "jax", "pythae")
 
 
 def describe(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return processor, threads, load and versions; `environment` holds variables to add, as for the workers."""
+    """Return processor, threads, peak, load and versions; `environment` holds variables to add, as for the workers."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before this benchmark adds to it
     command = [sys.executable, "-m", "pyro_vae.benchmark.machine"]
     output = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
@@ -56,12 +56,13 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the number of threads and whether bfloat16 is fast, as JSON."""
+    """Print the number of threads, whether bfloat16 is fast, and the peak, as JSON."""
     import torch
 
+    from pyro_vae.benchmark.gemm import peak
     from pyro_vae.training.precision import is_fast
 
-    print(json.dumps({"threads": torch.get_num_threads(), "bf16": is_fast(torch.device("cpu"))}))
+    print(json.dumps({"threads": torch.get_num_threads(), "bf16": is_fast(torch.device("cpu")), "peak": peak()}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpyro.distributions as dist
 from jax import lax, random
 from jax.example_libraries import stax
 from numpyro.handlers import replay, seed, substitute
-from numpyro.infer import SVI, RenyiELBO, TraceMeanField_ELBO
+from numpyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from numpyro.infer.util import log_density
 
 from pyro_vae.benchmark.works import (
@@ -24,27 +25,33 @@ from pyro_vae.benchmark.works import (
     LATENT_DIM,
     LEARNING_RATE,
     NUM_SAMPLES,
+    PROGRAM_DECODER,
+    PROGRAM_ENCODER,
+    Layers,
     Setup,
     Timed,
 )
 
 
-def mlp(layers: tuple[tuple[int, int], ...]) -> Any:
-    """Build linear layers with these inputs and outputs, with tanh between them."""
-    return stax.serial(*[layer for _, n in layers for layer in (stax.Dense(n), stax.Tanh)][:-1])
+def mlp(layers: Layers, activation: Any = stax.Tanh) -> Any:
+    """Build linear layers with these inputs and outputs, with activations between them."""
+    return stax.serial(*[layer for _, n in layers for layer in (stax.Dense(n), activation)][:-1])
 
 
-def model(x: Any) -> None:
+TANH_ENCODER, TANH_DECODER = mlp(ENCODER), mlp(DECODER)
+
+
+def model(x: Any, net: Any = TANH_DECODER) -> None:
     """Define p(x, z)."""
-    decode = numpyro.module("decoder", mlp(DECODER), (len(x), LATENT_DIM))
+    decode = numpyro.module("decoder", net, (len(x), LATENT_DIM))
     with numpyro.plate("batch", len(x)):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([LATENT_DIM]).to_event(1))
         numpyro.sample("obs", dist.Bernoulli(logits=decode(z)).to_event(1), obs=x)
 
 
-def guide(x: Any) -> None:
+def guide(x: Any, net: Any = TANH_ENCODER) -> None:
     """Define q(z | x)."""
-    encode = numpyro.module("encoder", mlp(ENCODER), (len(x), x.shape[-1]))
+    encode = numpyro.module("encoder", net, (len(x), x.shape[-1]))
     loc, log_scale = jnp.split(encode(x), 2, axis=-1)
     with numpyro.plate("batch", len(x)):
         numpyro.sample("z", dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
@@ -53,7 +60,7 @@ def guide(x: Any) -> None:
 def works() -> dict[str, Setup]:
     """Return the setups of all works."""
 
-    def step(loss: Any, x: np.ndarray) -> Timed:
+    def step(loss: Any, x: np.ndarray, model: Any = model, guide: Any = guide) -> Timed:
         svi, batch = SVI(model, guide, numpyro.optim.Adam(LEARNING_RATE), loss), jnp.asarray(x)
         state = svi.init(random.PRNGKey(0), batch)
 
@@ -126,4 +133,10 @@ def works() -> dict[str, Setup]:
         "iwae_50": lambda x: step(RenyiELBO(alpha=0, num_particles=IWAE_PARTICLES), x),
         "epoch": epoch,
         "log_px": log_px,
+        "program": lambda x: step(
+            Trace_ELBO(),
+            x,
+            partial(model, net=mlp(PROGRAM_DECODER, stax.Softplus)),
+            partial(guide, net=mlp(PROGRAM_ENCODER, stax.Softplus)),
+        ),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import SVI, JitTraceMeanField_ELBO, RenyiELBO, TraceMeanField_ELBO
+from pyro.infer import SVI, JitTraceMeanField_ELBO, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.optim import Adam  # type: ignore[attr-defined]  # Pyro creates its optimizers on import
 from torch import Tensor, nn
@@ -24,19 +24,22 @@ from pyro_vae.benchmark.works import (
     LATENT_DIM,
     LEARNING_RATE,
     NUM_SAMPLES,
+    PROGRAM_DECODER,
+    PROGRAM_ENCODER,
+    Layers,
     Setup,
     Timed,
 )
-from pyro_vae.compilation.elbos import CompiledIWAE, CompiledTraceMeanField_ELBO
+from pyro_vae.compilation.elbos import CompiledIWAE, CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
 from pyro_vae.training.optim import FusedAdam, JointOptim
 
 
 class VAE(nn.Module):
     """The model and guide of the tutorial."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Layers = ENCODER, decoder: Layers = DECODER, activation: Any = nn.Tanh) -> None:
         super().__init__()
-        self.encoder, self.decoder = mlp(ENCODER), mlp(DECODER)
+        self.encoder, self.decoder = mlp(encoder, activation), mlp(decoder, activation)
 
     def model(self, x: Tensor) -> None:
         """Define p(x, z)."""
@@ -66,15 +69,15 @@ def works(elbo: str = "eager") -> dict[str, Setup]:
     }
     closed_form, multi_sample = losses[elbo]
 
-    def svi(loss: Any, batch_size: int) -> SVI:
+    def svi(loss: Any, batch_size: int, vae: VAE = vae) -> SVI:
         ours = JointOptim(partial(FusedAdam, lr=LEARNING_RATE)) if elbo == "compiled" else None
         svi = SVI(vae.model, vae.guide, ours or Adam({"lr": LEARNING_RATE}), loss)
         for _ in range(2 if ours else 0):  # the first runs eagerly, the second traces, the third compiles
             svi.step(torch.zeros(batch_size, ENCODER[0][0]))
         return svi
 
-    def step(loss: Any, x: np.ndarray) -> Timed:
-        one, batch = svi(loss, len(x)), torch.from_numpy(x)
+    def step(loss: Any, x: np.ndarray, vae: VAE = vae) -> Timed:
+        one, batch = svi(loss, len(x), vae), torch.from_numpy(x)
 
         def run(n: int) -> None:
             for _ in range(n):
@@ -112,4 +115,9 @@ def works(elbo: str = "eager") -> dict[str, Setup]:
         "iwae_50": lambda x: step(multi_sample(num_particles=IWAE_PARTICLES), x),
         "epoch": epoch,
         "log_px": log_px,
+        "program": lambda x: step(
+            CompiledTrace_ELBO() if elbo == "compiled" else Trace_ELBO(),
+            x,
+            VAE(PROGRAM_ENCODER, PROGRAM_DECODER, nn.Softplus),
+        ),
     }

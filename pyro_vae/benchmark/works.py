@@ -11,6 +11,10 @@ DATA_DIM, HIDDEN, LATENT_DIM, LEARNING_RATE = 784, 200, 50, 1e-3
 ENCODER = ((DATA_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 2 * LATENT_DIM))
 DECODER = ((LATENT_DIM, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, DATA_DIM))
 """Inputs and outputs of the linear layers, which tanh separates."""
+PROGRAM_ENCODER = ((DATA_DIM, 400), (400, 2 * LATENT_DIM))
+PROGRAM_DECODER = ((LATENT_DIM, 400), (400, DATA_DIM))
+"""The same for `program`, where softplus separates them."""
+Layers = tuple[tuple[int, int], ...]
 IWAE_PARTICLES = 50
 BATCH = 100
 """Batch size within an epoch."""
@@ -21,11 +25,19 @@ BLOCK = 4096
 
 
 class Work(NamedTuple):
-    """A work: its title, the unit of its times, and its number of datapoints."""
+    """A work.
+
+    Attributes:
+        title: title in one line.
+        unit: unit of its times.
+        num_data: number of datapoints.
+        baseline: contender to compare with, whatever the settings; None for that of the settings.
+    """
 
     title: str
     unit: str
     num_data: int
+    baseline: str | None = None
 
 
 WORKS = {
@@ -34,6 +46,7 @@ WORKS = {
     "iwae_50": Work("one training step of IWAE, K = 50, batch of 20", "step", 20),
     "epoch": Work("an epoch of 10,000 images, shuffled and binarized in batches of 100", "step", 10_000),
     "log_px": Work("log p(x) by importance sampling, K = 5000", "datapoint", 100),
+    "program": Work("one training step of the VAE of Pyro's tutorial, batch of 128", "step", 128, baseline="Pyro"),
 }
 
 

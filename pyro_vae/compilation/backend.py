@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 
 from pyro_vae.compilation.kernels import Kernels
+from pyro_vae.programs.sleef import touch_constants
 
 
 class Backend(NamedTuple):
@@ -27,6 +28,7 @@ class Backend(NamedTuple):
 
     def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Return a function of tensors like these; on a GPU, one of CUDA graphs."""
+        touch_constants()
         if self.name == "inductor":
             if self.kernels is not None:
                 self.kernels.assign(graph)

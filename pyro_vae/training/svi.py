@@ -19,6 +19,7 @@ from pyro_vae.errors import one_of
 from pyro_vae.objectives import Objective
 from pyro_vae.parallel.collectives import mean, world_size
 from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.sleef import touch_constants
 from pyro_vae.programs.trace import Program
 from pyro_vae.training.precision import BFloat16Products
 
@@ -72,6 +73,7 @@ class SVI(pyro.infer.SVI):
     ) -> None:
         super().__init__(model, guide, optim, loss)  # type: ignore[no-untyped-call]
         one_of("precision", precision, PRECISIONS)
+        touch_constants()
         self.finite = finite
         bf16 = {"context": BFloat16Products} if precision == "bf16-mixed" else {}
         self.gradients: Callable[..., Any] = with_gradients(loss, **bf16)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from collections import Counter
 from importlib import import_module
 
@@ -170,6 +171,50 @@ def test_flops_of_the_floor():
     assert flops(gemm.forward([(7, *layer) for layer in works.DECODER])) == 2 * 7 * decoder
     for a, b, out in gemm.step(3):
         assert torch.mm(a, b).shape == out.shape
+
+
+def test_the_floor_uses_the_fastest_kernel():
+    def slow(a, b, out):
+        time.sleep(0.002)
+        torch.mm(a, b, out=out)
+
+    def fast(a, b, out):
+        torch.mm(a, b, out=out)
+
+    product = torch.ones(2, 3), torch.ones(3, 4), torch.empty(2, 4)
+    name, seconds = gemm.fastest(product, {"slow": slow, "fast": fast})
+    assert (name, seconds < 0.002) == ("fast", True)
+    assert torch.equal(product[2], torch.full((2, 4), 3.0))
+
+
+def test_kernels_of_the_floor_agree():
+    for a, b, out in gemm.step(3):
+        expected = a.double() @ b.double()
+        for kernel in gemm.kernels().values():
+            kernel(a, b, out.fill_(torch.nan))
+            torch.testing.assert_close(out.double(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_peak_counts_two_operations_per_pair(monkeypatch):
+    monkeypatch.setattr(gemm, "fastest", lambda product, among: ("one", 0.5))
+    assert gemm.peak(1000) == {"gflops": pytest.approx(4.0), "kernel": "one", "size": 1000}
+
+
+def test_ratios_to_numpyro_are_a_column():
+    ms = {"torch": [4.0, 8.0], "NumPyro": [2.0, 4.0], "pyro_vae compiled": [1.0, 2.0], "Pyro": [8.0, 16.0]}
+    timings = {(name, work): Timing(ms=times) for name, times in ms.items() for work in ("step_100", "program")}
+    text = report.table("step_100", timings, "torch", 2)
+    assert "times torch  " in text
+    assert "times NumPyro" in text
+    (ours,) = [line for line in text.splitlines() if "compiled" in line]
+    assert ours.index("0.25 (") < ours.index("0.50 (")
+    saved = report.as_dict("step_100", timings, "torch")["contenders"]
+    assert saved["pyro_vae compiled"]["ratio_numpyro"]["median"] == 0.5
+    assert report.table("step_100", timings, "NumPyro", 2).count("times NumPyro") == 1
+    assert report.baseline_of("program", timings, "torch") == "Pyro"
+    timings["NumPyro", "step_100"].failed = "why"
+    assert "times NumPyro" not in report.table("step_100", timings, "torch", 2)
+    assert "ratio_numpyro" not in report.as_dict("step_100", timings, "torch")["contenders"]["torch"]
 
 
 def test_data_are_like_binarized_mnist():
