@@ -168,46 +168,6 @@ def test_a_first_square_above_0_is_that_of_the_authors_adam():
         FusedAdam([p], first_square=-1)
 
 
-def test_fused_adam_is_torchs():
-    """Bit by bit: with a missing gradient, a changed rate, a state that is saved and loaded, and new parameters."""
-
-    def run(make):
-        generator = torch.Generator().manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.randn(n, generator=generator)) for n in (33, 7, 5)]
-        adam = make(parameters[:2], lr=0.1, betas=(0.8, 0.9), weight_decay=0.01)
-        for t in range(12):
-            for p in parameters:
-                p.grad = None if t == 5 and p is parameters[1] else torch.randn(p.shape, generator=generator)
-            if t == 3:
-                adam.param_groups[0]["lr"] = 0.05
-            if t == 7:
-                saved = deepcopy(adam.state_dict())
-                adam = make(parameters[:2], lr=0.1)
-                adam.load_state_dict(saved)
-            if t == 9:
-                adam.add_param_group({"params": parameters[2:], "lr": 0.2})
-            adam.step()
-        return parameters, adam.state_dict()
-
-    ours, state = run(FusedAdam)
-    theirs, expected = run(partial(torch.optim.Adam, fused=True))
-    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
-    for index, values in expected["state"].items():
-        assert all(torch.equal(state["state"][index][name], value) for name, value in values.items())
-    assert [values["step"].item() for values in state["state"].values()] == [12, 11, 3]
-
-
-def test_fused_adam_collects_its_state_once(monkeypatch):
-    p = torch.nn.Parameter(torch.zeros(3))
-    p.grad = torch.ones(3)
-    adam = FusedAdam([p])
-    adam.step()
-    monkeypatch.setattr(adam, "_init_group", lambda *args: pytest.fail("collected again"))
-    for _ in range(3):
-        adam.step()
-    assert adam.state[p]["step"] == 4
-
-
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
