@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, sys, time
 import torch
@@ -30,6 +32,7 @@ for function, dtype in cases:
 """
 
 
+@pytest.mark.slow  # a ratio of times: other processes disturb it
 def test_special_values_speed_nothing_up():
     """In a new process, which has not called the functions before."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
