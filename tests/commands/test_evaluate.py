@@ -282,6 +282,7 @@ def test_data_that_have_gone(command, small_data, tmp_path):
     one_error_line(command("evaluate", f"run={small_run}"), "binary.npy", "no such file")
 
 
+@pytest.mark.slow
 def test_analyses_of_other_datapoints_are_kept(command, small_run):
     folder = small_run / "evaluations"
     analyse = partial(command, "evaluate", f"run={small_run}", "estimator=importance", "analysis=all")

@@ -93,7 +93,7 @@ def check(children, run_dir, data_path, expected):
     assert_same(outcome(run_dir), expected)
 
 
-@pytest.mark.parametrize("num_kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_in_the_same_bits(children, data_path, uninterrupted, tmp_path, num_kills):
     """Each run is killed, so are the three that resume it, and the next goes on to the end."""
     seconds, expected = uninterrupted
