@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.analysis.masked import check_factorizes, draw_posterior, masked_posteriors, warn_of
-from pyro_vae.errors import BadInput, datapoints, positive_int, true_false
+from pyro_vae.errors import BadInput, datapoints, one_line, positive_int, true_false
 from pyro_vae.marginal import Importance
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import require_room, slices
@@ -21,6 +22,8 @@ from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
 from pyro_vae.programs.trace import Program, log_prob, trace
+
+log = logging.getLogger(__name__)
 
 CHAINS_AT_ONCE = 4096
 
@@ -133,7 +136,8 @@ def _applicable(model: Program, x: Tensor, y: Tensor | None) -> str:
     try:
         with fork_rng(x):
             Latents.of(model, x.nan_to_num(0.5), y)
-    except BadInput:
+    except BadInput as error:
+        log.info("imputing with method=gibbs, since HMC does not apply: %s", one_line(error))
         return "gibbs"
     return "posterior"
 

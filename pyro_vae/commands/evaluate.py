@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, in_section, one_of, true_false
+from pyro_vae.errors import BadInput, in_section, one_of, positive_int, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
@@ -44,6 +44,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import comparison, evaluation  # imports torch
 
+    positive_int("num_steps", config.num_steps)
     true_false("plots", config.plots)
     true_false("certify", config.certify)
     folder = given(str(config.run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,12 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
     rows = {}
     for name, split in _splits(data, config.split, config.num_data or GAPS_DATA):
         with of_split(name):
-            found = analysis.gaps(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y))
+            y = vae.taken_labels(split.y)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                found = analysis.gaps(vae.model, vae.guide, split.x, estimator, y, num_steps=config.num_steps)
+        for warning in caught:  # without the file and line that Python would show
+            log.warning("%s: %s", name, warning.message)
         rows[name] = found.as_json()
     _log_table("gaps (nats per datapoint)", rows)
     settings = OmegaConf.to_container(config.estimator)

@@ -179,3 +179,19 @@ def test_what_is_wrong_is_said(ppca, rows):
     point = VAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Point)
     with pytest.raises(NoEvidence, match="autoencoder"):
         point.impute(torch.zeros(2, 6), torch.ones(6, dtype=torch.bool))
+
+
+def test_discrete_latents_are_imputed_by_gibbs_with_a_line(caplog):
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(z[..., None].expand(*z.shape, 2), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Bernoulli(torch.full((len(x),), 0.5)))
+
+    caplog.set_level(0)
+    x = torch.zeros(2, 2)
+    impute(model, guide, x, x == x, num_samples=1, num_steps=4)
+    assert [m for m in caplog.messages if "method=gibbs" in m]

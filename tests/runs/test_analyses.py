@@ -1,11 +1,13 @@
 """Analyses as files, and the notes and warnings about them."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
+import torch
 
-from pyro_vae.analysis import Surgery
+from pyro_vae.analysis import Gaps, Surgery
 from pyro_vae.runs import analyses
 
 PARTS = Surgery(
@@ -44,3 +46,18 @@ def test_files_of_analyses_hold_known_keys(command, small_run):
     assert list(surgery["train"]) == [*vars(PARTS), "seed"]
     row = gaps["train"]
     assert row["elbo"] + row["amortization_gap"] + row["approximation_gap"] == pytest.approx(row["log_px"])
+
+
+def test_a_bound_that_still_rises_is_logged_with_the_key_that_mends_it(command, small_run, monkeypatch):
+    def gaps(*args, num_steps):
+        warnings.warn(f"raise num_steps={num_steps}", stacklevel=2)
+        return Gaps(*[torch.zeros(4)] * 5)
+
+    monkeypatch.setattr(analyses.analysis, "gaps", gaps)
+    options = ["analysis=gaps", "num_data=4", "plots=false", "estimator=importance", "num_steps=7"]
+    outcome = command("evaluate", f"run={small_run}", *options)
+    assert outcome.code == 0, outcome.err
+    shown = (outcome.out + outcome.err).splitlines()
+    assert [line for line in shown if "num_steps=7" in line] == [
+        f"warning: {name}: raise num_steps=7" for name in ("train", "test")
+    ]
