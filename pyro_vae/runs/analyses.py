@@ -83,7 +83,8 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
         rows[name] = found.as_json()
     _log_table("gaps (nats per datapoint)", rows)
     settings = OmegaConf.to_container(config.estimator)
-    _write(folder / "gaps.json", rows, {"seed": config.seed, "settings": settings})
+    about = {"seed": config.seed, "num_steps": config.num_steps, "settings": settings}
+    _write(folder / "gaps.json", rows, about)
     if config.plots:
         with drawing(folder):
             approximation = [row["approximation_gap"] for row in rows.values()]

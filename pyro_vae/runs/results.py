@@ -71,4 +71,4 @@ def _origin(content: dict[str, Any]) -> dict[str, Any]:
     if "split" not in content:  # an analysis, of the training set and a split
         split, content = list(content.items())[-1]
         content = {**content, "split": split}
-    return {key: content[key] for key in ("split", "num_data", "seed", "settings") if key in content}
+    return {key: content[key] for key in ("split", "num_data", "seed", "num_steps", "settings") if key in content}

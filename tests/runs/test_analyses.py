@@ -42,7 +42,7 @@ def test_files_of_analyses_hold_known_keys(command, small_run):
     assert outcome.code == 0, outcome.err
     gaps, surgery = (json.loads((small_run / f"evaluations/{name}.json").read_text()) for name in ("gaps", "surgery"))
     values = ["log_px", "elbo", "elbo_best", "approximation_gap", "amortization_gap"]
-    assert list(gaps["test"]) == [*values, "num_data", "seed", "settings"]
+    assert list(gaps["test"]) == [*values, "num_data", "seed", "num_steps", "settings"]
     assert list(surgery["train"]) == [*vars(PARTS), "seed"]
     row = gaps["train"]
     assert row["elbo"] + row["amortization_gap"] + row["approximation_gap"] == pytest.approx(row["log_px"])
