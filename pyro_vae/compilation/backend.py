@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._guards import TracingContext, tracing
@@ -15,7 +16,8 @@ from pyro_vae.compilation.kernels import Kernels
 from pyro_vae.programs.sleef import touch_constants
 
 
-class Backend(NamedTuple):
+@dataclass(frozen=True)
+class Backend:
     """Compiles graphs without Dynamo, whose guards would repeat the checks of the signature.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,7 +40,8 @@ class Layout(NamedTuple):
         return values.as_strided(*self)
 
 
-class Product(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Product:
     """A product of float32 matrices `[M, K]` and `[K, N]`, or of batches of them.
 
     Attributes:

@@ -148,7 +148,7 @@ SMALL = Product("addmm", Layout((6, 8), (8, 1)), Layout((8, 4), (1, 8)))
 
 
 def test_a_kernel_that_is_always_faster_is_chosen(cache, monkeypatch):
-    slow = Product("mm", *SMALL[1:])
+    slow = Product("mm", SMALL.a, SMALL.b)
     gains = {SMALL: iter([1.2, 1.1, 1.3]), slow: iter([1.2, 1.3, 1.02])}  # the other work on the machine
     monkeypatch.setattr(Product, "gain", lambda self, kernel: next(gains[self]))
     assert fastest([SMALL, slow]) == {"addmm 6x8:8,1 8x4:1,8": ONEDNN, "mm 6x8:8,1 8x4:1,8": TORCH}
@@ -166,7 +166,7 @@ def test_memory_that_is_too_small_for_the_operands(cache, monkeypatch):
 def test_the_gain_is_measured_without_using_up_noise(monkeypatch, operation):
     monkeypatch.setattr(products, "SECONDS", 1e-3)
     batch = (((2,), (0,)),) if operation == "bmm" else ()
-    layouts = [Layout((*(b[0][0] for b in batch), *n), (*(b[1][0] for b in batch), *s)) for n, s in SMALL[1:]]
+    layouts = [Layout((*(b[0][0] for b in batch), *n), (*(b[1][0] for b in batch), *s)) for n, s in (SMALL.a, SMALL.b)]
     before, kernel = torch.get_rng_state(), onednn.kernel()
 
     def late(a, b, out):
@@ -259,7 +259,7 @@ def test_kernels_of_a_state_are_checked(wrong, tmp_path):
 
 
 def test_all_processes_use_the_choices_of_the_first(monkeypatch):
-    other, sent = Product("mm", *SMALL[1:]), []
+    other, sent = Product("mm", SMALL.a, SMALL.b), []
     monkeypatch.setattr(collectives, "gather", lambda wanted: [wanted, [other]])
     monkeypatch.setattr(collectives, "from_rank_0", lambda value: sent.append(value) or value)
     monkeypatch.setattr(dry_run, "fastest", only(ONEDNN))
