@@ -75,7 +75,8 @@ def works() -> dict[str, Setup]:
     """Return the setups of all works; an epoch has the products of its steps."""
 
     def timed(products: list[Product], units: float = 1) -> Timed:
-        calls = [partial(kernels()[fastest(product, kernels())[0]], *product) for product in products]
+        available = kernels()
+        calls = [partial(available[fastest(product, available)[0]], *product) for product in products]
 
         def run(n: int) -> None:
             for _ in range(n):

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -118,8 +117,7 @@ def _read(path: Path) -> dict[str, str]:
 
 def _write(path: Path, chosen: Mapping[str, str]) -> None:
     """Write the file atomically, if it can be written: other processes may do so at the same time."""
+    from torch._inductor.codecache import write_atomic
+
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(chosen, file, indent=1)
-        os.replace(file.name, path)
+        write_atomic(str(path), json.dumps(chosen, indent=1), make_dirs=True)

@@ -91,8 +91,13 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
     In few dimensions, a share of the prior is added: it shows modes that no start found.
     """
     q, gain = find_modes(p, num_starts, max_modes, max_steps=25)
-    prior_weight = (1 - guide_weight) * PRIOR_SHARE if p.latents.dim <= MAX_DIM else 0.0
-    return Proposal(polish(p, q, num_steps=30), guide_weight, gain, prior_weight)
+    proposal = Proposal(polish(p, q, num_steps=30), guide_weight, gain)
+    return with_prior(proposal) if p.latents.dim <= MAX_DIM else proposal
+
+
+def with_prior(proposal: Proposal) -> Proposal:
+    """Return the proposal with a share of the prior."""
+    return replace(proposal, prior_weight=(1 - proposal.guide_weight) * PRIOR_SHARE)
 
 
 def from_chains(
@@ -113,8 +118,7 @@ def from_chains(
     if num_components:
         flat = draws.flatten(0, 1)
         start = start.widened(flat[torch.randperm(len(flat), device=flat.device)[:num_components]])
-    prior_weight = (1 - proposal.guide_weight) * PRIOR_SHARE
-    return fit(p, replace(proposal, prior_weight=prior_weight), draws, start)
+    return fit(p, with_prior(proposal), draws, start)
 
 
 def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:

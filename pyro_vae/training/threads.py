@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
+from pyro_vae.compilation.break_even import seconds
 from pyro_vae.parallel import collectives
 from pyro_vae.training.state import State
 
@@ -59,7 +59,7 @@ def is_set() -> bool:
 
 def _faster(step: Callable[[], None]) -> int:
     every = torch.get_num_threads()
-    if _seconds(step) > LONG:
+    if seconds(step, repeats=1) > LONG:
         return every
     # the minimum of two turns ignores short disturbances
     all_threads, one_thread = map(min, zip(*((_mean(step, every), _mean(step, 1)) for _ in range(2)), strict=True))
@@ -77,11 +77,5 @@ def _mean(step: Callable[[], None], number: int) -> float:
     step()  # meanwhile, threads that are not used any more stop to wait for work
     taken: list[float] = []
     while sum(taken) < SECONDS:
-        taken.append(_seconds(step))
+        taken.append(seconds(step, repeats=1))
     return sum(taken) / len(taken)
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
