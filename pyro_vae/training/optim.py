@@ -120,13 +120,19 @@ class JointOptim(PyroOptim):
             raise BadInput(f"{one_line(error)}: change one of {listed}") from error
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
-        """Make a step on `params`, whose `.grad` is set."""
+        """Make a step on `params`, whose `.grad` is set, and set `.grad` to None.
+
+        Pyro's SVI would fill gradients that are left with zeros, and the next step would add to them.
+        """
         if self.optimizer is None:
             self._start(params)
         assert self.optimizer is not None
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.clip_norm)
         self.optimizer.step(*args, **kwargs)
+        for group in self.optimizer.param_groups:  # `zero_grad` would take longer: the profiler watches it
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def _start(self, params: Iterable[Tensor]) -> None:
         # SVI passes a set, whose order differs between processes: sort by name

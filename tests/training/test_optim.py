@@ -4,6 +4,7 @@ from functools import partial
 from importlib import import_module
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -184,3 +185,18 @@ def test_a_first_square_above_0_is_that_of_the_authors_adam():
 def test_schedules_that_torch_takes_and_does_not_do_are_refused(schedule, message):
     with pytest.raises(BadInput, match=message):
         JointOptim(partial(torch.optim.Adam, lr=0.1), schedule)
+
+
+def test_a_step_of_pyros_svi_leaves_no_zeros_to_add_to():
+    pyro.clear_param_store()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("loc", torch.zeros(())), 1.0), obs=x)
+
+    svi = SVI(model, lambda x: None, JointOptim(partial(torch.optim.SGD, lr=0.1)), pyro.infer.Trace_ELBO())
+    for expected in (0.6, 1.02):  # the gradient is 3 (loc - 2)
+        svi.step(torch.full((3,), 2.0))
+        loc = pyro.param("loc")
+        assert loc.item() == pytest.approx(expected)
+        assert loc.grad is None

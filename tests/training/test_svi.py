@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conftest import graphs_of
+from pyro.optim import PyroOptim
 from torch import nn
 from torch._dynamo import lookup_backend
 from torch.nn.utils import parameters_to_vector
@@ -200,6 +201,8 @@ def test_a_dry_run_has_no_effect(small_vae, as_traced, compiled):
         svi.compile(lambda: svi.dry_run(X))
     svi.step(X)
     parameters = list(small_vae.parameters())
+    for p in parameters:
+        p.grad = torch.rand_like(p)
     before = [p.detach().clone() for p in parameters], [p.grad.clone() for p in parameters], torch.get_rng_state()
     optim = copy.deepcopy(svi.optim.get_state())
     for x in (X, X[:2]):
@@ -293,7 +296,7 @@ def test_bf16_mixed(small_vae, as_traced, compiled):
                 loss.backward()
             results.append((loss.detach(), [p.grad for p in twin.parameters()]))
             continue
-        optim = JointOptim(partial(torch.optim.SGD, lr=0.0))
+        optim = PyroOptim(torch.optim.SGD, {"lr": 0.0})
         svi = SVI(twin.model, twin.guide, optim, objective.differentiable_loss, precision)
         if compiled:
             svi.compile(lambda svi=svi: svi.dry_run(X.float()))
