@@ -139,7 +139,7 @@ class AIS(GradientEstimator):
 
     def _start(self, p: Posteriors) -> Start:
         num_starts, max_modes = (NUM_STARTS, MAX_MODES) if self.start == "auto" else (1, 1)
-        q, _ = find_modes(p, num_starts, max_modes, max_steps=50)
+        q = find_modes(p, num_starts, max_modes, max_steps=50).q
         draw, program = (p.draw_prior, p.prior) if self.start == "prior" else (p.draw_guide, p.guide)
         spread = draw(100).var(0).clamp(1e-8, 1e8).sqrt()
         start = Start(draw, partial(p.value_and_grad_of, program), scale_between(spread, q.largest()))

@@ -38,19 +38,20 @@ class Auto(Estimator):
     2. `search`: modes are found from several starts, half of them drawn from the prior. A Student-t is fitted to each
        by its curvature and some gradient steps. Importance sampling from their mixture, of which a share is the
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
-       converges and agrees.
+       converges and agrees. Posteriors of more modes than `max_modes` are searched again, from 8 times as many starts.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
     4. `HMC`: another mixture is fitted to Markov chains, which start at all modes and jump between them, first short
        ones and then longer ones. Draws come from both mixtures, the guide and the prior.
-    5. `AIS`: chains are annealed from the mixture to the posterior.
+    5. `AIS`: chains are annealed from the mixture, and as many from the prior, to the posterior.
 
     Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
     from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
 
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
     from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `stage` and `status`
-    tell how an estimate was made, and whether to rely on it. No diagnostic sees a mode that none of the starts found.
-    `extra` holds, for each datapoint:
+    tell how an estimate was made, and whether to rely on it: not on one below an earlier one's confidence bound, nor
+    after an incomplete search. No diagnostic sees a mode that none of the starts found. `extra` holds, for each
+    datapoint:
 
     - `log_px_lower`: a 95 % lower confidence bound that assumes nothing about the weights;
     - `num_modes`: the number of modes kept;
@@ -62,7 +63,7 @@ class Auto(Estimator):
     Args:
         num_samples: K, draws per datapoint in the first stage.
         num_starts: starts of the search.
-        max_modes: largest number of modes that are kept.
+        max_modes: largest number of modes that the first search keeps.
         target_se: standard error, in nats, above which more work is done.
         guide_weight: share of draws from the guide, in [0, 1).
         max_seconds: time limit; datapoints that are not good enough by then keep their last estimate. None: no limit.
@@ -139,12 +140,12 @@ class Auto(Estimator):
                 waiting += (self._hurry if hurry else self._search)(ledger, p, index)
                 progress(len(index) * self.num_samples)
                 tick(len(index))
-        for stage in ladder(self.num_samples, self.target_se):
+        for stage in ladder(self.num_samples, self.num_starts, self.target_se):
             if not waiting:
                 return
             active = torch.cat([index for index, _ in waiting])
             proposals = Proposal.cat([proposal for _, proposal in waiting])
-            chosen = stage.promising(ledger.evidence.rows(active))
+            chosen = stage.promising(ledger.evidence.rows(active), proposals)
             if not chosen.any():
                 continue
             rows = torch.arange(len(active), device=active.device)

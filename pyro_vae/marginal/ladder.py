@@ -13,7 +13,7 @@ from pyro_vae.marginal.ais import AIS, Start
 from pyro_vae.marginal.chains import fit, run_chains
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.judge import MIN_ESS
-from pyro_vae.marginal.modes import find_modes, polish
+from pyro_vae.marginal.modes import Search, find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
@@ -25,8 +25,20 @@ NUM_ANNEALED = 300
 FEWEST = 500
 """Smallest number of draws that the steps after the search multiply."""
 
+FROM_PRIOR = 0.5
+"""Share of these chains that start at draws from the prior."""
+
 PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
+
+WIDE = 8
+"""How many times as many starts search posteriors of many modes."""
+
+WIDE_AT_ONCE = 8
+"""Datapoints whose many modes are found at once."""
+
+UNSEEN = 0.1
+"""Probability that another start finds a new mode, above which a wide search is incomplete."""
 
 NUM_COMPONENTS = 8
 """Components that are added to the mixture where the modes' own ones do not suffice."""
@@ -40,22 +52,24 @@ class Stage:
         name: one of `evidence.STAGES`.
         num_samples: K, the number of weights that give the estimate.
         run: improves the proposal, and returns it with new independent log-weights `[K, N]`.
-        promising: whether to take this step, `[N]`, given the last estimates. If not, the next step follows.
+        promising: whether to take this step, `[N]`, given the last estimates and proposals. If not, the next step
+            follows.
     """
 
     name: str
     num_samples: int
     run: Callable[[Posteriors, Proposal], tuple[Proposal, Tensor]]
-    promising: Callable[[LogEvidence], Tensor]
+    promising: Callable[[LogEvidence, Proposal], Tensor]
 
 
-def ladder(num_samples: int, target_se: float) -> list[Stage]:
-    """Return the steps after the search, whose estimates came from `num_samples` draws."""
+def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
+    """Return the steps after a search from `num_starts`, whose estimates came from `num_samples` draws."""
 
     def more(name: str, num_samples: int) -> Stage:
-        def promising(evidence: LogEvidence) -> Tensor:
+        def promising(evidence: LogEvidence, proposal: Proposal) -> Tensor:
             factor = num_samples / evidence.extra["num_draws"]
             precise = evidence.se <= 0.9 * target_se * factor.sqrt()
+            precise &= ~proposal.incomplete
             return precise & (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > LARGEST)
 
         return Stage(name, num_samples, partial(sample, num_samples=num_samples), promising)
@@ -64,18 +78,19 @@ def ladder(num_samples: int, target_se: float) -> list[Stage]:
         def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
             return sample(p, from_chains(p, proposal, *lengths), num_samples)
 
-        return Stage("HMC", num_samples, run, always)
+        return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
-    def always(evidence: LogEvidence) -> Tensor:
-        return torch.ones_like(evidence.log_px, dtype=torch.bool)
+    def wide(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+        return sample(p, wide_search(p, WIDE * num_starts, proposal.guide_weight), K)
 
     K = max(num_samples, FEWEST)
     return [
+        Stage("search", K, wide, lambda evidence, proposal: proposal.incomplete),
         *(more("more samples", n * K) for n in (2, 5, 20)),
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
         hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),
-        Stage("AIS", NUM_ANNEALED, annealed, always),
+        Stage("AIS", NUM_ANNEALED, annealed, lambda evidence, proposal: torch.ones_like(proposal.incomplete)),
     ]
 
 
@@ -90,8 +105,23 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
 
     In few dimensions, a share of the prior is added: it shows modes that no start found.
     """
-    q, gain = find_modes(p, num_starts, max_modes, max_steps=25)
-    proposal = Proposal(polish(p, q, num_steps=30), guide_weight, gain)
+    found = find_modes(p, num_starts, max_modes, 25)
+    one_more = found.unseen > 0.5
+    return _polished(p, found, guide_weight, found.num_found + one_more > max_modes)
+
+
+def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal:
+    """Search from many starts, nearly all of them from the prior, and keep all modes that more than one start found.
+
+    The search is complete if another start is unlikely to find a new mode.
+    """
+    parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
+    found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
+    return Proposal.cat([_polished(part, f, guide_weight, f.unseen > UNSEEN) for part, f in found])
+
+
+def _polished(p: Posteriors, found: Search, guide_weight: float, incomplete: Tensor) -> Proposal:
+    proposal = Proposal(polish(p, found.q, num_steps=30), guide_weight, found.gain, incomplete)
     return with_prior(proposal) if p.latents.dim <= MAX_DIM else proposal
 
 
@@ -122,8 +152,13 @@ def from_chains(
 
 
 def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
-    """Anneal chains from the mixture to the posterior: each gives a weight, see `AIS`."""
+    """Anneal chains from the mixture and the prior to the posterior: each gives a weight, see `AIS`.
+
+    Those from the prior would find modes that an incomplete search has missed, and show it by their weights.
+    """
     ais = AIS(NUM_ANNEALED, num_temperatures=100)
-    start = Start.at(proposal.q, proposal.q.largest())
+    start = Start.at(proposal.q.top(NUM_COMPONENTS), proposal.q.largest())
+    prior = replace(start, draw=p.draw_prior, evaluate=partial(p.value_and_grad_of, p.prior))
+    start = start.mixed(prior, FROM_PRIOR)
     log_w, _, _ = ais.log_weights(start, p.value_and_grad, len(p), lambda pairs: None)
-    return proposal, log_w
+    return replace(proposal, incomplete=torch.zeros_like(proposal.incomplete)), log_w

@@ -50,6 +50,9 @@ class Ledger:
     ) -> Tensor:
         """Replace the estimates of the datapoints in `index` `[n]` by those in `found`.
 
+        Two kinds of estimates are not reliable whatever their weights: those whose search was incomplete, except
+        integrals, and those below the previous one's confidence bound, which have missed what that one saw.
+
         Args:
             index: the datapoints.
             found: their estimates.
@@ -61,6 +64,9 @@ class Ledger:
             Which of them are still not good enough, `[n]`.
         """
         integrated = found.ess.isinf()
+        fell = found.log_px + 4 * found.se < self.evidence.extra["log_px_lower"][index]
+        incomplete = ~integrated & proposal.incomplete if proposal is not None else torch.zeros_like(fell)
+        found = replace(found, reliable=~(found.unreliable | fell | incomplete))
         extra = {
             "log_px_lower": found.extra["log_px_lower"],
             **{name: self.evidence.extra[name][index] for name in ("num_modes", "gain")},

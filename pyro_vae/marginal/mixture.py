@@ -83,6 +83,12 @@ class Mixture:
         rows = torch.arange(self.loc.shape[1], device=self.loc.device)
         return self.scale_tril[self.log_weights.argmax(0), rows]
 
+    def top(self, num_components: int) -> Mixture:
+        """Return the mixture of at most `num_components` components: those with the largest shares."""
+        log_weights, m = self.log_weights.topk(min(num_components, len(self.loc)), 0)
+        rows = torch.arange(self.loc.shape[1], device=self.loc.device)
+        return Mixture(log_weights.log_softmax(0), self.loc[m, rows], self.scale_tril[m, rows], self.df)
+
     def union(self, other: Mixture) -> Mixture:
         """Return the mixture that draws from this one or the other, of the same df, with equal chances."""
         log_weights = torch.cat([self.log_weights, other.log_weights]) - math.log(2)
@@ -97,16 +103,26 @@ class Mixture:
         return Mixture(log_weights, torch.cat([self.loc, loc]), scale_tril, self.df)
 
     def rows(self, index: Tensor) -> Mixture:
-        """Return the mixtures of some of the datapoints."""
-        return Mixture(self.log_weights[:, index], self.loc[:, index], self.scale_tril[:, index], self.df[index])
+        """Return the mixtures of some of the datapoints, without components that none of them has."""
+        log_weights = self.log_weights[:, index]
+        m = log_weights.isfinite().any(1)
+        m[0] = True
+        return Mixture(log_weights[m], self.loc[m][:, index], self.scale_tril[m][:, index], self.df[index])
 
     @classmethod
     def cat(cls, parts: Sequence[Mixture]) -> Mixture:
-        """Concatenate the mixtures of several sets of datapoints."""
+        """Concatenate the mixtures of several sets of datapoints, which may have different numbers of components."""
+        M = max(len(part.loc) for part in parts)
         log_weights, loc, scale_tril = (
-            torch.cat([getattr(part, name) for part in parts], 1) for name in ("log_weights", "loc", "scale_tril")
+            torch.cat([part._of(name, M) for part in parts], 1) for name in ("log_weights", "loc", "scale_tril")
         )
         return cls(log_weights, loc, scale_tril, torch.cat([part.df for part in parts]))
+
+    def _of(self, name: str, num_components: int) -> Tensor:
+        """Return a parameter, as that of a mixture with more components: copies of the first, with a share of 0."""
+        value: Tensor = getattr(self, name)
+        lacking = value[:1].expand(num_components - len(value), *value.shape[1:])
+        return torch.cat([value, torch.full_like(lacking, -math.inf) if name == "log_weights" else lacking])
 
     def _noise(self, num_samples: int) -> Tensor:
         """Draw from a component with location 0 and scale 1."""

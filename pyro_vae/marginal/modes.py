@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from pyro_vae.programs.memory import padded
 
 WITHIN = 12.0
 """Modes whose evidence is lower by more nats than this are dropped: they hold less than 1e-5 of the posterior."""
+
+NEAR = 6.0
+"""Modes whose evidence is lower by more nats than this are not missed: they hold a quarter of a percent."""
 
 DISTANCE = 0.5
 """Squared Mahalanobis distance below which two modes are one: searches end about 0.1 posterior sd from a mode."""
@@ -36,23 +39,42 @@ DF = 5.0
 They rise with D: the radii of draws from a heavy-tailed one would rarely be those of the posterior."""
 
 
-def starts(p: Posteriors, num_starts: int) -> tuple[Tensor, Tensor]:
+def starts(p: Posteriors, num_starts: int, num_prior: int) -> tuple[Tensor, Tensor]:
     """Return S starting points `[S, N, D]`, and the guide's variance `[N, D]`.
 
-    The first is the guide's mean. Half of them are draws from the prior, since the guide may miss a mode; the others
-    are draws from the guide.
+    The first is the guide's mean. The last `num_prior` are draws from the prior, since the guide may miss a mode; the
+    others are draws from the guide.
     """
     center, variance = p.center()
     variance = variance.nan_to_num(1.0)
-    parts, from_prior = [center.unsqueeze(0)], num_starts // 2
-    if num_starts - 1 > from_prior:
-        parts.append(p.draw_guide(num_starts - 1 - from_prior))
-    if from_prior:
-        parts.append(p.draw_prior(from_prior))
+    parts = [center.unsqueeze(0)]
+    if num_starts - 1 > num_prior:
+        parts.append(p.draw_guide(num_starts - 1 - num_prior))
+    if num_prior:
+        parts.append(p.draw_prior(num_prior))
     return torch.cat(parts).nan_to_num(), variance  # a NaN in a row of x must not stop the others
 
 
-def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -> tuple[Mixture, Tensor]:
+@dataclass(frozen=True)
+class Search:
+    """What a search found for N datapoints.
+
+    Attributes:
+        q: a Student-t at each mode that is kept.
+        gain: log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, in nats.
+        num_found: number of distinct modes near the best one to which searches converged, `[N]`.
+        unseen: of the searches that started at draws from the prior and converged to such a mode, the share of those
+            that no other reached, `[N]`. It estimates the probability that another draw would lead to a new mode (Good
+            1953, Biometrika 40(3-4); for searches Boender & Rinnooy Kan 1987, Mathematical Programming 37).
+    """
+
+    q: Mixture
+    gain: Tensor
+    num_found: Tensor
+    unseen: Tensor
+
+
+def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, num_prior: int | None = None) -> Search:
     """Fit a Student-t to each mode that a search from several starts finds.
 
     Args:
@@ -60,14 +82,13 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
         num_starts: S, see `starts`.
         max_modes: M, the largest number of modes kept, those with the highest evidence in Laplace's approximation.
         max_steps: evaluations of the gradient per search.
-
-    Returns:
-        The mixture, and log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, nats.
+        num_prior: starts that are draws from the prior; half of them if None.
     """
-    u, variance = starts(p, num_starts)
+    num_prior = num_starts // 2 if num_prior is None else num_prior
+    u, variance = starts(p, num_starts, num_prior)
     widest = variance.sqrt()
     found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
-    of_guide = found.evidence[0]
+    of_guide, num_found, unseen = found.evidence[0], *found.census(num_prior)
     kept = found.best(max(max_modes, NUM_RESUMED), within=math.inf)
     if (kept.decrement > CONVERGED).any():  # only the best ones are worth more steps
         metric = kept.scale_tril @ kept.scale_tril.mT
@@ -76,7 +97,7 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int) -
     loc, scale_tril, evidence = kept.loc, kept.scale_tril, kept.evidence
     df = torch.full_like(evidence[0], max(DF, u.shape[-1] / 4))
     gain = torch.logsumexp(evidence, 0) - of_guide
-    return Mixture(shares(evidence), loc, scale_tril, df), gain
+    return Search(Mixture(shares(evidence), loc, scale_tril, df), gain, num_found, unseen)
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,22 @@ class _Modes:
         evidence = torch.where(exists, self.evidence[order, rows], -math.inf)
         decrement = torch.where(exists, self.decrement[order, rows], 0.0)
         return _Modes(self.loc[order, rows], self.scale_tril[order, rows], evidence, decrement)
+
+    def census(self, num_prior: int) -> tuple[Tensor, Tensor]:
+        """Return `num_found` and `unseen`, see `Search`; the last `num_prior` started at draws from the prior."""
+        converged = self.decrement < CONVERGED
+        ends = replace(self, evidence=torch.where(converged, self.evidence, -math.inf))
+        modes = ends.best(len(self.loc), NEAR)
+        exists = modes.evidence.isfinite()
+        pairs = zip(modes.loc, modes.scale_tril, strict=True)
+        visits = torch.stack([ends.near(*mode)[len(self.loc) - num_prior :].sum(0) for mode in pairs])
+        visits = torch.where(exists, visits, 0)
+        return exists.sum(0), (visits == 1).sum(0) / visits.sum(0).clamp_min(1)
+
+    def near(self, loc: Tensor, scale_tril: Tensor) -> Tensor:
+        """Return which of these are the same mode as the one at loc `[N, D]`, `[S, N]`."""
+        white = torch.linalg.solve_triangular(scale_tril, (self.loc - loc).unsqueeze(-1), upper=False)
+        return (white.squeeze(-1).square().sum(-1) < DISTANCE) & self.evidence.isfinite()
 
 
 def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps: int) -> _Modes:

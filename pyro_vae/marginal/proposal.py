@@ -27,13 +27,15 @@ class Proposal:
     Attributes:
         q: a component for each mode.
         guide_weight: share of draws from the guide.
-        prior_weight: share of draws from the prior.
         gain: evidence of all modes − that of the mode found from the guide's mean, by Laplace's approximation, `[N]`.
+        incomplete: whether the posterior has more modes than the search found or kept, `[N]`.
+        prior_weight: share of draws from the prior.
     """
 
     q: Mixture
     guide_weight: float
     gain: Tensor
+    incomplete: Tensor
     prior_weight: float = 0.0
 
     @property
@@ -43,13 +45,13 @@ class Proposal:
 
     def rows(self, index: Tensor) -> Proposal:
         """Return the proposals of some of the datapoints."""
-        return replace(self, q=self.q.rows(index), gain=self.gain[index])
+        return replace(self, q=self.q.rows(index), gain=self.gain[index], incomplete=self.incomplete[index])
 
     @classmethod
     def cat(cls, parts: Sequence[Proposal]) -> Proposal:
         """Concatenate the proposals of several sets of datapoints."""
-        gain = torch.cat([part.gain for part in parts])
-        return replace(parts[0], q=Mixture.cat([part.q for part in parts]), gain=gain)
+        gain, incomplete = (torch.cat([getattr(part, name) for part in parts]) for name in ("gain", "incomplete"))
+        return replace(parts[0], q=Mixture.cat([part.q for part in parts]), gain=gain, incomplete=incomplete)
 
     def draw(self, p: Posteriors, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draw u `[k, N, D]`, k ≤ `KEPT`, with the log-weights of all draws, `[num_samples, N]`, float64."""

@@ -67,8 +67,8 @@ class Sandwich(GradientEstimator):
 
     `log_px` and `se` describe the lower bound. `extra` holds, for each datapoint, `log_px_upper` with its standard
     error `log_px_upper_se`; `gap`, the difference of the bounds; `rhat`, the largest R̂ over the dimensions;
-    `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`) and the weights are reliable
-    (see `LogEvidence.unreliable`), else 0; `num_modes`; and
+    `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`), the weights are reliable
+    (see `LogEvidence.unreliable`) and the search found no more modes than are kept, else 0; `num_modes`; and
     `struski_upper`, log X + Y / X − 1 of two independent estimates X and Y of p(x), an upper bound in expectation that
     needs no posterior draws (Struski et al. 2023, https://arxiv.org/abs/2206.09453). It is noisy: use its mean over
     many datapoints, whose standard error is that of the mean of `log_px`.
@@ -165,7 +165,7 @@ class Sandwich(GradientEstimator):
             "log_px_upper_se": (lower.se.square() + upper.var(0) / self.num_chains).sqrt(),
             "gap": upper.mean(0) - lower.log_px,
             "rhat": rhat,
-            "certified": (agree & ~lower.unreliable).double(),
+            "certified": (agree & ~lower.unreliable & ~proposal.incomplete).double(),
             "num_modes": proposal.num_modes.double(),
             "struski_upper": struski(log_w),
         }

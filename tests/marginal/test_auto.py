@@ -13,6 +13,11 @@ from pyro.distributions import Bernoulli, Beta, Normal
 from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
+from pyro_vae.marginal.ladder import annealed
+from pyro_vae.marginal.ledger import Ledger
+from pyro_vae.marginal.modes import find_modes
+from pyro_vae.marginal.posterior import Posteriors
+from pyro_vae.marginal.proposal import Proposal
 
 WRONG = 0.3
 """Nats by which an estimate may be off before it must be called unreliable."""
@@ -117,6 +122,58 @@ def test_draws_from_the_prior_show_modes_that_a_grid_misses():
     x = torch.zeros(20, 2).double()
     evidence, error = run(audit, "wrong", x, num_starts=1)
     assert (error.abs() < 0.05)[~evidence.unreliable].all()
+
+
+def many_modes(f, prior_scale, D):
+    """Return model, guide of one mode, and the log-evidence of x `[N, D]` with x ~ N(f(z), 0.1), z ~ N(0, scale)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Normal(x.new_zeros(D), prior_scale).to_event(1))
+            pyro.sample("x", Normal(f(z), 0.1).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(x.clamp(0.01, 0.99).asin(), 0.1).to_event(1))
+
+    grid = torch.linspace(-8 * prior_scale, 8 * prior_scale, 400_001, dtype=torch.float64)
+    joint = lambda v: (Normal(0.0, prior_scale).log_prob(grid) + Normal(f(grid), 0.1).log_prob(v)).logsumexp(0)  # noqa: E731
+    step = math.log(grid[1] - grid[0])
+    return model, guide, lambda x: sum(torch.stack([joint(v) for v in column]) + step for column in x.double().T)
+
+
+def test_posteriors_with_more_modes_than_are_kept_at_first():
+    model, guide, truth = many_modes(torch.square, 1.0, 4)  # 16 modes
+    torch.manual_seed(0)
+    x = 0.5 + 0.4 * torch.rand(4, 4)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert (evidence.log_px - truth(x)).abs().max() < WRONG  # 4 modes of them: -1.4
+    assert (evidence.extra["num_modes"] > 12).sum() >= 3
+
+
+def test_annealing_from_the_prior_finds_modes_that_the_mixture_lacks():
+    model, guide, truth = many_modes(torch.sin, 10.0, 1)
+    torch.manual_seed(0)
+    x = 0.5 + 0.4 * torch.rand(2, 1)
+    p = Posteriors.of(model, guide, x, None, compile=False)
+    found = find_modes(p, 1, 1, max_steps=25)
+    unknown = torch.ones(2, dtype=torch.bool)
+    proposal, log_w = annealed(p, Proposal(found.q, 0.1, found.gain, unknown))
+    evidence = judge(log_w)
+    error = evidence.log_px - truth(x)
+    assert (error.abs() < 4 * evidence.se).all()  # one mode: -1.5
+    assert not proposal.incomplete.any()
+
+
+def test_a_fall_below_the_confidence_bound_is_not_reliable():
+    one = torch.ones(2)
+    ledger = Ledger.empty(-one, 100, 0.05)
+    log_w = torch.randn(2000, 2).double() * 0.1
+    index = torch.arange(2)
+    assert not ledger.write(index, judge(log_w), "search", 0.0).any()
+    later = judge(log_w - torch.tensor([0.0, 1.0]))
+    assert ledger.write(index, later, "HMC", 0.0).tolist() == [False, True]
+    assert ledger.evidence.status == ["reliable", "unreliable"]
 
 
 def test_linear_gaussian_models_are_exact_whatever_the_condition():
