@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import BadInput, Incompatible, datapoints, positive, positive_int, share, true_false_auto
-from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
@@ -25,10 +24,11 @@ from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once
 from pyro_vae.programs.progress import progress as show_progress
+from pyro_vae.programs.time_limit import OutOfTime, time_limit
 from pyro_vae.programs.trace import Program
 
-NUM_IN_A_HURRY = 100
-"""Draws from the guide where the time is over before the search."""
+NUM_AT_FIRST = 10
+"""Draws from the guide that give the ELBO, and an estimate where the time is over before there is a better one."""
 
 
 class Auto(Estimator):
@@ -65,7 +65,8 @@ class Auto(Estimator):
         max_modes: largest number of modes that are kept.
         target_se: standard error, in nats, above which more work is done.
         guide_weight: share of draws from the guide, in [0, 1).
-        max_seconds: time limit; datapoints that are not good enough by then keep their last estimate. None: no limit.
+        max_seconds: time limit; datapoints that are not good enough by then keep their last estimate, at first one from
+            10 draws from the guide, which are made in any case. None: no limit.
         chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
 
@@ -110,33 +111,37 @@ class Auto(Estimator):
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`; `progress` counts the first stage."""
+        end = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         exact = Exact(self.num_samples)
-        try:
+        with suppress(BadInput, OutOfTime), time_limit(end):
             exact.check(model, guide, x, y)
             return exact.estimate(model, guide, x, y, progress)  # rejects models that only some rows of x show as such
-        except BadInput:
-            pass
-        elbo = guide_elbo(model, guide, x, y)
-        ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
-        try:
-            p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
-        except Incompatible:
-            self._from_guide(ledger, model, guide, x, y, progress)
-        else:
-            self._climb(ledger, p, progress)
+        ledger = self._at_first(model, guide, x, y)
+        with suppress(OutOfTime), time_limit(end):
+            try:
+                p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
+            except Incompatible:
+                self._from_guide(ledger, model, guide, x, y, progress)
+            else:
+                self._climb(ledger, p, progress)
         return ledger.evidence
 
-    def _deadline(self) -> float:
-        return math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+    def _at_first(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> Ledger:
+        """Estimate the ELBO and log p(x) from a few draws from the guide."""
+        started, pairs = time.monotonic(), pairs_at_once("auto", model, x, y)
+        chunks = stream(model, guide, x, y, num_samples=NUM_AT_FIRST, chunk_size=pairs)
+        log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1)
+        ledger = Ledger.empty(log_w.mean(0), self.num_samples, self.target_se)
+        ledger.write(torch.arange(len(x), device=x.device), judge(log_w), "guide", started)
+        return ledger
 
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
-        deadline, n = self._deadline(), p.at_once
+        n = p.at_once
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):
-                hurry = time.monotonic() > deadline
-                waiting += (self._hurry if hurry else self._search)(ledger, p, index)
+                waiting += self._search(ledger, p, index)
                 progress(len(index) * self.num_samples)
                 tick(len(index))
         for stage in ladder(self.num_samples, self.target_se):
@@ -154,8 +159,6 @@ class Auto(Estimator):
                 f"{stage.name}, K = {stage.num_samples}: {datapoints(count)}", count, "datapoint"
             ) as tick:
                 for part in rows[chosen].split(n):
-                    if time.monotonic() > deadline:
-                        return
                     waiting += self._step(ledger, p, active[part], proposals.rows(part), stage)
                     tick(len(part))
 
@@ -174,19 +177,10 @@ class Auto(Estimator):
         proposal, log_w = stage.run(p, proposal)
         return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal)
 
-    def _hurry(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
-        """Draw a few samples from the guide, since the time is over."""
-        started, p = time.monotonic(), p.rows(index)
-        with torch.no_grad():
-            log_w = log_weights(p.model, p.guide, p.x, p.y, num_samples=NUM_IN_A_HURRY).double()
-        ledger.write(index, judge(log_w), "guide", started)
-        return []
-
     def _from_guide(
         self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress
     ) -> None:
         """Estimate log p(x) by importance sampling from the guide, with more samples where it takes them."""
-        deadline = self._deadline()
         weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
         active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
         for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):
@@ -195,8 +189,6 @@ class Auto(Estimator):
                 f"samples from the guide, K = {K}: {datapoints(len(active))}", len(active), "datapoint"
             ) as tick:
                 for index in active.split(n):
-                    if self.num_samples < K and time.monotonic() > deadline:
-                        return
                     started, y_part = time.monotonic(), None if y is None else y[index]
                     chunks = stream(model, guide, x[index], y_part, num_samples=K, chunk_size=n * BLOCK, weigh=weigh)
                     log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks])

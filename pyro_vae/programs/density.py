@@ -17,6 +17,7 @@ from torch.distributions import MixtureSameFamily, Transform, VonMises, biject_t
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.time_limit import check_time
 from pyro_vae.programs.trace import Program, base_of, log_prob, mask_of, trace
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -201,6 +202,12 @@ def hessian(f: LogDensity, u: Tensor, chunk_size: int = 8) -> Tensor:
     points = u.reshape(-1, *u.shape[-2:])
     product: Any = torch.func.vjp(gradient, points)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rows = torch.func.vmap(lambda e: product(e.expand_as(points))[0], chunk_size=chunk_size)(basis)  # [D, k, N, D]
+
+    def times(direction: Tensor) -> Tensor:
+        check_time()
+        row: Tensor = product(direction.expand_as(points))[0]
+        return row
+
+    rows = torch.func.vmap(times, chunk_size=chunk_size)(basis)  # [D, k, N, D]
     H: Tensor = rows.movedim(0, -2).reshape(*u.shape, -1).detach()
     return 0.5 * (H + H.mT)
