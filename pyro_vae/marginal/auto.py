@@ -169,13 +169,13 @@ class Auto(Estimator):
         found = judge(log_w)
         if p.latents.dim <= MAX_DIM:
             found = with_quadrature(found, *quadrature(p, proposal.q))
-        return _unfinished(ledger, index, found, "search", started, proposal)
+        return _unfinished(ledger, index, found, log_w, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
         started = time.monotonic()
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
         proposal, log_w = stage.run(p, proposal)
-        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal)
+        return _unfinished(ledger, index, judge(log_w), log_w, stage.name, started, proposal)
 
     def _from_guide(
         self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress
@@ -212,10 +212,13 @@ def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> 
 
 
 def _unfinished(
-    ledger: Ledger, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal
+    ledger: Ledger, index: Tensor, found: LogEvidence, log_w: Tensor, stage: str, started: float, proposal: Proposal
 ) -> list[Waiting]:
-    """Write the estimates of the datapoints, without what pads them, and return those that are not good enough."""
+    """Write the estimates of the datapoints, without what pads them, and return those that are not good enough.
+
+    Where no draw has a finite log-weight, e.g. because x holds NaN, no later stage would find one.
+    """
     rows = torch.arange(len(index), device=index.device)
     proposal = proposal.rows(rows)
-    todo = ledger.write(index, found.rows(rows), stage, started, proposal)
+    todo = ledger.write(index, found.rows(rows), stage, started, proposal) & log_w[:, rows].isfinite().any(0)
     return [(index[todo], proposal.rows(rows[todo]))] if todo.any() else []

@@ -50,6 +50,8 @@ class Ledger:
     ) -> Tensor:
         """Replace the estimates of the datapoints in `index` `[n]` by those in `found`.
 
+        A finite estimate stays where the new one is not finite, but is unreliable: some density is NaN, or too small.
+
         Args:
             index: the datapoints.
             found: their estimates.
@@ -60,16 +62,17 @@ class Ledger:
         Returns:
             Which of them are still not good enough, `[n]`.
         """
-        integrated = found.ess.isinf()
-        extra = {
+        old = self.evidence.rows(index)
+        extra = old.extra | {
             "log_px_lower": found.extra["log_px_lower"],
-            **{name: self.evidence.extra[name][index] for name in ("num_modes", "gain")},
             "num_draws": torch.full_like(found.se, found.num_samples),
-            "seconds": self.evidence.extra["seconds"][index] + (time.monotonic() - started) / len(index),
         }
         if stage == "search" and proposal is not None:
             extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}
-        by = torch.where(integrated & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
-        update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
-        self.evidence = self.evidence.updated(index, update)
-        return found.unreliable | ~(found.se <= self.target_se)
+        by = torch.where(found.ess.isinf() & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
+        new = replace(found, elbo=old.elbo, extra=extra, stage=by)
+        (kept,) = (old.log_px.isfinite() & ~new.log_px.isfinite()).nonzero(as_tuple=True)
+        new = new.updated(kept, replace(old.rows(kept), reliable=torch.zeros_like(kept, dtype=torch.bool)))
+        new.extra["seconds"] = old.extra["seconds"] + (time.monotonic() - started) / len(index)
+        self.evidence = self.evidence.updated(index, new)
+        return new.unreliable | ~(new.se <= self.target_se)

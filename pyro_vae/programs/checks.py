@@ -228,6 +228,8 @@ def _require_support(name: str, prior: Any, site: Any) -> None:
     if has_atoms(prior) != has_atoms(site["fn"]):
         kinds = ["discrete" if has_atoms(fn) else "continuous" for fn in (prior, site["fn"])]
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
+    if site["value"].isnan().any():
+        raise BadInput(f"the guide draws NaN at site {name}: replace NaN in x, and check the guide's parameters")
     if not _contains(prior, site["value"]):
         raise BadInput(
             f"the guide draws site {name} outside its support in the model ({support_of(prior)}): use a "
