@@ -118,13 +118,13 @@ class Latents:
         def log_density(u: Tensor) -> Tensor:
             values, log_det = self.unpack(u)
             conditioned = trace(poutine.condition(program, values), x, y, num_samples=len(u))
-            return log_prob(conditioned, len(u), x) + log_det
+            return (log_prob(conditioned, len(u), x) + log_det).to(u.dtype)
 
         return log_density
 
     def draw(self, program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
         """Draw u `[num_samples, N, D]` from a program that samples all sites."""
-        return self.pack(trace(program, x, y, num_samples=num_samples))
+        return _as_data(self.pack(trace(program, x, y, num_samples=num_samples)), x)
 
     def variance(self, program: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the variance `[N, D]` of 100 draws from a program, between 1e-8 and 1e8."""
@@ -139,7 +139,12 @@ class Latents:
             draws.nodes[site.name]["value"] = fn.mean
         except (ValueError, NotImplementedError):
             return self.draw(guide, x, y, num_samples=100).mean(0)
-        return self.pack(draws).squeeze(0)
+        return _as_data(self.pack(draws).squeeze(0), x)
+
+
+def _as_data(u: Tensor, x: Tensor) -> Tensor:
+    """Return u with the dtype of x: under another default dtype, model and guide may draw with different ones."""
+    return u.to(x.dtype) if x.is_floating_point() else u
 
 
 def density_and_grad(

@@ -41,11 +41,14 @@ def is_about_values(error: Exception) -> bool:
 
 def line_about(error: Exception) -> str:
     """Name the site at which a program raised an error, or the last one before, and the fix."""
-    reason = re.sub(r"^Error while .*? at site '.*?': |, but found invalid values.*", "", one_line(error))
-    return (
-        f"the model or guide fails {_place(str(error))} ({reason}): it must run for all values of its latents and of "
-        "x, e.g. with a scale clamped by clamp_min; validate_args=False leaves arguments unchecked"
+    remedy = (
+        "give x, all parameters and all new tensors the same dtype, e.g. with x.new_zeros"
+        if "dtype" in str(error) or "scalar type" in str(error)
+        else "it must run for all values of its latents and of x, e.g. with a scale clamped by clamp_min; "
+        "validate_args=False leaves arguments unchecked"
     )
+    reason = re.sub(r"^Error while .*? at site '.*?': |, but found invalid values.*", "", one_line(error))
+    return f"the model or guide fails {_place(str(error))} ({reason}): {remedy}"
 
 
 def _place(message: str) -> str:
