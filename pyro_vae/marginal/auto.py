@@ -44,8 +44,8 @@ class Auto(Estimator):
        ones and then longer ones. Draws come from both mixtures, the guide and the prior.
     5. `AIS`: chains are annealed from the mixture to the posterior.
 
-    Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
-    from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
+    Models that these stages cannot handle, with latents that are discrete or whose bounds depend on other latents, are
+    estimated by importance sampling from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
 
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
     from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `stage` and `status`

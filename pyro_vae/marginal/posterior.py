@@ -68,7 +68,7 @@ class Posteriors:
         `chunk_size` is the number of pairs, or `auto`: as many as fit into the cache.
 
         Raises:
-            BadInput: if a latent is discrete or masked, or has different bounds for each datapoint.
+            Incompatible: if a latent is discrete or masked, or has different bounds for each datapoint.
         """
         functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
         pairs = pairs_at_once(chunk_size, model, x, y)

@@ -51,7 +51,8 @@ class Latents:
         """Find the latent sites of a model whose datapoints lie in a plate at dim −1.
 
         Raises:
-            BadInput: if there are none, or if one is discrete, is masked, or has other bounds for each datapoint.
+            BadInput: if there are none.
+            Incompatible: if one is discrete or masked, or if its bounds depend on the datapoint or on another latent.
         """
         x, y = next(slices(2, x, y))  # all datapoints have the same sites
         sites = []
@@ -68,10 +69,8 @@ class Latents:
             transform = biject_to(support_of(fn))
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):
-                raise BadInput(
-                    f"site {name} has different bounds for each datapoint, but this estimator or analysis needs common "
-                    "bounds: use estimator=importance"
-                )
+                remedy = "this estimator or analysis needs common bounds, use estimator=importance"
+                raise Incompatible(f"site {name} has different bounds for each datapoint or draw", remedy)
             sites.append(Site(name, shape, transform))
         if not sites:
             raise BadInput("the model has no latent site")
