@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +31,14 @@ from pyro_vae.programs.trace import Program
 
 NUM_AT_FIRST = 10
 """Draws from the guide that give the ELBO, and an estimate where the time is over before there is a better one."""
+
+
+ROUNDED = (
+    "the latents of %s are so close to a bound of their support that rounding changes the density, and log p(x) is "
+    "likely too low: use float64, or a prior with less mass at its bounds"
+)
+
+log = logging.getLogger(__name__)
 
 
 class Auto(Estimator):
@@ -124,6 +134,8 @@ class Auto(Estimator):
                 self._from_guide(ledger, model, guide, x, y, progress)
             else:
                 self._climb(ledger, p, progress)
+        if ledger.rounded.any():
+            log.warning(ROUNDED, datapoints(int(ledger.rounded.sum())))
         return ledger.evidence
 
     def _at_first(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> Ledger:
@@ -216,9 +228,14 @@ def _unfinished(
 ) -> list[Waiting]:
     """Write the estimates of the datapoints, without what pads them, and return those that are not good enough.
 
-    Where no draw has a finite log-weight, e.g. because x holds NaN, no later stage would find one.
+    Later stages would not improve those without a draw with a finite log-weight, e.g. because x holds NaN, nor those
+    that are unreliable only because of rounding.
     """
     rows = torch.arange(len(index), device=index.device)
-    proposal = proposal.rows(rows)
-    todo = ledger.write(index, found.rows(rows), stage, started, proposal) & log_w[:, rows].isfinite().any(0)
+    proposal, found, hopeful = proposal.rows(rows), found.rows(rows), log_w[:, rows].isfinite().any(0)
+    if (rounded := proposal.rounded) is not None:
+        ledger.rounded[index] = rounded
+        hopeful &= found.unreliable | ~rounded
+        found = replace(found, reliable=~found.unreliable & ~rounded)
+    todo = ledger.write(index, found, stage, started, proposal) & hopeful
     return [(index[todo], proposal.rows(rows[todo]))] if todo.any() else []

@@ -23,10 +23,12 @@ class Ledger:
     Attributes:
         evidence: estimates of N datapoints, NaN where there is none so far.
         target_se: standard error above which an estimate is not good enough, in nats.
+        rounded: whether an estimate is unreliable because of rounding (`proposal.is_rounded`), `[N]`.
     """
 
     evidence: LogEvidence
     target_se: float
+    rounded: Tensor
 
     @classmethod
     def empty(cls, elbo: Tensor, num_samples: int, target_se: float) -> Ledger:
@@ -43,7 +45,7 @@ class Ledger:
         evidence = LogEvidence(
             unknown, unknown, zero, unknown, elbo, num_samples, extra=extra, reliable=no, stage=no.long()
         )
-        return cls(evidence, target_se)
+        return cls(evidence, target_se, no)
 
     def write(
         self, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal | None = None

@@ -87,11 +87,25 @@ class Latents:
         _, log_det = self.unpack(torch.ones(1, self.dim))
         return bool(log_det.any())
 
+    def rounds(self, u: Tensor) -> Tensor:
+        """Return where values are so close to a bound that u `[..., N, D]` is lost in rounding, `[..., N]`.
+
+        In float32, values above 1 − 1e-7 round to 1, so that densities that rise towards 1 miss a part there.
+        """
+        lost = torch.zeros_like(u[..., 0], dtype=torch.bool)
+        for near in (u - 0.5, u + 0.5):
+            values, _ = self.unpack(near)
+            lost |= ~((self._pack(values) - near).abs() < 0.25).all(-1)
+        return lost
+
     def pack(self, draws: Trace) -> Tensor:
         """Return u `[..., N, D]` for the values in a trace."""
+        return self._pack({site.name: draws.nodes[site.name]["value"] for site in self.sites})
+
+    def _pack(self, values: dict[str, Any]) -> Tensor:
         parts = []
         for site in self.sites:
-            value = site.transform.inv(draws.nodes[site.name]["value"])
+            value = site.transform.inv(values[site.name])
             parts.append(
                 value.flatten(value.dim() - len(site.unconstrained_shape))
                 if site.unconstrained_shape
