@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 from pyro_vae.compilation.backend import Backend
 from pyro_vae.compilation.graph import Graph, NotCompiled, reason
 from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
+from pyro_vae.programs.time_limit import seconds_left
 
 COMPILE_SECONDS = 15.0
 """Approximate time to compile a graph; 2 s if a process on this machine has compiled the same one before."""
@@ -93,7 +94,7 @@ class Compiled:
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
             graph = self._graphs[key] = Graph(self.fn, leaves, structure, self.backend, self.keep, self.watch)
-        if graph.spent is None or graph.spent < self.after:
+        if graph.spent is None or graph.spent < self.after or seconds_left() < 2 * self.after:  # too late to pay back
             started = time.perf_counter()
             with _noting(self._modules):
                 result = self.fn(*args, **kwargs)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
 from pyro_vae.errors import BadInput, Incompatible, datapoints, positive, positive_int, share, true_false_auto
-from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
@@ -25,10 +26,19 @@ from pyro_vae.programs.density import is_discrete
 from pyro_vae.programs.log_weights import log_weights, stream
 from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once
 from pyro_vae.programs.progress import progress as show_progress
+from pyro_vae.programs.time_limit import OutOfTime, time_limit
 from pyro_vae.programs.trace import Program
 
-NUM_IN_A_HURRY = 100
-"""Draws from the guide where the time is over before the search."""
+NUM_AT_FIRST = 10
+"""Draws from the guide that give the ELBO, and an estimate where the time is over before there is a better one."""
+
+
+ROUNDED = (
+    "the latents of %s are so close to a bound of their support that rounding changes the density, and log p(x) is "
+    "likely too low: use float64, or a prior with less mass at its bounds"
+)
+
+log = logging.getLogger(__name__)
 
 
 class Auto(Estimator):
@@ -44,8 +54,8 @@ class Auto(Estimator):
        ones and then longer ones. Draws come from both mixtures, the guide and the prior.
     5. `AIS`: chains are annealed from the mixture, and as many from the prior, to the posterior.
 
-    Models that these stages cannot handle, such as those with discrete latents, are estimated by importance sampling
-    from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
+    Models that these stages cannot handle, with latents that are discrete or whose bounds depend on other latents, are
+    estimated by importance sampling from the guide (stage `guide`) with 1, 5 and 20 times `num_samples`.
 
     An estimate is good enough if it is reliable (see `judge`) and its standard error is at most `target_se`. Each comes
     from new draws of the stage's final proposal, so that p̂(x) is unbiased. `elbo` is the guide's. `stage` and `status`
@@ -66,7 +76,8 @@ class Auto(Estimator):
         max_modes: largest number of modes that the first search keeps.
         target_se: standard error, in nats, above which more work is done.
         guide_weight: share of draws from the guide, in [0, 1).
-        max_seconds: time limit; datapoints that are not good enough by then keep their last estimate. None: no limit.
+        max_seconds: time limit; datapoints that are not good enough by then keep their last estimate, at first one from
+            10 draws from the guide, which are made in any case. None: no limit.
         chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
 
@@ -111,33 +122,39 @@ class Auto(Estimator):
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`; `progress` counts the first stage."""
+        end = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         exact = Exact(self.num_samples)
-        try:
+        with suppress(BadInput, OutOfTime), time_limit(end):
             exact.check(model, guide, x, y)
             return exact.estimate(model, guide, x, y, progress)  # rejects models that only some rows of x show as such
-        except BadInput:
-            pass
-        elbo = guide_elbo(model, guide, x, y)
-        ledger = Ledger.empty(elbo, self.num_samples, self.target_se)
-        try:
-            p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
-        except Incompatible:
-            self._from_guide(ledger, model, guide, x, y, progress)
-        else:
-            self._climb(ledger, p, progress)
+        ledger = self._at_first(model, guide, x, y)
+        with suppress(OutOfTime), time_limit(end):
+            try:
+                p = Posteriors.of(model, guide, x, y, self.compile, self.chunk_size)
+            except Incompatible:
+                self._from_guide(ledger, model, guide, x, y, progress)
+            else:
+                self._climb(ledger, p, progress)
+        if ledger.rounded.any():
+            log.warning(ROUNDED, datapoints(int(ledger.rounded.sum())))
         return ledger.evidence
 
-    def _deadline(self) -> float:
-        return math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+    def _at_first(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> Ledger:
+        """Estimate the ELBO and log p(x) from a few draws from the guide."""
+        started, pairs = time.monotonic(), pairs_at_once("auto", model, x, y)
+        chunks = stream(model, guide, x, y, num_samples=NUM_AT_FIRST, chunk_size=pairs)
+        log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1)
+        ledger = Ledger.empty(log_w.mean(0), self.num_samples, self.target_se)
+        ledger.write(torch.arange(len(x), device=x.device), judge(log_w), "guide", started)
+        return ledger
 
     def _climb(self, ledger: Ledger, p: Posteriors, progress: Progress) -> None:
         """Search the modes of all posteriors, then go from step to step with those that are not done."""
-        deadline, n = self._deadline(), p.at_once
+        n = p.at_once
         active, waiting = torch.arange(len(p), device=p.x.device), []
         with show_progress(f"searching the modes of {datapoints(len(p))}", len(p), "datapoint") as tick:
             for index in active.split(n):
-                hurry = time.monotonic() > deadline
-                waiting += (self._hurry if hurry else self._search)(ledger, p, index)
+                waiting += self._search(ledger, p, index)
                 progress(len(index) * self.num_samples)
                 tick(len(index))
         for stage in ladder(self.num_samples, self.num_starts, self.target_se):
@@ -155,8 +172,6 @@ class Auto(Estimator):
                 f"{stage.name}, K = {stage.num_samples}: {datapoints(count)}", count, "datapoint"
             ) as tick:
                 for part in rows[chosen].split(n):
-                    if time.monotonic() > deadline:
-                        return
                     waiting += self._step(ledger, p, active[part], proposals.rows(part), stage)
                     tick(len(part))
 
@@ -167,27 +182,18 @@ class Auto(Estimator):
         found = judge(log_w)
         if p.latents.dim <= MAX_DIM:
             found = with_quadrature(found, *quadrature(p, proposal.q))
-        return _unfinished(ledger, index, found, "search", started, proposal)
+        return _unfinished(ledger, index, found, log_w, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
         started = time.monotonic()
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
         proposal, log_w = stage.run(p, proposal)
-        return _unfinished(ledger, index, judge(log_w), stage.name, started, proposal)
-
-    def _hurry(self, ledger: Ledger, p: Posteriors, index: Tensor) -> list[Waiting]:
-        """Draw a few samples from the guide, since the time is over."""
-        started, p = time.monotonic(), p.rows(index)
-        with torch.no_grad():
-            log_w = log_weights(p.model, p.guide, p.x, p.y, num_samples=NUM_IN_A_HURRY).double()
-        ledger.write(index, judge(log_w), "guide", started)
-        return []
+        return _unfinished(ledger, index, judge(log_w), log_w, stage.name, started, proposal)
 
     def _from_guide(
         self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress
     ) -> None:
         """Estimate log p(x) by importance sampling from the guide, with more samples where it takes them."""
-        deadline = self._deadline()
         weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
         active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
         for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):
@@ -196,8 +202,6 @@ class Auto(Estimator):
                 f"samples from the guide, K = {K}: {datapoints(len(active))}", len(active), "datapoint"
             ) as tick:
                 for index in active.split(n):
-                    if self.num_samples < K and time.monotonic() > deadline:
-                        return
                     started, y_part = time.monotonic(), None if y is None else y[index]
                     chunks = stream(model, guide, x[index], y_part, num_samples=K, chunk_size=n * BLOCK, weigh=weigh)
                     log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks])
@@ -221,10 +225,18 @@ def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> 
 
 
 def _unfinished(
-    ledger: Ledger, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal
+    ledger: Ledger, index: Tensor, found: LogEvidence, log_w: Tensor, stage: str, started: float, proposal: Proposal
 ) -> list[Waiting]:
-    """Write the estimates of the datapoints, without what pads them, and return those that are not good enough."""
+    """Write the estimates of the datapoints, without what pads them, and return those that are not good enough.
+
+    Later stages would not improve those without a draw with a finite log-weight, e.g. because x holds NaN, nor those
+    that are unreliable only because of rounding.
+    """
     rows = torch.arange(len(index), device=index.device)
-    proposal = proposal.rows(rows)
-    todo = ledger.write(index, found.rows(rows), stage, started, proposal)
+    proposal, found, hopeful = proposal.rows(rows), found.rows(rows), log_w[:, rows].isfinite().any(0)
+    if (rounded := proposal.rounded) is not None:
+        ledger.rounded[index] = rounded
+        hopeful &= found.unreliable | ~rounded
+        found = replace(found, reliable=~found.unreliable & ~rounded)
+    todo = ledger.write(index, found, stage, started, proposal) & hopeful
     return [(index[todo], proposal.rows(rows[todo]))] if todo.any() else []

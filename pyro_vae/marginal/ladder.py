@@ -16,7 +16,7 @@ from pyro_vae.marginal.judge import MIN_ESS
 from pyro_vae.marginal.modes import Search, find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
-from pyro_vae.marginal.proposal import Proposal
+from pyro_vae.marginal.proposal import Proposal, is_rounded
 from pyro_vae.marginal.quadrature import MAX_DIM
 
 NUM_ANNEALED = 300
@@ -97,7 +97,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 def sample(p: Posteriors, proposal: Proposal, num_samples: int) -> tuple[Proposal, Tensor]:
     """Draw from a proposal, and fit its shares to the draws for the next step."""
     u, log_w = proposal.draw(p, num_samples)
-    return proposal.reweighted(u, log_w), log_w
+    return replace(proposal.reweighted(u, log_w), rounded=is_rounded(p, u, log_w)), log_w
 
 
 def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) -> Proposal:

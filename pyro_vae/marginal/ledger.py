@@ -23,10 +23,12 @@ class Ledger:
     Attributes:
         evidence: estimates of N datapoints, NaN where there is none so far.
         target_se: standard error above which an estimate is not good enough, in nats.
+        rounded: whether an estimate is unreliable because of rounding (`proposal.is_rounded`), `[N]`.
     """
 
     evidence: LogEvidence
     target_se: float
+    rounded: Tensor
 
     @classmethod
     def empty(cls, elbo: Tensor, num_samples: int, target_se: float) -> Ledger:
@@ -43,7 +45,7 @@ class Ledger:
         evidence = LogEvidence(
             unknown, unknown, zero, unknown, elbo, num_samples, extra=extra, reliable=no, stage=no.long()
         )
-        return cls(evidence, target_se)
+        return cls(evidence, target_se, no)
 
     def write(
         self, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal | None = None
@@ -52,6 +54,8 @@ class Ledger:
 
         Two kinds of estimates are not reliable whatever their weights: those whose search was incomplete, except
         integrals, and those below the previous one's confidence bound, which have missed what that one saw.
+
+        A finite estimate stays where the new one is not finite, but is unreliable: some density is NaN, or too small.
 
         Args:
             index: the datapoints.
@@ -63,19 +67,20 @@ class Ledger:
         Returns:
             Which of them are still not good enough, `[n]`.
         """
-        integrated = found.ess.isinf()
-        fell = found.log_px + 4 * found.se < self.evidence.extra["log_px_lower"][index]
+        old, integrated = self.evidence.rows(index), found.ess.isinf()
+        fell = found.log_px + 4 * found.se < old.extra["log_px_lower"]
         incomplete = ~integrated & proposal.incomplete if proposal is not None else torch.zeros_like(fell)
         found = replace(found, reliable=~(found.unreliable | fell | incomplete))
-        extra = {
+        extra = old.extra | {
             "log_px_lower": found.extra["log_px_lower"],
-            **{name: self.evidence.extra[name][index] for name in ("num_modes", "gain")},
             "num_draws": torch.full_like(found.se, found.num_samples),
-            "seconds": self.evidence.extra["seconds"][index] + (time.monotonic() - started) / len(index),
         }
         if stage == "search" and proposal is not None:
             extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}
         by = torch.where(integrated & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
-        update = replace(found, elbo=self.evidence.elbo[index], extra=extra, stage=by)
-        self.evidence = self.evidence.updated(index, update)
-        return found.unreliable | ~(found.se <= self.target_se)
+        new = replace(found, elbo=old.elbo, extra=extra, stage=by)
+        (kept,) = (old.log_px.isfinite() & ~new.log_px.isfinite()).nonzero(as_tuple=True)
+        new = new.updated(kept, replace(old.rows(kept), reliable=torch.zeros_like(kept, dtype=torch.bool)))
+        new.extra["seconds"] = old.extra["seconds"] + (time.monotonic() - started) / len(index)
+        self.evidence = self.evidence.updated(index, new)
+        return new.unreliable | ~(new.se <= self.target_se)

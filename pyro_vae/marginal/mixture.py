@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.programs.time_limit import check_time
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -62,6 +64,7 @@ class Mixture:
 
     def whiten(self, u: Tensor, m: int) -> Tensor:
         """Return L⁻¹ (u − loc) for component m, `[..., N, D]`."""
+        check_time()  # fits to chains do little else
         flat = (u - self.loc[m]).reshape(-1, *self.loc.shape[1:]).permute(1, 2, 0)
         white = torch.linalg.solve_triangular(self.scale_tril[m], flat, upper=False)
         return white.permute(2, 0, 1).reshape(u.shape)

@@ -13,15 +13,24 @@ from pyro_vae.compilation.compiled import compiled
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.density import Evaluate, Latents, LogDensity, density_and_grad, log_density_at
 from pyro_vae.programs.memory import pairs_at_once, power_of_two
+from pyro_vae.programs.time_limit import check_time
 from pyro_vae.programs.trace import Program
 
 BLOCK = 50
 """Draws of each datapoint that are evaluated at once, at least."""
 
+NUMBERS = 2**22
+"""Numbers in matrices `[D, D]` that fit into the cache, 16 MiB in float32."""
+
+MATRICES = 12
+"""Matrices `[D, D]` of each datapoint in memory at once, one for each start of a search."""
+
 
 @dataclass(frozen=True)
 class Posteriors:
     """log p(x, u) of N datapoints as a function of their unconstrained latents u `[k, N, D]`, and draws to start from.
+
+    Each evaluation may raise `OutOfTime`, see `programs.time_limit`.
 
     Attributes:
         latents: the latent sites.
@@ -59,7 +68,7 @@ class Posteriors:
         `chunk_size` is the number of pairs, or `auto`: as many as fit into the cache.
 
         Raises:
-            BadInput: if a latent is discrete or masked, or has different bounds for each datapoint.
+            Incompatible: if a latent is discrete or masked, or has different bounds for each datapoint.
         """
         functions = (compiled(fn, compile) for fn in (log_density_at, density_and_grad, Latents.draw))
         pairs = pairs_at_once(chunk_size, model, x, y)
@@ -75,8 +84,11 @@ class Posteriors:
 
     @property
     def at_once(self) -> int:
-        """Number of datapoints to process at once, a power of two: with `BLOCK` draws of each, they fill `pairs`."""
-        return power_of_two(self.pairs // BLOCK)
+        """Number of datapoints to process at once, a power of two.
+
+        With `BLOCK` draws of each, they fill `pairs`. There are fewer of many dimensions, with large matrices.
+        """
+        return power_of_two(min(self.pairs // BLOCK, NUMBERS // (MATRICES * self.latents.dim**2)))
 
     def blocks(self, num_samples: int) -> Iterator[int]:
         """Yield the sizes of blocks of draws that are evaluated at once, `num_samples` in all."""
@@ -101,6 +113,7 @@ class Posteriors:
 
     def log_prob(self, u: Tensor) -> Tensor:
         """Evaluate log p(x, u), `[k, N]`, without gradients."""
+        check_time()
         with torch.no_grad():
             return self._density(self.latents, self.model, self.x, self.y, u)
 
@@ -110,25 +123,30 @@ class Posteriors:
 
     def value_and_grad_of(self, program: Program, u: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the log-density of a program that draws u, `[k, N]`, and its gradient, `[k, N, D]`."""
+        check_time()
         return self._gradient(self.latents, program, self.x, self.y, u)
 
     def log_guide(self, u: Tensor) -> Tensor:
         """Evaluate log q(u | x) of the guide, `[k, N]`, without gradients."""
+        check_time()
         with torch.no_grad():
             return self._density(self.latents, self.guide, self.x, self.y, u)
 
     def log_prior(self, u: Tensor) -> Tensor:
         """Evaluate log p(u), `[k, N]`, without gradients."""
+        check_time()
         with torch.no_grad():
             return self._density(self.latents, self.prior, self.x, self.y, u)
 
     def draw_guide(self, num_samples: int) -> Tensor:
         """Draw from the guide, `[num_samples, N, D]`."""
+        check_time()
         with torch.no_grad():
             return self._draw(self.latents, self.guide, self.x, self.y, num_samples=num_samples)
 
     def draw_prior(self, num_samples: int) -> Tensor:
         """Draw from the prior, `[num_samples, N, D]`."""
+        check_time()
         with torch.no_grad():
             return self.latents.draw(self.prior, self.x, self.y, num_samples=num_samples)
 

@@ -18,7 +18,7 @@ from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
 from pyro_vae.marginal.ladder import search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
-from pyro_vae.marginal.proposal import Proposal
+from pyro_vae.marginal.proposal import Proposal, is_rounded
 from pyro_vae.marginal.rhat import split_rhat
 from pyro_vae.programs.memory import chunk_option, padded
 from pyro_vae.programs.progress import Shares
@@ -68,10 +68,11 @@ class Sandwich(GradientEstimator):
     `log_px` and `se` describe the lower bound. `extra` holds, for each datapoint, `log_px_upper` with its standard
     error `log_px_upper_se`; `gap`, the difference of the bounds; `rhat`, the largest R̂ over the dimensions;
     `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`), the weights are reliable
-    (see `LogEvidence.unreliable`) and the search found no more modes than are kept, else 0; `num_modes`; and
-    `struski_upper`, log X + Y / X − 1 of two independent estimates X and Y of p(x), an upper bound in expectation that
-    needs no posterior draws (Struski et al. 2023, https://arxiv.org/abs/2206.09453). It is noisy: use its mean over
-    many datapoints, whose standard error is that of the mean of `log_px`.
+    (see `LogEvidence.unreliable`), rounding does not change them (see `proposal.is_rounded`) and the search found no
+    more modes than are kept, else 0; `num_modes`; and `struski_upper`, log X + Y / X − 1 of two independent estimates X
+    and Y of p(x), an upper bound in expectation that needs no posterior draws (Struski et al. 2023,
+    https://arxiv.org/abs/2206.09453). It is noisy: use its mean over many datapoints, whose standard error is that of
+    the mean of `log_px`.
 
     The upper bound needs draws from the posterior, and chains are known to give them only in the limit. `certified` is
     therefore conditional: it excludes that the chains disagree, not that all of them miss a mode that no start found.
@@ -152,7 +153,7 @@ class Sandwich(GradientEstimator):
         """Return the bounds that chains give, and the proposal fitted to them."""
         first, second = run.draws.tensor_split(2)
         fitted = fit(p, proposal, first)
-        _, log_w = fitted.draw(p, self.num_samples)
+        u, log_w = fitted.draw(p, self.num_samples)
         each = min(PER_CHAIN, len(second))
         draws = second[[len(second) * (i + 1) // each - 1 for i in range(each)]].flatten(0, 1)
         posterior = torch.cat([fitted.log_weight(p, part) for part in draws.split(BLOCK)])
@@ -160,6 +161,8 @@ class Sandwich(GradientEstimator):
         lower = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         rhat = split_rhat(run.draws)
         agree = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes)
+        if (rounded := is_rounded(p, u, log_w)) is not None:
+            agree &= ~rounded
         extra = {
             "log_px_upper": upper.mean(0),
             "log_px_upper_se": (lower.se.square() + upper.var(0) / self.num_chains).sqrt(),

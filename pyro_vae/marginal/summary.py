@@ -286,7 +286,7 @@ def _error(point: CurvePoint) -> str:
 
 
 def _row(name: str, value: float | str | None, meaning: str) -> str:
-    shown = value if isinstance(value, str) else number(value, "10.3f")
+    shown = value if isinstance(value, str) else number(value, "10.0f" if name == "num_draws" else "10.3f")
     return f"  {name:<13} {shown:>10}  {meaning}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import ImproperUniform
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -19,8 +20,9 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import has_atoms, support_of
+from pyro_vae.programs.failures import is_about_values, line_about
 from pyro_vae.programs.random_state import seeded
-from pyro_vae.programs.trace import Program, mask_of, random_sites, trace, unscaled_log_prob
+from pyro_vae.programs.trace import Program, base_of, mask_of, random_sites, trace, unscaled_log_prob
 
 NUM_DRAWS = 100
 
@@ -69,8 +71,8 @@ def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -
 
     Raises:
         BadInput: if the programs do not draw the same latents, with the same masks and within the support of the
-            model's; if the guide observes something, or the model nothing; if a density is scaled, or is not that of
-            one datapoint, or is random at given latents.
+            model's; if a prior is improper; if the guide observes something, or the model nothing; if a density is
+            scaled, or is not that of one datapoint, or is random at given latents; if a program raises an error.
     """
     x, y = next(slices(2, x, y))
     with torch.no_grad(), vectorized():
@@ -80,6 +82,7 @@ def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -
         q, p = random_sites(draws), random_sites(joint)
         _require_same_latents(p, q)
         for name, site in q.items():
+            _require_proper(name, p[name]["fn"])
             _require_support(name, p[name]["fn"], site)
             _require_same_mask(name, p[name], site)
         joint.compute_log_prob()
@@ -105,6 +108,8 @@ def vectorized() -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
         raise_out_of_memory(error)
+        if is_about_values(error):
+            raise BadInput(line_about(error)) from error
         raise BadInput(
             f"model and guide do not run on several samples of x at once ({one_line(error)}): give x the shape and "
             "dtype that they expect, and draw in a plate of the datapoints at dim=-1, which leaves dim=-2 to samples"
@@ -223,11 +228,21 @@ class _Rows(Messenger):
             msg["value"] = fn.size - 1 - rows if self.last else rows
 
 
+def _require_proper(name: str, prior: Any) -> None:
+    if isinstance(base_of(prior), ImproperUniform):
+        raise BadInput(
+            f"the prior of site {name} is improper: p(z) is not normalized, so that p(x) does not exist; use a proper "
+            "distribution in place of ImproperUniform, e.g. a wide Normal"
+        )
+
+
 def _require_support(name: str, prior: Any, site: Any) -> None:
     """Check that the distributions of model and guide at a site have about the same support, by draws of each."""
     if has_atoms(prior) != has_atoms(site["fn"]):
         kinds = ["discrete" if has_atoms(fn) else "continuous" for fn in (prior, site["fn"])]
         raise BadInput(f"site {name} is {kinds[0]} in the model and {kinds[1]} in the guide: give both the same kind")
+    if site["value"].isnan().any():
+        raise BadInput(f"the guide draws NaN at site {name}: replace NaN in x, and check the guide's parameters")
     if not _contains(prior, site["value"]):
         raise BadInput(
             f"the guide draws site {name} outside its support in the model ({support_of(prior)}): use a "

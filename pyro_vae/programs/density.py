@@ -17,6 +17,7 @@ from torch.distributions import MixtureSameFamily, Transform, VonMises, biject_t
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.programs.time_limit import check_time
 from pyro_vae.programs.trace import Program, base_of, log_prob, mask_of, trace
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -50,7 +51,8 @@ class Latents:
         """Find the latent sites of a model whose datapoints lie in a plate at dim −1.
 
         Raises:
-            BadInput: if there are none, or if one is discrete, is masked, or has other bounds for each datapoint.
+            BadInput: if there are none.
+            Incompatible: if one is discrete or masked, or if its bounds depend on the datapoint or on another latent.
         """
         x, y = next(slices(2, x, y))  # all datapoints have the same sites
         sites = []
@@ -67,10 +69,8 @@ class Latents:
             transform = biject_to(support_of(fn))
             shape = transform.inverse_shape(fn.event_shape)
             if len(shape) > len(fn.event_shape):
-                raise BadInput(
-                    f"site {name} has different bounds for each datapoint, but this estimator or analysis needs common "
-                    "bounds: use estimator=importance"
-                )
+                remedy = "this estimator or analysis needs common bounds, use estimator=importance"
+                raise Incompatible(f"site {name} has different bounds for each datapoint or draw", remedy)
             sites.append(Site(name, shape, transform))
         if not sites:
             raise BadInput("the model has no latent site")
@@ -87,11 +87,25 @@ class Latents:
         _, log_det = self.unpack(torch.ones(1, self.dim))
         return bool(log_det.any())
 
+    def rounds(self, u: Tensor) -> Tensor:
+        """Return where values are so close to a bound that u `[..., N, D]` is lost in rounding, `[..., N]`.
+
+        In float32, values above 1 − 1e-7 round to 1, so that densities that rise towards 1 miss a part there.
+        """
+        lost = torch.zeros_like(u[..., 0], dtype=torch.bool)
+        for near in (u - 0.5, u + 0.5):
+            values, _ = self.unpack(near)
+            lost |= ~((self._pack(values) - near).abs() < 0.25).all(-1)
+        return lost
+
     def pack(self, draws: Trace) -> Tensor:
         """Return u `[..., N, D]` for the values in a trace."""
+        return self._pack({site.name: draws.nodes[site.name]["value"] for site in self.sites})
+
+    def _pack(self, values: dict[str, Any]) -> Tensor:
         parts = []
         for site in self.sites:
-            value = site.transform.inv(draws.nodes[site.name]["value"])
+            value = site.transform.inv(values[site.name])
             parts.append(
                 value.flatten(value.dim() - len(site.unconstrained_shape))
                 if site.unconstrained_shape
@@ -117,13 +131,13 @@ class Latents:
         def log_density(u: Tensor) -> Tensor:
             values, log_det = self.unpack(u)
             conditioned = trace(poutine.condition(program, values), x, y, num_samples=len(u))
-            return log_prob(conditioned, len(u), x) + log_det
+            return (log_prob(conditioned, len(u), x) + log_det).to(u.dtype)
 
         return log_density
 
     def draw(self, program: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
         """Draw u `[num_samples, N, D]` from a program that samples all sites."""
-        return self.pack(trace(program, x, y, num_samples=num_samples))
+        return _as_data(self.pack(trace(program, x, y, num_samples=num_samples)), x)
 
     def variance(self, program: Program, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the variance `[N, D]` of 100 draws from a program, between 1e-8 and 1e8."""
@@ -138,7 +152,12 @@ class Latents:
             draws.nodes[site.name]["value"] = fn.mean
         except (ValueError, NotImplementedError):
             return self.draw(guide, x, y, num_samples=100).mean(0)
-        return self.pack(draws).squeeze(0)
+        return _as_data(self.pack(draws).squeeze(0), x)
+
+
+def _as_data(u: Tensor, x: Tensor) -> Tensor:
+    """Return u with the dtype of x: under another default dtype, model and guide may draw with different ones."""
+    return u.to(x.dtype) if x.is_floating_point() else u
 
 
 def density_and_grad(
@@ -201,6 +220,12 @@ def hessian(f: LogDensity, u: Tensor, chunk_size: int = 8) -> Tensor:
     points = u.reshape(-1, *u.shape[-2:])
     product: Any = torch.func.vjp(gradient, points)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rows = torch.func.vmap(lambda e: product(e.expand_as(points))[0], chunk_size=chunk_size)(basis)  # [D, k, N, D]
+
+    def times(direction: Tensor) -> Tensor:
+        check_time()
+        row: Tensor = product(direction.expand_as(points))[0]
+        return row
+
+    rows = torch.func.vmap(times, chunk_size=chunk_size)(basis)  # [D, k, N, D]
     H: Tensor = rows.movedim(0, -2).reshape(*u.shape, -1).detach()
     return 0.5 * (H + H.mT)

@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.programs.chunks import chunks, slices
+from pyro_vae.programs.time_limit import check_time
 from pyro_vae.programs.trace import Program, log_prob, trace
 
 
@@ -45,12 +46,13 @@ def stream(
     """Stream log-weights of all data: for each chunk of n datapoints, an iterator of float64 blocks `[k, n]`.
 
     At most `chunk_size` pairs (sample, datapoint) are in memory at once. `progress` is called with the number of pairs
-    in each block; `weigh` computes a block like `log_weights`.
+    in each block; `weigh` computes a block like `log_weights`. Each block may raise `OutOfTime`, see `time_limit`.
     """
     n, k = chunks(len(x), num_samples, chunk_size)
 
     def blocks(x: Tensor, y: Tensor | None) -> Iterator[Tensor]:
         for done in range(0, num_samples, k):
+            check_time()
             # validation is slow, and the trainer has done it
             with torch.no_grad(), pyro.validation_enabled(False):
                 block = weigh(model, guide, x, y, num_samples=min(k, num_samples - done)).double()

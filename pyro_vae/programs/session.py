@@ -14,6 +14,7 @@ import torch
 from pyro.poutine import runtime
 
 from pyro_vae.errors.memory import out_of_memory_in_one_line
+from pyro_vae.programs.failures import in_one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -68,9 +69,19 @@ def for_programs(x: torch.Tensor) -> Iterator[None]:
     New tensors have the caller's default dtype, and lie on the caller's default device if x does, else on the CPU.
     Programs see Pyro's parameters. Parameters that they register are removed afterwards, since they would clash with
     those of another VAE whose networks have the same names. Pyro's validation is off.
+
+    Raises:
+        OutOfMemory: if memory runs out.
+        BadInput: if a program raises an error.
     """
     store = pyro.get_param_store()
-    with undisturbed(), _no_default_device(x.device), pyro.validation_enabled(False), store.scope(store.get_state()):
+    with (
+        undisturbed(),
+        _no_default_device(x.device),
+        pyro.validation_enabled(False),
+        store.scope(store.get_state()),
+        in_one_line(),
+    ):
         yield
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae import analysis
 from pyro_vae.analysis import Surgery
+from pyro_vae.analysis.gaps import StillRises
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, datapoints
 from pyro_vae.marginal import Estimator
@@ -75,11 +76,11 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
     for name, split in _splits(data, config.split, config.num_data or GAPS_DATA):
         with of_split(name):
             y = vae.taken_labels(split.y)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", StillRises)  # logged below, without the file and line of Python's
                 found = analysis.gaps(vae.model, vae.guide, split.x, estimator, y, num_steps=config.num_steps)
-        for warning in caught:  # without the file and line that Python would show
-            log.warning("%s: %s", name, warning.message)
+        if (warning := found.warning(config.num_steps)) is not None:
+            log.warning("%s: %s", name, warning)
         rows[name] = found.as_json()
     _log_table("gaps (nats per datapoint)", rows)
     settings = OmegaConf.to_container(config.estimator)

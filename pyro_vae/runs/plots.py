@@ -67,9 +67,9 @@ def training(rows: Sequence[Mapping[str, float]]) -> tuple[Axes, Axes]:
         elbo = np.array([row[name] for row in rows])
         if name == "train/elbo" or not np.isnan(elbo).all():  # the legend names only what is drawn
             left.plot(epochs, elbo, label=name, marker="." if len(rows) < 3 else None)
-    # the first epochs would flatten the rest of the curve
-    shown = np.array([row["train/elbo" if np.isnan(row["val/elbo"]) else "val/elbo"] for row in rows] or [0.0])
-    left.set_ylim(bottom=np.quantile(shown, 0.1) - 0.5 * np.ptp(shown[len(shown) // 10 :]) - 1)
+    if len(rows) >= 5:  # the first ones would flatten the rest of the curve
+        shown = np.array([row["train/elbo" if np.isnan(row["val/elbo"]) else "val/elbo"] for row in rows])
+        left.set_ylim(bottom=np.quantile(shown, 0.1) - 0.5 * np.ptp(shown[len(shown) // 10 :]) - 1)
     left.set(title="Evidence lower bound", xlabel="epoch", ylabel="nats per datapoint")
     left.legend(loc="lower right")
     right.plot(epochs, [row["train/kl"] for row in rows], color="C2", marker="." if len(rows) < 3 else None)

@@ -8,7 +8,7 @@ import pyro
 import pytest
 import torch
 from audit_models import AUDIT, SMALL, banana, cauchy, linear, mixture, poisson
-from pyro.distributions import Bernoulli, Beta, Normal
+from pyro.distributions import Bernoulli, Beta, Normal, Uniform
 
 from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
@@ -290,6 +290,31 @@ def test_discrete_latents_are_estimated_from_the_guide():
     assert (evidence.stage == STAGES.index("guide")).all()
     assert not evidence.unreliable.any()
     assert z.abs().max() < 4.5
+
+
+def nested(x):
+    """Bounds that depend on another latent: a ~ U(0, 2), b ~ U(0, a), x ~ N(b, 0.2)."""
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", Uniform(x.new_tensor(0.0), 2.0))
+        b = pyro.sample("b", Uniform(torch.zeros_like(a), a))
+        pyro.sample("x", Normal(b, 0.2), obs=x)
+
+
+def nested_guide(x):
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", Uniform(x.new_tensor(0.0), 2.0))
+        pyro.sample("b", Uniform(torch.zeros_like(a), a))
+
+
+def test_latents_with_dependent_bounds_are_estimated_from_the_guide():
+    x = torch.linspace(-0.2, 1.9, 6).double()
+    b = torch.linspace(0, 2, 20001).double()[1:, None]
+    log_f = (0.5 * (2 / b).log()).log() + Normal(b, 0.2).log_prob(x)  # p(b) = E[1 / a; a > b]
+    log_px = torch.logsumexp(log_f, 0) + math.log(2 / 20000)
+    evidence = Auto(500, compile=False)(nested, nested_guide, x)
+    assert evidence.stages == ["guide"] * 6
+    assert not evidence.unreliable.any()
+    assert ((evidence.log_px - log_px).abs() < 0.01 + 4.5 * evidence.se).all()
 
 
 def shares(x, y=None):

@@ -1,5 +1,7 @@
 """The contract of estimators: the members that each must have, and those with defaults."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -92,3 +94,9 @@ def test_a_class_without_estimate_is_named_by_python():
 
     with pytest.raises(TypeError, match="estimate"):
         Empty()
+
+
+def test_every_option_is_described():
+    paths = list((Path(__file__).parents[2] / "conf/estimator").glob("*.yaml"))
+    assert len(paths) > 5
+    assert all(path.read_text().startswith("# ") for path in paths)

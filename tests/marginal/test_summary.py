@@ -323,6 +323,7 @@ def test_stages_are_shares_in_the_json_and_a_line_of_the_table():
     assert lines["stages"].split(maxsplit=1)[1] == "estimated by search 62 %, more samples 37 %, HMC 1.0 %"
     assert summary.as_json()["log_px_lower"] == -2
     assert "holds for each datapoint with 95 % confidence" in lines["log_px_lower"]
+    assert lines["num_draws"].split()[1] == "1"
     for name in ("num_modes", "gain", "num_draws", "seconds"):
         assert "mean over datapoints" not in lines[name]
     assert "stages" not in summarize(evidence_of(torch.zeros(30, 2).double()), "importance").as_json()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyro_vae.analysis import Gaps, Surgery
+from pyro_vae.analysis.gaps import StillRises
 from pyro_vae.runs import analyses
 
 PARTS = Surgery(
@@ -41,7 +42,7 @@ def test_files_of_analyses_hold_known_keys(command, small_run):
     outcome = command("evaluate", f"run={small_run}", *options)
     assert outcome.code == 0, outcome.err
     gaps, surgery = (json.loads((small_run / f"evaluations/{name}.json").read_text()) for name in ("gaps", "surgery"))
-    values = ["log_px", "elbo", "elbo_best", "approximation_gap", "amortization_gap"]
+    values = ["log_px", "elbo", "elbo_best", "approximation_gap", "amortization_gap", "rising"]
     assert list(gaps["test"]) == [*values, "num_data", "seed", "num_steps", "settings"]
     assert list(surgery["train"]) == [*vars(PARTS), "seed"]
     row = gaps["train"]
@@ -50,14 +51,19 @@ def test_files_of_analyses_hold_known_keys(command, small_run):
 
 def test_a_bound_that_still_rises_is_logged_with_the_key_that_mends_it(command, small_run, monkeypatch):
     def gaps(*args, num_steps):
-        warnings.warn(f"raise num_steps={num_steps}", stacklevel=2)
-        return Gaps(*[torch.zeros(4)] * 5)
+        warnings.warn("a bound rises", StillRises, stacklevel=2)
+        warnings.warn("of another library", UserWarning, stacklevel=2)
+        return Gaps(*[torch.zeros(4)] * 5, rising=torch.tensor([1.0, 0.0, 0.0, 0.0]))
 
     monkeypatch.setattr(analyses.analysis, "gaps", gaps)
     options = ["analysis=gaps", "num_data=4", "plots=false", "estimator=importance", "num_steps=7"]
-    outcome = command("evaluate", f"run={small_run}", *options)
+    with pytest.warns(UserWarning, match="of another library") as caught:
+        outcome = command("evaluate", f"run={small_run}", *options)
+    assert {str(warning.message) for warning in caught} == {"of another library"}
     assert outcome.code == 0, outcome.err
     shown = (outcome.out + outcome.err).splitlines()
     assert [line for line in shown if "num_steps=7" in line] == [
-        f"warning: {name}: raise num_steps=7" for name in ("train", "test")
+        f"warning: {name}: the ELBO of the best member of the guide's family still rises for 25.0 % of datapoints, so "
+        "approximation gaps are too large: raise num_steps=7, e.g. to num_steps=28"
+        for name in ("train", "test")
     ]

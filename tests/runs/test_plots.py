@@ -98,6 +98,17 @@ def test_training(rows, tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize(("num_epochs", "whole"), [(2, True), (4, True), (20, False)])
+def test_short_training_is_shown_whole(num_epochs, whole):
+    """The training ELBO of the first epoch is far lower than what validation finds after it."""
+    rows = [
+        {**ROWS[0], "epoch": epoch, "train/elbo": -300.0 if epoch == 1 else -130.0, "val/elbo": -140.0 + epoch}
+        for epoch in range(1, num_epochs + 1)
+    ]
+    elbo, _ = plots.training(rows)
+    assert (elbo.get_ylim()[0] < -300) == whole
+
+
 @pytest.mark.parametrize(("validated", "curves"), [(True, ["train/elbo", "val/elbo"]), (False, ["train/elbo"])])
 def test_the_legend_names_the_curves_that_are_drawn(validated, curves):
     elbo, _ = plots.training([row if validated else {**row, "val/elbo": np.nan} for row in ROWS])
