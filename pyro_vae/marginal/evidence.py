@@ -23,8 +23,15 @@ PER_DATAPOINT = ("log_px", "se", "ess", "pareto_k", "elbo", "reliable", "stage")
 """Attributes of `LogEvidence` with a value for each datapoint; the last two may be None."""
 
 
-def criterion(k_threshold: float | None) -> str:
-    """Describe when an estimate is unreliable. `k_threshold` is None if there is no Pareto k."""
+def criterion(k_threshold: float | None, judged: bool = False) -> str:
+    """List the checks that an unreliable estimate fails.
+
+    Args:
+        k_threshold: None if there is no Pareto k.
+        judged: whether the estimator decides (see `judge`), for each number of samples.
+    """
+    if judged:
+        return "Pareto k, effective sample size, agreement of halves"
     ess = f"effective sample size < {MIN_ESS}"
     return ess if k_threshold is None else f"Pareto k > {k_threshold:.2f} or {ess}"
 
@@ -82,8 +89,8 @@ class LogEvidence:
 
     @property
     def criterion(self) -> str:
-        """When one of these estimates is unreliable, in words."""
-        return criterion(self.k_threshold)
+        """The checks that an unreliable one of these estimates fails, in words."""
+        return criterion(self.k_threshold, judged=self.reliable is not None)
 
     @property
     def unreliable(self) -> Tensor:

@@ -23,14 +23,12 @@ MEANING = {
     "ess_median": "effective sample size, median",
     "ess_min": "effective sample size, smallest",
     "pareto_k_max": "Pareto k, largest",
-    "unreliable": "share of datapoints with {criterion}",
+    "unreliable": "share of datapoints whose estimate fails a check: {criterion}",
 }
 """Columns of every table."""
 
 OF_WEIGHTS = ("ess_median", "ess_min", "pareto_k_max")
 """Columns that are left out where the estimator decides itself whether estimates are reliable."""
-
-JUDGED = "share of datapoints whose estimate fails a check: Pareto k, effective sample size, agreement of halves"
 
 EXTRA = {
     "log_px_lower": "lower bound of log p(x) that holds for each datapoint with 95 % confidence",
@@ -261,10 +259,8 @@ def _columns(summary: Summary) -> dict[str, float | None]:
 
 def _meaning(name: str, summary: Summary) -> str:
     """Explain a column."""
-    if name == "unreliable" and summary.judged:
-        return JUDGED
     meaning = {**MEANING, **EXTRA}.get(name, "mean over datapoints")
-    meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold))
+    meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold, summary.judged))
     weighs = summary.ess_median is not None  # else the estimate is exact
     if name == "pareto_k_max" and weighs and summary.num_samples < MIN_SAMPLES:
         meaning += f" (unknown: it needs {MIN_SAMPLES} samples)"

@@ -228,7 +228,7 @@ def test_the_threshold_of_pareto_k_depends_on_k():
     assert many.unreliable.double().mean() < 0.1  # sd of k̂ is 1.6 / √949
     assert few.unreliable.double().mean() > 0.4
     assert few.criterion == "Pareto k > 0.57 or effective sample size < 10"
-    assert "share of datapoints with Pareto k > 0.57 or effective" in table(summarize(few, "importance"), "test")
+    assert "fails a check: Pareto k > 0.57 or effective" in table(summarize(few, "importance"), "test")
 
 
 @pytest.mark.parametrize("K", [16, 20])
@@ -237,7 +237,7 @@ def test_what_so_few_samples_cannot_tell_is_not_printed_as_fine(K):
     assert evidence.k_threshold is None
     text = table(summarize(evidence, "ais"), "test")
     assert "Pareto k, largest (unknown: it needs 21 samples)" in text
-    assert "share of datapoints with effective sample size < 10" in text
+    assert "fails a check: effective sample size < 10" in text
     assert "Pareto k >" not in text
     assert not summarize(evidence, "ais").unreliable
 
@@ -334,7 +334,9 @@ def test_the_table_of_an_estimator_that_decides_has_its_verdict_in_words_not_thr
     good = summarize(of_stages(["more samples"] * 10, [True] * 10), "auto")
     text = table(good, "test")
     assert not {"ess_median", "ess_min", "pareto_k_max"} & {line.split()[0] for line in text.splitlines()}
-    assert "share of datapoints whose estimate fails a check" in text
+    checks = "Pareto k, effective sample size, agreement of halves"
+    assert f"share of datapoints whose estimate fails a check: {checks}" in text
+    assert of_stages(["search"], [True]).criterion == checks
     assert "Pareto k >" not in text
     assert good.as_json()["pareto_k_max"] < good.as_json()["pareto_k_threshold"]
     assert verdict(good, Auto()) is None
