@@ -97,8 +97,7 @@ def help_text(config_name: str, usage: str) -> str:
     return "\n".join(
         [
             usage.strip(),
-            "\nOptions:",
-            *options,
+            *(["\nOptions:", *options] if options else []),
             "\nDefaults, changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
             OmegaConf.to_yaml(config),
             "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",

@@ -50,19 +50,23 @@ class Draws:
 
 
 class Keeper:
-    """Computes log-weights like `log_weights`, and keeps them with their draws."""
+    """Keeps blocks of draws with their log-weights, on the CPU."""
 
     def __init__(self) -> None:
         self._blocks: list[tuple[Tensor, dict[str, Tensor]]] = []
 
-    def weigh(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, *, num_samples: int) -> Tensor:
-        """Return log-weights `[num_samples, N]` at draws from the guide."""
-        log_w, z = draw_and_weigh(model, guide, x, y, num_samples=num_samples)
+    def add(self, log_w: Tensor, z: dict[str, Tensor]) -> None:
+        """Keep log-weights `[k, N]` and the draws at each latent site, `[k, N, ...]`."""
         self._blocks.append((log_w.double().cpu(), {name: value.cpu() for name, value in z.items()}))
+
+    def weigh(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, *, num_samples: int) -> Tensor:
+        """Return `log_weights` `[num_samples, N]` at draws from the guide, and keep both."""
+        log_w, z = draw_and_weigh(model, guide, x, y, num_samples=num_samples)
+        self.add(log_w, z)
         return log_w
 
     def take(self) -> Draws:
-        """Return the draws since the last call."""
+        """Return the draws since the last call, of all blocks."""
         weights, draws = zip(*self._blocks, strict=True)
         self._blocks = []
         return Draws(torch.cat(weights), {name: torch.cat([z[name] for z in draws]) for name in draws[0]})

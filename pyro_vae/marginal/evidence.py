@@ -57,7 +57,7 @@ class LogEvidence:
         is_bound: whether `log_px` is a mean of log-weights, the ELBO, whose `se` does not depend on the weights' tail.
         reliable: whether each estimate is reliable, `[N]`, if the estimator decides; else see `unreliable`.
         stage: how each estimate was made, `[N]`, as indices of `STAGES`, if the estimator has several ways.
-        draws: the draws and their log-weights, if the estimator keeps them (`Importance(keep_draws=True)`).
+        draws: the draws and their log-weights, if they are kept (`keep_draws=True` of `importance` and `refined`).
     """
 
     log_px: Tensor
@@ -178,7 +178,8 @@ class LogEvidence:
     def to_arviz(self, num_draws: int = 1000, seed: int = 0) -> Any:
         """Return ArviZ's `InferenceData`, or a `DataTree` since ArviZ 1.0; `to_arviz.inference_data` lists its groups.
 
-        Its `posterior` has `num_draws` draws, resampled from those of `estimator="importance", keep_draws=True`.
+        Its `posterior` has `num_draws` draws, resampled from those that `importance` and `refined` keep with
+        `keep_draws=True`; other estimates have no draws, and the object no posterior.
 
         Raises:
             BadInput: if ArviZ is not installed, or `num_draws` is not a positive integer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Evaluation:
             num_samples, seed = integer("num_samples", content["num_samples"]), integer("seed", content["seed"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
-        if estimator == BDMC.name or not path.with_suffix(".npz").is_file():
+        if not re.fullmatch(r"[\w-]+", estimator) or estimator == BDMC.name or not path.with_suffix(".npz").is_file():
             return None
         return cls(path, split, num_data, estimator, num_samples, settings, seed)
 
@@ -166,10 +167,9 @@ def _missing(runs: Sequence[Path], found: Sequence[Mapping[Key, Evaluation]], wa
     having = {run: evaluations for run, evaluations in zip(runs, found, strict=True) if evaluations}
     if not having:
         name, split, num_data = wanted
-        estimator, _, K = (name or "").partition("-")
+        estimator, _, K = (name or "").rpartition("-")
         options = [
-            *([f"estimator={estimator}"] if estimator else []),
-            *([f"estimator.num_samples={K}"] if K else []),
+            *([option("estimator", estimator), option("estimator.num_samples", K)] if name else []),
             *([] if split is None else [f"split={split}"]),
             *([] if num_data is None else [f"num_data={num_data}"]),
         ]

@@ -9,9 +9,13 @@ from typing import Any
 
 from pyro_vae.data.fingerprint import other_datapoints
 from pyro_vae.errors import BadInput
+from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.evaluations import Evaluation
 from pyro_vae.runs.paired import Scores
 from pyro_vae.runs.restore import restore
+
+COPIED = 10
+"""Seconds by which a checkpoint may be newer than an evaluation of it, because both were copied."""
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ def require_comparable(
     Raises:
         BadInput: if the datapoints differ, or one log p(x) is a probability and the other one a density.
     """
+    for run, one in chosen.items():
+        _warn_if_trained_since(run, one)
     (first, evaluation), *others = chosen.items()
     vae, saved = restore(first, "best", "cpu", trust or ())
     for i, (run, other) in enumerate(others, start=1):
@@ -57,6 +63,12 @@ def require_comparable(
             log.warning("%s has log p(x | y), which is given the labels, and %s has log p(x)", told, not_told)
         if differing := _differing(_accuracy(other), _accuracy(evaluation)):
             log.warning("the estimates of %s and %s have other settings: %s", run, first, differing)
+
+
+def _warn_if_trained_since(run: Path, evaluation: Evaluation) -> None:
+    """Warn if a checkpoint is newer than the evaluation, e.g. because training was resumed."""
+    if Checkpoints(run).best.stat().st_mtime > evaluation.path.stat().st_mtime + COPIED:
+        log.warning("%s was trained after its evaluation: repeat it with %s", run, evaluation.command(run))
 
 
 def _other_data(evaluation: Evaluation, saved: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

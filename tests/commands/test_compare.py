@@ -1,6 +1,7 @@
 """python -m pyro_vae.compare: trained models on the same datapoints."""
 
 import json
+import os
 import shlex
 import shutil
 
@@ -197,8 +198,10 @@ def test_other_settings_and_labels_are_warned_of(two, monkeypatch, caplog):
 
     monkeypatch.setattr("pyro_vae.runs.same_data.restore", restore)
     chosen = evaluations.common(two)
+    os.utime(two[0] / "checkpoints" / "best.pt", (2**31, 2**31))
     require_comparable(dict(zip(two, chosen, strict=True)), [one.scores() for one in chosen], [])
-    labels, settings = caplog.messages
+    trained, labels, settings = caplog.messages
+    assert trained == f"{two[0]} was trained after its evaluation: repeat it with {chosen[0].command(two[0])}"
     assert labels == f"{two[1]} has log p(x | y), which is given the labels, and {two[0]} has log p(x)"
     assert settings.endswith("have other settings: num_steps=2 and 1")
 
@@ -228,6 +231,9 @@ def test_damaged_evaluations_are_refused(command, two):
     np.savez(path, log_px=np.zeros(3), unreliable=np.zeros(3, bool))
     runs = f"run=[{two[0]},{two[1]}]"
     one_error_line(command("compare", runs), "holds 3 datapoints, importance-50.json 20")
+    store(two[1], estimator="importance; ls", name="importance-50")  # must not get into a command to copy
+    assert evaluations.of_run(two[1]) == {}
+    store(two[1])
     path.write_bytes(b"PK nothing")
     one_error_line(command("compare", runs), str(path))
 
