@@ -138,6 +138,9 @@ def test_the_evaluation_in_common_is_found_and_preferred(two):
     assert [one.path.stem for one in chosen] == ["auto-20", "auto-20"]
     named = evaluations.common(two, "importance-50")
     assert [one.path.parent.name for one in named] == ["test-10", "test-10"]
+    store(two[1], num_data=10, seed=5)  # again, with another seed
+    named = evaluations.common(two, "importance-50")
+    assert [one.path.parent.name for one in named] == ["test-10", "evaluations"]
     store(two[1])
     assert [(one.path.stem, one.num_data) for one in evaluations.common(two)] == [("importance-50", N)] * 2
     (two[1] / "evaluations" / "importance-50.npz").unlink()
