@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -168,7 +169,7 @@ class Dataset:
     def _draw(self, name: str, split: Split) -> Split:
         """Add noise that is the same in every run and on every device, and differs between splits."""
         generator = torch.Generator().manual_seed(1000 * self.eval_seed + SPLITS.index(name))
-        return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
+        return replace(split, x=self._noisy(split.x.cpu(), generator).to(split.x.device))
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Dequantize x, or draw x ~ Bernoulli(grey value)."""
