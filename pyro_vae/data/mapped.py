@@ -71,7 +71,7 @@ def require_finite(x: np.ndarray, name: str, missing: bool, option: str) -> None
     if missing and not num_inf:
         return
     if missing:
-        raise BadInput(f"{name} holds {num_inf} infinite values{TOO_LARGE}: set missing ones to NaN")
+        raise BadInput(f"{name} holds {num_inf} values that are Inf{TOO_LARGE}: set missing ones to NaN")
     num_bad = num_inf + num_nan
     too_large = TOO_LARGE if num_inf else ""
     remedy = "drop or impute those datapoints" + ("" if num_inf else f", or set {option} if NaN is missing")
