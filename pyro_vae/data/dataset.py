@@ -30,6 +30,7 @@ class Dataset:
         num_levels: number of grey levels of discrete data, whose values are k / (num_levels − 1).
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
+        missing: whether entries may be missing, which are NaN.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -45,7 +46,9 @@ class Dataset:
         eval_seed: int = 0,
         num_levels: int = 256,
         dequantize: bool = False,
+        missing: bool = False,
     ) -> None:
+        self.missing = missing
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)
@@ -136,7 +139,9 @@ class Dataset:
         Raises:
             BadInput: if not.
         """
-        if self.binarize != "none":
+        if self.missing:
+            x = x[~x.isnan()]
+        if self.binarize != "none" and len(x):
             low, high = x.min().item(), x.max().item()
             if low < 0 or high > 1:
                 raise BadInput(
@@ -153,9 +158,9 @@ class Dataset:
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield the `batch` at each of `indices`; data on disk are prefetched."""
         for x, y in self._drawn_from.batches(indices):
-            if self.binarize == "dynamic":
+            if self.binarize == "dynamic" and not self.missing:
                 x = bernoulli(x if x.dtype == torch.int16 else thresholds(x), torch.float32)
-            elif self.dequantize:
+            elif self.redrawn:
                 x = self._noisy(x)
             yield x, y
 
@@ -163,7 +168,8 @@ class Dataset:
     def _drawn_from(self) -> Split | Stored:
         """Training data; in memory and with dynamic binarization, their thresholds."""
         in_memory = isinstance(self.train, Split)
-        return self.train.map(thresholds) if self.binarize == "dynamic" and in_memory else self.train
+        quick = self.binarize == "dynamic" and in_memory and not self.missing  # integers have no NaN
+        return self.train.map(thresholds) if quick else self.train
 
     def _draw(self, name: str, split: Split) -> Split:
         """Add noise that is the same in every run and on every device, and differs between splits."""
@@ -171,10 +177,13 @@ class Dataset:
         return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Dequantize x, or draw x ~ Bernoulli(grey value)."""
+        """Dequantize x, or draw x ~ Bernoulli(grey value); NaN stays NaN."""
+        known = x.nan_to_num(0.0) if self.missing else x
         if self.dequantize:
-            return self.grid.dequantize(x, torch.rand(x.shape, generator=generator, device=x.device))
-        return torch.bernoulli(x, generator=generator)
+            drawn = self.grid.dequantize(known, torch.rand(x.shape, generator=generator, device=x.device))
+        else:
+            drawn = torch.bernoulli(known, generator=generator)
+        return torch.where(x.isnan(), x, drawn) if self.missing else drawn
 
     def to(self, device: torch.device | str) -> Dataset:
         """Move all splits to a device; returns self."""

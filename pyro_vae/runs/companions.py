@@ -111,7 +111,7 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
     try:
         config = config_of(changes)
         with fork_rng(data.val.x), pyro.validation_enabled(False):
-            vae = build_vae(config, data.data_shape, data.num_classes).to(data.device)
+            vae = build_vae(config, data.data_shape, data.num_classes, data.missing).to(data.device)
             if stage >= 1:
                 trainer, objective = instantiate(config, "trainer"), instantiate(config, "objective")
                 estimator = instantiate(config, "estimator") if stage >= 2 else None

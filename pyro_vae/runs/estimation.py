@@ -70,7 +70,7 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: Tensor) -> fl
         The bits; None for other densities, whose value depends on the unit of the data.
     """
     discrete = vae.likelihood.discrete
-    if log_px is None or discrete == data.dequantize or vae.likelihood.check(x):
+    if log_px is None or discrete == data.dequantize or vae.likelihood.check_observed(x):
         return None
     bits = -log_px / (math.prod(vae.data_shape) * math.log(2))
     return bits if discrete else bits + math.log2(data.num_levels)
@@ -78,13 +78,14 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: Tensor) -> fl
 
 @torch.no_grad()
 def reconstruction_error(vae: VAE, split: Split) -> float:
-    """Return the mean squared difference of x and the mean of p(x | z) at its embedding, per dimension."""
+    """Return the mean squared difference of x and the mean of p(x | z) at its embedding, per observed entry."""
     total = 0.0
     with progress("reconstructing the test set", len(split), "datapoint") as tick:
         for x, y in chunks_in_memory(vae, split):
-            total += vae.reconstruct(x, y=y).sub(x).square().sum().item()
+            difference = vae.reconstruct(x, y=y).sub(x)
+            total += torch.where(x.isnan(), 0.0, difference).square().sum().item()
             tick(len(x))
-    return total / split.x.numel()
+    return total / max(1, int((~split.x.isnan()).sum()))
 
 
 def chunks_in_memory(vae: VAE, split: Split) -> Iterator[tuple[Tensor, Tensor | None]]:

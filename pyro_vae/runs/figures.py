@@ -56,7 +56,7 @@ def drawing(folder: Path) -> Iterator[None]:
 @torch.no_grad()
 def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     """Draw the figures of plots/ from a trained VAE, its test set and the rows of metrics.csv."""
-    limits = (test.x.min().item(), test.x.max().item())
+    limits = _limits(test.x)
     shown = test.first(min(10, len(test)))
     image = plots.is_image(array(shown.x))
     if vae.num_classes is None:
@@ -75,6 +75,11 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) 
         z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
         save(plots.latent(array(z), None if test.y is None else array(test.y)), folder / "latent.png")
         save(_manifold(vae, limits), folder / "manifold.png")
+
+
+def _limits(x: torch.Tensor) -> tuple[float, float]:
+    """Return the range of the observed entries of x."""
+    return x.nan_to_num(torch.inf).min().item(), x.nan_to_num(-torch.inf).max().item()
 
 
 def _manifold(vae: VAE, limits: tuple[float, float]) -> Axes:
@@ -97,8 +102,7 @@ def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: P
         return path.with_name(f"{path.stem}-{name}.png")
 
     if not summary.simulated:
-        limits = (split.x.min().item(), split.x.max().item())
-        save(plots.histogram(array(evidence.log_px), array(split.x), limits), beside("histogram"))
+        save(plots.histogram(array(evidence.log_px), array(split.x), _limits(split.x)), beside("histogram"))
     if (upper := evidence.extra.get("log_px_upper")) is not None:
         certified = evidence.extra.get("certified")
         chains = None if certified is None else array(certified)

@@ -15,8 +15,8 @@ Labels = int | Sequence[int] | np.ndarray | Tensor | None
 """One label for all datapoints, one for each of N, or None."""
 
 
-def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool = False) -> Tensor:
-    """Return x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; NaN only if `incomplete`.
+def as_data(x: Array, data_shape: Sequence[int], like: Tensor, nan: bool = False, inf: bool = False) -> Tensor:
+    """Return x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; NaN and Inf only if allowed.
 
     Raises:
         BadInput: if x has another shape, is empty, or holds values that are not allowed.
@@ -27,8 +27,10 @@ def as_data(x: Array, data_shape: Sequence[int], like: Tensor, incomplete: bool 
     if not len(x):
         raise BadInput("x is empty: give at least one datapoint")
     x = as_floats(x, "x", like.dtype, like.device)
-    if not incomplete and not x.isfinite().all():
+    if not nan and not x.isfinite().all():
         raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+    if not inf and x.isinf().any():
+        raise BadInput("x holds infinite values: set missing ones to NaN")
     return x
 
 
@@ -50,7 +52,9 @@ def as_observed(mask: Array | None, x: Tensor) -> Tensor:
         except RuntimeError as error:
             raise BadInput(f"mask has shape {list(observed.shape)}: it must broadcast to {list(x.shape)}") from error
     if not x[observed].isfinite().all():
-        raise BadInput("x holds observed values that are NaN or Inf: leave the mask out, or mask them")
+        raise BadInput(
+            "x holds observed values that are NaN or Inf: mask them, or set them to NaN and leave the mask out"
+        )
     return observed
 
 

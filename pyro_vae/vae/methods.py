@@ -35,6 +35,7 @@ class Methods(nn.Module):
     latent_dim: tuple[int, ...]
     num_classes: int | None
     concat: bool
+    missing: bool
     likelihood: Likelihood
     standardize: nn.Module
     encoder: nn.Module
@@ -179,20 +180,22 @@ class Methods(nn.Module):
             mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
-            num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`.
-            mean: return means of p(x_mis | z) instead of draws.
-            method: `auto`, `posterior` or `gibbs` (`analysis.imputation.impute`, which tells the errors raised).
+            num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`. With
+                `method="importance"`, the number of weighted draws (default 1000).
+            mean: return means of p(x_mis | z) instead of draws; with `importance`, E[x_mis | x_obs], `[1, N, ...]`.
+            method: `auto`, `posterior`, `gibbs` or `importance`: `analysis.imputation.impute` explains them and the
+                errors raised.
         """
         from pyro_vae.analysis.imputation import impute
 
-        x = as_data(x, self.data_shape, self._like, incomplete=True)
+        x = as_data(x, self.data_shape, self._like, nan=True, inf=True)
         observed = as_observed(mask, x)
-        if observed.any() and (warning := self.likelihood.check(x[observed])):
+        if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
         return impute(
-            self.model, self.guide, x, observed, labels,
-            num_samples=num_samples, num_steps=num_steps, mean=mean, method=method,
+            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
+            method=method, accepts_nan=self.missing,
         )  # fmt: skip
 
     def save(self, run_dir: str | Path) -> None:
@@ -279,8 +282,8 @@ class Methods(nn.Module):
 
     def _data(self, x: Array) -> tuple[Tensor, str | None]:
         """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
-        x = as_data(x, self.data_shape, self._like)
-        return x, self.likelihood.check(x)
+        x = as_data(x, self.data_shape, self._like, nan=self.missing)
+        return x, self.likelihood.check_observed(x)
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """Return y as labels `[n]`, if they are needed."""
