@@ -77,8 +77,9 @@ def assemble(
     context_dim = num_classes if concat and num_classes else 0
     p_x = made("likelihood", likelihood, Likelihood, data_shape)
     decoder = _built(network, "decoder", dims[0], p_x.param_shape, context_dim)
-    encoder = _built(network, "encoder", data_shape, context_dim)
-    inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
+    input_shape = p_x.encoder_input(data_shape)(torch.zeros(1, *data_shape)).shape[1:]
+    encoder = _built(network, "encoder", input_shape, context_dim)
+    inputs = [torch.zeros(1, *input_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
     posterior = made("guide", guide, Guide, _num_features(network, encoder, *inputs), dims[0])
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
     classes = num_classes if p_z.conditional or concat else None

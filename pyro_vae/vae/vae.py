@@ -76,7 +76,7 @@ class VAE(Methods):
         super().__init__()
         self.data_shape, self.latent_dim = torch.Size(data_shape), tuple(latent_dim)
         self.prior, self.decoder, self.likelihood = prior, decoder, likelihood
-        self.standardize = Standardize(data_shape) if likelihood.unbounded else nn.Identity()
+        self.standardize = likelihood.encoder_input(data_shape)
         self.encoder, self.posterior = encoder, posterior
         self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
         self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
