@@ -109,6 +109,8 @@ def cells_of(series: Any) -> Cells:
     import narwhals.stable.v2 as nw
 
     dtype, name = series.dtype, series.name
+    if series.null_count() == len(series):
+        return Cells(name, "float", np.full(len(series), np.nan))
     if dtype == nw.Object:
         return _of_objects(series.to_list(), name)
     if isinstance(dtype, nw.Enum):

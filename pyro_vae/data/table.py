@@ -99,6 +99,8 @@ def _settings(kinds: Any) -> dict[str, dict[str, Any]]:
 
 def _recognized(frame: Any, kinds: Mapping[str, dict[str, Any]], name: str) -> tuple[tuple[Column, ...], Tensor]:
     """Return the columns of a table, and x `[N, P]`; tell which columns are left out."""
+    if len(frame) < 2:
+        raise BadInput(f"{name} has 1 row: give more, for training, validation and test")
     if len(frame.columns) > MAX_COLUMNS:
         raise BadInput(f"{name} has {len(frame.columns)} columns, more than {MAX_COLUMNS}: use data=array")
     if unknown := [column for column in kinds if column not in frame.columns]:

@@ -47,7 +47,7 @@ def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None
         mark = separator or ("\t" if suffix == ".tsv" else ",")
         rows = pl.read_csv(path, separator=mark, has_header=False, infer_schema=False)
     except Exception as error:  # polars raises its own kinds, and OSError
-        reason = one_line(error)
+        reason = one_line(error).partition(" The current offset")[0]
         if "more fields" in reason:
             reason = "a row has more cells than the first line: quote cells that hold the separator"
         elif "utf-8" in reason.lower():
@@ -69,6 +69,9 @@ def _typed(texts: Any, kind: str | None) -> Any:
     texts = texts.set(texts.is_in(MISSING), None)
     if kind == IGNORE or texts.null_count() == len(texts):
         return texts
+    lower = texts.str.to_lowercase()
+    if lower.drop_nulls().is_in(["true", "false"]).all():
+        return lower == "true"
     integers, numbers = (texts.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
     dates = texts.str.to_date("%Y-%m-%d", strict=False)
     for converted in (integers, numbers, dates):
