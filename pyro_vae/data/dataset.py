@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Dataset:
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
+        columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -47,8 +49,9 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
         missing: bool = False,
+        columns: list[dict[str, Any]] | None = None,
     ) -> None:
-        self.missing = missing
+        self.missing, self.columns = missing, columns
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)
