@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.api import Option, fit
+from pyro_vae.errors import positive_int
 from pyro_vae.marginal import Estimator
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.vae import VAE
@@ -27,9 +28,7 @@ NAN_IS_MISSING = False
 MAX_SEED = 2**31 - 1
 
 
-class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
-):
+class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Density model and embedding of the rows of a table X `[N, P]`, a scikit-learn estimator around `pyro_vae.fit`.
 
     It works in pipelines, `GridSearchCV` and `cross_val_score`, where its score is the mean log p(x) in nats. Data are
@@ -56,7 +55,7 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
         overrides: whatever else the command accepts, as in `["trainer.patience=10"]`. They win over parameters.
 
     Attributes:
-        vae_: the trained `VAE`, in double precision. `vae_.history` has the rows of all epochs, and
+        vae_: the trained `VAE`. `vae_.history` has the rows of all epochs, and
             `vae_.evidence(X)` the standard errors and diagnostics of log p(x).
         n_features_in_: P, the number of features in `fit`.
         feature_names_in_: their names, if X is a DataFrame whose columns are all named by strings.
@@ -66,12 +65,12 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
         >>> from sklearn.model_selection import cross_val_score
         >>> from sklearn.pipeline import make_pipeline
         >>> from sklearn.preprocessing import StandardScaler
-        >>> X = np.random.default_rng(0).normal(size=(60, 4))
+        >>> X = np.random.default_rng(0).normal(size=(20, 4))
         >>> vae = VariationalAutoencoder(latent_dim=2, hidden=[8], max_epochs=2, random_state=0)
         >>> vae.fit_transform(X).shape, vae.score_samples(X).shape, vae.sample(5).shape
-        ((60, 2), (60,), (5, 4))
-        >>> cross_val_score(make_pipeline(StandardScaler(), vae), X, cv=3).shape
-        (3,)
+        ((20, 2), (20,), (5, 4))
+        >>> cross_val_score(make_pipeline(StandardScaler(), vae), X, cv=2).shape
+        (2,)
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
         likelihood: Option = "gaussian",
         prior: Option = "standard_normal",
         guide: Option = "diagonal",
-        hidden: Sequence[int] = (200, 200),
-        max_epochs: int = 100,
+        hidden: Sequence[int] = (64, 64),
+        max_epochs: int = 300,
         batch_size: int = 100,
-        lr: float = 1e-3,
+        lr: float = 3e-3,
         val_fraction: float = 0.1,
         estimator: str | Estimator = "auto",
         num_samples: int | None = None,
@@ -118,12 +117,12 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
         """
         X = self._validated(X, reset=True, ensure_min_samples=2)
         self._seed = check_random_state(self.random_state).randint(MAX_SEED)
-        vae = fit(
+        self.vae_: VAE = fit(
             X,
             likelihood=self.likelihood,
             prior=self.prior,
             guide=self.guide,
-            network=("mlp", {"hidden": list(self.hidden)}),
+            network=("mlp", {"hidden": self.hidden}),
             latent_dim=self.latent_dim,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
@@ -132,9 +131,8 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
             device=self.device,
             seed=self._seed,
             verbose=bool(self.verbose),
-            overrides=list(self.overrides),
+            overrides=self.overrides,
         )
-        self.vae_: VAE = vae.double()  # a row's embedding then does not depend on the rows beside it
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -144,7 +142,7 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the means of p(x | z), `[N, P]`, at the embeddings X `[N, latent_dim]`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "vae_")
         return _numpy(self.vae_.decode(check_array(X, dtype="numeric")))
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -165,7 +163,8 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
 
     def sample(self, n_samples: int = 1) -> np.ndarray:
         """Draw rows from p(x): `[n_samples, P]`. With an integer `random_state`, each call draws the same rows."""
-        check_is_fitted(self)
+        check_is_fitted(self, "vae_")
+        positive_int("n_samples", n_samples)
         seed = check_random_state(self.random_state).randint(MAX_SEED)
         with seeded(seed, next(self.vae_.parameters())):
             return _numpy(self.vae_.sample(n_samples))
@@ -173,7 +172,7 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
     def _validated(self, X: Any, reset: bool = False, **checks: Any) -> np.ndarray:
         """Return X as floats. With `reset`, keep its features; otherwise compare it with those that were kept."""
         if not reset:
-            check_is_fitted(self)
+            check_is_fitted(self, "vae_")
         finite = "allow-nan" if NAN_IS_MISSING else True
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=finite, **checks)
         return np.asarray(X)  # of a memory map as well
@@ -190,5 +189,5 @@ class VariationalAutoencoder(  # type: ignore[misc]  # scikit-learn is untyped
 
 
 def _numpy(x: Any) -> np.ndarray:
-    values: np.ndarray = x.cpu().numpy()
+    values: np.ndarray = x.cpu().double().numpy()
     return values
