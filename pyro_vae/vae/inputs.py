@@ -38,8 +38,11 @@ def as_data(
     if not len(x):
         raise BadInput("x is empty: give at least one datapoint")
     x = as_floats(x, "x", like.dtype, like.device)
-    if not (nan or columns) and not x.isfinite().all():
-        raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+    if not (nan or columns) and x.isnan().any():
+        raise BadInput(
+            "x holds NaN, but the training data were complete: train with the option data.missing=true, or draw the "
+            "missing values with impute(x)"
+        )
     if not inf and x.isinf().any():
         raise BadInput("x holds infinite values: set missing ones to NaN")
     return x
