@@ -41,13 +41,23 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
             raise
 
 
-def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
+def describe_table(config: DictConfig, data: Dataset) -> None:
+    """Write the columns of a table into a configuration, for the likelihood and for checkpoints."""
+    for section in (config.data, config.likelihood):
+        if data.columns is not None and "columns" in section:
+            section.columns = data.columns
+
+
+def build_vae(
+    config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None, missing: bool = False
+) -> VAE:
     """Build the VAE of a configuration.
 
     Args:
         config: the whole configuration.
         data_shape: shape of one datapoint.
         num_classes: number of classes; None without labels.
+        missing: whether entries of the data may be missing.
 
     Raises:
         BadInput: if an option is out of range or does not fit the data.
@@ -56,8 +66,9 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
     conditioning = config.get("conditioning", "none")
     network = instantiate(config, "network")
     return VAE.build(
-        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes
-    )
+        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes,
+        missing=missing,
+    )  # fmt: skip
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:

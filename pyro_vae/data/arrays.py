@@ -14,7 +14,7 @@ from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
 from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
-from pyro_vae.errors import BadInput
+from pyro_vae.errors import BadInput, true_false
 from pyro_vae.errors.memory import require_memory
 
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
@@ -58,6 +58,7 @@ def from_array(
     label_name: str = "y",
     max_held_out: int | None = 10_000,
     validation: tuple[Any, Any] | None = None,
+    missing: bool | str = "auto",
     **kwargs: Any,
 ) -> Dataset:
     """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, floats are kept.
@@ -72,27 +73,35 @@ def from_array(
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
+        missing: whether entries may be missing, which are NaN or masked: a model then learns from the observed ones.
+            `auto`: if there are any; on disk they are only looked for with True.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds NaN or Inf
-            (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one label per datapoint.
+        BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or NaN
+            with `missing=False` (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one label
+            per datapoint.
     """
+    if missing != "auto":
+        true_false("missing", missing)
+    nan = missing is not False
     values = _checked(x, name)
-    labels = None if y is None else _labels(y, len(values), label_name)
+    labels = None if y is None else labels_of(y, len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
     if isinstance(values, np.memmap):
         parts = split_indices(len(values), labels, *sizes)
-        train, val, test = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
+        train, val, test = stored(Mapped(values, name, missing is True), torch.Size(values.shape[1:]), parts, labels)
         num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
         # from all over the file: rows may be sorted by class
         refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
     else:
-        train, val, test = three_way_split(_in_memory(values, name), labels, *sizes)
+        train, val, test = three_way_split(_in_memory(values, name, nan), labels, *sizes)
     if validation is not None:
-        val = _validation(validation, train.data_shape, labels is not None)
-    return Dataset(train, val, test, **kwargs)
+        val = _validation(validation, train.data_shape, labels is not None, nan)
+    parts_in_memory = [split.x for split in (train, val, test) if isinstance(split, Split)]
+    incomplete = missing is True or any(bool(x.isnan().any()) for x in parts_in_memory)
+    return Dataset(train, val, test, missing=incomplete, **kwargs)
 
 
 def _checked(x: Any, name: str) -> Array:
@@ -105,28 +114,33 @@ def _checked(x: Any, name: str) -> Array:
     return values
 
 
-def _in_memory(values: Array, name: str) -> Tensor:
+def _in_memory(values: Array, name: str, nan: bool) -> Tensor:
     num_values = math.prod(values.shape)
     require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
     floats = as_floats(values, name, device="cpu")
-    require_finite(floats.numpy(), name)
+    require_finite(floats.numpy(), name, nan, "missing=auto")
     return floats
 
 
-def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool) -> Split:
+def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool, nan: bool) -> Split:
     """Validation data that the caller gives apart, in memory."""
     name = "validation_data"
-    x = _in_memory(_checked(data[0], name), name)
+    x = _in_memory(_checked(data[0], name), name, nan)
     if x.shape[1:] != data_shape:
         raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
     if labelled != (data[1] is not None):
         raise BadInput(
             f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
         )
-    return Split(x, _labels(data[1], len(x), f"the y of {name}") if labelled else None)
+    return Split(x, labels_of(data[1], len(x), f"the y of {name}") if labelled else None)
 
 
-def _labels(y: Any, n: int, name: str) -> Tensor:
+def labels_of(y: Any, n: int, name: str) -> Tensor:
+    """Return y as labels int64 `[n]`.
+
+    Raises:
+        BadInput: if they are not one label 0, 1, 2, … per datapoint.
+    """
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")

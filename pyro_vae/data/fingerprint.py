@@ -85,6 +85,6 @@ def _other_x(name: str, before: dict[str, Any], now: dict[str, Any], n: int = NU
 
 
 def _of(split: Split) -> dict[str, list[float] | list[int] | None]:
-    x = split.x[:NUM_ROWS].flatten(1).double()
+    x = split.x[:NUM_ROWS].flatten(1).double().nan_to_num(0.0)
     weights = torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype, device=x.device)  # so that columns have an order
     return {"x": (x * weights).mean(1).tolist(), "y": None if split.y is None else split.y[:NUM_ROWS].tolist()}

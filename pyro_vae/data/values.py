@@ -172,6 +172,8 @@ def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
         if not issubclass(kind, SCALARS):
             raise BadInput(f"{name} is a list of type {kind.__name__}: give one array, as np.stack({name})")
+    if any(value is None for value in level):  # a missing entry
+        level = [math.nan if value is None else value for value in level]
     return np.asarray(level).reshape(shape)
 
 

@@ -65,6 +65,8 @@ class ExactEM(TrainingAlgorithm):
         Raises:
             BadInput: if EM has no closed form for this model, or several processes train.
         """
+        if vae.missing:
+            raise BadInput("trainer=exact_em needs complete data: use trainer=default for missing entries (NaN)")
         _closed_form(vae)
         if collectives.world_size() > 1:
             raise BadInput("trainer=exact_em runs in a single process: start it without torchrun")

@@ -13,7 +13,7 @@ from pyro_vae.data.grid import Grid
 from pyro_vae.likelihoods.checks import on_grid
 from pyro_vae.likelihoods.levels import Levels, level_marginals
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import level_counts
+from pyro_vae.likelihoods.moments import level_counts, num_observed
 
 
 class Categorical(Likelihood):
@@ -36,7 +36,7 @@ class Categorical(Likelihood):
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """Set the logits to the frequencies in x `[N, *data_shape]`, with one more datapoint spread over the levels."""
-        frequencies = (level_counts(x, self.grid) + 1 / self.grid.num_levels) / (len(x) + 1)
+        frequencies = (level_counts(x, self.grid) + 1 / self.grid.num_levels) / (num_observed(x) + 1)
         self.offset.copy_(frequencies.log())
 
     def at(self, u: Tensor) -> TorchDistributionMixin:

@@ -10,7 +10,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import Column
 from pyro_vae.likelihoods.moments import moments
+from pyro_vae.networks.standardize import Standardize
 
 
 class Likelihood(nn.Module):
@@ -41,10 +43,12 @@ class Likelihood(nn.Module):
         torch.Size([28, 28])
     """
 
-    discrete: ClassVar[bool]
+    discrete: bool
     """Whether log p(x) is a log-probability rather than a log-density."""
     unbounded: ClassVar[bool] = False
     """Whether data may have any location and scale; the encoder then sees them standardized."""
+    columns: tuple[Column, ...] = ()
+    """Of a table, including those that x `[N, P]` leaves out."""
     param_shape: torch.Size
     """Shape `[num_params, *data_shape]` of the decoder's output for one datapoint."""
     event_dim: int
@@ -74,8 +78,15 @@ class Likelihood(nn.Module):
         """
         return None
 
+    def check_observed(self, x: Tensor) -> str | None:
+        """Check the entries of x `[N, *data_shape]` that are not NaN, as a vector if there is a NaN, by `check`."""
+        missing = x.isnan()
+        if missing.any():
+            x = x[~missing]
+        return self.check(x) if len(x) else None
+
     def initialize_from(self, x: Tensor) -> None:
-        """Set starting values from training data x `[N, *data_shape]`; does nothing by default."""
+        """Set starting values from training data x `[N, *data_shape]`, which may hold NaN; does nothing by default."""
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin | None:
         """Fit independent distributions to x `[N, *data_shape]`, one for each dimension: the model without latents.
@@ -97,6 +108,13 @@ class Likelihood(nn.Module):
             deficit: nats per datapoint by which the model's log p(x) is lower than theirs.
         """
         return None
+
+    def encoder_input(self, data_shape: Sequence[int]) -> nn.Module:
+        """Return the module x `[..., *data_shape]` -> the encoder's input.
+
+        By default it is a `Standardize` if the likelihood is `unbounded`, else the identity.
+        """
+        return Standardize(data_shape) if self.unbounded else nn.Identity()
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the location and scale by which the encoder's input is standardized: two tensors `[*data_shape]`."""

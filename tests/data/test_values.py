@@ -70,7 +70,6 @@ WRONG_DTYPES = {
     "list of strings": ([["a"] * 6] * N, "x has dtype <U1"),
     "datetimes": (np.zeros((N, 6), "M8[s]"), r"x has dtype datetime64\[s\]"),
     "objects": (X.astype(object), "x has dtype object"),
-    "none": ([[0.0] * 5 + [None]] * N, "x has dtype object"),
     "list of two kinds": ([[np.datetime64("2020")] * 5 + [1.0]] * N, "x has dtype object"),
     "records": (np.zeros((N, 6), "f4,i4"), "x has dtype"),
     "bits": ((X > 0.5).astype(np.uint8), r"x holds bytes of 0 and 1.*x.astype\(bool\)"),
