@@ -31,6 +31,7 @@ class Dataset:
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
+        classes: names of the classes, if they have any.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -47,8 +48,9 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
         missing: bool = False,
+        classes: Sequence[str] = (),
     ) -> None:
-        self.missing = missing
+        self.missing, self.classes = missing, tuple(classes)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)

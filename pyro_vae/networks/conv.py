@@ -85,7 +85,7 @@ class Conv(Network):
         channels = [*reversed(self.channels), num_params * out_channels]
         for (m, n), (low, high) in zip(pairwise(channels), pairwise(reversed(sizes)), strict=True):
             # 2·low − 1 + output_padding = high, whether high was even or odd
-            more = tuple(h - 2 * l + 1 for l, h in zip(low, high, strict=True))
+            more = tuple(b - 2 * a + 1 for a, b in zip(low, high, strict=True))
             k = self.kernel_size
             layers += [self.up(m, n, k, stride=2, padding=k // 2, output_padding=more), act()]
         layers[-1] = nn.Flatten()  # no activation on the parameters of p(x | z)
