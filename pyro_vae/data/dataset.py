@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Dataset:
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
+        columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
         classes: names of the classes, if they have any.
 
     Raises:
@@ -48,9 +50,10 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
         missing: bool = False,
+        columns: list[dict[str, Any]] | None = None,
         classes: Sequence[str] = (),
     ) -> None:
-        self.missing, self.classes = missing, tuple(classes)
+        self.missing, self.columns, self.classes = missing, columns, tuple(classes)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)

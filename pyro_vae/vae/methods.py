@@ -13,6 +13,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.frames import filled, is_frame, to_frame
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, positive_int, true_false
 from pyro_vae.guides.guide import Guide
@@ -72,8 +73,8 @@ class Methods(nn.Module):
     def encode(self, x: Array, *, y: Labels = None) -> Tensor:
         """Embed x `[N, *data_shape]`, bytes or floats, as the mean of q(z | x): `[N, latent_dim]`.
 
-        With several layers, this is the mean of q(z_1 | x). If the guide has no mean in closed form, it is the mean of
-        100 draws, the same in every call. `vae.q_z(x)` is the whole distribution.
+        With several layers, this is the mean of q(z_1 | x); without a closed form, it is the mean of 100 draws, the
+        same in every call. `vae.q_z(x)` is the whole distribution.
         """
         x, _ = self._data(x)
         return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
@@ -97,21 +98,23 @@ class Methods(nn.Module):
         return self.decode(self.encode(x, y=y), y=y)
 
     @for_users
-    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False, as_frame: str | None = None) -> Any:
         """Draw n datapoints, z ~ p(z) and x ~ p(x | z): `[n, *data_shape]`.
 
         Args:
             n: number of draws.
             y: label to draw, or n labels, if the VAE is conditional.
             mean: return the means of p(x | z) instead of draws.
+            as_frame: return the rows of a table as a data frame of `pandas`, `polars`, `pyarrow`, `modin` or `cudf`.
 
         Raises:
-            BadInput: if n is not a positive integer, the draws do not fit into memory, or y does not fit the VAE.
+            BadInput: if n is not a positive integer, memory does not suffice, or y does not fit the VAE.
         """
         true_false("mean", mean)
         self._require_room("n", n, self.data_shape.numel())
         z = self.sample_z(n, y=y)
-        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+        x = by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+        return x if as_frame is None else to_frame(x, self.likelihood.columns, as_frame)
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
@@ -172,38 +175,38 @@ class Methods(nn.Module):
         num_steps: int | None = None,
         mean: bool = False,
         method: str = "auto",
-    ) -> Tensor:
+    ) -> Any:
         """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
 
         Args:
-            x: data `[N, *data_shape]`, with NaN or any number where values are missing.
+            x: data `[N, *data_shape]`, with NaN or any number where values are missing. For a data frame the result is
+                a list of `num_samples` data frames.
             mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
-            num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`. With
-                `method="importance"`, the number of weighted draws (default 1000).
+            num_steps: length of the chains, or number of weighted draws with `method="importance"`.
             mean: return means of p(x_mis | z) instead of draws; with `importance`, E[x_mis | x_obs], `[1, N, ...]`.
-            method: `auto`, `posterior`, `gibbs` or `importance`: `analysis.imputation.impute` explains them and the
-                errors raised.
+            method: `auto`, `posterior`, `gibbs` or `importance`: see `analysis.imputation.impute`.
         """
         from pyro_vae.analysis.imputation import impute
 
-        x = as_data(x, self.data_shape, self._like, nan=True, inf=True)
+        given, columns = x, self.likelihood.columns
+        x = as_data(x, self.data_shape, self._like, nan=True, inf=True, columns=columns)
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.num_classes is not None)
-        return impute(
+        draws = impute(
             self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
-            method=method, accepts_nan=self.missing,
+            method=method, accepts_nan=self.missing or bool(columns),
         )  # fmt: skip
+        return [filled(given, draw, observed, columns) for draw in draws] if is_frame(given) and columns else draws
 
     def save(self, run_dir: str | Path) -> None:
         """Save as a run directory, for `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR`.
 
-        It holds the configuration, the present weights and the history, but no data. To evaluate a VAE that `fit` has
-        trained, pass its array in a file: `data.path=FILE.npy split=val`. If it uses your own classes, loading needs
-        their names in `trust`.
+        It holds the configuration, the present weights and the history, but no data: to evaluate a VAE of `fit`, pass
+        its array in a file, `data.path=FILE.npy split=val`. Loading your own classes needs their names in `trust`.
 
         Raises:
             BadInput: if the directory holds a run already, or this VAE does not come from `fit` or `load`.
@@ -228,14 +231,11 @@ class Methods(nn.Module):
     def encoder_module(self) -> Encoder:
         """Return x -> mean and standard deviation of q(z | x) as a plain module that shares this VAE's weights.
 
-        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. With `conditioning="concat"` it is called
-        with (x, y); with several layers it describes q(z_1 | x).
+        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. It is called with (x, y) if
+        `conditioning="concat"`, and describes q(z_1 | x) of several layers.
 
         Raises:
             BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
-
-        Example:
-            >>> torch.onnx.export(vae.encoder_module(), (x,), "encoder.onnx")  # doctest: +SKIP
         """
         module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).train(self.training)
         module.check(self._like.new_zeros(1, *self.data_shape))
@@ -282,7 +282,7 @@ class Methods(nn.Module):
 
     def _data(self, x: Array) -> tuple[Tensor, str | None]:
         """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
-        x = as_data(x, self.data_shape, self._like, nan=self.missing)
+        x = as_data(x, self.data_shape, self._like, nan=self.missing, columns=self.likelihood.columns)
         return x, self.likelihood.check_observed(x)
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
