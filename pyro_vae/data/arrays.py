@@ -28,7 +28,8 @@ LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
     """Load the array `[N, ...]` in a .npy file, or the entry `key` of a .npz file, without executing code from it.
 
-    A .npy file may be larger than memory: training data are then streamed from disk.
+    A .npy file may be larger than memory: training data are then streamed from disk. A .npz file of
+    `scipy.sparse.save_npz` holds a sparse matrix, in the format csr or csc.
 
     Args:
         path: the file.

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
 
+Data = Any
+"""An array or tensor `[N, ...]`, lists, a data frame, a map-style `Dataset`, a sparse matrix of SciPy, or AnnData."""
+
 
 class Source(NamedTuple):
     """Data as arrays.

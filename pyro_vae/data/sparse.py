@@ -38,7 +38,7 @@ class SparseRows(Dataset[Tensor]):
         units: what integers are divided by.
 
     Raises:
-        BadInput: if x is not a matrix of real numbers.
+        BadInput: if x is not a matrix of real numbers, or holds grey values that are all 0 or 1.
     """
 
     def __init__(self, x: Any, name: str, units: Units = Units()) -> None:  # noqa: B008  # immutable
@@ -49,6 +49,8 @@ class SparseRows(Dataset[Tensor]):
         self.csr = x.tocsr()
         self.shape = torch.Size(x.shape)
         self.unit = 1 if x.dtype.kind in "bf" else units.of_bytes if x.dtype == np.uint8 else units.of_integers
+        if x.dtype == np.uint8 and self.unit != 1 and self.csr.data.max(initial=0) == 1:
+            raise BadInput(f"{name} holds bytes of 0 and 1, and bytes are divided by {self.unit}: give x.astype(bool)")
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -57,12 +59,10 @@ class SparseRows(Dataset[Tensor]):
         """Check the stored entries, all others being 0.
 
         Raises:
-            BadInput: if one is Inf, or NaN and these are not allowed, or they are grey values that are all 0 or 1.
+            BadInput: if one is Inf, or NaN and these are not allowed.
         """
         with np.errstate(over="ignore"):  # overflow gives Inf
             require_finite(self.csr.data.astype(np.float32), name, nan, "missing=auto")
-        if self.csr.dtype == np.uint8 and self.unit != 1 and self.csr.data.max(initial=0) == 1:
-            raise BadInput(f"{name} holds bytes of 0 and 1, and bytes are divided by 255: give x.astype(bool)")
 
     @property
     def incomplete(self) -> bool:
