@@ -72,7 +72,8 @@ class Dataset:
         elif binarize == "static":
             if isinstance(train, Stored):
                 raise BadInput(
-                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a dense array in a .npz file"
+                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file "
+                    "of a dense array"
                 )
             self.train = self._draw("train", train)
         for name, split in self.held_out.items():

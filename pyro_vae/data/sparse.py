@@ -81,8 +81,8 @@ class SparseRows(Dataset[Tensor]):
         return torch.from_numpy(floats) / self.unit if self.unit != 1 else torch.from_numpy(floats)
 
     def chunks(self, dtype: Any = np.float32) -> Iterator[Tensor]:
-        """Yield all rows, as many at a time as fit into a chunk."""
-        for i in range(0, len(self), self.num_at_once):
+        """Yield all rows, as many at a time as fit into a chunk; without any rows, an empty chunk."""
+        for i in range(0, max(1, len(self)), self.num_at_once):
             yield self.dense(slice(i, i + self.num_at_once), dtype)
 
     def __getitems__(self, index: Sequence[int]) -> Tensor:
