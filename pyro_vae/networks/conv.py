@@ -112,7 +112,7 @@ class Conv(Network):
         channels, height, width = (1, *data_shape)[-3:]
         if _channels_last(channels, height, width):
             raise BadInput(f"{needs}, channels last: give x.transpose(0, 3, 1, 2)")
-        if len(data_shape) == 2 and min(height, width) < 8 and max(height, width) >= 4 * min(height, width):
+        if len(data_shape) == 2 and min(height, width) < 8 and max(height, width) > 4 * min(height, width):
             log.warning(
                 "network=conv takes x [N, %d, %d] for images of one channel: for series [N, C, L], use network=conv1d; "
                 "for images, give [N, 1, H, W]",
