@@ -49,6 +49,11 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = (
     Raises:
         BadInput: if x is a data set whose datapoints are not tensors, a DataLoader, or AnnData that is not in memory,
             or y does not name a column, or it holds other classes than those known.
+
+    Example:
+        >>> source = source_of(TensorDataset(torch.zeros(5, 3), torch.tensor([0, 1, 0, 1, 1])))
+        >>> source.x.shape, source.y.tolist(), source.with_x
+        (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
     if _is_anndata(x):
         return _of_anndata(x, y, name, tuple(classes))

@@ -26,6 +26,10 @@ def units_of(integers: str, num_levels: int = 256) -> Units:
 
     Raises:
         BadInput: if `integers` is none of these.
+
+    Example:
+        >>> units_of("levels", num_levels=5)
+        Units(of_bytes=255, of_integers=4)
     """
     one_of("integers", integers, INTEGERS)
     if integers == "counts":

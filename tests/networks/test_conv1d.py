@@ -71,7 +71,7 @@ def test_it_learns_series_and_is_saved(tmp_path):
 def test_series_with_holes_come_with_their_mask():
     x = waves(40)
     x[::2, 1, 5:9] = torch.nan
-    vae = pyro_vae.fit(x, max_epochs=1, **OPTIONS)
+    vae = pyro_vae.fit(x, max_epochs=1, **{**OPTIONS, "network": Conv1d([4], hidden=8)})
     assert vae.encode(x).isfinite().all()
     assert vae.encoder[0].network[0].in_channels == 4
 
