@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import copy
 from functools import partial
+from inspect import isclass
 from typing import Any
 
 import hydra.utils
 from hydra.errors import InstantiationException
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from pyro_vae.data import Dataset
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.vae import VAE
 
 
@@ -71,6 +74,14 @@ def build_vae(
     )  # fmt: skip
 
 
+def integers_of(config: DictConfig) -> str:
+    """Return what integers in arrays stand for, by the likelihood of a configuration (`Likelihood.integers`)."""
+    likelihood: Any = None
+    with suppress(Exception):  # building the likelihood will tell
+        likelihood = get_object(config.likelihood._target_)
+    return likelihood.integers if isclass(likelihood) and issubclass(likelihood, Likelihood) else Likelihood.integers
+
+
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
     """Load the data set of a configuration.
 
@@ -82,5 +93,6 @@ def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
         BadInput: if the data are missing or cannot be used.
     """
     with nullcontext() if may_download else without_downloads():
-        data: Dataset = instantiate(config, "data")
+        of_arrays = {"integers": integers_of(config)} if config.data._target_ == "pyro_vae.data.array" else {}
+        data: Dataset = instantiate(config, "data", **of_arrays)
     return data

@@ -34,6 +34,7 @@ class Dataset:
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
         columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
+        classes: names of the classes, if they have any.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -51,8 +52,9 @@ class Dataset:
         dequantize: bool = False,
         missing: bool = False,
         columns: list[dict[str, Any]] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
-        self.missing, self.columns = missing, columns
+        self.missing, self.columns, self.classes = missing, columns, tuple(classes)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)
@@ -71,7 +73,8 @@ class Dataset:
         elif binarize == "static":
             if isinstance(train, Stored):
                 raise BadInput(
-                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file"
+                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file "
+                    "of a dense array"
                 )
             self.train = self._draw("train", train)
         for name, split in self.held_out.items():

@@ -26,13 +26,14 @@ class Mapped(Dataset[Tensor]):
     Memory of rows that were read is released; the system caches the file while there is room.
 
     Args:
-        array: floats, bytes or booleans.
+        array: real numbers.
         name: name of the array in messages.
         missing: whether NaN is allowed, for missing entries.
+        unit: what integers are divided by; bytes are left to `split.unit_interval` if it is 255.
     """
 
-    def __init__(self, array: np.memmap, name: str, missing: bool = False) -> None:
-        self.array, self.name, self.missing = array, name, missing
+    def __init__(self, array: np.memmap, name: str, missing: bool = False, unit: int = 1) -> None:
+        self.array, self.name, self.missing, self.unit = array, name, missing, unit
         base: Any = array
         while isinstance(base, np.ndarray):
             base = base.base
@@ -45,7 +46,8 @@ class Mapped(Dataset[Tensor]):
 
     def __getitems__(self, index: Sequence[int]) -> Tensor | BadInput:
         """Read float32 or bytes `[B, *data_shape]`. An error is returned, since torch would wrap one that is raised."""
-        dtype = np.uint8 if self.array.dtype == np.uint8 else np.float32
+        grey = self.array.dtype == np.uint8 and self.unit == 255
+        dtype = np.uint8 if grey else np.float32
         rows = np.empty((len(index), *self.array.shape[1:]), dtype)
         with np.errstate(over="ignore"):  # overflow gives Inf
             for i in range(0, len(index), AT_ONCE):
@@ -56,7 +58,7 @@ class Mapped(Dataset[Tensor]):
             require_finite(rows, self.name, self.missing, "data.missing=true")
         except BadInput as error:
             return error
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows if grey or self.unit == 1 else rows / np.float32(self.unit))
 
 
 def require_finite(x: np.ndarray, name: str, missing: bool, option: str) -> None:

@@ -158,7 +158,7 @@ class Stored:
             BadInput: if there are fewer, or n is None.
         """
         if n is None:
-            raise BadInput(f"{len(self)} datapoints are on disk: limit how many to load, as in num_data=1000")
+            raise BadInput(f"{len(self)} datapoints are on disk or sparse: limit how many to load, as in num_data=1000")
         _require(n, len(self))
         chunks = list(self.batches(torch.arange(n).split(self.num_at_once)))
         y = None if self.y is None else self.y[:n].to(self.device)

@@ -79,7 +79,9 @@ class ExactEM(TrainingAlgorithm):
             BadInput: if they are not.
         """
         if isinstance(data.train, Stored):
-            raise BadInput("trainer=exact_em needs all training data in memory: provide them as a .npz file")
+            raise BadInput(
+                "trainer=exact_em needs all training data in memory: provide them as a .npz file of dense arrays"
+            )
         if isinstance(vae.prior, Categorical):
             mixture.require_enough(vae, len(data.train))
 

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.schema import Column
+from pyro_vae.data.units import Units, units_of
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.networks.standardize import Standardize
 
@@ -51,6 +52,8 @@ class Likelihood(nn.Module):
     """Of a table, including those that x `[N, P]` leaves out."""
     param_shape: torch.Size
     """Shape `[num_params, *data_shape]` of the decoder's output for one datapoint."""
+    integers: ClassVar[str] = "values"
+    """What integers in users' arrays stand for: `values`, `counts` or `levels` (`pyro_vae.data.units.units_of`)."""
     event_dim: int
     """Number of dimensions of `data_shape`."""
     offset: Tensor
@@ -108,6 +111,11 @@ class Likelihood(nn.Module):
             deficit: nats per datapoint by which the model's log p(x) is lower than theirs.
         """
         return None
+
+    @property
+    def units(self) -> Units:
+        """What integers in users' arrays are divided by."""
+        return units_of(self.integers)
 
     def encoder_input(self, data_shape: Sequence[int]) -> nn.Module:
         """Return the module x `[..., *data_shape]` -> the encoder's input.

@@ -27,6 +27,7 @@ class Counts(Likelihood):
     """
 
     discrete = True
+    integers = "counts"
     unbounded = True
     unit: Tensor
 

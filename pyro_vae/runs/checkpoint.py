@@ -135,10 +135,14 @@ def _require_form(outline: dict[str, Any], path: Path) -> None:
             type(name) is str and isinstance(shape, Shape) for name, shape in values.items()
         )
 
+    def are_names(values: Any) -> bool:
+        return type(values) is list and all(type(name) is str for name in values)
+
     right = {
         "config": type(outline["config"]) is dict,
         "data_shape": are_counts(outline["data_shape"]) and len(outline["data_shape"]) > 0,
         "num_classes": outline.get("num_classes") is None or are_counts([outline["num_classes"]]),
+        "classes": are_names(outline.get("classes", [])),
         "missing": type(outline.get("missing", False)) is bool,
         "vae": are_tensors(outline["vae"]),
         "optim": type(outline["optim"]) is dict,

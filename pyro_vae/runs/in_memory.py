@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from pyro_vae.build import integers_of
 from pyro_vae.data import Dataset, from_array, from_frame
 from pyro_vae.data.frames import is_frame
+from pyro_vae.data.sources import Source, source_of
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import Table
 from pyro_vae.runs.companions import is_given
@@ -29,15 +32,18 @@ def is_table(x: Any, likelihood: Any, experiment: str | None, overrides: Sequenc
     return choice_and_settings("likelihood", likelihood)[0] in ("table", Table)
 
 
-def data_of(config: DictConfig, x: Any, y: Any, validation_data: Any) -> Dataset:
-    """Make the data set of a configuration from x, labels y, and validation data or None.
+def data_of(config: DictConfig, source: Source, validation_data: Any) -> Dataset:
+    """Make the data set of a configuration from a source of data and labels, and validation data or None.
 
     Raises:
         BadInput: if they cannot be used.
     """
     content: Any = OmegaConf.to_container(config.data, resolve=True)
     settings = {key: value for key, value in content.items() if key not in NOT_IN_MEMORY}
-    make: Any = from_frame if "kinds" in settings else from_array
+    x, y, classes, _ = source
+    make: Any = from_frame
+    if "kinds" not in settings:
+        make = partial(from_array, integers=integers_of(config), classes=classes)
     if validation_data is None:
         return make(x, y=y, **settings)
     if settings["val_fraction"]:
@@ -46,4 +52,6 @@ def data_of(config: DictConfig, x: Any, y: Any, validation_data: Any) -> Dataset
     if in_pair and isinstance(validation_data, list):  # a list of two rows is an array
         in_pair = isinstance(validation_data[0], (np.ndarray, torch.Tensor))
     pair = tuple(validation_data) if in_pair else (validation_data, None)
-    return make(x, y=y, validation=pair, **settings)
+    other = source_of(pair[0], pair[1], "validation_data", classes)
+    labels = None if y is None and other.with_x else other.y
+    return make(x, y=y, validation=(other.x, labels), **settings)

@@ -48,6 +48,7 @@ def restore(
             saved.get("num_classes"),
             saved.get("missing", False),
         )
+    vae.classes = tuple(saved.get("classes", ()))
     vae = vae.to(device)
     load_weights(vae, saved, path)
     return vae.eval(), saved

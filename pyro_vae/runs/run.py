@@ -163,9 +163,15 @@ class Run:
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """Shape, number of classes and fingerprint of the data, and whether entries are missing, for checkpoints."""
+        """Shape, classes and fingerprint of the data, and whether entries are missing, for checkpoints."""
         data = self.data
-        about = {"data_shape": list(data.data_shape), "num_classes": data.num_classes, "data": fingerprint(data)}
+        about: dict[str, Any] = {
+            "data_shape": list(data.data_shape),
+            "num_classes": data.num_classes,
+            "data": fingerprint(data),
+        }
+        if data.classes:
+            about["classes"] = list(data.classes)
         return {**about, "missing": True} if data.missing else about
 
     def initialize(self) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.data.frames import is_frame, to_x
 from pyro_vae.data.schema import Column
-from pyro_vae.data.values import Array, as_array, as_floats, as_latents, integers, to_numpy
+from pyro_vae.data.units import Units
+from pyro_vae.data.values import GREY, Array, as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import BadInput, shown
 
 Labels = int | Sequence[int] | np.ndarray | Tensor | None
@@ -24,10 +25,11 @@ def as_data(
     nan: bool = False,
     inf: bool = False,
     columns: Sequence[Column] = (),
+    units: Units = GREY,
 ) -> Tensor:
     """Return x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; NaN and Inf only if allowed.
 
-    With the `columns` of a table, x may be a data frame, and NaN is always allowed.
+    With the `columns` of a table, x may be a data frame, and NaN is always allowed. Integers are divided by `units`.
 
     Raises:
         BadInput: if x has another shape, is empty, or holds values that are not allowed.
@@ -37,7 +39,7 @@ def as_data(
         raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, data_shape))}]")
     if not len(x):
         raise BadInput("x is empty: give at least one datapoint")
-    x = as_floats(x, "x", like.dtype, like.device)
+    x = as_floats(x, "x", like.dtype, like.device, units)
     if not (nan or columns) and x.isnan().any():
         raise BadInput(
             "x holds NaN, but the training data were complete: train with the option data.missing=true, or draw the "

@@ -14,30 +14,27 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.frames import filled, is_frame, to_frame
+from pyro_vae.data.sources import Data
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, positive_int, true_false
 from pyro_vae.guides.guide import Guide
-from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
-from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
+from pyro_vae.vae.inputs import Labels, as_data, as_observed, as_z
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
+from pyro_vae.vae.reader import Reader
 
 
-class Methods(nn.Module):
+class Methods(Reader):
     """What users call on a `VAE`. Arrays are processed by as many rows at a time as fit into memory."""
 
-    data_shape: torch.Size
     latent_dim: tuple[int, ...]
-    num_classes: int | None
     concat: bool
-    missing: bool
-    likelihood: Likelihood
     standardize: nn.Module
     encoder: nn.Module
     decoder: nn.Module
@@ -70,14 +67,16 @@ class Methods(nn.Module):
         """Return q(z | x, y) of the first layer."""
 
     @for_users
-    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
-        """Embed x `[N, *data_shape]`, bytes or floats, as the mean of q(z | x): `[N, latent_dim]`.
+    def encode(self, x: Data, *, y: Labels = None) -> Tensor:
+        """Embed x `[N, *data_shape]` as the mean of q(z | x): `[N, latent_dim]`.
+
+        x may be anything that `fit` accepts; sparse rows are densified a part at a time.
 
         With several layers, this is the mean of q(z_1 | x); without a closed form, it is the mean of 100 draws, the
         same in every call. `vae.q_z(x)` is the whole distribution.
         """
-        x, _ = self._data(x)
-        return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
+        parts = self._parts(x, y, self.concat)
+        return torch.cat([by_rows(self._embed, data, labels) for data, labels, _ in parts])
 
     @for_users
     def decode(self, z: Array, *, y: Labels = None) -> Tensor:
@@ -93,8 +92,9 @@ class Methods(nn.Module):
         return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
     @for_users
-    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
+    def reconstruct(self, x: Data, *, y: Labels = None) -> Tensor:
         """Return the mean of p(x | z) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
+        x, y = self._source(x, y)
         return self.decode(self.encode(x, y=y), y=y)
 
     @for_users
@@ -126,7 +126,7 @@ class Methods(nn.Module):
     @for_users
     def log_prob(
         self,
-        x: Array,
+        x: Data,
         num_samples: int | None = None,
         *,
         y: Labels = None,
@@ -159,7 +159,7 @@ class Methods(nn.Module):
 
     @for_users
     def evidence(
-        self, x: Array, *, y: Labels = None, estimator: str | Estimator = "auto", **settings: Any
+        self, x: Data, *, y: Labels = None, estimator: str | Estimator = "auto", **settings: Any
     ) -> LogEvidence:
         """Estimate log p(x) with standard errors, effective sample sizes and Pareto k; arguments as for `log_prob`."""
         return self._evidence(x, y, estimator_of(estimator, settings))
@@ -167,7 +167,7 @@ class Methods(nn.Module):
     @for_users
     def impute(
         self,
-        x: Array,
+        x: Data,
         mask: Array | None = None,
         *,
         y: Labels = None,
@@ -190,8 +190,9 @@ class Methods(nn.Module):
         """
         from pyro_vae.analysis.imputation import impute
 
-        given, columns = x, self.likelihood.columns
-        x = as_data(x, self.data_shape, self._like, nan=True, inf=True, columns=columns)
+        given, columns, units = x, self.likelihood.columns, self.likelihood.units
+        x, y = self._source(x, y)
+        x = as_data(x, self.data_shape, self._like, nan=True, inf=True, columns=columns, units=units)
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
@@ -247,12 +248,15 @@ class Methods(nn.Module):
 
     # Shared by these methods --------------------------------------------------------------------------
 
-    def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
-        x, warning = self._data(x)
-        labels = self._labels(y, len(x), self.num_classes is not None)
-        if warning:
-            warnings.warn(warning, stacklevel=4)
-        return estimator(self.model, self.guide, x, labels)
+    def _evidence(self, x: Data, y: Labels, estimator: Estimator) -> LogEvidence:
+        parts: list[LogEvidence] = []
+        told: set[str] = set()
+        for data, labels, warning in self._parts(x, y, self.num_classes is not None):
+            if warning and warning not in told:
+                warnings.warn(warning, stacklevel=4)
+                told.add(warning)
+            parts.append(estimator(self.model, self.guide, data, labels))
+        return parts[0] if len(parts) == 1 else LogEvidence.cat(parts)
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.q_z(x, y)
@@ -280,21 +284,7 @@ class Methods(nn.Module):
         """Check that n draws of `size` numbers each fit into memory."""
         require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
 
-    def _data(self, x: Array) -> tuple[Tensor, str | None]:
-        """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
-        x = as_data(x, self.data_shape, self._like, nan=self.missing, columns=self.likelihood.columns)
-        return x, self.likelihood.check_observed(x)
-
-    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
-        """Return y as labels `[n]`, if they are needed."""
-        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
-
     @property
     def _num_context(self) -> int:
         """Width of the one-hot labels that enter encoder and decoder, or 0."""
         return (self.num_classes or 0) if self.concat else 0
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of this VAE."""
-        return next(self.parameters())

@@ -106,7 +106,6 @@ def test_fractions():
     [
         (np.where(X > 0.9, np.inf, X), "x holds 19 values that are Inf .*: set missing ones to NaN"),
         (np.full((50, 2), 1e300), "values that are Inf"),  # overflows float32
-        (X.astype(np.int64), "dtype int64"),
         (X.astype(np.complex64), "dtype complex64"),
         (np.full((50, 2), "a"), "dtype <U1"),
         (np.zeros((0, 4), np.float32), "empty"),
