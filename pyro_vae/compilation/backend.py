@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,21 @@ from torch.fx import GraphModule
 
 from pyro_vae.compilation.kernels import Kernels
 from pyro_vae.programs.sleef import touch_constants
+
+
+@contextmanager
+def _no_line_about_cuda() -> Iterator[None]:
+    """Drop the line that torch logs on machines with a CUDA compiler but no GPU: it says nothing of a CPU's graph."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    logger.addFilter(_is_worth_reading)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_worth_reading)
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("No CUDA runtime is found")
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,7 @@ class Backend:
     name: str
     kernels: Kernels | None
 
+    @_no_line_about_cuda()
     def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Return a function of tensors like these; on a GPU, one of CUDA graphs."""
         touch_constants()

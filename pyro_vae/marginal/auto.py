@@ -108,13 +108,12 @@ class Auto(Estimator):
         self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """Advise more samples, or more starts."""
-        more = f"set estimator.num_samples={10 * self.num_samples}"
-        if discrete:
-            return more
-        unlimited = [] if self.max_seconds is None else ["estimator.max_seconds=null"]
-        settings = [*unlimited, f"estimator.num_starts={2 * self.num_starts}"]
-        return f"set {', '.join(settings)}, or {more.removeprefix('set ')}"
+        """Advise no time limit, more starts, or more samples."""
+        settings = [] if self.max_seconds is None else ["estimator.max_seconds=null"]
+        if not discrete:
+            settings.append(f"estimator.num_starts={2 * self.num_starts}")
+        more = f"estimator.num_samples={10 * self.num_samples}"
+        return f"set {', '.join(settings)}, or {more}" if settings else f"set {more}"
 
     def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
         """Show no bar for the whole: each stage has one."""

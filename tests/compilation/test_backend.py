@@ -1,5 +1,6 @@
 """Graphs that inductor has compiled before come from its cache on disk, if their code suits this process."""
 
+import logging
 import random
 
 import pytest
@@ -52,3 +53,18 @@ def test_code_for_another_number_of_threads_is_not_used(compile_again):
         assert compile_again() == [0, 0]
     finally:
         torch.set_num_threads(1)
+
+
+def test_the_line_about_a_cuda_compiler_without_gpu_is_not_shown(monkeypatch, caplog):
+    """Of torch's other lines, and of this one elsewhere, all are."""
+    torch_log = logging.getLogger("torch.utils.cpp_extension")
+    monkeypatch.setattr(torch_log, "propagate", True)
+
+    def inductor(*_):
+        torch_log.warning("No CUDA runtime is found, using CUDA_HOME='%s'", "/usr/local/cuda")
+        torch_log.warning("a compiler is missing")
+
+    monkeypatch.setattr(backend, "inductor", inductor)
+    backend.Backend("inductor", None).compile(None, [], False)
+    torch_log.warning("No CUDA runtime is found")
+    assert caplog.messages == ["a compiler is missing", "No CUDA runtime is found"]
