@@ -131,13 +131,13 @@ class Methods(nn.Module):
     ) -> Tensor:
         """Estimate log p(x), or log p(x | y), of x `[N, *data_shape]`, in nats per datapoint: `[N]`, float64.
 
-        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`), or if the likelihood does not
-        suit x. `evidence` returns standard errors and diagnostics as well. `estimator="importance"` is quicker and
-        less accurate.
+        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`; 5 % with fewer than 200
+        samples), or if the likelihood does not suit x. `evidence` returns standard errors and diagnostics as well.
+        `estimator="importance"` is quicker and less accurate.
 
         Args:
             x: data.
-            num_samples: samples per datapoint; None: the estimator's default, or 1000 for importance sampling.
+            num_samples: samples per datapoint; None: the estimator's default.
             y: labels of a conditional VAE.
             estimator: `auto`, `sandwich`, `importance`, `refined`, `ais`, `elbo`, `exact`, ..., or an `Estimator`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
@@ -145,7 +145,6 @@ class Methods(nn.Module):
         Raises:
             BadInput: if x is not in the likelihood's support, or a setting is unknown or out of range.
         """
-        num_samples = 1000 if num_samples is None and estimator == "importance" else num_samples
         if num_samples is not None:
             settings["num_samples"] = positive_int("num_samples", num_samples)
         by = estimator_of(estimator, settings)
