@@ -26,6 +26,9 @@ from pyro_vae.marginal.summary import summarize, verdict
 KINDS: tuple[type[Estimator], ...] = (AIS, Auto, ELBO, Exact, Importance, NUTS, Prior, Refined, Sandwich)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
 
+IN_FIT = {"network.hidden=[]": 'network=("mlp", {"hidden": []})', "guide=diagonal": 'guide="diagonal"'}
+"""How `fit` writes what errors of estimators advise."""
+
 
 def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estimator:
     """Return the estimator of that name with these settings, or the one that is given.

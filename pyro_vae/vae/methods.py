@@ -14,7 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.values import Array
-from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.errors import BadInput, called, positive_int, true_false
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.marginal import Estimator, LogEvidence
@@ -24,7 +24,7 @@ from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
 from pyro_vae.vae.layer import Layer
-from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
+from pyro_vae.vae.log_evidence import IN_FIT, estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
 
 
@@ -248,7 +248,8 @@ class Methods(nn.Module):
         labels = self._labels(y, len(x), self.num_classes is not None)
         if warning:
             warnings.warn(warning, stacklevel=4)
-        return estimator(self.model, self.guide, x, labels)
+        with called(IN_FIT):
+            return estimator(self.model, self.guide, x, labels)
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.q_z(x, y)
