@@ -249,7 +249,7 @@ def _unknown_key(error: ConfigCompositionException) -> str:
     node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
     if node is None or not key:
         return one_line(error)
-    if not isinstance(node, Mapping):  # a mapping instead of a list
+    if not isinstance(node, DictConfig):  # a mapping instead of a list
         return f"{key} must be a list, as in {key}=[1,2]"
     choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
     if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type

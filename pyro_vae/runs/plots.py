@@ -87,7 +87,7 @@ def latent(z: np.ndarray, y: np.ndarray | None = None) -> Axes:
     if 1 < len(labels) <= 20:
         for label in labels:
             ax.scatter(z[y == label, 0], z[y == label, 1], s=10, label=str(label))
-        ax.figure.legend(title="y", loc="outside right upper", fontsize="small")
+        ax.figure.legend(title="y", loc="outside right center", fontsize="small")
     else:
         ax.scatter(z[:, 0], z[:, 1], s=10, c=y, cmap=None if y is None else "turbo")
     ax.set(xlabel="z₁", ylabel="z₂", aspect="equal")
