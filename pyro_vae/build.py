@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from copy import copy
 from functools import partial
+from inspect import isclass
 from typing import Any
 
 import hydra.utils
 from hydra.errors import InstantiationException
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from pyro_vae.data import Dataset
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
+from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.vae import VAE
 
 
@@ -41,13 +44,23 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
             raise
 
 
-def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None) -> VAE:
+def describe_table(config: DictConfig, data: Dataset) -> None:
+    """Write the columns of a table into a configuration, for the likelihood and for checkpoints."""
+    for section in (config.data, config.likelihood):
+        if data.columns is not None and "columns" in section:
+            section.columns = data.columns
+
+
+def build_vae(
+    config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None, missing: bool = False
+) -> VAE:
     """Build the VAE of a configuration.
 
     Args:
         config: the whole configuration.
         data_shape: shape of one datapoint.
         num_classes: number of classes; None without labels.
+        missing: whether entries of the data may be missing.
 
     Raises:
         BadInput: if an option is out of range or does not fit the data.
@@ -56,8 +69,17 @@ def build_vae(config: DictConfig, data_shape: Sequence[int], num_classes: int | 
     conditioning = config.get("conditioning", "none")
     network = instantiate(config, "network")
     return VAE.build(
-        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes
-    )
+        data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes,
+        missing=missing,
+    )  # fmt: skip
+
+
+def integers_of(config: DictConfig) -> str:
+    """Return what integers in arrays stand for, by the likelihood of a configuration (`Likelihood.integers`)."""
+    likelihood: Any = None
+    with suppress(Exception):  # building the likelihood will tell
+        likelihood = get_object(config.likelihood._target_)
+    return likelihood.integers if isclass(likelihood) and issubclass(likelihood, Likelihood) else Likelihood.integers
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
@@ -71,5 +93,6 @@ def build_data(config: DictConfig, may_download: bool = True) -> Dataset:
         BadInput: if the data are missing or cannot be used.
     """
     with nullcontext() if may_download else without_downloads():
-        data: Dataset = instantiate(config, "data")
+        of_arrays = {"integers": integers_of(config)} if config.data._target_ == "pyro_vae.data.array" else {}
+        data: Dataset = instantiate(config, "data", **of_arrays)
     return data

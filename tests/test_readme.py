@@ -76,6 +76,9 @@ def folder(command, tmp_path, small_run):
     np.savez("my.npz", x=x)
     np.savez("tiny.npz", x=rng.random((60, 1, 8, 8)).round().astype(np.float32), y=np.arange(60) % 3)
     np.save("huge.npy", x)
+    Path("my.csv").write_text(
+        "age,colour\n" + "".join(f"{20 + 31 * i % 50}.5,{['red', 'green'][i % 2]}\n" for i in range(60))
+    )
     np.savez("frey_faces.npz", images=rng.integers(0, 256, (60, 28, 20), dtype=np.uint8))
     write_idx(tmp_path / "data" / "MNIST" / "raw")
     for i in range(40):

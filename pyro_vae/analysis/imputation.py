@@ -9,15 +9,20 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
-from pyro_vae.analysis.masked import check_factorizes, draw_posterior, masked_posteriors, warn_of
+from pyro_vae.analysis.masked import accept_nan, draw_posterior, warn_of, warn_of_ess
+from pyro_vae.distributions import Columns
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int, true_false
 from pyro_vae.marginal import Importance
+from pyro_vae.marginal.judge import MIN_ESS
+from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import require_room, slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.missing import check_factorizes, entries
 from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
@@ -30,7 +35,7 @@ CHAINS_AT_ONCE = 4096
 ROWS_AT_ONCE = 256
 """Largest number of datapoints whose proposals are held at once."""
 
-METHODS = {"auto": None, "posterior": 20, "gibbs": 100}
+METHODS = {"auto": None, "posterior": 20, "gibbs": 100, "importance": 1000}
 """Methods with their default numbers of steps."""
 
 State = dict[str, Tensor]
@@ -48,6 +53,7 @@ def impute(
     num_steps: int | None = None,
     mean: bool = False,
     method: str = "auto",
+    accepts_nan: bool = False,
 ) -> Tensor:
     """Draw the missing part of x from p(x_mis | x_obs): `[num_samples, N, ...]`, equal to x where it is observed.
 
@@ -60,6 +66,12 @@ def impute(
     w(z) = p(x, z) / q(z | x); then x_mis ~ p(x_mis | z). The chains start at draws from the prior and accept every
     proposal in the first half of the steps. With a guide that is one or two posterior sd off they converge slowly, and
     nothing warns of that; a warning only tells if they hardly move.
+
+    `method="importance"` draws `num_steps` z from the guide and weights them by p(x_obs, z) / q(z | x_obs). With `mean`
+    it returns the self-normalized estimate of E[x_mis | x_obs], `[1, N, ...]` (single imputation), otherwise
+    draws x_mis ~ p(x_mis | z) resampled by these weights (multiple imputation). It is quick, and accurate if the guide
+    knows of missing entries; a warning counts the datapoints with fewer than 100 effective draws. Mattei & Frellsen
+    (2019), MIWAE, https://arxiv.org/abs/1812.02633, §3.
 
     `method="auto"` is `posterior`, or `gibbs` where HMC cannot move: if a latent is discrete, masked, or has different
     bounds for each datapoint.
@@ -76,9 +88,11 @@ def impute(
         observed: whether each entry of x is observed, `[N, ...]`.
         y: labels of a conditional model, `[N]`.
         num_samples: chains per datapoint.
-        num_steps: steps per chain, half of them warmup: 20 of HMC by default, 100 with `gibbs`.
+        num_steps: steps per chain, half of them warmup: 20 of HMC by default, 100 with `gibbs`; with `importance`, the
+            number of weighted draws, 1000 by default.
         mean: return means of p(x_mis | z) instead of draws, whose average has less noise.
-        method: `auto`, `posterior` or `gibbs`.
+        method: `auto`, `posterior`, `gibbs` or `importance`.
+        accepts_nan: whether model and guide accept x with NaN, as those of a VAE trained with missing entries do.
 
     Raises:
         BadInput: if a number is out of range, or `posterior` does not apply: a latent is discrete, or the mask observes
@@ -106,28 +120,35 @@ def impute(
             raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")
         if method == "auto":
             method = _applicable(model, x, y)
-        if method == "posterior":
+        if method != "gibbs":
             with fork_rng(x):
                 check_factorizes(
                     trace(model, known[:1], None if y is None else y[:1], num_samples=None).nodes["x"]["fn"], observed
                 )
         steps = num_steps or METHODS[method] or 0
-        n = rows_in_memory(CHAINS_AT_ONCE, num_samples, model, x, y)
+        n = rows_in_memory(CHAINS_AT_ONCE, steps if method == "importance" else num_samples, model, known, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
             for rows in slices(min(n, ROWS_AT_ONCE) if method == "posterior" else n, x, observed, y):
                 shares = Shares(tick, len(rows[0]), steps)
-                if method == "posterior":
-                    draws, unsure = _from_posterior(
-                        model, guide, rows, num_samples=num_samples, num_steps=steps, mean=mean, on_step=shares
+                if method != "gibbs":
+                    programs = (model, guide) if accepts_nan else accept_nan(model, guide, rows[0], rows[2])
+                    draw = _from_posterior if method == "posterior" else _by_importance
+                    draws, unsure = draw(
+                        *programs, rows, num_samples=num_samples, num_steps=steps, mean=mean, on_step=shares
                     )
                     parts.append(draws)
                     doubtful.append(unsure)
                     continue
-                chains = [None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows]
-                draws = _chain(model, guide, *chains, num_steps=steps, mean=mean, on_step=shares)  # type: ignore[arg-type]
+                repeated: list[Any] = [
+                    None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows
+                ]
+                draws = _chain(
+                    model, guide, *repeated,
+                    num_steps=steps, mean=mean, on_step=shares, accepts_nan=accepts_nan,
+                )  # fmt: skip
                 parts.append(draws.unflatten(0, (num_samples, -1)))
     if doubtful:
-        warn_of(torch.cat(doubtful))
+        (warn_of_ess if method == "importance" else warn_of)(torch.cat(doubtful))
     return torch.cat(parts, 1)
 
 
@@ -161,7 +182,8 @@ def _from_posterior(
         for _ in range(num_steps):
             on_step()
         return result, doubtful
-    p = masked_posteriors(model, guide, x, observed, y).rows(index)
+    missing = torch.where(observed, x, torch.nan)
+    p = Posteriors.of(model, guide, missing, y, compile=False).rows(index)
     u, doubtful[index] = draw_posterior(p, num_samples, num_steps, on_step)
     values, _ = p.latents.unpack(u)
     nodes: Any = trace(poutine.condition(p.model, values), p.x, p.y, num_samples=num_samples).nodes
@@ -169,6 +191,45 @@ def _from_posterior(
     drawn = given_z.mean if mean else given_z.sample()
     result[:, index] = torch.where(observed[index], x[index], drawn)
     return result, doubtful
+
+
+def _by_importance(
+    model: Program,
+    guide: Program,
+    data: Sequence[Any],
+    *,
+    num_samples: int,
+    num_steps: int,
+    mean: bool,
+    on_step: Callable[[], None],
+) -> tuple[Tensor, Tensor]:
+    """Return draws `[num_samples, n, ...]`, or their mean `[1, n, ...]`, and which datapoints have a small ESS."""
+    x, observed, y = data
+    missing = torch.where(observed, x, torch.nan)
+    proposed = trace(guide, missing, y, num_samples=num_steps)
+    weighted: Any = trace(poutine.replay(model, trace=proposed), missing, y, num_samples=num_steps)
+    log_w = log_prob(weighted, num_steps, x) - log_prob(proposed, num_steps, x)
+    weights = log_w.double().softmax(0)
+    given_z = weighted.nodes["x"]["fn"]
+    if mean:
+        drawn = _mean_of_mixture(given_z, weights.to(x.dtype)).unsqueeze(0)
+    else:
+        index = torch.multinomial(weights.T, num_samples, replacement=True).T
+        drawn = given_z.sample()[index, torch.arange(len(x), device=x.device)]
+    for _ in range(num_steps):
+        on_step()
+    few = (1 / weights.square().sum(0) < MIN_ESS) & ~observed.flatten(1).all(1)
+    return torch.where(observed, x, drawn), few
+
+
+def _mean_of_mixture(fn: Any, weights: Tensor) -> Tensor:
+    """Return the mean of fn, of batch_shape `[K, N]`, over K with weights `[K, N]`: `[N, ...]`."""
+    entry, _ = entries(fn)
+    columns = entry.base_dist if isinstance(entry, MaskedDistribution) else entry
+    if isinstance(columns, Columns):  # codes of categories have no mean
+        return columns.mean_of_mixture(weights)
+    mean: Tensor = (weights.reshape(*weights.shape, *[1] * (fn.mean.dim() - 2)) * fn.mean).sum(0)
+    return mean
 
 
 def _chain(
@@ -181,12 +242,14 @@ def _chain(
     num_steps: int,
     mean: bool,
     on_step: Callable[[], None],
+    accepts_nan: bool,
 ) -> Tensor:
     """Run independent chains, one for each row, and return their last states."""
 
     def run(program: Program, z: State | None = None) -> Any:
         """Trace a program, conditioned on the latents z if given."""
-        return trace(program if z is None else poutine.condition(program, data=z), x, y, num_samples=None)
+        seen = torch.where(observed, x, torch.nan) if accepts_nan else x
+        return trace(program if z is None else poutine.condition(program, data=z), seen, y, num_samples=None)
 
     def density(run: Any) -> Tensor:
         return log_prob(run, 1, x)[0]

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, datapoints
+from pyro_vae.errors import datapoints
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.judge import MIN_ESS
 from pyro_vae.marginal.ladder import search
@@ -21,6 +20,7 @@ from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import KEPT
 from pyro_vae.marginal.rhat import split_rhat
+from pyro_vae.programs.missing import masked
 from pyro_vae.programs.trace import Program, trace
 
 MAX_RHAT = 1.2
@@ -60,47 +60,21 @@ class _Mask(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == "x":
-            base, num_dims = _entries(msg["fn"])
-            observed = self.observed.flatten(self.observed.dim() - len(base.event_shape)) if base.event_shape else None
-            mask = self.observed if observed is None else observed.all(-1)
-            msg["fn"] = dist.Independent(dist.MaskedDistribution(base, mask), num_dims)
+            msg["fn"] = masked(msg["fn"], self.observed)
 
 
-def _entries(fn: Any) -> tuple[Any, int]:
-    """Return the distribution of single entries, and the number of dimensions over which they are independent."""
-    num_dims = 0
-    while isinstance(fn, torch.distributions.Independent):
-        num_dims += fn.reinterpreted_batch_ndims
-        fn = fn.base_dist
-    return fn, num_dims
+def accept_nan(model: Program, guide: Program, x: Tensor, y: Tensor | None) -> tuple[Program, Program]:
+    """Return p(x_obs, z) and q(z | x) as programs of x `[N, ...]` with NaN, for programs of complete data.
 
-
-def check_factorizes(fn: Any, observed: Tensor) -> None:
-    """Check that entries which are dependent given z are observed or missing together.
-
-    Raises:
-        BadInput: if not.
+    The guide sees prior means in place of missing values.
     """
-    base, _ = _entries(fn)
-    if base.event_shape:
-        together = observed.flatten(observed.dim() - len(base.event_shape))
-        if (together.any(-1) != together.all(-1)).any():
-            raise BadInput(
-                f"mask observes a part of an event of shape {list(base.event_shape)} of the likelihood, whose entries "
-                "are dependent given z: mask whole events, or use method=gibbs"
-            )
-
-
-def masked_posteriors(model: Program, guide: Program, x: Tensor, observed: Tensor, y: Tensor | None) -> Posteriors:
-    """Return the posteriors p(z | x_obs). The guide sees prior means in place of missing values."""
     one = x[:1].nan_to_num(0.0)
     label = None if y is None else y[:1]
     with torch.no_grad():
         nodes: Any = trace(poutine.uncondition(model), one, label, num_samples=100).nodes
     draws = nodes["x"]["value"]
     valid, typical = draws[0], draws.mean(0)  # a mean may lie outside of the support
-    missing = torch.where(observed, x, torch.nan)
-    return Posteriors.of(Filled(model, valid, masked=True), Filled(guide, typical), missing, y, compile=False)
+    return Filled(model, valid, masked=True), Filled(guide, typical)
 
 
 def draw_posterior(
@@ -138,6 +112,16 @@ def warn_of(doubtful: Tensor) -> None:
         warnings.warn(
             f"the chains of {count} of {datapoints(len(doubtful))} have not converged: raise num_steps, and see "
             "whether the draws change",
+            stacklevel=4,
+        )
+
+
+def warn_of_ess(few: Tensor) -> None:
+    """Warn if there are datapoints whose importance weights rest on a few draws."""
+    if count := int(few.sum()):
+        warnings.warn(
+            f"the weights of {count} of {datapoints(len(few))} have an effective sample size below {MIN_ESS:g}: raise "
+            "num_steps, or use method=posterior",
             stacklevel=4,
         )
 

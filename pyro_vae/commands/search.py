@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +30,9 @@ from pyro_vae.commands import shell
 from pyro_vae.errors import BadInput, FailedRun, positive_int, shown
 from pyro_vae.runs.config import compose
 from pyro_vae.runs.files import given
+
+if TYPE_CHECKING:
+    from pyro_vae.runs.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +106,7 @@ def task(config: DictConfig) -> None:
     except ImportError as error:
         raise BadInput("this command needs Optuna: pip install -e '.[search]'") from error
     from pyro_vae.runs import figures, plots
+    from pyro_vae.runs.trials import Trials
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning, module="optuna")  # about unusual choices in a study
@@ -112,12 +116,13 @@ def task(config: DictConfig) -> None:
     folder = given(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     reason: Exception | None = None
+    trials = Trials()
     for _ in range(config.num_trials):
         trial = ask(study, config.sampler_seed)
         chosen: dict[str, Any] = {}
         try:
             chosen = {key: suggest(trial, key, values) for key, values in space.items()}
-            val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder / f"trial-{trial.number}")
+            val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder, trial.number, trials)
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
@@ -133,6 +138,8 @@ def task(config: DictConfig) -> None:
     best = max(done, key=lambda trial: trial.value)
     axes = plots.search([trial.number for trial in done], [trial.value for trial in done])
     figures.save(axes, folder / "search.png")
+    if table := trials.table(best.number):
+        log.info(table)
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
     overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
     log.info("python -m pyro_vae.train %s", shlex.join(overrides))
@@ -247,8 +254,8 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
                 raise BadInput(f"study={path} holds a trial of {key}={shown(value)}: give another study=FILE.db")
 
 
-def _run(overrides: list[str], run_dir: Path) -> float:
-    """Train a run, and return the validation ELBO of its best epoch, in nats per datapoint."""
+def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> float:
+    """Train a trial's run, and return the validation ELBO of its best epoch, in nats per datapoint."""
     from pyro_vae.build import build_data, instantiate
     from pyro_vae.runs import metrics
     from pyro_vae.runs.resume import make_paths_absolute
@@ -260,7 +267,9 @@ def _run(overrides: list[str], run_dir: Path) -> float:
     data = build_data(config)
     if not len(data.val):
         raise BadInput("a search compares validation ELBOs: set data.num_val or data.val_fraction above 0")
-    _, state = train(config, data, run_dir)
+    run_dir = folder / f"trial-{number}"
+    vae, state = train(config, data, run_dir)
+    trials.add(number, vae, data)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 
 

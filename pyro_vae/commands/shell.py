@@ -22,6 +22,7 @@ from pyro_vae.parallel import environment
 from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
 
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
+IN_LIST = r"(?<=[\[,])~[^/,\]]*(?=/)"
 HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 
 
@@ -96,8 +97,7 @@ def help_text(config_name: str, usage: str) -> str:
     return "\n".join(
         [
             usage.strip(),
-            "\nOptions:",
-            *options,
+            *(["\nOptions:", *options] if options else []),
             "\nDefaults, changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
             OmegaConf.to_yaml(config),
             "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",
@@ -107,7 +107,13 @@ def help_text(config_name: str, usage: str) -> str:
 
 def expand_home(argv: list[str]) -> list[str]:
     """Expand `~` in the paths of command-line arguments, which shells keep in KEY=~/PATH and Hydra cannot parse."""
-    return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in argv]
+    lists = [
+        re.sub(IN_LIST, lambda found: os.path.expanduser(found[0]), argument)
+        if argument.startswith("run=[")
+        else argument
+        for argument in argv
+    ]
+    return [re.sub(HOME, lambda found: found[1] + os.path.expanduser(found[2]), argument) for argument in lists]
 
 
 def resumed(argv: list[str]) -> list[str]:

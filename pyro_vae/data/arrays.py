@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from torch import Tensor
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
+from pyro_vae.data.sources import source_of
+from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
-from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, require_dtype, to_numpy
-from pyro_vae.errors import BadInput
+from pyro_vae.data.units import Units, units_of
+from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, to_numpy, unit_of
+from pyro_vae.errors import BadInput, true_false
 from pyro_vae.errors.memory import require_memory
 
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
@@ -24,7 +28,8 @@ LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
     """Load the array `[N, ...]` in a .npy file, or the entry `key` of a .npz file, without executing code from it.
 
-    A .npy file may be larger than memory: training data are then streamed from disk.
+    A .npy file may be larger than memory: training data are then streamed from disk. A .npz file of
+    `scipy.sparse.save_npz` holds a sparse matrix, in the format csr or csc.
 
     Args:
         path: the file.
@@ -49,84 +54,114 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
 
 
 def from_array(
-    x: np.ndarray | Tensor,
+    x: Any,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     split_seed: int = 0,
     name: str = "x",
-    y: np.ndarray | Tensor | None = None,
+    y: Any = None,
     label_name: str = "y",
     max_held_out: int | None = 10_000,
     validation: tuple[Any, Any] | None = None,
+    missing: bool | str = "auto",
+    integers: str = "values",
+    classes: Sequence[str] = (),
     **kwargs: Any,
 ) -> Dataset:
-    """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, floats are kept.
+    """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, others are kept.
 
     Args:
-        x: the array; training data of a `np.memmap` stay on disk.
+        x: the array; training data of a `np.memmap` stay on disk. Or a sparse matrix of SciPy `[N, P]`, whose training
+            data stay sparse: only batches are dense. Or a map-style data set of PyTorch, or AnnData (`source_of`).
         val_fraction: share of the data for validation.
         test_fraction: share of the data for testing.
         split_seed: seed of the random split.
         name: name of the array in messages.
-        y: integer labels `[N]`, starting at 0; the splits are stratified by them.
+        y: integer labels `[N]`, starting at 0, or the name of a column of `x.obs`; the splits are stratified by them.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
+        missing: whether entries may be missing, which are NaN or masked: a model then learns from the observed ones.
+            `auto`: if there are any; on disk they are only looked for with True.
+        integers: `values`, `counts` or `levels`: what integers in x stand for (`units_of`).
+        classes: names of the classes of y, if they have any.
         **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
 
     Raises:
-        BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds NaN or Inf
-            (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one label per datapoint.
+        BadInput: if x is not one of these, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or
+            NaN with `missing=False` (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one
+            label per datapoint.
     """
-    values = _checked(x, name)
-    labels = None if y is None else _labels(y, len(values), label_name)
+    if missing != "auto":
+        true_false("missing", missing)
+    nan = missing is not False
+    x, y, names, _ = source_of(x, y, name)
+    units = units_of(integers, kwargs.get("num_levels", 256))
+    values = _checked(x, name, units)
+    labels = None if y is None else labels_of(y, len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
-    if isinstance(values, np.memmap):
-        parts = split_indices(len(values), labels, *sizes)
-        train, val, test = stored(Mapped(values, name), torch.Size(values.shape[1:]), parts, labels)
+    if isinstance(values, SparseRows):
+        values.check(name, nan)
+        train, val, test = stored(values, values.shape[1:], split_indices(len(values), labels, *sizes), labels)
+    elif isinstance(values, np.memmap):
+        parts, unit = split_indices(len(values), labels, *sizes), unit_of(values, name, units)
+        rows = Mapped(values, name, missing is True, unit)
+        train, val, test = stored(rows, torch.Size(values.shape[1:]), parts, labels)
         num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
         # from all over the file: rows may be sorted by class
-        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name)
+        refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name, unit)
     else:
-        train, val, test = three_way_split(_in_memory(values, name), labels, *sizes)
+        train, val, test = three_way_split(_in_memory(values, name, nan, units), labels, *sizes)
     if validation is not None:
-        val = _validation(validation, train.data_shape, labels is not None)
-    return Dataset(train, val, test, **kwargs)
+        val = _validation(validation, train.data_shape, labels is not None, nan, units)
+    parts_in_memory = [split.x for split in (train, val, test) if isinstance(split, Split)]
+    incomplete = missing is True or any(bool(part.isnan().any()) for part in parts_in_memory)
+    incomplete |= isinstance(values, SparseRows) and values.incomplete
+    return Dataset(train, val, test, missing=incomplete, classes=names or classes, **kwargs)
 
 
-def _checked(x: Any, name: str) -> Array:
-    values = as_array(x, name)
-    require_dtype(values, name)
+def _checked(x: Any, name: str, units: Units) -> Array | SparseRows:
+    values = SparseRows(x, name, units) if is_sparse(x) else as_array(x, name)
+    if not isinstance(values, SparseRows):
+        unit_of(values, name, units)
     if 0 in values.shape:
         raise BadInput(f"{name} is empty: its shape is {list(values.shape)}")
-    if values.ndim < 2:
+    if len(values.shape) < 2:
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [N, ...], one datapoint per row")
     return values
 
 
-def _in_memory(values: Array, name: str) -> Tensor:
+def _in_memory(values: Array | SparseRows, name: str, nan: bool, units: Units) -> Tensor:
     num_values = math.prod(values.shape)
     require_memory(4 * num_values, f"{name} takes, as floats,", "give a .npy file, or np.load(FILE, 'r')", copies=2)
-    floats = as_floats(values, name, device="cpu")
-    require_finite(floats.numpy(), name)
+    if isinstance(values, SparseRows):
+        values.check(name, nan)
+        return torch.cat(list(values.chunks()))
+    floats = as_floats(values, name, device="cpu", units=units)
+    require_finite(floats.numpy(), name, nan, "missing=auto")
     return floats
 
 
-def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool) -> Split:
+def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool, nan: bool, units: Units) -> Split:
     """Validation data that the caller gives apart, in memory."""
     name = "validation_data"
-    x = _in_memory(_checked(data[0], name), name)
+    x = _in_memory(_checked(data[0], name, units), name, nan, units)
     if x.shape[1:] != data_shape:
         raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
     if labelled != (data[1] is not None):
         raise BadInput(
             f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
         )
-    return Split(x, _labels(data[1], len(x), f"the y of {name}") if labelled else None)
+    return Split(x, labels_of(data[1], len(x), f"the y of {name}") if labelled else None)
 
 
-def _labels(y: Any, n: int, name: str) -> Tensor:
+def labels_of(y: Any, n: int, name: str) -> Tensor:
+    """Return y as labels int64 `[n]`.
+
+    Raises:
+        BadInput: if they are not one label 0, 1, 2, … per datapoint.
+    """
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")

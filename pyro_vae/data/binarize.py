@@ -9,8 +9,8 @@ BINARIZATIONS = ("dynamic", "static", "threshold", "none")
 
 
 def at_half(x: Tensor) -> Tensor:
-    """Return 1 where x > 0.5, else 0."""
-    return (x > 0.5).float()
+    """Return 1 where x > 0.5, else 0; NaN stays NaN."""
+    return torch.where(x.isnan(), x, (x > 0.5).float())
 
 
 def thresholds(p: Tensor) -> Tensor:

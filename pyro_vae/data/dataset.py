@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,9 @@ class Dataset:
         num_levels: number of grey levels of discrete data, whose values are k / (num_levels − 1).
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
+        missing: whether entries may be missing, which are NaN.
+        columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
+        classes: names of the classes, if they have any.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -45,7 +50,11 @@ class Dataset:
         eval_seed: int = 0,
         num_levels: int = 256,
         dequantize: bool = False,
+        missing: bool = False,
+        columns: list[dict[str, Any]] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
+        self.missing, self.columns, self.classes = missing, columns, tuple(classes)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)
@@ -64,7 +73,8 @@ class Dataset:
         elif binarize == "static":
             if isinstance(train, Stored):
                 raise BadInput(
-                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file"
+                    "binarize=static draws all training data into memory: use binarize=dynamic, or give a .npz file "
+                    "of a dense array"
                 )
             self.train = self._draw("train", train)
         for name, split in self.held_out.items():
@@ -136,7 +146,9 @@ class Dataset:
         Raises:
             BadInput: if not.
         """
-        if self.binarize != "none":
+        if self.missing:
+            x = x[~x.isnan()]
+        if self.binarize != "none" and len(x):
             low, high = x.min().item(), x.max().item()
             if low < 0 or high > 1:
                 raise BadInput(
@@ -153,9 +165,9 @@ class Dataset:
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield the `batch` at each of `indices`; data on disk are prefetched."""
         for x, y in self._drawn_from.batches(indices):
-            if self.binarize == "dynamic":
+            if self.binarize == "dynamic" and not self.missing:
                 x = bernoulli(x if x.dtype == torch.int16 else thresholds(x), torch.float32)
-            elif self.dequantize:
+            elif self.redrawn:
                 x = self._noisy(x)
             yield x, y
 
@@ -163,18 +175,22 @@ class Dataset:
     def _drawn_from(self) -> Split | Stored:
         """Training data; in memory and with dynamic binarization, their thresholds."""
         in_memory = isinstance(self.train, Split)
-        return self.train.map(thresholds) if self.binarize == "dynamic" and in_memory else self.train
+        quick = self.binarize == "dynamic" and in_memory and not self.missing  # integers have no NaN
+        return self.train.map(thresholds) if quick else self.train
 
     def _draw(self, name: str, split: Split) -> Split:
         """Add noise that is the same in every run and on every device, and differs between splits."""
         generator = torch.Generator().manual_seed(1000 * self.eval_seed + SPLITS.index(name))
-        return Split(self._noisy(split.x.cpu(), generator).to(split.x.device), split.y)
+        return replace(split, x=self._noisy(split.x.cpu(), generator).to(split.x.device))
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Dequantize x, or draw x ~ Bernoulli(grey value)."""
+        """Dequantize x, or draw x ~ Bernoulli(grey value); NaN stays NaN."""
+        known = x.nan_to_num(0.0) if self.missing else x
         if self.dequantize:
-            return self.grid.dequantize(x, torch.rand(x.shape, generator=generator, device=x.device))
-        return torch.bernoulli(x, generator=generator)
+            drawn = self.grid.dequantize(known, torch.rand(x.shape, generator=generator, device=x.device))
+        else:
+            drawn = torch.bernoulli(known, generator=generator)
+        return torch.where(x.isnan(), x, drawn) if self.missing else drawn
 
     def to(self, device: torch.device | str) -> Dataset:
         """Move all splits to a device; returns self."""

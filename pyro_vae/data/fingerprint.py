@@ -49,22 +49,42 @@ def _is_fingerprint(value: Any) -> bool:
     return are_sizes and is_of_split(value.get("val")) and is_of_split(value.get("test"))
 
 
+def other_datapoints(name: str, n: int, before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Describe how the first n datapoints of a split differ between two fingerprints; None if they do not.
+
+    Fingerprints hold nothing of the training set: its datapoints count as the same if those of the other splits are.
+
+    Raises:
+        BadInput: if one of them, which come from files, is not a fingerprint.
+    """
+    if not (_is_fingerprint(before) and _is_fingerprint(now)):
+        raise BadInput("the checkpoint was not written by pyro_vae: its data are not a fingerprint")
+    return _difference(before, now) if name == "train" else _other_x(name, before, now, n)
+
+
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name, size in before["sizes"].items():
         if now["sizes"][name] != size:
             return f"{datapoints(size)} in split={name}, {now['sizes'][name]} now"
     for name in ("val", "test"):
-        if len(before[name]["x"]) != len(now[name]["x"]):
-            return f"other datapoints in split={name}"
-        x, other = (torch.tensor(one[name]["x"], dtype=torch.float64) for one in (before, now))
-        if len(x) and (x - other).abs().max() > TOLERANCE * (x - x.mean()).abs().max() + 1e-6 * x.abs().max():
-            return f"other datapoints in split={name}, or the same in another order"
+        if found := _other_x(name, before, now):
+            return found
         if before[name]["y"] != now[name]["y"]:
             return f"other labels in split={name}"
     return None
 
 
+def _other_x(name: str, before: dict[str, Any], now: dict[str, Any], n: int = NUM_ROWS) -> str | None:
+    """Compare the first n datapoints of a held-out set, or as many as fingerprints hold."""
+    x, other = (torch.tensor(one[name]["x"][:n], dtype=torch.float64) for one in (before, now))
+    if len(x) != len(other):
+        return f"other datapoints in split={name}"
+    if len(x) and (x - other).abs().max() > TOLERANCE * (x - x.mean()).abs().max() + 1e-6 * x.abs().max():
+        return f"other datapoints in split={name}, or the same in another order"
+    return None
+
+
 def _of(split: Split) -> dict[str, list[float] | list[int] | None]:
-    x = split.x[:NUM_ROWS].flatten(1).double()
+    x = split.x[:NUM_ROWS].flatten(1).double().nan_to_num(0.0)
     weights = torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype, device=x.device)  # so that columns have an order
     return {"x": (x * weights).mean(1).tolist(), "y": None if split.y is None else split.y[:NUM_ROWS].tolist()}

@@ -20,16 +20,21 @@ FROM_TEXT = "convert it once, np.save(FILE.npy, np.loadtxt(FILE, delimiter=','))
 FROM_TABLE = "convert it once, np.save(FILE.npy, table.to_numpy('float32')), with pandas"
 CONVERSIONS = {
     **dict.fromkeys((".pt", ".pth", ".ckpt"), FROM_TORCH),
-    **dict.fromkeys((".csv", ".tsv", ".txt"), FROM_TEXT),
-    **dict.fromkeys((".parquet", ".feather", ".xlsx", ".pkl", ".pickle"), FROM_TABLE),
+    **dict.fromkeys((".csv", ".tsv", ".parquet"), "use data=table data.path=FILE"),
+    ".txt": FROM_TEXT,
+    **dict.fromkeys((".feather", ".xlsx", ".pkl", ".pickle"), FROM_TABLE),
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "use data=image_folder data.root=FOLDER"),
 }
 """Instructions for files in other formats, by suffix."""
 
 
-def read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> np.ndarray:
-    """Map the array in a .npy file, or load an entry of a .npz file.
+SPARSE = frozenset({"format", "shape", "data", "indices", "indptr"})
+"""Entries of a file that scipy.sparse.save_npz writes for a matrix in the format csr or csc."""
+
+
+def read(path: str, key: str | None, option: str = "key", labels: str | None = None) -> Any:
+    """Map the array in a .npy file, or load an entry of a .npz file, or the matrix that scipy.sparse.save_npz saved.
 
     Args:
         path: the file.
@@ -66,8 +71,8 @@ def read(path: str, key: str | None, option: str = "key", labels: str | None = N
         ) from error
 
 
-def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels: str | None) -> np.ndarray:
-    """Load one entry of a .npz file, after checking its size."""
+def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels: str | None) -> Any:
+    """Load one entry of a .npz file, or the sparse matrix that it holds."""
     with zipfile.ZipFile(file) as archive:
         entries: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
@@ -77,6 +82,8 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
             entries[name] = info
         if any(name.endswith("/data.pkl") for name in entries):
             raise BadInput(f"path={path} is a file of torch.save: {FROM_TORCH}")
+        if key is None and labels is None and {"format", "shape", "data"} <= entries.keys():
+            return _sparse(archive, entries, path)
         others = [name for name in entries if name != labels]
         if key is None and len(others) == 1:
             key = others[0]
@@ -86,19 +93,37 @@ def _of_archive(file: IO[bytes], path: str, key: str | None, option: str, labels
         info_of_key = entries.get(key, entries.get(key.removesuffix(".npy")))
         if info_of_key is None:
             raise BadInput(f"{option}={key} is not an entry of {path}: choose one of {_listed(list(entries))}")
-        if info_of_key.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("compressed by a method that NumPy does not use")
-        # zipfile unpacks at most this much
-        require_memory(
-            info_of_key.file_size,
-            f"path={path}: {key} unpacks to",
-            "save a .npy file, which is read from disk as needed",
-        )
-        with archive.open(info_of_key) as entry:
-            _require_short_header(entry)
-        with archive.open(info_of_key) as entry:
-            array: Any = np.lib.format.read_array(entry, allow_pickle=False)
+        return _entry(archive, info_of_key, f"path={path}: {key}")
+
+
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> np.ndarray:
+    """Load one entry of a .npz file, after checking its size."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("compressed by a method that NumPy does not use")
+    # zipfile unpacks at most this much
+    require_memory(info.file_size, f"{name} unpacks to", "save a .npy file, which is read from disk as needed")
+    with archive.open(info) as entry:
+        _require_short_header(entry)
+    with archive.open(info) as entry:
+        array: Any = np.lib.format.read_array(entry, allow_pickle=False)
     return np.asarray(array)
+
+
+def _sparse(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], path: str) -> Any:
+    """Load a sparse matrix, whose indices are checked: with wrong ones SciPy would read outside of its arrays."""
+    from scipy import sparse
+
+    def entry(name: str) -> np.ndarray:
+        return _entry(archive, entries[name], f"path={path}: {name}")
+
+    kind = str(entry("format").astype(str))
+    if kind not in ("csr", "csc") or not entries.keys() >= SPARSE:
+        raise BadInput(f"path={path} holds a sparse matrix in the format {kind[:20]}: save_npz(FILE, x.tocsr())")
+    make = sparse.csr_array if kind == "csr" else sparse.csc_array
+    shape = tuple(entry("shape").tolist())
+    matrix = make((entry("data"), entry("indices"), entry("indptr")), shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix
 
 
 def _require_short_header(file: IO[bytes]) -> None:

@@ -25,10 +25,15 @@ Batch = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Split:
-    """Datapoints x `[N, *data_shape]`, float32, with labels y `[N]`, int64, or None."""
+    """Datapoints x `[N, *data_shape]`, float32, with labels y `[N]`, int64, or None.
+
+    Attributes:
+        row: row numbers `[N]` in the file or array that the datapoints come from, on the CPU; None: 0, 1, …, N − 1.
+    """
 
     x: Tensor
     y: Tensor | None = None
+    row: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -43,17 +48,22 @@ class Split:
         """Where batches are."""
         return self.x.device
 
+    @property
+    def rows(self) -> Tensor:
+        """Row numbers `[N]` in the file or array that the datapoints come from."""
+        return torch.arange(len(self)) if self.row is None else self.row
+
     def to(self, device: torch.device | str) -> Split:
         """Copy the split to another device."""
-        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+        return replace(self, x=self.x.to(device), y=None if self.y is None else self.y.to(device))
 
     def share(self) -> Split:
         """Return this process's share of the datapoints."""
-        return Split(share(self.x), None if self.y is None else share(self.y))
+        return Split(share(self.x), None if self.y is None else share(self.y), share(self.rows))
 
     def at(self, index: Tensor) -> Split:
         """Select the datapoints at `index` `[B]`."""
-        return Split(self.x[index], None if self.y is None else self.y[index])
+        return Split(self.x[index], None if self.y is None else self.y[index], self.rows[index.cpu()])
 
     def first(self, n: int | None) -> Split:
         """Select the first n datapoints, or all if n is None.
@@ -64,7 +74,7 @@ class Split:
         if n is None:
             return self
         _require(n, len(self))
-        return Split(self.x[:n], None if self.y is None else self.y[:n])
+        return Split(self.x[:n], None if self.y is None else self.y[:n], self.rows[:n])
 
     def sample(self) -> Split:
         """Return as much of the split as fits into memory: all of it."""
@@ -76,7 +86,7 @@ class Split:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Split:
         """Replace x by `function(x)`."""
-        return Split(function(self.x), self.y)
+        return replace(self, x=function(self.x))
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield x `[B, *data_shape]` and y `[B]` for each of `indices` `[B]`."""
@@ -148,11 +158,11 @@ class Stored:
             BadInput: if there are fewer, or n is None.
         """
         if n is None:
-            raise BadInput(f"{len(self)} datapoints are on disk: limit how many to load, as in num_data=1000")
+            raise BadInput(f"{len(self)} datapoints are on disk or sparse: limit how many to load, as in num_data=1000")
         _require(n, len(self))
         chunks = list(self.batches(torch.arange(n).split(self.num_at_once)))
         y = None if self.y is None else self.y[:n].to(self.device)
-        return Split(torch.cat([x for x, _ in chunks]), y)
+        return Split(torch.cat([x for x, _ in chunks]), y, self.index[:n])
 
     def sample(self) -> Split:
         """Read one chunk of the split into memory."""

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
+from pyro_vae.data.sparse import is_sparse
+from pyro_vae.data.units import Units
 from pyro_vae.errors import BadInput, one_line
 
 Array = Tensor | np.ndarray
@@ -18,6 +20,8 @@ BYTES = (torch.uint8, np.uint8)
 BOOLEANS = (torch.bool, np.bool_)
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """Types that NumPy does not iterate over."""
+
+GREY = Units()
 
 MAX_DEPTH = 32
 MAX_IN_LISTS = 10**8
@@ -37,12 +41,10 @@ def as_array(x: Any, name: str) -> Array:
     if isinstance(x, np.ndarray):
         return x
     kind = type(x).__name__
-    if isinstance(x, TensorDataset):
-        raise BadInput(f"{name} has type {kind}: give its tensor, {name}.tensors[0]")
     if isinstance(x, (Dataset, DataLoader)):
-        raise BadInput(
-            f"{name} has type {kind}: give one tensor [N, ...], as torch.stack([x for x, _ in dataset]) makes"
-        )
+        raise BadInput(f"{name} has type {kind}: give one tensor or array")
+    if is_sparse(x):
+        raise BadInput(f"{name} has type {kind}, which is sparse: give a dense array, {name}.toarray()")
     if isinstance(x, (list, tuple)):
         return _of_lists(x, name)
     if isinstance(x, (bool, int, float, complex)) or hasattr(type(x), "__array__"):
@@ -56,26 +58,32 @@ def as_array(x: Any, name: str) -> Array:
 
 
 def as_floats(
-    x: Any, name: str, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    x: Any,
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    units: Units = GREY,
 ) -> Tensor:
-    """Convert data to a tensor of floats: bytes are divided by 255, booleans become 0 and 1, masked values NaN.
+    """Convert data to a tensor of floats: integers are divided by their unit, masked values become NaN.
 
     Args:
         x: an array, a tensor or lists, as for `as_array`.
         name: name of x in messages.
         dtype: dtype of the result.
         device: device of the result; None: that of a tensor x, else the CPU.
+        units: divisors of bytes (255 by default) and of other integers (1).
 
     Raises:
         BadInput: as `as_array`, `require_dtype` and `refuse_bits` do.
     """
     array = as_array(x, name)
-    require_dtype(array, name)
-    refuse_bits(array, name)
+    unit = unit_of(array, name, units)
+    refuse_bits(array, name, unit)
     where = device or (array.device if isinstance(array, Tensor) else torch.device("cpu"))
-    if array.dtype in BYTES:
-        return (_tensor(array, torch.float32) / 255).to(where, dtype)
-    return _tensor(array, dtype).to(where)
+    if array.dtype in BYTES and unit != 1:
+        return (_tensor(array, torch.float32) / unit).to(where, dtype)
+    floats = _tensor(array, dtype).to(where)
+    return floats if unit == 1 else floats / unit
 
 
 def as_latents(z: Any, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -91,25 +99,30 @@ def as_latents(z: Any, name: str, dtype: torch.dtype, device: torch.device) -> T
     return _tensor(array, dtype).to(device)
 
 
-def require_dtype(x: Array, name: str) -> None:
-    """Check that x holds floats, bytes or booleans: the scale of other integers is unknown.
+def unit_of(x: Array, name: str, units: Units) -> int:
+    """Return what the numbers in x are divided by, which is 1 except for integers.
 
     Raises:
-        BadInput: if not, with the dtype and how to convert it.
+        BadInput: if x does not hold real numbers, with the dtype and how to convert it.
     """
     floats = x.is_floating_point() if isinstance(x, Tensor) else x.dtype.kind == "f"
-    if not floats and x.dtype not in BYTES + BOOLEANS:
+    if floats or x.dtype in BOOLEANS:
+        return 1
+    if x.dtype in BYTES:
+        return units.of_bytes
+    if x.is_complex() if isinstance(x, Tensor) else x.dtype.kind not in "iu":
         to_floats = f"{name}.float()" if isinstance(x, Tensor) else "x.astype('float32')"
         raise BadInput(f"{name} has dtype {x.dtype}: convert it to floats ({to_floats}), or to bytes 0..255 (uint8)")
+    return units.of_integers
 
 
-def refuse_bits(x: Array, name: str) -> None:
-    """Refuse bytes that are all 0 or 1, which are unlikely to be grey values from 0 to 255.
+def refuse_bits(x: Array, name: str, unit: int) -> None:
+    """Refuse bytes that are all 0 or 1, which are unlikely to be grey values from 0 to 255, and have a unit of 255.
 
     Raises:
         BadInput: if they are.
     """
-    if x.dtype in BYTES and 0 not in x.shape and bool(x.max() == 1):
+    if x.dtype in BYTES and unit != 1 and 0 not in x.shape and bool(x.max() == 1):
         to_booleans = f"{name}.bool()" if isinstance(x, Tensor) else "x.astype(bool)"
         raise BadInput(
             f"{name} holds bytes of 0 and 1, and bytes are divided by 255: give booleans ({to_booleans}) or floats"
@@ -172,6 +185,8 @@ def _of_lists(x: list[Any] | tuple[Any, ...], name: str) -> np.ndarray:
             raise BadInput(f"{name} is a ragged list: all its rows must have the same length")
         if not issubclass(kind, SCALARS):
             raise BadInput(f"{name} is a list of type {kind.__name__}: give one array, as np.stack({name})")
+    if any(value is None for value in level):  # a missing entry
+        level = [math.nan if value is None else value for value in level]
     return np.asarray(level).reshape(shape)
 
 

@@ -65,6 +65,8 @@ class ExactEM(TrainingAlgorithm):
         Raises:
             BadInput: if EM has no closed form for this model, or several processes train.
         """
+        if vae.missing:
+            raise BadInput("trainer=exact_em needs complete data: use trainer=default for missing entries (NaN)")
         _closed_form(vae)
         if collectives.world_size() > 1:
             raise BadInput("trainer=exact_em runs in a single process: start it without torchrun")
@@ -77,7 +79,9 @@ class ExactEM(TrainingAlgorithm):
             BadInput: if they are not.
         """
         if isinstance(data.train, Stored):
-            raise BadInput("trainer=exact_em needs all training data in memory: provide them as a .npz file")
+            raise BadInput(
+                "trainer=exact_em needs all training data in memory: provide them as a .npz file of dense arrays"
+            )
         if isinstance(vae.prior, Categorical):
             mixture.require_enough(vae, len(data.train))
 

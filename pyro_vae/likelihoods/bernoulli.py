@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from pyro_vae.errors import positive, within
 from pyro_vae.likelihoods.checks import in_unit_interval, is_binary
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.moments import moments, num_observed
 
 
 class BernoulliLogProb(torch.autograd.Function):
@@ -110,7 +110,7 @@ class Bernoulli(Likelihood):
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
         """Return Bernoullis with each dimension's mean, after adding half a datapoint of each value."""
-        N = len(x)
+        N = num_observed(x)
         return self.at(((N * moments(x).mean + 0.5) / (N + 1)).logit().unsqueeze(0))
 
     def check(self, x: Tensor) -> str | None:

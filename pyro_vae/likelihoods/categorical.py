@@ -10,10 +10,11 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.data.grid import Grid
+from pyro_vae.data.units import Units, units_of
 from pyro_vae.likelihoods.checks import on_grid
 from pyro_vae.likelihoods.levels import Levels, level_marginals
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import level_counts
+from pyro_vae.likelihoods.moments import level_counts, num_observed
 
 
 class Categorical(Likelihood):
@@ -28,6 +29,7 @@ class Categorical(Likelihood):
     """
 
     discrete = True
+    integers = "levels"
 
     def __init__(self, data_shape: Sequence[int], num_levels: int = 256) -> None:
         super().__init__(data_shape, Grid(num_levels).num_levels)
@@ -36,7 +38,7 @@ class Categorical(Likelihood):
     @torch.no_grad()
     def initialize_from(self, x: Tensor) -> None:
         """Set the logits to the frequencies in x `[N, *data_shape]`, with one more datapoint spread over the levels."""
-        frequencies = (level_counts(x, self.grid) + 1 / self.grid.num_levels) / (len(x) + 1)
+        frequencies = (level_counts(x, self.grid) + 1 / self.grid.num_levels) / (num_observed(x) + 1)
         self.offset.copy_(frequencies.log())
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
@@ -47,6 +49,11 @@ class Categorical(Likelihood):
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
         """Return each dimension's smoothed frequencies."""
         return level_marginals(x, self.grid)
+
+    @property
+    def units(self) -> Units:
+        """What integers in users' arrays are divided by: the largest level."""
+        return units_of(self.integers, self.grid.num_levels)
 
     def check(self, x: Tensor) -> str | None:
         """Return a warning if x is binary and the grid is not, else None.

@@ -12,6 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.data.grid import Grid
+from pyro_vae.data.units import Units, units_of
 from pyro_vae.distributions import LogisticLevels
 from pyro_vae.errors import MAX_WIDTH, positive_int
 from pyro_vae.likelihoods.checks import on_grid
@@ -43,6 +44,7 @@ class DiscretizedLogistic(Likelihood):
     """
 
     discrete = True
+    integers = "levels"
 
     def __init__(
         self,
@@ -101,6 +103,11 @@ class DiscretizedLogistic(Likelihood):
         loc = data.mean + math.sqrt(1.5) * sd * place.reshape(-1, *[1] * self.event_dim)
         scale = sd * math.sqrt(1 - between) * math.sqrt(3) / math.pi
         return self._offset(loc, scale)
+
+    @property
+    def units(self) -> Units:
+        """What integers in users' arrays are divided by: the largest level."""
+        return units_of(self.integers, self.grid.num_levels)
 
     def check(self, x: Tensor) -> str | None:
         """Return a warning if x is binary and the grid is not, else None.

@@ -72,7 +72,7 @@ def level_marginals(x: Tensor, grid: Grid) -> TorchDistributionMixin:
     dimension, which take a hundred times as long to fit.
     """
     counts, data = level_counts(x, grid), moments(x)
-    pooled = counts.flatten(1).sum(1, keepdim=True) / x.numel()
+    pooled = counts.flatten(1).sum(1, keepdim=True) / (~x.isnan()).sum().item()
     size = max(1, PART // grid.num_levels)
     pieces = (tensor.split(size, -1) for tensor in (counts.flatten(1), data.mean.flatten(), data.sd.flatten()))
     probs = [_interpolated(n, pooled, _logistic(loc, sd, grid)) for n, loc, sd in zip(*pieces, strict=True)]

@@ -10,7 +10,10 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import Column
+from pyro_vae.data.units import Units, units_of
 from pyro_vae.likelihoods.moments import moments
+from pyro_vae.networks.standardize import Standardize
 
 
 class Likelihood(nn.Module):
@@ -41,12 +44,16 @@ class Likelihood(nn.Module):
         torch.Size([28, 28])
     """
 
-    discrete: ClassVar[bool]
+    discrete: bool
     """Whether log p(x) is a log-probability rather than a log-density."""
     unbounded: ClassVar[bool] = False
     """Whether data may have any location and scale; the encoder then sees them standardized."""
+    columns: tuple[Column, ...] = ()
+    """Of a table, including those that x `[N, P]` leaves out."""
     param_shape: torch.Size
     """Shape `[num_params, *data_shape]` of the decoder's output for one datapoint."""
+    integers: ClassVar[str] = "values"
+    """What integers in users' arrays stand for: `values`, `counts` or `levels` (`pyro_vae.data.units.units_of`)."""
     event_dim: int
     """Number of dimensions of `data_shape`."""
     offset: Tensor
@@ -74,8 +81,15 @@ class Likelihood(nn.Module):
         """
         return None
 
+    def check_observed(self, x: Tensor) -> str | None:
+        """Check the entries of x `[N, *data_shape]` that are not NaN, as a vector if there is a NaN, by `check`."""
+        missing = x.isnan()
+        if missing.any():
+            x = x[~missing]
+        return self.check(x) if len(x) else None
+
     def initialize_from(self, x: Tensor) -> None:
-        """Set starting values from training data x `[N, *data_shape]`; does nothing by default."""
+        """Set starting values from training data x `[N, *data_shape]`, which may hold NaN; does nothing by default."""
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin | None:
         """Fit independent distributions to x `[N, *data_shape]`, one for each dimension: the model without latents.
@@ -97,6 +111,18 @@ class Likelihood(nn.Module):
             deficit: nats per datapoint by which the model's log p(x) is lower than theirs.
         """
         return None
+
+    @property
+    def units(self) -> Units:
+        """What integers in users' arrays are divided by."""
+        return units_of(self.integers)
+
+    def encoder_input(self, data_shape: Sequence[int]) -> nn.Module:
+        """Return the module x `[..., *data_shape]` -> the encoder's input.
+
+        By default it is a `Standardize` if the likelihood is `unbounded`, else the identity.
+        """
+        return Standardize(data_shape) if self.unbounded else nn.Identity()
 
     def location_and_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the location and scale by which the encoder's input is standardized: two tensors `[*data_shape]`."""

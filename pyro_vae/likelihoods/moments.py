@@ -16,7 +16,7 @@ PART = 2**20
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of each dimension of the data, float64, `[*data_shape]`.
+    """Moments of the observed values of each dimension of the data, float64, `[*data_shape]`.
 
     Attributes:
         mean: the mean.
@@ -44,12 +44,20 @@ class Moments:
 
 
 def moments(x: Tensor) -> Moments:
-    """Compute the moments of x `[N, *data_shape]`."""
-    low, high = x.amin(0).double(), x.amax(0).double()  # relative to `low`: equal values have no rounding errors
-    mean = low + sum((part - low).sum(0) for part in parts(x)) / len(x)
-    variance = sum((part - mean).square().sum(0) for part in parts(x)) / len(x)
+    """Compute the moments of x `[N, *data_shape]`, whose NaN are missing; each dimension has an observed value."""
+    n = num_observed(x)
+    # relative to `low`: equal values have no rounding errors
+    low, high = x.nan_to_num(torch.inf).amin(0).double(), x.nan_to_num(-torch.inf).amax(0).double()
+    mean = low + sum((part - low).nan_to_num(0.0).sum(0) for part in parts(x)) / n
+    variance = sum((part - mean).square().nan_to_num(0.0).sum(0) for part in parts(x)) / n
     sd = torch.as_tensor(variance).sqrt().where(high > low, 0.0)
     return Moments(mean, sd, (high - mean).maximum(mean - low))
+
+
+def num_observed(x: Tensor) -> int | Tensor:
+    """Return how many values of each dimension of x `[N, *data_shape]` are not NaN: N, or float64 `[*data_shape]`."""
+    missing = x.isnan()
+    return (~missing).sum(0).double() if missing.any() else len(x)
 
 
 def parts(x: Tensor) -> Iterator[Tensor]:
@@ -59,12 +67,13 @@ def parts(x: Tensor) -> Iterator[Tensor]:
 
 
 def level_counts(x: Tensor, grid: Grid) -> Tensor:
-    """Count the levels of the grid in x `[N, *data_shape]`: float64, `[num_levels, *data_shape]`."""
+    """Count the grid's levels among observed values of x `[N, *data_shape]`: float64, `[num_levels, *data_shape]`."""
     L, D = grid.num_levels, x[0].numel()
     counts = torch.zeros(L * D, dtype=torch.float64, device=x.device)
     for part in parts(x):
         k = grid.index(part).clamp(0, L - 1).flatten(1)
-        counts += torch.bincount((k * D + torch.arange(D, device=x.device)).flatten(), minlength=L * D)
+        place = (k * D + torch.arange(D, device=x.device)).flatten()
+        counts += torch.bincount(place[~part.isnan().flatten()], minlength=L * D)
     return counts.reshape(L, *x.shape[1:])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import NegativeBinomialInDouble
 from pyro_vae.likelihoods.checks import are_counts
-from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.moments import moments, num_observed
 from pyro_vae.likelihoods.poisson import Counts, mean_count
 from pyro_vae.likelihoods.softplus import Start
 
@@ -56,7 +56,7 @@ class NegativeBinomial(Counts):
     def _dispersion(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means, and the dispersions that give the variances, float64, `[*data_shape]`."""
         data = moments(x)
-        mean = mean_count(data, len(x))
+        mean = mean_count(data, num_observed(x))
         return mean, ((data.sd.square() - mean) / mean.square()).clamp(min=self.min_dispersion)
 
     def _of(self, mean: Tensor, alpha: Tensor) -> TorchDistributionMixin:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.distributions import PoissonInDouble
 from pyro_vae.likelihoods.checks import are_counts
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import Moments, moments
+from pyro_vae.likelihoods.moments import Moments, moments, num_observed
 from pyro_vae.likelihoods.softplus import inverse_softplus
 
 MIN_RATE = 1e-6
@@ -27,6 +27,7 @@ class Counts(Likelihood):
     """
 
     discrete = True
+    integers = "counts"
     unbounded = True
     unit: Tensor
 
@@ -40,14 +41,14 @@ class Counts(Likelihood):
         data = moments(x)
         unit = data.whole.clamp(min=1)
         self.unit.copy_(unit)
-        self.offset.copy_(inverse_softplus(mean_count(data, len(x)) / unit).unsqueeze(0))
+        self.offset.copy_(inverse_softplus(mean_count(data, num_observed(x)) / unit).unsqueeze(0))
 
     def mean(self, u: Tensor) -> Tensor:
         """Return the means of the counts `[..., *data_shape]` for parameters u `[..., 1, *data_shape]`."""
         return MIN_RATE + self.unit * F.softplus(u.squeeze(-1 - self.event_dim))
 
 
-def mean_count(data: Moments, num_data: int) -> Tensor:
+def mean_count(data: Moments, num_data: int | Tensor) -> Tensor:
     """Return the means after adding half a count, since unseen counts are rare rather than impossible."""
     return data.mean.clamp(min=0) + 0.5 / num_data
 
@@ -69,7 +70,7 @@ class Poisson(Counts):
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
         """Return Poisson distributions with each dimension's mean."""
-        rate = mean_count(moments(x), len(x))
+        rate = mean_count(moments(x), num_observed(x))
         return PoissonInDouble(rate).to_event(self.event_dim)  # type: ignore[no-untyped-call]
 
     def check(self, x: Tensor) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.distributions import StudentTInDouble
 from pyro_vae.errors import BadInput, positive
-from pyro_vae.likelihoods.moments import moments, root_mean_square
+from pyro_vae.likelihoods.moments import moments, num_observed, root_mean_square
 from pyro_vae.likelihoods.scaled import SHARE, Scaled
 from pyro_vae.likelihoods.softplus import Start
 
@@ -85,14 +85,14 @@ class StudentT(Scaled):
         EM of Lange, Little & Taylor (1989), §3, started at the quartiles, on the first part of large data.
         """
         x = _first_part(x)
-        N = len(x)
+        N = num_observed(x)
         first, median, third = _quartiles(x)
         data = moments(x)
         spread = torch.where(third > first, (third - first) / 1.349, data.unit)
         loc, scale = torch.where(data.sd > 0, median, data.mean), spread
-        x = x.double()
+        x, missing = x.double().nan_to_num(0.0), x.isnan()
         for _ in range(NUM_STEPS):
-            w = (self.df + 1) / (self.df + ((x - loc) / scale).square())
+            w = ((self.df + 1) / (self.df + ((x - loc) / scale).square())).where(~missing, 0.0)
             loc = (w * x).sum(0) / w.sum(0)
             square = (w * (x - loc).square()).sum(0) / N
             scale = square.sqrt().maximum(0.01 * spread)
@@ -107,6 +107,12 @@ def _first_part(x: Tensor) -> Tensor:
 
 
 def _quartiles(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the three quartiles of each dimension of x `[N, *data_shape]`, float64, `[*data_shape]`."""
-    first, median, third = (x.kthvalue(max(1, round(len(x) * q)), dim=0)[0].double() for q in (0.25, 0.5, 0.75))
+    """Return the quartiles of each dimension of x `[N, *data_shape]`, without NaN: three float64, `[*data_shape]`."""
+    n = num_observed(x)
+    if isinstance(n, Tensor):
+        ordered = x.double().sort(0)[0]  # NaN comes last
+        rank = ((n * q).round().long().clamp(min=1) - 1 for q in (0.25, 0.5, 0.75))
+        first, median, third = (ordered.gather(0, k.unsqueeze(0))[0] for k in rank)
+    else:
+        first, median, third = (x.kthvalue(max(1, round(len(x) * q)), dim=0)[0].double() for q in (0.25, 0.5, 0.75))
     return first, median, third

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.errors import positive_int
+from pyro_vae.marginal import to_arviz
+from pyro_vae.marginal.draws import Draws
 from pyro_vae.marginal.pareto import FEW, LARGEST, pareto_k, tail_length, threshold
 
 MIN_ESS = 10
@@ -62,6 +64,7 @@ class LogEvidence:
         is_bound: whether `log_px` is a mean of log-weights, the ELBO, whose `se` does not depend on the weights' tail.
         reliable: whether each estimate is reliable, `[N]`, if the estimator decides; else see `unreliable`.
         stage: how each estimate was made, `[N]`, as indices of `STAGES`, if the estimator has several ways.
+        draws: the draws and their log-weights, if they are kept (`keep_draws=True` of `importance` and `refined`).
     """
 
     log_px: Tensor
@@ -76,6 +79,7 @@ class LogEvidence:
     is_bound: bool = False
     reliable: Tensor | None = None
     stage: Tensor | None = None
+    draws: Draws | None = None
 
     @property
     def k_threshold(self) -> float | None:
@@ -143,7 +147,7 @@ class LogEvidence:
         return replace(self, **changed, extra=extra, reliable=~self.unreliable | converged)
 
     def rows(self, index: Tensor) -> LogEvidence:
-        """Return the estimates of some of the datapoints, without their curve and tail."""
+        """Return the estimates of some of the datapoints, without their curve, tail and draws."""
         return self._per_datapoint(lambda value, _: value[index], self)
 
     def updated(self, index: Tensor, other: LogEvidence) -> LogEvidence:
@@ -154,7 +158,7 @@ class LogEvidence:
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in PER_DATAPOINT}
         values: dict[str, Any] = {name: fn(*pair) for name, pair in pairs.items() if pair[0] is not None}
         extra = {name: fn(value, other.extra[name]) for name, value in self.extra.items()}
-        return replace(self, **values, extra=extra, curve=(), tail=None)
+        return replace(self, **values, extra=extra, curve=(), tail=None, draws=None)
 
     def without_tail(self) -> LogEvidence:
         """Return a copy without the diagnostics of the weights' tail."""
@@ -174,7 +178,34 @@ class LogEvidence:
         extra = {name: torch.cat([part.extra[name] for part in parts]) for name in first.extra}
         tails = [part.tail for part in parts if part.tail is not None]
         tail = torch.cat(tails, dim=1) if len(tails) == len(parts) else None
-        return replace(first, **values, curve=curve, extra=extra, tail=tail)
+        kept = [part.draws for part in parts if part.draws is not None]
+        draws = Draws.cat(kept) if len(kept) == len(parts) else None
+        return replace(first, **values, curve=curve, extra=extra, tail=tail, draws=draws)
+
+    def to_arviz(self, num_draws: int = 1000, seed: int = 0) -> Any:
+        """Return ArviZ's `InferenceData`, or a `DataTree` since ArviZ 1.0; `to_arviz.inference_data` lists its groups.
+
+        Its `posterior` has `num_draws` draws, resampled from those that `importance` and `refined` keep with
+        `keep_draws=True`; other estimates have no draws, and the object no posterior.
+
+        Raises:
+            BadInput: if ArviZ is not installed, or `num_draws` is not a positive integer.
+        """
+        names = ("log_px", "se", "ess", "pareto_k", "elbo", "unreliable")
+        numbers = {name: getattr(self, name) for name in names} | self.extra
+        about = {"num_samples": self.num_samples, "unreliable_if": self.criterion}
+        z = {} if self.draws is None else self.draws.posterior(num_draws, seed)
+        log_weights = None if self.draws is None else self.draws.log_weights
+        return to_arviz.inference_data(numbers, log_weights, z, about)
+
+    def to_elpd(self) -> Any:
+        """Return log p(x) of each datapoint as ArviZ's `ELPDData` (`to_arviz.elpd`), for its `compare` and `plot_khat`.
+
+        Raises:
+            BadInput: if ArviZ is not installed.
+        """
+        good_k = LARGEST if self.k_threshold is None else self.k_threshold
+        return to_arviz.elpd(self.log_px, self.pareto_k, self.num_samples, good_k, bool(self.unreliable.any()))
 
 
 def sample_sizes(num_samples: object) -> tuple[int, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
-from pyro_vae.errors import true_false_auto
+from pyro_vae.errors import true_false, true_false_auto
+from pyro_vae.marginal.draws import Keeper, require_room_for_draws
 from pyro_vae.marginal.estimator import Estimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
 from pyro_vae.marginal.pareto import FEW
@@ -27,6 +29,8 @@ class Importance(Estimator):
         num_samples: K, or a list of several K, for which `LogEvidence.curve` holds estimates from one set of samples.
         chunk_size: pairs (sample, datapoint) in memory at once; `auto` uses as many as fit into the cache.
         compile: True, False or `auto`, see `Estimator`.
+        keep_draws: keep all draws and log-weights in `LogEvidence.draws`, for `LogEvidence.to_arviz`. Nothing is
+            compiled then.
 
     Raises:
         BadInput: if an argument is out of range.
@@ -43,14 +47,19 @@ class Importance(Estimator):
         num_samples: int | Sequence[int] = 1000,
         chunk_size: int | str = "auto",
         compile: bool | str = "auto",
+        keep_draws: bool = False,
     ) -> None:
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
         self.chunk_size = chunk_option(chunk_size)
         self.compile = true_false_auto("compile", compile)
+        self.keep_draws = true_false("keep_draws", keep_draws)
 
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`."""
+        keeper = Keeper() if self.keep_draws else None
+        if keeper is not None:
+            require_room_for_draws(self.num_samples, guide, x, y)
         chunks = stream(
             model,
             guide,
@@ -59,9 +68,13 @@ class Importance(Estimator):
             num_samples=self.num_samples,
             chunk_size=pairs_at_once(self.chunk_size, model, x, y),
             progress=progress,
-            weigh=compiled(log_weights, self.compile),
+            weigh=compiled(log_weights, self.compile) if keeper is None else keeper.weigh,
         )
-        evidence = LogEvidence.cat([accumulate(blocks, self.sizes, self.reduce) for blocks in chunks])
+        parts = []
+        for blocks in chunks:
+            part = accumulate(blocks, self.sizes, self.reduce)
+            parts.append(part if keeper is None else replace(part, draws=keeper.take()))
+        evidence = LogEvidence.cat(parts)
         return evidence.without_tail() if is_discrete(guide, x, y) else evidence
 
     def advice(self, discrete: bool = False) -> str | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_vae.compilation.compiled import compiled
 from pyro_vae.distributions import CholeskyNormal
-from pyro_vae.errors import integer, one_of, positive, share, true_false_auto
+from pyro_vae.errors import integer, one_of, positive, share, true_false, true_false_auto
+from pyro_vae.marginal.draws import Keeper, require_room_for_draws
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate, sample_sizes
@@ -50,6 +51,7 @@ class Refined(GradientEstimator):
             the guide, in case the mode misleads (Hesterberg 1995, Technometrics 37(2)).
         num_elbo_steps: gradient steps on the ELBO of each datapoint that improve its proposal.
         compile: True, False or `auto`, see `Estimator`.
+        keep_draws: keep all draws and log-weights in `LogEvidence.draws`, for `LogEvidence.to_arviz`.
 
     Raises:
         BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
@@ -66,11 +68,13 @@ class Refined(GradientEstimator):
         guide_weight: float = 0.2,
         num_elbo_steps: int = 0,
         compile: bool | str = "auto",
+        keep_draws: bool = False,
     ) -> None:
         self.sizes = sample_sizes(num_samples)
         self.num_samples = self.sizes[-1]
         self.chunk_size = chunk_option(chunk_size)
         self.compile = true_false_auto("compile", compile)
+        self.keep_draws = true_false("keep_draws", keep_draws)
         self.family = one_of("family", family, ("auto", "gaussian", "student_t"))
         self.df = positive("df", df)
         self.guide_weight = share("guide_weight", guide_weight)
@@ -85,6 +89,8 @@ class Refined(GradientEstimator):
     def estimate(self, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress) -> LogEvidence:
         """Estimate log p(x) for x `[N, ...]`."""
         latents = Latents.of(model, x, y)
+        if self.keep_draws:
+            require_room_for_draws(self.num_samples, guide, x, y)
         pairs = pairs_at_once(self.chunk_size, model, x, y)
         density, draw = compiled(log_density_at, self.compile), compiled(Latents.draw, self.compile)
         rows = max(1, pairs // 8)  # a Hessian needs 8 directions of each datapoint at once
@@ -126,6 +132,8 @@ class Refined(GradientEstimator):
         defensive = q.df.isfinite() | (self.family != "auto")
         guide_weight = self.guide_weight * defensive.to(start.dtype)
 
+        keeper = Keeper() if self.keep_draws else None
+
         def blocks() -> Iterator[Tensor]:
             for done in range(0, self.num_samples, block):
                 size = min(block, self.num_samples - done)
@@ -139,10 +147,13 @@ class Refined(GradientEstimator):
                             guide_weight.log() + density(latents, guide, x, y, u),
                         )
                     log_w = density(latents, model, x, y, u) - log_q
+                if keeper is not None:
+                    keeper.add(log_w, latents.unpack(u)[0])
                 yield log_w.double()
                 ticks(log_w.numel())
 
-        return accumulate(blocks(), self.sizes, Accumulator.log_mean)
+        evidence = accumulate(blocks(), self.sizes, Accumulator.log_mean)
+        return evidence if keeper is None else replace(evidence, draws=keeper.take())
 
     def proposal(
         self, log_joint: LogDensity, start: Tensor, variance: Tensor, on_step: Callable[[], Any] = lambda: None

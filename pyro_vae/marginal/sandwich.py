@@ -67,12 +67,14 @@ class Sandwich(GradientEstimator):
 
     `log_px` and `se` describe the lower bound. `extra` holds, for each datapoint, `log_px_upper` with its standard
     error `log_px_upper_se`; `gap`, the difference of the bounds; `rhat`, the largest R̂ over the dimensions;
-    `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`), the weights are reliable
-    (see `LogEvidence.unreliable`), rounding does not change them (see `proposal.is_rounded`) and the search found no
-    more modes than are kept, else 0; `num_modes`; and `struski_upper`, log X + Y / X − 1 of two independent estimates X
-    and Y of p(x), an upper bound in expectation that needs no posterior draws (Struski et al. 2023,
-    https://arxiv.org/abs/2206.09453). It is noisy: use its mean over many datapoints, whose standard error is that of
-    the mean of `log_px`.
+    `certified`, 1 where R̂ is below 1.05, the chains visit each other's modes (see `mix`), the search found no more
+    modes than are kept, rounding does not change the weights (see `proposal.is_rounded`) and the estimate is reliable,
+    else 0; `num_modes`; and `struski_upper`, log X + Y / X − 1 of two independent estimates X and Y of p(x), an upper
+    bound in expectation that needs no posterior draws (Struski et al. 2023, https://arxiv.org/abs/2206.09453). It is
+    noisy: use its mean over many datapoints, whose standard error is that of the mean of `log_px`.
+
+    An estimate is reliable if its weights are (see `LogEvidence.unreliable`), or if the other conditions of `certified`
+    hold and the gap is below 0.05: posterior draws in a part that the weights miss would widen it.
 
     The upper bound needs draws from the posterior, and chains are known to give them only in the limit. `certified` is
     therefore conditional: it excludes that the chains disagree, not that all of them miss a mode that no start found.
@@ -160,19 +162,22 @@ class Sandwich(GradientEstimator):
         upper = iw_eubo(posterior, log_w[:-1]).reshape(each, self.num_chains, -1).mean(0)
         lower = accumulate([log_w], [self.num_samples], Accumulator.log_mean)
         rhat = split_rhat(run.draws)
-        agree = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes)
+        gap = upper.mean(0) - lower.log_px
+        agree = (rhat < MAX_RHAT) & mix(run.modes(proposal.q), run.start, proposal.num_modes) & ~proposal.incomplete
         if (rounded := is_rounded(p, u, log_w)) is not None:
             agree &= ~rounded
+        # draws from the posterior would widen the gap if the weights missed a part of it, whatever their Pareto k
+        reliable = ~lower.unreliable | (agree & (gap < TARGET_SE))
         extra = {
             "log_px_upper": upper.mean(0),
             "log_px_upper_se": (lower.se.square() + upper.var(0) / self.num_chains).sqrt(),
-            "gap": upper.mean(0) - lower.log_px,
+            "gap": gap,
             "rhat": rhat,
-            "certified": (agree & ~lower.unreliable & ~proposal.incomplete).double(),
+            "certified": (agree & reliable).double(),
             "num_modes": proposal.num_modes.double(),
             "struski_upper": struski(log_w),
         }
-        return replace(lower, extra=extra, tail=None), fitted
+        return replace(lower, extra=extra, tail=None, reliable=reliable), fitted
 
     def chains(
         self, p: Posteriors, modes: Proposal, q: Mixture, num_draws: int, tick: Callable[[], Any] = lambda: None

@@ -4,7 +4,8 @@
 """
 
 from pyro_vae.networks.conv import Conv
+from pyro_vae.networks.conv1d import Conv1d
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.networks.network import Network
 
-__all__ = ["MLP", "Conv", "Network"]
+__all__ = ["MLP", "Conv", "Conv1d", "Network"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,13 @@ from pyro_vae.networks.layers import ACTIVATIONS, WithContext, stack
 from pyro_vae.networks.mlp import MLP
 from pyro_vae.networks.network import Network
 
+log = logging.getLogger(__name__)
+
 
 class Conv(Network):
     """Strided convolutions in the encoder, transposed convolutions in the decoder, for images of any size.
+
+    `Conv1d` does the same for series.
 
     Args:
         channels: number of channels of each layer; a layer halves height and width.
@@ -24,6 +30,10 @@ class Conv(Network):
         activation: one of `ACTIVATIONS`.
         upper_hidden: widths of the fully connected layers between one stochastic layer and the next.
     """
+
+    kernel_size: int = 3
+    down: ClassVar[Any] = nn.Conv2d
+    up: ClassVar[Any] = nn.ConvTranspose2d
 
     def __init__(
         self,
@@ -45,14 +55,14 @@ class Conv(Network):
         The context is appended to the output of the convolutions.
 
         Raises:
-            BadInput: if the data are not images.
+            BadInput: if the data have another shape.
         """
-        in_channels, sizes = self._image(data_shape)
+        in_channels, sizes = self._channels_and_sizes(data_shape)
         act = ACTIVATIONS[self.activation]
         layers = [
             layer
             for m, n in pairwise([in_channels, *self.channels])
-            for layer in (nn.Conv2d(m, n, kernel_size=3, stride=2, padding=1), act())
+            for layer in (self.down(m, n, self.kernel_size, stride=2, padding=self.kernel_size // 2), act())
         ]
         flat = self.channels[-1] * math.prod(sizes[-1])
         convolutions = _PerImage([in_channels, *sizes[0]], len(data_shape), nn.Sequential(*layers, nn.Flatten()))
@@ -65,19 +75,19 @@ class Conv(Network):
         The context is appended to z.
         """
         num_params, *data_shape = param_shape
-        image_channels, sizes = self._image(data_shape)
+        out_channels, sizes = self._channels_and_sizes(data_shape)
         act = ACTIVATIONS[self.activation]
         small = (self.channels[-1], *sizes[-1])
         layers: list[nn.Module] = [
             *stack([latent_dim + context_dim, self.hidden, math.prod(small)], self.activation),
             nn.Unflatten(-1, small),
         ]
-        channels = [*reversed(self.channels), num_params * image_channels]
+        channels = [*reversed(self.channels), num_params * out_channels]
         for (m, n), (low, high) in zip(pairwise(channels), pairwise(reversed(sizes)), strict=True):
             # 2·low − 1 + output_padding = high, whether high was even or odd
-            padding = (high[0] - 2 * low[0] + 1, high[1] - 2 * low[1] + 1)
-            up = nn.ConvTranspose2d(m, n, kernel_size=3, stride=2, padding=1, output_padding=padding)
-            layers += [up, act()]
+            more = tuple(b - 2 * a + 1 for a, b in zip(low, high, strict=True))
+            k = self.kernel_size
+            layers += [self.up(m, n, k, stride=2, padding=k // 2, output_padding=more), act()]
         layers[-1] = nn.Flatten()  # no activation on the parameters of p(x | z)
         network = _PerImage([latent_dim + context_dim], 1, nn.Sequential(*layers, nn.Unflatten(-1, tuple(param_shape))))
         return WithContext(nn.Identity(), network) if context_dim else network
@@ -86,23 +96,29 @@ class Conv(Network):
         """Return fully connected networks, since latents are not images."""
         return MLP(upper_hidden=self.upper_hidden, activation=self.activation).upper()
 
-    def _image(self, data_shape: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-        """Return the number of channels, and the sizes `(H, W)` before the first and after each halving layer."""
+    def _channels_and_sizes(self, data_shape: Sequence[int]) -> tuple[int, list[tuple[int, ...]]]:
+        """Return the number of channels, and the sizes before the first and after each halving layer."""
+        channels, size = self._input(data_shape)
+        sizes = [size]
+        for _ in self.channels:
+            sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
+        return channels, sizes
+
+    def _input(self, data_shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+        """Return the number of channels and the size of a datapoint."""
+        needs = f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}"
         if len(data_shape) not in (2, 3):
-            raise BadInput(
-                f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}: "
-                "use network=mlp or reshape them"
-            )
+            raise BadInput(f"{needs}: use network=mlp or reshape them")
         channels, height, width = (1, *data_shape)[-3:]
         if _channels_last(channels, height, width):
-            raise BadInput(
-                f"network=conv needs images of shape [H, W] or [C, H, W], the data have {list(data_shape)}, channels "
-                "last: give x.transpose(0, 3, 1, 2)"
-            )
-        sizes = [(height, width)]
-        for _ in self.channels:
-            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        return channels, sizes
+            raise BadInput(f"{needs}, channels last: give x.transpose(0, 3, 1, 2)")
+        if len(data_shape) == 2 and min(height, width) < 8 and max(height, width) > 4 * min(height, width):
+            log.warning(
+                "network=conv takes x [N, %d, %d] for images of one channel: for series [N, C, L], use network=conv1d; "
+                "for images, give [N, 1, H, W]",
+                height, width,
+            )  # fmt: skip
+        return channels, (height, width)
 
 
 def _channels_last(first: int, second: int, last: int) -> bool:

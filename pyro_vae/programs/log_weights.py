@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.programs.chunks import chunks, slices
 from pyro_vae.programs.time_limit import check_time
-from pyro_vae.programs.trace import Program, log_prob, trace
+from pyro_vae.programs.trace import Program, log_prob, random_sites, trace
 
 
 def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int) -> Tensor:
@@ -27,9 +27,21 @@ def log_weights(model: Program, guide: Program, x: Tensor, y: Tensor | None = No
         y: labels of a conditional model, `[N]`.
         num_samples: K.
     """
+    return draw_and_weigh(model, guide, x, y, num_samples=num_samples)[0]
+
+
+def draw_and_weigh(
+    model: Program, guide: Program, x: Tensor, y: Tensor | None = None, *, num_samples: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return `log_weights` and the draws z at each latent site, `[num_samples, N, ...]`."""
     guide_trace = trace(guide, x, y, num_samples=num_samples)
     model_trace = trace(poutine.replay(model, trace=guide_trace), x, y, num_samples=num_samples)
-    return log_prob(model_trace, num_samples, x) - log_prob(guide_trace, num_samples, x)
+    log_w = log_prob(model_trace, num_samples, x) - log_prob(guide_trace, num_samples, x)
+    z = {}
+    for name, site in random_sites(guide_trace).items():
+        value: Tensor = site["value"]
+        z[name] = value.expand(num_samples, len(x), *value.shape[value.dim() - site["fn"].event_dim :])
+    return log_w, z
 
 
 def stream(

@@ -17,6 +17,7 @@ from pyro_vae.errors.own_code import own_code
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import parts
 from pyro_vae.marginal import ELBO, LogEvidence
+from pyro_vae.programs.missing import observe
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.vae import VAE
 from pyro_vae.vae.contract import DISTRIBUTION, require_returned
@@ -39,16 +40,25 @@ class Baseline:
     Attributes:
         likelihood: the model's likelihood.
         marginals: its `marginals`, fitted to the training data, or to the first part of data on disk.
+        fill: see `programs.missing.observe`; None if the data are complete.
     """
 
     likelihood: Likelihood
     marginals: TorchDistributionMixin
+    fill: Tensor | None = None
 
     def beside(self, evidence: LogEvidence, x: Tensor) -> LogEvidence:
         """Add the marginals' log p(x) to the `extra` of the evidence of x `[N, *data_shape]`."""
         with torch.no_grad():
-            log_px = torch.cat([self.marginals.log_prob(part) for part in parts(x)])
+            log_px = torch.cat([self._log_prob(part) for part in parts(x)])
         return replace(evidence, extra={**evidence.extra, NAME: log_px})
+
+    def _log_prob(self, x: Tensor) -> Tensor:
+        p_x = self.marginals
+        if self.fill is not None:
+            p_x, x = observe(p_x, x, self.fill)
+        log_prob: Tensor = p_x.log_prob(x)
+        return log_prob
 
     def exceeds(self, evidence: LogEvidence) -> bool:
         """Return whether the marginals exceed the model by more than two standard errors of the difference.
@@ -91,7 +101,7 @@ def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
         marginals = vae.likelihood.marginals(x)
     if marginals is not None:
         require_returned("likelihood", vae.likelihood, "marginals", marginals, TorchDistributionMixin, DISTRIBUTION)
-    return None if marginals is None else Baseline(vae.likelihood, marginals)
+    return None if marginals is None else Baseline(vae.likelihood, marginals, vae.fill if vae.missing else None)
 
 
 def warn_of_elbo(vae: VAE, data: Dataset) -> None:

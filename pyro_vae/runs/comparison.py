@@ -121,12 +121,10 @@ def _mean(values: list[float | None]) -> tuple[float | None, float | None]:
     return statistics.fmean(known), statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
 
 
-def warn_of_kinds(evaluated: Iterable[Evaluated]) -> None:
-    """Warn if the runs' log p(x) are not of the same kind."""
+def mixed_kinds(evaluated: Iterable[Evaluated]) -> list[str]:
+    """Name the kinds in which the runs' log p(x) differ, so that they cannot be compared."""
     one, *others = (each.kind for each in evaluated)
-    mixed = [name for name, value in one.items() if any(other[name] != value for other in others)]
-    if mixed:
-        log.warning("these log p(x) do not compare, among the runs are %s", ", ".join(mixed))
+    return [name for name, value in one.items() if any(other[name] != value for other in others)]
 
 
 def table(rows: list[dict[str, Any]], title: str) -> str:

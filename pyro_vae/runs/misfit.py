@@ -22,7 +22,7 @@ def warn_of_misfit(vae: VAE, splits: Sequence[Split]) -> None:
     Raises:
         BadInput: if the likelihood rejects the data.
     """
-    for warning in dict.fromkeys(vae.likelihood.check(split.x) for split in splits):
+    for warning in dict.fromkeys(vae.likelihood.check_observed(split.x) for split in splits):
         if warning:
             log.warning(in_callers_names(warning))
 
@@ -31,6 +31,18 @@ def warn_of_scales(vae: VAE, x: Tensor) -> None:
     """Warn if the scale of the likelihood is far from that of training data x `[N, *data_shape]`."""
     if warning := vae.likelihood.warning_of_scales(x):
         log.warning(in_callers_names(warning))
+
+
+def warn_of_empty_rows(data: Dataset) -> None:
+    """Warn if training datapoints in memory have no observed entry: their log p(x) is 0, whatever the model."""
+    if not data.missing or isinstance(data.train, Stored):
+        return
+    if count := int(data.train.x.isnan().flatten(1).all(1).sum()):
+        log.warning(
+            "%d of the %d training datapoints have no observed entry, and the model learns nothing from them: leave "
+            "them out",
+            count, len(data.train),
+        )  # fmt: skip
 
 
 def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
@@ -55,5 +67,5 @@ def read_through(train: Stored, data: Dataset, vae: VAE) -> None:
         for x in train.in_order():
             data.require(x)
             if data.binarize == "none" and not data.dequantize:  # otherwise the model sees other values
-                vae.likelihood.check(x)
+                vae.likelihood.check_observed(x)
             tick(len(x))

@@ -42,7 +42,13 @@ def restore(
     saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
     check_sections(saved["config"], OF_THE_MODEL, path, trust)
     with as_saved(saved, path, trust):
-        vae = build_vae(OmegaConf.create(saved["config"]), saved["data_shape"], saved.get("num_classes"))
+        vae = build_vae(
+            OmegaConf.create(saved["config"]),
+            saved["data_shape"],
+            saved.get("num_classes"),
+            saved.get("missing", False),
+        )
+    vae.classes = tuple(saved.get("classes", ()))
     vae = vae.to(device)
     load_weights(vae, saved, path)
     return vae.eval(), saved
@@ -85,6 +91,11 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
         BadInput: if they differ.
     """
     shape, found = list(data.data_shape), None
+    if data.missing and data.columns is None and not saved.get("missing", False):
+        raise BadInput(
+            f"{run_dir} was trained on complete data, and these have missing entries (NaN): train it with them, or "
+            "impute them first with vae.impute"
+        )
     if shape != saved["data_shape"]:
         found = f"of shape {saved['data_shape']}, {shape} now"
     elif "data" in saved:  # missing in checkpoints of earlier versions

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, instantiate
+from pyro_vae.build import build_vae, describe_table, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
 from pyro_vae.errors import BadInput, in_section
 from pyro_vae.errors.own_code import is_own, own_code
@@ -147,10 +147,11 @@ class Run:
         require("trainer", trainer, TrainingAlgorithm)
         device = torch_device(trainer.device)
         data.to(device)
+        describe_table(config, data)
         checkpoints = Checkpoints(run_dir)
         saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
         with as_saved(saved, checkpoints.last, config.get("trust")):
-            vae = build_vae(config, data.data_shape, data.num_classes)
+            vae = build_vae(config, data.data_shape, data.num_classes, data.missing)
         objective, optim = instantiate(config, "objective"), _optim(config, trainer.clip_norm)
         run = cls(config, data, run_dir, checkpoints, vae.to(device), trainer, objective, optim)
         run.initialize()
@@ -162,9 +163,16 @@ class Run:
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """Shape, number of classes and fingerprint of the data, for checkpoints."""
+        """Shape, classes and fingerprint of the data, and whether entries are missing, for checkpoints."""
         data = self.data
-        return {"data_shape": list(data.data_shape), "num_classes": data.num_classes, "data": fingerprint(data)}
+        about: dict[str, Any] = {
+            "data_shape": list(data.data_shape),
+            "num_classes": data.num_classes,
+            "data": fingerprint(data),
+        }
+        if data.classes:
+            about["classes"] = list(data.classes)
+        return {**about, "missing": True} if data.missing else about
 
     def initialize(self) -> None:
         """Give the VAE starting values from the training data, the same in all processes.
@@ -179,6 +187,7 @@ class Run:
         with own_code("the check of the data", likelihood=vae.likelihood):
             misfit.warn_of_misfit(vae, data.samples())
         misfit.warn_of_empty_classes(vae, data.train.y)
+        misfit.warn_of_empty_rows(data)
         start = data.train.sample().x
         with own_code("warning_of_scales", likelihood=vae.likelihood):
             misfit.warn_of_scales(vae, start)

@@ -22,6 +22,7 @@ from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.vae.contract import made, require, require_distribution, require_returned
 from pyro_vae.vae.layer import Layer
+from pyro_vae.vae.modules import WithMask
 
 CONDITIONINGS = ("none", "prior", "concat")
 MAX_CLASSES = 100_000
@@ -51,6 +52,7 @@ def assemble(
     guide: Callable[..., Guide],
     conditioning: str,
     num_classes: int | None,
+    missing: bool = False,
 ) -> Parts:
     """Make the parts of a VAE from families; see `VAE.build`.
 
@@ -77,12 +79,19 @@ def assemble(
     context_dim = num_classes if concat and num_classes else 0
     p_x = made("likelihood", likelihood, Likelihood, data_shape)
     decoder = _built(network, "decoder", dims[0], p_x.param_shape, context_dim)
-    encoder = _built(network, "encoder", data_shape, context_dim)
-    inputs = [torch.zeros(1, *data_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
+    input_shape = encoder_input(p_x, data_shape, missing)(torch.zeros(1, *data_shape)).shape[1:]
+    encoder = _built(network, "encoder", input_shape, context_dim)
+    inputs = [torch.zeros(1, *input_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
     posterior = made("guide", guide, Guide, _num_features(network, encoder, *inputs), dims[0])
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
     classes = num_classes if p_z.conditional or concat else None
     return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
+
+
+def encoder_input(likelihood: Likelihood, data_shape: Sequence[int], missing: bool) -> nn.Module:
+    """Make the module x `[..., *data_shape]` -> the encoder's input, with a mask if entries may be missing."""
+    inner = likelihood.encoder_input(data_shape)
+    return WithMask(inner, data_shape) if missing else inner
 
 
 def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, parts: Parts) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,29 @@ class Encoder(nn.Module):
             self(x, x.new_zeros(1, dtype=torch.long) if self.num_classes else None)
         except NotImplementedError as error:
             raise BadInput(f"the guide {guide} has no mean in closed form: use vae.encode, which draws") from error
+
+
+class WithMask(nn.Module):
+    """Appends to the encoder's input, whose missing entries become 0, the mask: 1 where x is observed, 0 where NaN.
+
+    Mattei & Frellsen (2019), MIWAE, https://arxiv.org/abs/1812.02633, §2.3. A vector or the row of a table gets an
+    entry for each of x, an image `[H, W]` or `[C, H, W]` twice the channels.
+
+    Args:
+        inner: module, x -> the encoder's input of complete data; NaN entries stay NaN.
+        data_shape: shape of one datapoint.
+    """
+
+    def __init__(self, inner: nn.Module, data_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.inner, self.event_dim = inner, len(data_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input for x `[..., *data_shape]`, where NaN is missing."""
+        observed = ~x.isnan()
+        h = self.inner(x)
+        parts = h.nan_to_num(0.0), observed.to(h.dtype)
+        return torch.stack(parts, -3) if self.event_dim == 2 else torch.cat(parts, -self.event_dim)
 
 
 class Decoder(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import modelled
 from pyro_vae.errors import MAX_INT, BadInput, positive_ints
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides.guide import Guide
@@ -20,11 +21,12 @@ from pyro_vae.networks.network import Network
 from pyro_vae.networks.standardize import Standardize
 from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
-from pyro_vae.vae.assemble import assemble, require_same_kind
+from pyro_vae.programs.missing import dependent_shape, observe, typical
+from pyro_vae.vae.assemble import assemble, encoder_input, require_same_kind
 from pyro_vae.vae.contract import require_decoder, require_distribution
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.methods import Methods
-from pyro_vae.vae.modules import one_hot
+from pyro_vae.vae.modules import WithMask, one_hot
 
 
 class VAE(Methods):
@@ -45,6 +47,8 @@ class VAE(Methods):
         layers: stochastic layers above the first, from the bottom up.
         num_classes: number of classes of y; None if the model does not depend on labels.
         concat: whether y, one-hot, is an input of encoder and decoder.
+        missing: whether entries of x may be missing, which are NaN. The likelihood is that of the observed entries, and
+            the encoder's input is `WithMask`.
 
     Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114; with labels
     Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional generative models.
@@ -60,6 +64,9 @@ class VAE(Methods):
         torch.Size([3, 28, 28])
     """
 
+    fill: Tensor
+    """Values `[*data_shape]` in the support, which replace missing entries where the log-density is masked."""
+
     def __init__(
         self,
         data_shape: Sequence[int],
@@ -72,15 +79,18 @@ class VAE(Methods):
         layers: Sequence[Layer] = (),
         num_classes: int | None = None,
         concat: bool = False,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         self.data_shape, self.latent_dim = torch.Size(data_shape), tuple(latent_dim)
         self.prior, self.decoder, self.likelihood = prior, decoder, likelihood
-        self.standardize = Standardize(data_shape) if likelihood.unbounded else nn.Identity()
+        self.standardize = encoder_input(likelihood, data_shape, missing)
         self.encoder, self.posterior = encoder, posterior
         self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
         self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
-        self.num_classes, self.concat = num_classes, concat
+        self.num_classes, self.concat, self.missing = num_classes, concat, missing
+        if missing:  # until `initialize` sets them
+            self.register_buffer("fill", torch.full(self.data_shape, 0.0 if likelihood.discrete else 0.5))
 
     # The probabilistic program ------------------------------------------------------------------------
 
@@ -91,7 +101,8 @@ class VAE(Methods):
             z = pyro.sample(self.sites[-1], self.p_z(y))
             for site, layer in zip(reversed(self.sites[:-1]), reversed(self.layers), strict=True):
                 z = pyro.sample(site, layer.below(z))
-            pyro.sample("x", self.p_x(z, y), obs=x)
+            p_x, x = self._observe(self.p_x(z, y), x)
+            pyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """q(z | x, y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …), plate `data`."""
@@ -117,7 +128,12 @@ class VAE(Methods):
 
     def log_joint(self, x: Tensor, y: Tensor | None, z: Tensor) -> Tensor:
         """Return log p(x, z | y) of one stochastic layer at z `[S, N, latent_dim]`: `[S, N]`, nats."""
-        return self.p_z(y).log_prob(z) + self.p_x(z, y).log_prob(x)
+        p_x, x = self._observe(self.p_x(z, y), x)
+        return self.p_z(y).log_prob(z) + p_x.log_prob(x)
+
+    def _observe(self, p_x: TorchDistributionMixin, x: Tensor) -> tuple[TorchDistributionMixin, Tensor]:
+        """Return a distribution of the entries of x that are not missing, and x without NaN."""
+        return observe(p_x, x, self.fill) if self.missing else (p_x, x)
 
     def _context(self, y: Tensor | None) -> tuple[Tensor, ...]:
         """Return what encoder and decoder get beside their input: y one-hot, or nothing."""
@@ -143,6 +159,7 @@ class VAE(Methods):
         guide: Callable[..., Guide],
         conditioning: str = "none",
         num_classes: int | None = None,
+        missing: bool = False,
     ) -> VAE:
         """Build a VAE from families: `prior`, `likelihood` and `guide` are classes, or partials of classes.
 
@@ -155,14 +172,15 @@ class VAE(Methods):
             guide: of each layer.
             conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well.
             num_classes: of y, if the data have labels.
+            missing: whether entries of x may be missing (NaN).
 
         Raises:
             BadInput: if an option is out of its range, or does not fit the data or another option.
         """
         if not positive_ints("data_shape", data_shape, MAX_INT):
             raise BadInput("data_shape=[] must have at least one dimension")
-        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes)
-        vae = cls(data_shape, **parts._asdict())
+        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing)
+        vae = cls(data_shape, **parts._asdict(), missing=missing)
         if network.init != "torch":
             glorot_(vae, alike=network.init == "glorot_alike")
         # zeros may lie outside of the likelihood's support: only the kinds of distributions matter
@@ -173,6 +191,12 @@ class VAE(Methods):
             with own_code("forward", likelihood=vae.likelihood):
                 p_x = vae.p_x(z[0], y)
             require_distribution("likelihood", vae.likelihood, p_x, True, data_shape)
+            if missing and (shape := dependent_shape(p_x)):
+                raise BadInput(
+                    f"likelihood={type(vae.likelihood).__name__} does not factorize over the entries of x (entries of "
+                    f"shape {list(shape)} depend on each other given z), so missing ones cannot be left out: use "
+                    "likelihood=gaussian or another one that factorizes, or complete data"
+                )
             with own_code("forward", prior=vae.prior, guide=vae.posterior):
                 q, p = vae.q_z(x, y), vae.p_z(y)
             require_distribution("guide", vae.posterior, q, True, vae.latent_dim[:1])
@@ -181,13 +205,20 @@ class VAE(Methods):
         return vae
 
     def initialize(self, x: Tensor) -> None:
-        """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`."""
+        """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`.
+
+        Raises:
+            BadInput: if an entry is missing in all datapoints.
+        """
+        if self.missing:
+            self.fill.copy_(typical(x, [column.name for column in modelled(self.likelihood.columns)]))
         with own_code("initialize_from", prior=self.prior):
-            self.prior.initialize_from(x)
+            self.prior.initialize_from(torch.where(x.isnan(), self.fill, x) if self.missing else x)
         with own_code("initialize_from or location_and_spread", likelihood=self.likelihood):
             self.likelihood.initialize_from(x)
-            if isinstance(self.standardize, Standardize):
-                self.standardize.set(*self.likelihood.location_and_spread(x))
+            inner = self.standardize.inner if isinstance(self.standardize, WithMask) else self.standardize
+            if isinstance(inner, Standardize):
+                inner.set(*self.likelihood.location_and_spread(x))
 
     @property
     def families(self) -> dict[str, object]:

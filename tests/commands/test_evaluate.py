@@ -60,6 +60,7 @@ def test_writes_summary_and_arrays_and_prints_the_table(command, small_run, name
     assert outcome.code == 0, outcome.err
     summary = json.loads((small_run / "evaluations" / f"{name}-{K}.json").read_text())
     arrays = np.load(small_run / "evaluations" / f"{name}-{K}.npz")
+    assert ("row" in arrays) == (name != "bdmc")
     assert set(arrays) >= {"log_px", "se", "ess", "pareto_k", "unreliable"}
     assert all(arrays[key].shape == (20,) for key in arrays)
     assert summary["log_px"] == pytest.approx(arrays["log_px"].mean())

@@ -75,8 +75,9 @@ def test_workers_do_not_repeat_each_other(small, tmp_path):
 
 def test_choices_may_be_nothing_or_have_spaces(command, small, tmp_path):
     space = ["+space.trainer.clip_norm=[null]", "+space.network.hidden=[[4,5]]"]
-    outcome = command("search", *small, *space, "num_trials=1")
+    outcome = command("search", *small, *space, "num_trials=2")
     assert outcome.code == 0, outcome.err
+    assert "minus that of other trials of this search ± standard error over the same 20 datapoints" in outcome.out
     last = outcome.out.splitlines()[-1]
     assert last.endswith("trainer.clip_norm=null 'network.hidden=[4, 5]'")
     command_line = shlex.split(last[last.index("pyro_vae.train") :])[1:]

@@ -104,10 +104,8 @@ def test_fractions():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.where(X > 0.9, np.nan, X), "x holds 19 values that are NaN or Inf"),
-        (np.where(X > 0.9, np.inf, X), "NaN or Inf"),
-        (np.full((50, 2), 1e300), "NaN or Inf"),  # overflows float32
-        (X.astype(np.int64), "dtype int64"),
+        (np.where(X > 0.9, np.inf, X), "x holds 19 values that are Inf .*: set missing ones to NaN"),
+        (np.full((50, 2), 1e300), "values that are Inf"),  # overflows float32
         (X.astype(np.complex64), "dtype complex64"),
         (np.full((50, 2), "a"), "dtype <U1"),
         (np.zeros((0, 4), np.float32), "empty"),
@@ -151,16 +149,43 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 
 def test_masked_values_are_missing():
     x = np.ma.masked_array(np.full((50, 3), 255, np.uint8), mask=np.arange(150).reshape(50, 3) == 4)
-    with pytest.raises(BadInput, match="x holds 1 values that are NaN or Inf"):
-        from_array(x)
+    with pytest.raises(
+        BadInput, match="x holds 1 values that are NaN or Inf: .* or set missing=auto if NaN is missing"
+    ):
+        from_array(x, missing=False)
     known = as_floats(x, "x")
     assert known[1, 1].isnan()
     assert (known.flatten()[np.arange(150) != 4] == 1).all()  # as bytes are, divided by 255
     assert set(everything(from_array(np.ma.masked_array(X > 0.5, mask=False)))) == {0.0, 1.0}
 
 
+def test_missing_entries_stay_missing(tmp_path):
+    holes = np.random.default_rng(0).random(X.shape) < 0.2
+    x = np.where(holes, np.nan, X)
+    assert from_array(x).missing
+    assert not from_array(X).missing
+    assert from_array(X, missing=True).missing
+    assert from_array(X, validation=(x, None)).missing
+    assert from_array([[None, 0.5], *[[0.1, 0.2]] * 20]).missing
+    with pytest.raises(BadInput, match="missing=perhaps"):
+        from_array(X, missing="perhaps")
+    for options in ({"binarize": "dynamic"}, {"binarize": "static"}, {"binarize": "threshold"}):
+        data = from_array(x, **options)
+        batch, _ = data.batch(torch.arange(len(data.train)))
+        plain, _ = from_array(x).batch(torch.arange(len(data.train)))
+        assert torch.equal(batch.isnan(), plain.isnan())
+        assert set(batch[~batch.isnan()].tolist()) == {0.0, 1.0}
+    grey = from_array(np.where(holes, np.nan, (X * 255).round() / 255), dequantize=True)
+    assert torch.equal(grey.batch(torch.arange(9))[0].isnan(), from_array(x).batch(torch.arange(9))[0].isnan())
+    np.save(tmp_path / "x.npy", x.astype(np.float32))  # streamed: nothing looks for NaN in advance
+    data = array(str(tmp_path / "x.npy"), missing=True)
+    assert sum(int(rows.isnan().sum()) for rows in data.train.in_order()) > 0
+    with pytest.raises(BadInput, match="set data.missing=true if NaN is missing"):
+        list(array(str(tmp_path / "x.npy"), missing=False).train.in_order())
+
+
 def test_what_is_too_large_for_float32_is_called_that():
-    with pytest.raises(BadInput, match=r"100 values that are NaN or Inf \(or too large for float32: rescale them\)"):
+    with pytest.raises(BadInput, match=r"100 values that are Inf \(or too large for float32: rescale them\)"):
         from_array(np.full((50, 2), 1e300))
 
 

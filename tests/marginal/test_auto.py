@@ -14,7 +14,6 @@ from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import annealed
-from pyro_vae.marginal.ledger import Ledger
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
@@ -163,17 +162,6 @@ def test_annealing_from_the_prior_finds_modes_that_the_mixture_lacks():
     error = evidence.log_px - truth(x)
     assert (error.abs() < 4 * evidence.se).all()  # one mode: -1.5
     assert not proposal.incomplete.any()
-
-
-def test_a_fall_below_the_confidence_bound_is_not_reliable():
-    one = torch.ones(2)
-    ledger = Ledger.empty(-one, 100, 0.05)
-    log_w = torch.randn(2000, 2).double() * 0.1
-    index = torch.arange(2)
-    assert not ledger.write(index, judge(log_w), "search", 0.0).any()
-    later = judge(log_w - torch.tensor([0.0, 1.0]))
-    assert ledger.write(index, later, "HMC", 0.0).tolist() == [False, True]
-    assert ledger.evidence.status == ["reliable", "unreliable"]
 
 
 def test_linear_gaussian_models_are_exact_whatever_the_condition():

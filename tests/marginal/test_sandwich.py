@@ -13,6 +13,7 @@ import torch
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import Sandwich, chains, sandwich
 from pyro_vae.marginal.chains import Chains
+from pyro_vae.marginal.evidence import accumulate
 from pyro_vae.marginal.hmc import sample_posterior
 from pyro_vae.marginal.jump import jump
 from pyro_vae.marginal.mixture import Mixture
@@ -225,3 +226,21 @@ def test_the_summary_tells_the_largest_certified_gap_and_the_noise_of_the_mean()
 def test_refuses_bad_settings(settings):
     with pytest.raises(BadInput, match=next(iter(settings))):
         Sandwich(**settings)
+
+
+@pytest.mark.parametrize("gap", [0.01, 0.2])
+def test_a_narrow_gap_outweighs_a_large_pareto_k(ppca, monkeypatch, gap):
+    """A few large weights among many equal ones have a large k, but posterior draws show that nothing lacks."""
+    x = ppca.evidence.sample((3,))
+    ppca.set_exact_guide(widen=1.5)
+
+    def poor(*args):
+        evidence = accumulate(*args)
+        return replace(evidence, pareto_k=torch.full_like(evidence.se, 2.0))
+
+    monkeypatch.setattr(sandwich, "accumulate", poor)
+    narrow = lambda posterior, log_w: (log_w.logsumexp(0) - math.log(len(log_w)) + gap).expand(posterior.shape)  # noqa: E731
+    monkeypatch.setattr(sandwich, "iw_eubo", narrow)
+    evidence = SHORT()(ppca.vae.model, ppca.vae.guide, x)
+    assert (evidence.extra["certified"] == (gap < 0.05)).all()
+    assert (evidence.unreliable == (gap > 0.05)).all()

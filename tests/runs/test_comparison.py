@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL, one_error_line
@@ -15,7 +16,7 @@ from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.marginal import Summary
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
-from pyro_vae.runs import checkpoint, comparison
+from pyro_vae.runs import checkpoint, comparison, evaluation
 from pyro_vae.runs.comparison import Evaluated
 from pyro_vae.runs.figures import save
 from pyro_vae.vae import VAE
@@ -128,15 +129,32 @@ def test_log_px_of_several_kinds_is_warned_of(command, small_data, tmp_path, cho
     assert outcome.code == 0, outcome.err
     said = [line for line in (outcome.out + outcome.err).splitlines() if "do not compare" in line]
     assert [line.partition("among the runs are ")[2] for line in said] == ([] if kinds is None else [kinds])
+    best, other = json.loads((tmp_path / "sweep" / "evaluations" / "elbo-5.json").read_text())["rows"]
+    assert ("paired" in other) == (kinds is None)
+    if kinds is None:
+        elbos = [np.load(f"{row['runs'][0]}/evaluations/elbo-5.npz")["log_px"] for row in (other, best)]
+        d = elbos[0] - elbos[1]
+        assert other["paired"]["difference"] == pytest.approx(d.mean())
+        assert other["paired"]["se"] == pytest.approx(d.std(ddof=1) / math.sqrt(len(d)))
+        assert f"ELBO minus that of {best['options']}" in outcome.out
+        assert (tmp_path / "sweep" / "evaluations" / "elbo-5-paired.png").exists()
 
 
-def test_runs_with_labels_and_without_do_not_compare(caplog):
+def test_runs_on_different_rows_are_not_paired(tmp_path):
+    for name, row in (("a", [0, 1, 2]), ("b", [0, 1, 2]), ("c", [0, 2, 1])):
+        (tmp_path / name / "evaluations").mkdir(parents=True)
+        path = tmp_path / name / "evaluations" / "elbo-5.npz"
+        np.savez(path, log_px=np.arange(3.0), unreliable=np.zeros(3, bool), row=np.array(row))
+    rows = [{"options": name, "runs": [str(tmp_path / name)]} for name in "abc"]
+    assert list(evaluation.scores_of_options(rows[:2], "elbo-5")) == ["a", "b"]
+    assert evaluation.scores_of_options(rows, "elbo-5") == {}
+
+
+def test_runs_with_labels_and_without_do_not_compare():
     one = evaluated(**{"log p(x | y) and log p(x)": True, "other data": [1.0]})
     other = evaluated(**{"log p(x | y) and log p(x)": False, "other data": [1.0]})
-    comparison.warn_of_kinds([one, one])
-    assert not caplog.messages
-    comparison.warn_of_kinds([one, other])
-    assert caplog.messages[0].endswith("the runs are log p(x | y) and log p(x)")
+    assert comparison.mixed_kinds([one, one]) == []
+    assert comparison.mixed_kinds([one, other]) == ["log p(x | y) and log p(x)"]
 
 
 def test_what_does_not_compare_is_left_out_or_refused(command, small_run, tmp_path):

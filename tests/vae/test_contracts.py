@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_vae.data.sources import source_of
+from pyro_vae.data.units import units_of
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, Guide
 from pyro_vae.likelihoods import Bernoulli, Likelihood
-from pyro_vae.networks import MLP, Network
+from pyro_vae.networks import MLP, Conv1d, Network
 from pyro_vae.priors import Prior, StandardNormal
 from pyro_vae.vae import VAE
 
@@ -99,7 +101,7 @@ def test_defaults_of_a_likelihood():
     assert torch.equal(vae.likelihood.offset, torch.zeros(1, 6))
 
 
-@pytest.mark.parametrize("contract", [Prior, Likelihood, Guide, Network])
+@pytest.mark.parametrize("contract", [Prior, Likelihood, Guide, Network, Conv1d, source_of, units_of])
 def test_examples(contract):
     failed, tried = doctest.testmod(import_module(contract.__module__))
     assert failed == 0 < tried

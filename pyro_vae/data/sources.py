@@ -1,0 +1,182 @@
+"""Whatever users have as data, as arrays x and labels y: PyTorch's data sets, AnnData, and arrays themselves.
+
+Nothing is imported that the caller has not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from pyro_vae.errors import BadInput, one_line, shown
+from pyro_vae.errors.memory import require_memory
+
+Data = Any
+"""An array or tensor `[N, ...]`, lists, a data frame, a map-style `Dataset`, a sparse matrix of SciPy, or AnnData."""
+
+
+class Source(NamedTuple):
+    """Data as arrays.
+
+    Attributes:
+        x: array `[N, ...]`, or anything else that is not known here.
+        y: labels `[N]`, or None.
+        classes: name of each class, where labels have names, or ().
+        with_x: whether the labels came with x, as in a data set of pairs, and may be left unused.
+    """
+
+    x: Any
+    y: Any = None
+    classes: tuple[str, ...] = ()
+    with_x: bool = False
+
+
+def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = ()) -> Source:
+    """Return x and y as arrays.
+
+    Args:
+        x: a map-style data set of tensors or of pairs (tensor, label), which is read into memory; an AnnData object,
+            whose matrix X is x, sparse or not; everything else stays as it is.
+        y: labels; for AnnData also the name of a column of `obs`, whose categories become labels 0, 1, 2, ….
+        name: name of x in messages.
+        classes: the names of the classes that a model knows, if it does.
+
+    Raises:
+        BadInput: if x is a data set whose datapoints are not tensors, a DataLoader, or AnnData that is not in memory,
+            or y does not name a column, or it holds other classes than those known.
+
+    Example:
+        >>> source = source_of(TensorDataset(torch.zeros(5, 3), torch.tensor([0, 1, 0, 1, 1])))
+        >>> source.x.shape, source.y.tolist(), source.with_x
+        (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
+    """
+    if _is_anndata(x):
+        return _of_anndata(x, y, name, tuple(classes))
+    if isinstance(y, str):
+        raise BadInput(f"y={shown(y)} names a column of obs, but {name} has type {type(x).__name__}, not AnnData")
+    if isinstance(x, (Dataset, DataLoader)):
+        data, labels = _of_dataset(x, name)
+        if labels is None or y is not None:
+            return Source(data, y)
+        return Source(data, labels, with_x=True)
+    return Source(x, y)
+
+
+def _of_dataset(dataset: Any, name: str) -> tuple[Tensor, Tensor | None]:
+    """Return the tensor `[N, ...]` of a data set's datapoints, and their labels `[N]`, if it returns pairs."""
+    kind = type(dataset).__name__
+    if isinstance(dataset, DataLoader):
+        raise BadInput(f"{name} has type {kind}: give its data set, loader.dataset")
+    if isinstance(dataset, TensorDataset):
+        if len(dataset.tensors) > 2:
+            raise BadInput(
+                f"{name} has type {kind} with {len(dataset.tensors)} tensors: give TensorDataset(x) or "
+                "TensorDataset(x, y)"
+            )
+        return dataset.tensors[0], dataset.tensors[1] if len(dataset.tensors) == 2 else None
+    if isinstance(dataset, Subset) and isinstance(dataset.dataset, TensorDataset):
+        index = torch.as_tensor(dataset.indices, dtype=torch.long)
+        data, labels = _of_dataset(dataset.dataset, name)
+        return data[index], None if labels is None else labels[index]
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise BadInput(
+            f"{name} has type {kind}, which is iterable, not map-style: give torch.stack(list({name})), or a Dataset "
+            "with __getitem__ and __len__"
+        )
+    if not len(dataset):
+        raise BadInput(f"{name} is empty: its data set of type {kind} has no datapoints")
+    first = _item(dataset, 0, name)
+    data_shape, with_label = first[0].shape, first[1] is not None
+    num_bytes = len(dataset) * first[0].nbytes
+    require_memory(num_bytes, f"{name} takes", "save it as a .npy file, which is streamed from disk", copies=2)
+    data = torch.empty(len(dataset), *data_shape, dtype=first[0].dtype)
+    all_labels = []
+    for i in range(len(dataset)):
+        row, label = first if i == 0 else _item(dataset, i, name)
+        if row.shape != data_shape or row.dtype != data.dtype or (label is not None) != with_label:
+            raise BadInput(
+                f"{name}[{i}] is {_described(row, label)}, and {name}[0] is {_described(*first)}: datapoints must be "
+                "alike"
+            )
+        data[i] = row
+        all_labels.append(label)
+    if not with_label:
+        return data, None
+    return data, torch.as_tensor(all_labels)
+
+
+def _item(dataset: Any, i: int, name: str) -> tuple[Tensor, int | float | None]:
+    """Return a datapoint as a tensor, and its label or None."""
+    kind = type(dataset).__name__
+    try:
+        item = dataset[i]
+    except Exception as error:  # the data set's own code
+        raise BadInput(f"{name}[{i}] of type {kind} cannot be read ({one_line(error)})") from error
+    pair = item if isinstance(item, (tuple, list)) else (item,)
+    row, *labels = pair if pair else (None,)
+    if isinstance(row, np.ndarray) and row.dtype.kind in "biuf":
+        row = torch.from_numpy(np.ascontiguousarray(row))
+    if not isinstance(row, Tensor) or len(labels) > 1:
+        raise BadInput(f"{name} has type {kind}, whose datapoints are {_kind_of(item)}: {_remedy(item, row, name)}")
+    label = labels[0] if labels else None
+    if label is None:
+        return row.detach(), None
+    if isinstance(label, (Tensor, np.ndarray, np.generic)) and np.ndim(label) == 0:
+        label = label.item()
+    if not isinstance(label, (int, float)):
+        raise BadInput(f"{name} has type {kind}, whose labels are {_kind_of(label)}: give integers 0, 1, 2, …")
+    return row.detach(), label
+
+
+def _kind_of(item: Any) -> str:
+    """Describe the type of an item in words."""
+    if isinstance(item, (tuple, list)):
+        return f"a {type(item).__name__} of {', '.join(type(part).__name__ for part in item[:4]) or 'nothing'}"
+    return f"of type {type(item).__name__}"
+
+
+def _remedy(item: Any, row: Any, name: str) -> str:
+    if isinstance(item, dict):
+        keys = ", ".join(shown(key) for key in list(item)[:5])
+        return f"give one of their entries ({keys}), as in torch.stack([item[KEY] for item in {name}])"
+    if type(row).__module__.partition(".")[0] == "PIL":
+        return "give it transform=torchvision.transforms.ToTensor()"
+    return "return a tensor, or a pair of a tensor and a label"
+
+
+def _described(row: Tensor, label: Any) -> str:
+    return f"{'a tensor' if label is None else 'a labelled tensor'} {list(row.shape)} of {row.dtype}"
+
+
+def _is_anndata(x: Any) -> bool:
+    return type(x).__name__ == "AnnData" and type(x).__module__.partition(".")[0] == "anndata"
+
+
+def _of_anndata(adata: Any, y: Any, name: str, classes: tuple[str, ...]) -> Source:
+    """Return the matrix of an AnnData object, and a column of obs as labels."""
+    if adata.isbacked:
+        raise BadInput(f"{name} is AnnData in backed mode, which stays on disk: give {name}.to_memory()")
+    if adata.X is None:
+        raise BadInput(f"{name} is AnnData without a matrix X: give one of its layers, {name}.layers[NAME]")
+    if not isinstance(y, str):
+        return Source(adata.X, y)
+    if y not in adata.obs.columns:
+        known = ", ".join(map(str, adata.obs.columns[:20])) or "none"
+        raise BadInput(f"y={shown(y)} is not a column of {name}.obs: choose one of {known}")
+    column = adata.obs[y].astype("category").cat.remove_unused_categories()
+    if num_missing := int(column.isna().sum()):
+        raise BadInput(f"y={shown(y)}: {num_missing} entries of this column of {name}.obs are missing: drop these rows")
+    names = tuple(map(str, column.cat.categories))
+    expected = classes or names
+    if unknown := [found for found in names if found not in expected]:
+        raise BadInput(
+            f"y={shown(y)}: {shown(unknown[0])!r} is not one of the classes that this VAE was trained on: "
+            + ", ".join(expected[:20])
+        )
+    of_category = np.array([expected.index(found) for found in names], dtype=np.int64)
+    return Source(adata.X, of_category[column.cat.codes.to_numpy()], expected)

@@ -1,0 +1,176 @@
+"""Paired differences of log p(x) between models, over the same datapoints."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data import npy
+from pyro_vae.errors import BadInput
+from pyro_vae.marginal.summary import TOLERATED, number
+from pyro_vae.runs.files import refuse_link
+
+PAIRED = (
+    "± standard error over the same datapoints (nats per datapoint); flagged: number of datapoints with an unreliable "
+    "estimate"
+)
+"""What the numbers of a table are, for its title."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """log p(x) of one model for each of N datapoints.
+
+    Attributes:
+        log_px: the estimates, `[N]`, nats.
+        unreliable: whether each estimate is flagged as unreliable, `[N]`.
+        row: row numbers `[N]` in the file or array of the datapoints; None in evaluations of earlier versions.
+    """
+
+    log_px: np.ndarray
+    unreliable: np.ndarray
+    row: np.ndarray | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Scores:
+        """Read the arrays of an evaluation, NAME-K.npz.
+
+        Raises:
+            BadInput: if the file is missing, damaged, or not of an evaluation.
+        """
+        refuse_link(path)
+        log_px, unreliable = (npy.read(str(path), name, "array") for name in ("log_px", "unreliable"))
+        with zipfile.ZipFile(path) as archive:
+            has_rows = "row.npy" in archive.namelist()
+        row = npy.read(str(path), "row", "array") if has_rows else None
+        kinds = [(log_px, "f"), (unreliable, "b"), *([] if row is None else [(row, "i")])]
+        if log_px.ndim != 1 or any(a.shape != log_px.shape or a.dtype.kind != kind for a, kind in kinds):
+            raise BadInput(f"{path} was not written by pyro_vae: its arrays have other shapes or types")
+        return cls(log_px, unreliable, row)
+
+    @classmethod
+    def mean(cls, several: Sequence[Scores]) -> Scores:
+        """Average log p(x) over runs, e.g. with other seeds; an estimate is flagged if that of one run is."""
+        log_px = np.mean([one.log_px for one in several], axis=0)
+        return cls(log_px, np.any([one.unreliable for one in several], axis=0), several[0].row)
+
+    def may_be_of_same_rows(self, other: Scores) -> bool:
+        """Return whether the datapoints are as many, and have the same row numbers where both have some."""
+        if len(self.log_px) != len(other.log_px):
+            return False
+        return self.row is None or other.row is None or bool((self.row == other.row).all())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher log p(x) of a model is than that of another, on the same N datapoints.
+
+    The standard error covers the choice of the datapoints and the noise of the estimates, but not that of training: it
+    compares these trained models, not two ways of training.
+
+    Attributes:
+        difference: mean of log p(x_i) − log p'(x_i) over datapoints, nats; None if one of them is infinite or NaN.
+        se: its standard error, sd / √N, nats; None if it is unknown.
+        z: difference / se; None if it is unknown or se is 0.
+        num_data: N.
+        flagged: datapoints whose estimate by this model is unreliable.
+        flagged_in_either: datapoints whose estimate by one of the models is unreliable.
+        flagged_in_both: datapoints whose estimates by both models are unreliable.
+        difference_without_flagged: the mean over the datapoints that are not flagged in either, nats.
+        se_without_flagged: its standard error, nats.
+    """
+
+    difference: float | None
+    se: float | None
+    z: float | None
+    num_data: int
+    flagged: int
+    flagged_in_either: int
+    flagged_in_both: int
+    difference_without_flagged: float | None
+    se_without_flagged: float | None
+
+    @classmethod
+    def of(cls, model: Scores, other: Scores) -> Difference:
+        """Compare a model with another one on the same datapoints."""
+        d = differences(model, other)
+        either = model.unreliable | other.unreliable
+        mean, se = _mean(d)
+        return cls(
+            mean,
+            se,
+            None if mean is None or not se else mean / se,
+            len(d),
+            int(model.unreliable.sum()),
+            int(either.sum()),
+            int((model.unreliable & other.unreliable).sum()),
+            *_mean(d[~either]),
+        )
+
+
+def differences(model: Scores, other: Scores) -> np.ndarray:
+    """Return log p(x_i) of a model minus that of another, `[N]`, nats."""
+    with np.errstate(invalid="ignore"):  # both may be −inf
+        return model.log_px.astype(float) - other.log_px
+
+
+def _mean(d: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the mean of d `[N]` and its standard error; None where it is unknown."""
+    if not len(d) or not np.isfinite(d).all():
+        return None, None
+    return float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d)) if len(d) > 1 else None
+
+
+def compare(scores: Mapping[str, Scores], reference: str) -> list[dict[str, Any]]:
+    """Compare each of several models, by name, with the `reference`: a row of numbers for each, in order.
+
+    The row of the reference has no difference.
+    """
+    rows = []
+    for name, one in scores.items():
+        row: dict[str, Any] = {"name": name, "log_px": float(one.log_px.mean()), "flagged": int(one.unreliable.sum())}
+        rows.append(row if name == reference else row | vars(Difference.of(one, scores[reference])))
+    return rows
+
+
+def doubts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a warning for each row of `compare` with more than 1 % of the datapoints flagged in either model."""
+    return [
+        f"{100 * row['flagged_in_either'] / row['num_data']:.1f} % of the datapoints have an unreliable estimate by "
+        f"{row['name']} or the reference, likely too low; without them the difference is "
+        f"{with_error(row['difference_without_flagged'], row['se_without_flagged'])}"
+        for row in rows
+        if "difference" in row and row["flagged_in_either"] > TOLERATED * row["num_data"]
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Format the rows of `compare` as a table."""
+    width = max(len(row["name"]) for row in rows)
+    head = f"  {'':<{width}}  {'log_px':>10}  {'difference':>18}  {'z':>7}  flagged  in either  in both"
+    return "\n".join([title, head, *(_row(row, width) for row in rows)])
+
+
+def _row(row: Mapping[str, Any], width: int) -> str:
+    start = f"  {row['name']:<{width}}  {number(_finite(row['log_px']), '10.3f'):>10}"
+    if "difference" not in row:
+        return f"{start}  {'reference':>18}  {'':>7}  {row['flagged']:7d}"
+    return (
+        f"{start}  {with_error(row['difference'], row['se']):>18}  {number(row['z'], '.1f'):>7}"
+        f"  {row['flagged']:7d}  {row['flagged_in_either']:9d}  {row['flagged_in_both']:7d}"
+    )
+
+
+def with_error(value: float | None, se: float | None) -> str:
+    """Write a difference, and its standard error if that is known."""
+    return number(value, "+.3f") + ("" if se is None else f" ± {se:.3f}")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

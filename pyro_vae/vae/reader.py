@@ -1,0 +1,62 @@
+"""What users give to a VAE's methods, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.data.sources import source_of
+from pyro_vae.data.sparse import SparseRows, is_sparse
+from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.vae.inputs import Labels, as_data, as_labels
+
+
+class Reader(nn.Module):
+    """Reads users' data and labels for the methods of a VAE."""
+
+    data_shape: torch.Size
+    num_classes: int | None
+    missing: bool
+    likelihood: Likelihood
+    classes: Sequence[str] = ()
+    """Names of the classes, if the training data's labels had any."""
+
+    def _source(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Return the array and the labels in x and y (`source_of`); labels that come with x only if they matter."""
+        source = source_of(x, y, classes=self.classes)
+        return source.x, None if source.with_x and self.num_classes is None else source.y
+
+    def _parts(self, x: Any, y: Any, needed: bool) -> Iterator[tuple[Tensor, Tensor | None, str | None]]:
+        """Yield data, labels if they are `needed`, and a warning: of all rows at once, or of a sparse x in chunks."""
+        x, y = self._source(x, y)
+        if not is_sparse(x):
+            data, warning = self._data(x)
+            yield data, self._labels(y, len(data), needed), warning
+            return
+        rows = SparseRows(x, "x", self.likelihood.units)
+        labels, start = self._labels(y, len(rows), needed), 0
+        for part in rows.chunks(np.float64 if self._like.dtype == torch.float64 else np.float32):
+            data, warning = self._data(part)
+            yield data, None if labels is None else labels[start : start + len(data)], warning
+            start += len(data)
+
+    def _data(self, x: Any) -> tuple[Tensor, str | None]:
+        """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
+        likelihood = self.likelihood
+        x = as_data(
+            x, self.data_shape, self._like, nan=self.missing, columns=likelihood.columns, units=likelihood.units
+        )
+        return x, likelihood.check_observed(x)
+
+    def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
+        """Return y as labels `[n]`, if they are needed."""
+        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of this VAE."""
+        return next(self.parameters())
