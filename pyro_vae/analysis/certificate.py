@@ -97,7 +97,7 @@ class Certificate:
         return min(1.0, max(0.0, bound)) if math.isfinite(bound) else 1.0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary for certificate.json."""
+        """Return the summary for certificate-NAME-K.json."""
         return {
             "num_data": len(self.gap),
             "tolerance": self.tolerance,
@@ -146,10 +146,10 @@ def certificate(
     Raises:
         BadInput: if the estimator cannot be tested, or if the model cannot be simulated or has discrete latents.
     """
-    require_testable(estimator)
+    require_tensors(x, y)
+    require_testable(estimator, len(x))
     if positive_int("num_samples", num_samples) < 2:
         raise BadInput(f"num_samples={num_samples} must be at least 2")
-    require_tensors(x, y)
     require_programs(model, guide)
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
@@ -160,17 +160,22 @@ def certificate(
     return Certificate(evidence.log_px.double(), upper, evidence.unreliable)
 
 
-def require_testable(estimator: Estimator) -> None:
-    """Check that an estimator estimates log p(x) of given data.
+def require_testable(estimator: Estimator, num_data: int) -> None:
+    """Check that an estimator estimates log p(x) of given data, and of as many as `num_data` datapoints.
 
     Raises:
-        BadInput: if it simulates its data, or estimates nothing.
+        BadInput: if it simulates its data, estimates nothing, or accepts only fewer datapoints.
     """
     require_estimator(estimator)
     if estimator.simulates or not estimator.estimates:
         problem = "simulates its own data" if estimator.simulates else "estimates nothing"
         raise BadInput(
             f"certify tests estimates of log p(x), but estimator={estimator.name} {problem}: use estimator=auto"
+        )
+    if estimator.max_data is not None and num_data > estimator.max_data:
+        raise BadInput(
+            f"certify tests {datapoints(num_data)}, but estimator={estimator.name} accepts {estimator.max_data}: set "
+            f"max_data={num_data}, or use estimator=auto, which is quicker"
         )
 
 

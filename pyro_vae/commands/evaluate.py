@@ -42,7 +42,7 @@ def task(config: DictConfig) -> None:
     from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
-    from pyro_vae.runs import comparison, evaluation  # imports torch
+    from pyro_vae.runs import analyses, comparison, evaluation  # imports torch
 
     positive_int("num_steps", config.num_steps)
     true_false("plots", config.plots)
@@ -57,7 +57,8 @@ def task(config: DictConfig) -> None:
             "another estimator"
         )
     if config.certify:
-        require_testable(estimator)
+        with in_section("estimator", config.estimator):
+            require_testable(estimator, analyses.CERTIFICATE_DATA)
     if estimator.simulates and config.analysis in ("gaps", "all"):
         raise BadInput(
             f"analysis={config.analysis} compares log p(x) and ELBOs of the same data, but estimator={estimator.name} "

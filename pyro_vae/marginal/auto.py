@@ -63,11 +63,12 @@ class Auto(Estimator):
     after an incomplete search. No diagnostic sees a mode that none of the starts found. `extra` holds, for each
     datapoint:
 
-    - `log_px_lower`: a 95 % lower confidence bound that assumes nothing about the weights;
-    - `num_modes`: the number of modes kept;
+    - `log_px_lower`: a 95 % lower confidence bound that assumes nothing about the weights; the estimate itself in the
+      stages `exact` and `quadrature`, which have no noise;
+    - `num_modes`: the number of modes kept, 0 without a search;
     - `gain`: evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
       approximation, which shows whether more than one start is needed;
-    - `num_draws`: from how many draws the estimate comes;
+    - `num_draws`: from how many draws the estimate comes, 0 in the stage `quadrature`;
     - `seconds`: the time spent on it.
 
     Args:
@@ -108,12 +109,11 @@ class Auto(Estimator):
         self.compile = true_false_auto("compile", compile)
 
     def advice(self, discrete: bool = False) -> str:
-        """Advise no time limit, more starts, or more samples."""
-        settings = [] if self.max_seconds is None else ["estimator.max_seconds=null"]
-        if not discrete:
-            settings.append(f"estimator.num_starts={2 * self.num_starts}")
-        more = f"estimator.num_samples={10 * self.num_samples}"
-        return f"set {', '.join(settings)}, or {more}" if settings else f"set {more}"
+        """Advise more time if it is limited, else more samples, or more starts."""
+        if self.max_seconds is not None:  # more work would leave more datapoints unfinished
+            return "set estimator.max_seconds=null"
+        more = f"set estimator.num_samples={10 * self.num_samples}"
+        return more if discrete else f"set estimator.num_starts={2 * self.num_starts}, or {more.removeprefix('set ')}"
 
     def bar(self, x: Tensor) -> AbstractContextManager[Progress]:
         """Show no bar for the whole: each stage has one."""

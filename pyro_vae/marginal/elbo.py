@@ -1,5 +1,7 @@
 """The evidence lower bound, the crudest estimator of log p(x)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence
@@ -15,6 +17,14 @@ class ELBO(Importance):
     """
 
     name = "elbo"
+
+    def __init__(
+        self,
+        num_samples: int | Sequence[int] = 100,
+        chunk_size: int | str = "auto",
+        compile: bool | str = "auto",
+    ) -> None:
+        super().__init__(num_samples, chunk_size, compile)
 
     def advice(self, discrete: bool = False) -> None:
         """Return None: the user has asked for a bound."""

@@ -39,6 +39,7 @@ class Estimator(ABC):
         simulates: whether it draws its own data from the model and uses only the number and shape of x. Then it tells
             nothing about the data, and cannot be used for training results or comparisons of models.
         estimates: whether it estimates log p(x). If False, only `LogEvidence.elbo` holds values.
+        max_data: largest number of datapoints that it accepts; None: any.
         compile: whether to trace log-densities once and compile them; `auto` compiles them as soon as they have taken
             as long as compiling would.
 
@@ -54,6 +55,7 @@ class Estimator(ABC):
     num_samples: int
     simulates: bool = False
     estimates: bool = True
+    max_data: int | None = None
     compile: bool | str = "auto"
 
     def __call__(

@@ -44,7 +44,7 @@ class Importance(Estimator):
 
     def __init__(
         self,
-        num_samples: int | Sequence[int] = 5000,
+        num_samples: int | Sequence[int] = 1000,
         chunk_size: int | str = "auto",
         compile: bool | str = "auto",
         keep_draws: bool = False,

@@ -73,7 +73,7 @@ class Ledger:
         found = replace(found, reliable=~(found.unreliable | fell | incomplete))
         extra = old.extra | {
             "log_px_lower": found.extra["log_px_lower"],
-            "num_draws": torch.full_like(found.se, found.num_samples),
+            "num_draws": torch.full_like(found.se, found.num_samples).masked_fill(integrated, 0),
         }
         if stage == "search" and proposal is not None:
             extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}

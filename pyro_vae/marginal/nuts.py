@@ -43,7 +43,7 @@ class NUTS(GradientEstimator):
     def __init__(self, num_samples: int = 500, num_draws: int = 500, max_data: int = 20) -> None:
         self.num_samples = positive_int("num_samples", num_samples)
         self.num_draws = positive_int("num_draws", num_draws)
-        self.max_data = positive_int("max_data", max_data)
+        self.max_data: int = positive_int("max_data", max_data)
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> None:
         """Reject more than `max_data` datapoints, too few draws, and latents that are discrete or masked."""
@@ -51,7 +51,7 @@ class NUTS(GradientEstimator):
         if len(x) > self.max_data:
             raise BadInput(
                 f"estimator=nuts runs a chain for each of {datapoints(len(x))}: use it in pyro_vae.evaluate with "
-                f"num_data={self.max_data} or fewer, or raise max_data"
+                f"num_data={self.max_data} or fewer, or set max_data={len(x)}"
             )
         if self.num_draws <= (dim := Latents.of(model, x, y).dim):
             raise BadInput(f"num_draws={self.num_draws} is too small for a covariance in {dim} dimensions: raise it")

@@ -11,46 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.errors import datapoints
+from pyro_vae.marginal.columns import EXTRA, MEANING, OF_BOUNDS, OF_SEARCHES, OF_WEIGHTS
 from pyro_vae.marginal.estimator import Estimator
 from pyro_vae.marginal.evidence import STAGES, LogEvidence, criterion, doubt
 from pyro_vae.marginal.pareto import FEW, MIN_SAMPLES
-
-MEANING = {
-    "elbo": "evidence lower bound",
-    "log_px": "log p(x), estimate",
-    "log_px_se": "standard error over datapoints",
-    "log_px_mc_se": "standard error of the estimator's own noise",
-    "ess_median": "effective sample size, median",
-    "ess_min": "effective sample size, smallest",
-    "pareto_k_max": "Pareto k, largest",
-    "unreliable": "share of datapoints whose estimate fails a check: {criterion}",
-}
-"""Columns of every table."""
-
-OF_WEIGHTS = ("ess_median", "ess_min", "pareto_k_max")
-"""Columns that are left out where the estimator decides itself whether estimates are reliable."""
-
-EXTRA = {
-    "log_px_lower": "lower bound of log p(x) that holds for each datapoint with 95 % confidence",
-    "num_modes": "modes of the posterior that are sampled",
-    "gain": "log p(x) gained by searching from several starts, by Laplace's approximation",
-    "num_draws": "draws per datapoint that made the estimate",
-    "seconds": "work per datapoint, in seconds",
-    "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
-    "acceptance": "share of HMC proposals accepted",
-    "log_px_upper": "log p(x), upper bound",
-    "log_px_upper_se": "standard error of the upper bound's own noise",
-    "gap": "upper bound - log p(x), estimate",
-    "gap_certified": "largest gap of a certified datapoint",
-    "rhat": "R-hat of the Markov chains, largest of a datapoint",
-    "certified": "share of datapoints whose chains agree and meet (conditional: no mode was missed by all chains)",
-    "struski_upper": "log p(x), upper bound of its mean without posterior draws (standard error: log_px_mc_se)",
-    "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
-    "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
-    "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",
-    "bits_per_dim": "log p(x) in bits per dimension",
-}
-"""Columns that only some tables have."""
 
 OVER_DATA: dict[str, Callable[[Tensor], Tensor]] = {
     "log_px_upper_se": lambda se: se.square().sum().sqrt() / len(se),
@@ -114,6 +78,7 @@ class Summary:
         stages: share of datapoints whose estimate each stage made, by name, if the estimator has stages.
         simulated: whether the estimator simulated the data.
         judged: whether the estimator decided which estimates are reliable.
+        is_bound: whether `log_px` is the ELBO.
     """
 
     elbo: float | None
@@ -135,6 +100,7 @@ class Summary:
     stages: dict[str, float] | None = None
     simulated: bool = False
     judged: bool = False
+    is_bound: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return what results.json and evaluations/*.json hold.
@@ -143,7 +109,7 @@ class Summary:
         if set.
         """
         content = dict(vars(self))
-        extra, _, _ = (content.pop(name) for name in ("extra", "simulated", "judged"))
+        extra, *_ = (content.pop(name) for name in ("extra", "simulated", "judged", "is_bound"))
         optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim", "stages")}
         optional["curve"] = [vars(point) for point in self.curve] or None
         return content | extra | {name: value for name, value in optional.items() if value is not None}
@@ -183,6 +149,7 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
         stages=None if evidence.stages is None else _shares(evidence.stages),
         simulated=simulated,
         judged=evidence.reliable is not None,
+        is_bound=evidence.is_bound,
     )
     if not evidence.curve:
         return summary
@@ -241,6 +208,9 @@ def _finite(value: Tensor) -> float | None:
 
 def _extra(values: dict[str, Tensor]) -> dict[str, float | None]:
     """Summarize what else an estimator reports over datapoints."""
+    if "num_modes" in values:  # 0 without a search
+        searched = values["num_modes"] > 0
+        values = values | {name: values[name][searched] for name in OF_SEARCHES if name in values}
     extra = {name: _finite(OVER_DATA.get(name, Tensor.mean)(value)) for name, value in values.items()}
     if "certified" in values:
         extra["gap_certified"] = max(values["gap"][values["certified"] > 0].tolist(), default=None)
@@ -253,13 +223,15 @@ def _columns(summary: Summary) -> dict[str, float | None]:
         return {"elbo": summary.elbo} | {n: v for n, v in summary.extra.items() if n in EXTRA and v is not None}
     left_out = OF_WEIGHTS if summary.judged else ()
     columns = {name: getattr(summary, name) for name in MEANING if name not in left_out}
-    columns |= {name: value for name, value in summary.extra.items() if name in EXTRA or value is not None}
+    always = EXTRA.keys() - OF_SEARCHES
+    columns |= {name: value for name, value in summary.extra.items() if name in always or value is not None}
     return columns if summary.bits_per_dim is None else columns | {"bits_per_dim": summary.bits_per_dim}
 
 
 def _meaning(name: str, summary: Summary) -> str:
     """Explain a column."""
-    meaning = {**MEANING, **EXTRA}.get(name, "mean over datapoints")
+    meanings = {**MEANING, **EXTRA, **(OF_BOUNDS if summary.is_bound else {})}
+    meaning = meanings.get(name, "mean over datapoints")
     meaning = meaning.format(criterion=criterion(summary.pareto_k_threshold, summary.judged))
     weighs = summary.ess_median is not None  # else the estimate is exact
     if name == "pareto_k_max" and weighs and summary.num_samples < MIN_SAMPLES:

@@ -23,7 +23,7 @@ from pyro_vae.programs.progress import of_split
 from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs import plots
 from pyro_vae.runs.figures import drawing, save
-from pyro_vae.runs.results import set_aside, write_json
+from pyro_vae.runs.results import SIMULATED, set_aside, write_json
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def analyse(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
 
 
 def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, run_dir: Path) -> None:
-    """Test the estimator on data simulated from the model: evaluations/certificate.json, and a line on screen."""
+    """Test the estimator on simulated data: print a line, and write evaluations/certificate-NAME-K.json."""
     if collectives.rank() > 0:
         return
     set_seed(config.seed)
@@ -64,9 +64,12 @@ def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
     rows = torch.arange(CERTIFICATE_DATA) % len(split)  # only shapes and labels count
     y = vae.taken_labels(split.y)
     found = analysis.certificate(vae.model, vae.guide, split.x[rows], estimator, None if y is None else y[rows])
-    settings = {"estimator": estimator.name, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
-    path = run_dir / "evaluations" / "certificate.json"
-    write_json(path, {**found.as_json(), **settings})
+    settings = OmegaConf.to_container(config.estimator)
+    about = {"estimator": estimator.name, "split": SIMULATED, "seed": config.seed, "settings": settings}
+    path = run_dir / "evaluations" / f"certificate-{estimator.name}-{estimator.num_samples}.json"
+    content = {**found.as_json(), **about}
+    set_aside(path, content)
+    write_json(path, content)
     log.info("%s", found)
     log.info("written: %s", path)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -248,15 +249,19 @@ def _unknown_key(error: ConfigCompositionException) -> str:
     node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
     if node is None or not key:
         return one_line(error)
-    if not isinstance(node, Mapping):  # a mapping instead of a list
+    if not isinstance(node, DictConfig):  # a mapping instead of a list
         return f"{key} must be a list, as in {key}=[1,2]"
     choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
     if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type
         return f"{key}: {one_line(cause) if cause else one_line(error)}"
-    return _no_key(str(key), choices)
+    return _no_key(str(key), choices, OmegaConf.to_container(node._get_root()))
 
 
-def _no_key(key: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key.rpartition(".")[-1], choices, n=1)
-    meant = f" (did you mean {close[0]}?)" if close else ""
+def _no_key(key: str, choices: Sequence[str], content: Any = MappingProxyType({})) -> str:
+    """Say that a key does not exist, and suggest one of that name elsewhere in `content`, or a similar choice."""
+    name = key.rpartition(".")[-1]
+    sections = [group for group, section in content.items() if isinstance(section, dict) and name in section]
+    places = [name] * (name in content) + [f"{group}.{name}" for group in sections if group != "hydra"]
+    close = places or difflib.get_close_matches(name, choices, n=1)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     return f"{key} is not a key of the configuration{meant}: choose one of {', '.join(choices)}"

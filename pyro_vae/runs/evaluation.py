@@ -21,7 +21,7 @@ from pyro_vae.runs.comparison import Evaluated
 from pyro_vae.runs.estimation import estimate, warn_of_doubts
 from pyro_vae.runs.figures import array, draw_evidence, drawing, save
 from pyro_vae.runs.paired import PAIRED, Scores
-from pyro_vae.runs.results import set_aside, write_json
+from pyro_vae.runs.results import SIMULATED, set_aside, write_json
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Estimator, config
     evidence, summary = estimate(vae, data, split, estimator, config.seed, independent)
     if collectives.rank() > 0:
         return summary
-    about = {"split": config.split, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
+    split_name = SIMULATED if estimator.simulates else config.split
+    about = {"split": split_name, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
     path = run_dir / "evaluations" / f"{summary.estimator}-{summary.num_samples}.json"
     content = {**summary.as_json(), **about}
     set_aside(path, content)

@@ -126,12 +126,13 @@ def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: P
     def beside(name: str) -> Path:
         return path.with_name(f"{path.stem}-{name}.png")
 
+    name = "ELBO" if summary.is_bound else "log p(x)"
     if not summary.simulated:
-        save(plots.histogram(array(evidence.log_px), array(split.x), _limits(split.x)), beside("histogram"))
+        save(plots.histogram(array(evidence.log_px), array(split.x), _limits(split.x), name), beside("histogram"))
     if (upper := evidence.extra.get("log_px_upper")) is not None:
         certified = evidence.extra.get("certified")
         chains = None if certified is None else array(certified)
-        save(plots.bounds(array(evidence.log_px), array(upper), chains), beside("bounds"))
+        save(plots.bounds(array(evidence.log_px), array(upper), chains, summary.simulated), beside("bounds"))
     if evidence.stages is not None and "seconds" in evidence.extra:
         seconds, lower = array(evidence.extra["seconds"]), array(evidence.extra["log_px_lower"])
         save(stage_plots.stages(STAGES, evidence.stages, seconds, evidence.status), beside("stages"))
@@ -142,7 +143,7 @@ def draw_evidence(evidence: LogEvidence, summary: Summary, split: Split, path: P
         save(plots.tails(array(evidence.tail), k, evidence.k_threshold), beside("tails"))
     if summary.curve:
         K, means, se = zip(*((p.num_samples, p.log_px, p.log_px_mc_se) for p in summary.curve), strict=True)
-        save(plots.curve(K, means, se), beside("curve"))
+        save(plots.curve(K, means, se, name), beside("curve"))
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:

@@ -87,7 +87,7 @@ def latent(z: np.ndarray, y: np.ndarray | None = None) -> Axes:
     if 1 < len(labels) <= 20:
         for label in labels:
             ax.scatter(z[y == label, 0], z[y == label, 1], s=10, label=str(label))
-        ax.legend(title="y", loc="upper right", fontsize="small")
+        ax.figure.legend(title="y", loc="outside right center", fontsize="small")
     else:
         ax.scatter(z[:, 0], z[:, 1], s=10, c=y, cmap=None if y is None else "turbo")
     ax.set(xlabel="z₁", ylabel="z₂", aspect="equal")
@@ -106,14 +106,16 @@ def manifold(x: np.ndarray, limits: Limits = (0.0, 1.0), over: str = "the quanti
     return ax
 
 
-def histogram(log_px: np.ndarray, x: np.ndarray, limits: Limits = (0.0, 1.0)) -> tuple[Axes, ...]:
-    """Draw a histogram of log p(x) `[N]`; below, on two more axes, the 8 least and most likely images of x `[N, …]`."""
+def histogram(
+    log_px: np.ndarray, x: np.ndarray, limits: Limits = (0.0, 1.0), name: str = "log p(x)"
+) -> tuple[Axes, ...]:
+    """Draw a histogram of log p(x) `[N]`, or of what `name` says, above the 8 least and most likely images of x."""
     order = np.argsort(log_px)
     figure = Figure(figsize=(8, 5.2) if is_image(x) else (8, 3.5), layout="constrained")
     heights = [3.0, 1.0, 1.0] if is_image(x) else [3.0]
     axes: tuple[Axes, ...] = tuple(figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     axes[0].hist(log_px, bins=min(50, max(5, len(log_px) // 5)))
-    axes[0].set(title=f"log p(x) of {datapoints(len(log_px))}", xlabel="nats", ylabel="datapoints")
+    axes[0].set(title=f"{name} of {datapoints(len(log_px))}", xlabel="nats", ylabel="datapoints")
     if is_image(x):
         for ax, index, title in ((axes[1], order[:8], "least likely"), (axes[2], order[::-1][:8], "most likely")):
             ax.imshow(tile(x[index], 8, limits), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
@@ -122,9 +124,11 @@ def histogram(log_px: np.ndarray, x: np.ndarray, limits: Limits = (0.0, 1.0)) ->
     return axes
 
 
-def curve(num_samples: Sequence[int], log_px: Sequence[float | None], se: Sequence[float | None]) -> Axes:
-    """Draw the mean log p̂_K(x) against K, with two standard errors of the estimator's own noise."""
-    ax = _axes("log p̂(x) from the first K of one set of samples", size=(6, 4))
+def curve(
+    num_samples: Sequence[int], log_px: Sequence[float | None], se: Sequence[float | None], name: str = "log p(x)"
+) -> Axes:
+    """Draw the mean of log p(x), or of what `name` says, against K, with two standard errors of its own noise."""
+    ax = _axes(f"{name}, estimated from the first K of one set of samples", size=(6, 4))
     mean, error = np.array(log_px, dtype=float), np.array(se, dtype=float)  # None becomes NaN
     ax.errorbar(num_samples, mean, yerr=2 * error, marker="o", capsize=3)
     ax.set(xscale="log", xlabel="K", ylabel="nats per datapoint")
@@ -155,28 +159,32 @@ def tails(tail: np.ndarray, pareto_k: np.ndarray, k_threshold: float | None = No
     return ax
 
 
-def bounds(lower: np.ndarray, upper: np.ndarray, certified: np.ndarray | None = None) -> tuple[Axes, Axes]:
+def bounds(
+    lower: np.ndarray, upper: np.ndarray, certified: np.ndarray | None = None, simulated: bool = False
+) -> tuple[Axes, Axes]:
     """Draw both bounds on log p(x) of each datapoint, in ascending order, and the difference of the bounds.
 
     Args:
         lower: lower bounds, `[N]`.
         upper: upper bounds, `[N]`.
         certified: whether the Markov chains of each datapoint agree, `[N]`, if there are chains.
+        simulated: whether the data are draws from the model.
     """
     figure = Figure(figsize=(7, 6), layout="constrained")
     above, below = figure.subplots(2, sharex=True)
-    order, rank = np.argsort(lower), np.arange(len(lower))
+    order, rank = np.argsort(lower), np.arange(1, len(lower) + 1)
     low, high = lower[order], upper[order]
     above.fill_between(rank, low, high, alpha=0.3, step="mid")
     above.plot(rank, high, drawstyle="steps-mid", label="upper bound")
     above.plot(rank, low, drawstyle="steps-mid", linestyle="--", label="lower bound")
-    above.set(title="Bounds on log p(x)", ylabel="nats")
+    above.set(title=f"Bounds on log p(x){' of simulated data' if simulated else ''}", ylabel="nats")
     below.axhline(0, color="grey", linewidth=0.8)
     good = np.ones_like(rank, dtype=bool) if certified is None else certified[order].astype(bool)
     below.plot(rank[good], (high - low)[good], "o", markersize=4, label=None if certified is None else "certified")
     if not good.all():
         below.plot(rank[~good], (high - low)[~good], "x", color="C3", label="not certified")
     below.set(xlabel="datapoints, by their lower bound", ylabel="upper - lower, nats")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in (above, below):
         ax.grid(alpha=0.3)
         if ax.get_legend_handles_labels()[0]:

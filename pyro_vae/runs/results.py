@@ -17,6 +17,9 @@ from pyro_vae.runs.files import Folder
 
 log = logging.getLogger(__name__)
 
+SIMULATED = "simulated"
+"""The `split` of results on data that the model has simulated."""
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON. NaN and infinity become null; summaries of estimates become objects."""
@@ -59,7 +62,7 @@ def _read_origin(path: Path) -> dict[str, Any] | None:
     """Return the `_origin` of a file; None if it is missing or not ours. It is checked, as it names folders."""
     try:
         origin = _origin(json.loads(files.read(path, limit=2**24)))
-        one_of("split", origin["split"], SPLITS)
+        one_of("split", origin["split"], (*SPLITS, SIMULATED))
         integer("num_data", origin["num_data"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.errors import datapoints
 
@@ -78,6 +79,7 @@ def lower_bounds(
             below.plot(rank[here], distance[order][here], ".", ms=4, color=color, label=f"to the bound, {each}")
     below.plot(rank, np.maximum(se[order], CLOSEST), color="0.4", lw=0.8, label="standard error")
     below.set(yscale="log", ylabel="nats below the estimate", xlabel="datapoints, from least to most likely")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(handles=below.lines, loc="outside lower center", ncols=4, fontsize="small")
     for ax in (above, below):
         ax.grid(alpha=0.3)

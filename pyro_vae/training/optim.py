@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -113,11 +113,12 @@ class JointOptim(PyroOptim):
                 isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
             ):
                 raise half_imported(error) from error
-            settings = {name: getattr(make, "keywords", {}) for name, make in given.items()}
-            listed = ", ".join(
-                f"{name}.{key}={shown(value)}" for name, pairs in settings.items() for key, value in pairs.items()
-            )
-            raise BadInput(f"{one_line(error)}: change one of {listed}") from error
+            settings = {
+                f"{name}.{key}": value
+                for name, make in given.items()
+                for key, value in getattr(make, "keywords", {}).items()
+            }
+            raise BadInput(f"{one_line(error)}: {_advice(one_line(error), settings)}") from error
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Make a step on `params`, whose `.grad` is set, and set `.grad` to None.
@@ -171,6 +172,16 @@ class JointOptim(PyroOptim):
         """Continue from a value of `get_state()`, starting with the next step."""
         self._waiting = state_dict or None
         self.optimizer = self.scheduler = None
+
+
+def _advice(message: str, settings: dict[str, Any]) -> str:
+    """Advise to change the setting whose value torch's message ends with, or else one of all."""
+    value = message.rpartition(": ")[-1]
+    blamed = [
+        key for key, given in settings.items() if value in map(str, given if isinstance(given, Sequence) else [given])
+    ]
+    listed = ", ".join(f"{key}={shown(settings[key])}" for key in blamed or settings)
+    return f"change {listed}" if len(blamed) == 1 else f"change one of {listed}"
 
 
 def _check_schedule(scheduler: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pyro_vae.errors import BadInput, one_of, shown
 from pyro_vae.marginal import (
     AIS,
+    BDMC,
     ELBO,
     NUTS,
     Auto,
@@ -25,17 +26,25 @@ from pyro_vae.marginal.summary import summarize, verdict
 KINDS: tuple[type[Estimator], ...] = (AIS, Auto, ELBO, Exact, Importance, NUTS, Prior, Refined, Sandwich)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
 
+IN_FIT = {"network.hidden=[]": 'network=("mlp", {"hidden": []})', "guide=diagonal": 'guide="diagonal"'}
+"""How `fit` writes what errors of estimators advise."""
+
 
 def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estimator:
     """Return the estimator of that name with these settings, or the one that is given.
 
     Raises:
-        BadInput: if there is no such estimator or setting.
+        BadInput: if there is no such estimator or setting, or if the estimator simulates its data.
     """
     if isinstance(estimator, Estimator):
         if settings:
             raise BadInput(f"{next(iter(settings))} is given beside an estimator that is built: give it to that one")
         return estimator
+    if estimator == BDMC.name:
+        raise BadInput(
+            "estimator=bdmc simulates its own data and tells nothing about x: run python -m pyro_vae.evaluate run=DIR "
+            "estimator=bdmc, or call pyro_vae.marginal.BDMC()(vae.model, vae.guide, x), which uses only the shape of x"
+        )
     kind = ESTIMATORS[one_of("estimator", estimator, tuple(ESTIMATORS))]
     known = inspect.signature(kind).parameters
     for name, value in settings.items():
@@ -47,6 +56,7 @@ def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estima
 
 
 def warn_if_unreliable(evidence: LogEvidence, estimator: Estimator) -> None:
-    """Warn, with the estimator's advice, if more than 1 % of the estimates are unreliable."""
+    """Warn, with the estimator's advice, if too many of the estimates are unreliable (`summary.tolerated`)."""
     if warning := verdict(summarize(evidence, estimator.name), estimator):
-        warnings.warn(warning.replace("estimator.", ""), stacklevel=4)  # of the caller of log_prob
+        warning = warning.replace("estimator.", "").replace("=null", "=None")
+        warnings.warn(warning, stacklevel=4)  # of the caller of log_prob

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pyro_vae.data.frames import filled, is_frame, to_frame
 from pyro_vae.data.sources import Data
 from pyro_vae.data.values import Array
-from pyro_vae.errors import BadInput, positive_int, true_false
+from pyro_vae.errors import BadInput, called, positive_int, true_false
 from pyro_vae.guides.guide import Guide
 from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
@@ -25,7 +25,7 @@ from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_observed, as_z
 from pyro_vae.vae.layer import Layer
-from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
+from pyro_vae.vae.log_evidence import IN_FIT, estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
 from pyro_vae.vae.reader import Reader
 
@@ -135,13 +135,13 @@ class Methods(Reader):
     ) -> Tensor:
         """Estimate log p(x), or log p(x | y), of x `[N, *data_shape]`, in nats per datapoint: `[N]`, float64.
 
-        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`), or if the likelihood does not
-        suit x. `evidence` returns standard errors and diagnostics as well. `estimator="importance"` is quicker and
-        less accurate.
+        Warns if more than 1 % of the estimates are unreliable (`LogEvidence.unreliable`; 5 % with fewer than 200
+        samples), or if the likelihood does not suit x. `evidence` returns standard errors and diagnostics as well.
+        `estimator="importance"` is quicker and less accurate.
 
         Args:
             x: data.
-            num_samples: samples per datapoint; None: the estimator's default, or 1000 for importance sampling.
+            num_samples: samples per datapoint; None: the estimator's default.
             y: labels of a conditional VAE.
             estimator: `auto`, `sandwich`, `importance`, `refined`, `ais`, `elbo`, `exact`, ..., or an `Estimator`.
             **settings: of the estimator, as in `estimator="ais", num_temperatures=500`.
@@ -149,7 +149,6 @@ class Methods(Reader):
         Raises:
             BadInput: if x is not in the likelihood's support, or a setting is unknown or out of range.
         """
-        num_samples = 1000 if num_samples is None and estimator == "importance" else num_samples
         if num_samples is not None:
             settings["num_samples"] = positive_int("num_samples", num_samples)
         by = estimator_of(estimator, settings)
@@ -255,7 +254,8 @@ class Methods(Reader):
             if warning and warning not in told:
                 warnings.warn(warning, stacklevel=4)
                 told.add(warning)
-            parts.append(estimator(self.model, self.guide, data, labels))
+            with called(IN_FIT):
+                parts.append(estimator(self.model, self.guide, data, labels))
         return parts[0] if len(parts) == 1 else LogEvidence.cat(parts)
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from conftest import make_ppca, one_error_line
 
 from pyro_vae.analysis import Certificate, certificate
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import BDMC, Exact, NoEstimate
+from pyro_vae.marginal import BDMC, NUTS, Exact, NoEstimate
 
 
 class TooLow(Exact):
@@ -62,14 +62,39 @@ def test_refuses_what_estimates_no_given_data(estimator, ppca):
         certificate(ppca.vae.model, ppca.vae.guide, torch.zeros(3, 5).double(), estimator)
 
 
+def test_refuses_more_datapoints_than_the_estimator_accepts(ppca):
+    with pytest.raises(BadInput, match="certify tests 3 datapoints, but estimator=nuts accepts 2: set max_data=3"):
+        certificate(ppca.vae.model, ppca.vae.guide, torch.zeros(3, 5).double(), NUTS(max_data=2))
+
+
 def test_the_command_writes_and_prints_it(command, small_run, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.analyses.CERTIFICATE_DATA", 30)  # more than the split has
     options = ["certify=true", "num_data=2", "plots=false", "estimator=refined", "estimator.num_samples=300"]
     outcome = command("evaluate", f"run={small_run}", *options)
     assert outcome.code == 0, outcome.err
-    found = json.loads((small_run / "evaluations" / "certificate.json").read_text())
+    found = json.loads((small_run / "evaluations" / "certificate-refined-300.json").read_text())
     assert (found["num_data"], found["estimator"], found["settings"]["num_samples"]) == (30, "refined", 300)
+    assert (found["split"], found["seed"]) == ("simulated", 0)
     assert found["within"] > 0.8
     assert f"certificate: {100 * found['within']:.1f} % of 30 simulated datapoints" in outcome.out
     one_error_line(command("evaluate", f"run={small_run}", "certify=true", "estimator=bdmc"), "simulates its own data")
     one_error_line(command("evaluate", f"run={small_run}", "certify=perhaps"), "certify")
+
+
+def test_the_command_keeps_earlier_certificates(command, small_run, monkeypatch):
+    monkeypatch.setattr("pyro_vae.runs.analyses.CERTIFICATE_DATA", 2)
+    folder = small_run / "evaluations"
+    before = set(folder.glob("*"))
+    short = [f"run={small_run}", "certify=true", "num_data=2", "plots=false", "estimator.num_samples=20"]
+    for others in (["estimator=importance"], ["estimator=prior"], ["estimator=prior", "seed=1"]):
+        assert command("evaluate", *short, *others).code == 0
+    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("certificate*")}
+    names = {"certificate-importance-20.json", "certificate-prior-20.json"}
+    assert kept == names | {"simulated-2/certificate-prior-20.json"}
+    assert not before & {folder / name for name in kept}
+
+
+def test_the_command_refuses_too_many_datapoints_before_its_work(command, small_run):
+    (small_run / "checkpoints" / "best.pt").unlink()  # not even read
+    options = [f"run={small_run}", "certify=true", "estimator=nuts", "num_data=2"]
+    one_error_line(command("evaluate", *options), "but estimator=nuts accepts 20: set estimator.max_data=200")

@@ -1,9 +1,11 @@
 """The contract of estimators: the members that each must have, and those with defaults."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import (
@@ -21,7 +23,7 @@ from pyro_vae.marginal import (
     Sandwich,
 )
 from pyro_vae.marginal.estimator import require_estimator
-from pyro_vae.runs.config import options_of
+from pyro_vae.runs.config import CONFIG_DIR, options_of
 
 BUILT_IN = (AIS, BDMC, ELBO, NUTS, Auto, Exact, Importance, NoEstimate, Prior, Refined, Sandwich)
 
@@ -35,6 +37,14 @@ class Mine(Estimator):
 
 def test_the_names_of_estimators_are_those_of_their_options():
     assert {each.name for each in BUILT_IN} == set(options_of()["estimator"])
+
+
+def test_defaults_are_those_of_the_commands():
+    for each in BUILT_IN:
+        options = OmegaConf.load(CONFIG_DIR / "estimator" / f"{each.name}.yaml")
+        parameters = inspect.signature(each).parameters  # maybe with some that only Python has
+        for name in options.keys() - {"_target_"}:
+            assert parameters[name].default == options[name], f"{each.name}: {name}"
 
 
 def test_what_estimators_say_of_themselves():

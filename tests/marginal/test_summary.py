@@ -343,11 +343,36 @@ def test_the_table_of_an_estimator_that_decides_has_its_verdict_in_words_not_thr
     bad = summarize(of_stages(["AIS"] * 10, [False] * 5 + [True] * 5), "auto")
     assert bad.unreliable == 0.5
     assert verdict(bad, Auto()).endswith("likely too low: set estimator.num_starts=24, or estimator.num_samples=10000")
-    assert "estimator.max_seconds=null" in verdict(bad, Auto(max_seconds=5))
+    assert verdict(bad, Auto(max_seconds=5)).endswith("likely too low: set estimator.max_seconds=null")
     assert verdict(good, Auto(max_seconds=5)) is None
     discrete = "set estimator.max_seconds=null, or estimator.num_samples=10000"
     assert Auto(max_seconds=5).advice(discrete=True) == discrete
     assert Auto().advice(discrete=True) == "set estimator.num_samples=10000"
+
+
+def test_the_elbo_is_not_called_log_px():
+    log_w = torch.randn(50, 30).double()
+    evidence = accumulate([log_w], [50], Accumulator.mean_log)
+    summary = replace(summarize(evidence, "elbo"), bits_per_dim=1.0, given="y")
+    lines = {line.split()[0]: line.split(maxsplit=2)[-1] for line in table(summary, "test").splitlines()}
+    assert lines["log_px"] == "evidence lower bound, in place of log p(x | y)"
+    assert lines["bits_per_dim"] == "evidence lower bound in bits per dimension"
+    assert "is_bound" not in summary.as_json()
+
+
+@pytest.mark.parametrize(
+    ("searched", "shown"), [([True, True], "2.000"), ([True, False], "2.000"), ([False] * 2, None)]
+)
+def test_modes_are_counted_where_they_were_searched(searched, shown):
+    evidence = of_stages(["search" if each else "guide" for each in searched], [True] * 2)
+    evidence.extra["num_modes"] *= torch.tensor(searched)
+    summary = summarize(evidence, "auto")
+    lines = {line.split()[0]: line.split() for line in table(summary, "test").splitlines()}
+    assert {"num_modes", "gain"} <= summary.as_json().keys()
+    if shown is None:
+        assert not {"num_modes", "gain"} & lines.keys()
+    else:
+        assert lines["num_modes"][1] == shown
 
 
 def test_exact_estimates_say_so(ppca):

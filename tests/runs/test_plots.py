@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pyro_vae.runs import figures, plots
+from pyro_vae.runs import figures, plots, stage_plots
 from pyro_vae.runs.figures import save
 
 ROWS = [{"epoch": e, "train/elbo": -100.0 / e, "val/elbo": -110.0 / e, "train/kl": float(e)} for e in range(1, 6)]
@@ -118,6 +118,29 @@ def test_the_legend_names_the_curves_that_are_drawn(validated, curves):
 def test_epochs_are_labelled_by_integers():
     both = plots.training([{**ROWS[0], "epoch": epoch} for epoch in (1, 2, 3)])
     assert all(float(tick).is_integer() for ax in both for tick in ax.get_xticks())
+
+
+def test_figures_of_evaluations_say_what_they_show():
+    values = np.arange(9.0)
+    assert plots.histogram(values, np.zeros((9, 5)))[0].get_title() == "log p(x) of 9 datapoints"
+    assert plots.histogram(values, np.zeros((9, 5)), name="ELBO")[0].get_title() == "ELBO of 9 datapoints"
+    assert plots.curve([1, 10], [-3.0, -2.0], [None, 0.3], "ELBO").get_title().startswith("ELBO, estimated from")
+    assert plots.bounds(values, values, simulated=True)[0].get_title() == "Bounds on log p(x) of simulated data"
+
+
+def test_datapoints_are_counted_in_integers():
+    values = np.arange(20.0)
+    figures_of_20 = plots.bounds(values, values), stage_plots.lower_bounds(*[values] * 4, ["reliable"] * 20)
+    for ax in (ax for axes in figures_of_20 for ax in axes):
+        assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_the_legend_of_embeddings_hides_none_of_them(tmp_path):
+    ax = plots.latent(np.random.default_rng(0).normal(size=(300, 2)), np.arange(300) % 10)
+    save(ax, tmp_path / "latent.png")
+    (legend,) = ax.figure.legends
+    assert len(legend.get_texts()) == 10
+    assert not legend.get_window_extent().overlaps(ax.get_window_extent())
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (12,)])

@@ -232,6 +232,7 @@ def test_bdmc_warns_and_advises_what_is_not_set(command, small_run):
     outcome = command("evaluate", f"run={small_run}", *short)
     assert outcome.code == 0, outcome.err
     summary = json.loads((small_run / "evaluations" / "bdmc-8.json").read_text())
+    assert summary["split"] == "simulated"
     assert summary["unreliable"] == 1.0  # 8 samples are fewer than 10
     assert outcome.out.splitlines()[-1].endswith("set estimator.num_samples=32, then set estimator.num_temperatures=8")
     assert "  gap " in outcome.out

@@ -111,6 +111,20 @@ def test_refuses_bad_settings_at_once(arguments):
         JointOptim(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0, "weight_decay": 0.0}, "Invalid learning rate: -1.0: change optimizer.lr=-1.0$"),
+        ({"lr": 0.1, "betas": [0.9, 1.5]}, r"index 1: 1.5: change optimizer.betas=\[0.9, 1.5\]$"),
+        ({"lr": -1.0, "eps": -1.0}, "change one of optimizer.lr=-1.0, optimizer.eps=-1.0$"),
+        ({"lr": 0.1, "betas": [0.9]}, r"change one of optimizer.lr=0.1, optimizer.betas=\[0.9\]$"),
+    ],
+)
+def test_only_the_setting_that_torch_rejects_is_named(settings, message):
+    with pytest.raises(BadInput, match=message):
+        JointOptim(partial(torch.optim.Adam, **settings))
+
+
 def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
     """As after Ctrl-C within the first optimizer's import of torch._dynamo."""
 

@@ -64,6 +64,18 @@ def test_the_elbo_is_a_bound_that_needs_no_warning(ppca, recwarn):
     assert not recwarn.list
 
 
+def test_advice_is_given_in_python_s_words(small_vae):
+    with pytest.warns(UserWarning, match="too low.*: set max_seconds=None$"):
+        small_vae.log_prob(np.eye(6), max_seconds=1e-6, compile=False)
+
+
+def test_exact_names_the_network_as_fit_does(small_vae):
+    with pytest.raises(
+        BadInput, match=r'linear-Gaussian model \(network=\("mlp", {"hidden": \[\]}\), a Gaussian prior'
+    ):
+        small_vae.evidence(np.eye(6), estimator="exact")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
 def test_arrays_of_any_float_type_are_data(small_vae, dtype):
     x = np.eye(6)
@@ -76,6 +88,7 @@ def test_arrays_of_any_float_type_are_data(small_vae, dtype):
     ("settings", "message"),
     [
         ({"estimator": "banana"}, "estimator=banana is unknown: choose one of ais, auto, elbo"),
+        ({"estimator": "bdmc"}, "bdmc simulates its own data .* run python -m pyro_vae.evaluate"),
         ({"estimator": "ais", "chains": 3}, "chains=3 is not a setting of estimator=ais: choose one of num_samples,"),
         ({"estimator": Refined(3), "df": 3}, "df is given beside an estimator"),
         ({"estimator": "refined", "num_samples": 0}, "num_samples=0 must be"),
