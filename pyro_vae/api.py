@@ -34,6 +34,7 @@ from pyro_vae.runs.config import explain, keys_of
 from pyro_vae.runs.files import given, make_directory
 from pyro_vae.runs.in_memory import NOT_IN_MEMORY, data_of, is_table
 from pyro_vae.runs.options import configuration
+from pyro_vae.runs.reload import held_out
 from pyro_vae.runs.run import train
 from pyro_vae.runs.saved import trained
 from pyro_vae.runs.targets import OF_THE_MODEL, targets_in
@@ -256,6 +257,7 @@ def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VA
     content: Any = OmegaConf.to_container(config, resolve=True)
     trust = targets_in([content[group] for group in OF_THE_MODEL])  # it is the caller's own
     vae = trained(run_dir, "best", torch_device(config.trainer.device), trust)
+    vae.held_out_data = held_out(data).in_memory  # a function, as that of `load`, which reads them when needed
     if interrupted:
         warnings.warn(
             f"interrupted after {len(vae.history)} of {config.trainer.max_epochs} epochs: this is the best VAE so far",

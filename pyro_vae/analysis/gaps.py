@@ -138,7 +138,15 @@ def gaps(
         with progress(f"fitting the guide's family to each of {datapoints(len(x))}", len(x), "datapoint") as tick:
             for x_n, y_n in parts:
                 shares = Shares(tick, len(x_n), num_steps + num_steps // 2)
-                elbo_n, rising_n = _best_elbo(latents, model, guide, x_n, y_n, num_steps, num_samples, shares)
+                try:
+                    elbo_n, rising_n, _ = best_members(
+                        latents, model, guide, x_n, y_n, num_steps, num_samples, on_step=shares
+                    )
+                except (TypeError, NotImplementedError) as error:
+                    raise BadInput(
+                        "analysis=gaps cannot fit a member of this guide's family to a datapoint "
+                        f"({one_line(error)}): use analysis=surgery, or guide=diagonal or full_covariance"
+                    ) from error
                 best.append(elbo_n)
                 rising.append(rising_n)
         elbo_best = torch.cat(best)
@@ -148,7 +156,7 @@ def gaps(
     return found
 
 
-def _best_elbo(
+def best_members(
     latents: Latents,
     model: Program,
     guide: Program,
@@ -156,35 +164,40 @@ def _best_elbo(
     y: Tensor | None,
     num_steps: int,
     num_samples: int,
+    *,
     on_step: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    """Return the ELBO `[N]` of each datapoint's best member of the guide's family, and whether it still rises."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit the guide's family to each datapoint, as `gaps` describes.
+
+    Returns:
+        The ELBO `[N]` of each datapoint's best member, whether it still rises, `[N]`, and the draws
+        `[num_samples, N, D]` that estimate the ELBO.
+
+    Raises:
+        TypeError, NotImplementedError: if the family has no parameters that can be fitted.
+    """
     log_joint = latents.log_density(model, x, y)
     with torch.no_grad():
         start = latents.center(guide, x, y)
         variance = latents.variance(guide, x, y)
         q = _distribution(latents, guide, x, y)
-    try:
-        from_guide = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)
-        mode, scale_tril = laplace(log_joint, start, variance)
-        with torch.no_grad():
-            near_mode = at_laplace(q, mode, torch.cholesky_inverse(scale_tril))
-        from_mode = fit_elbo(log_joint, near_mode, max(1, num_steps // 2), lr=0.1, on_step=on_step)
-    except (TypeError, NotImplementedError) as error:
-        raise BadInput(
-            f"analysis=gaps cannot fit a member of this guide's family to a datapoint ({one_line(error)}): use "
-            "analysis=surgery, or guide=diagonal or full_covariance"
-        ) from error
+    from_guide = fit_elbo(log_joint, q, num_steps, lr=0.1, num_rounds=2, on_step=on_step)
+    mode, scale_tril = laplace(log_joint, start, variance)
+    with torch.no_grad():
+        near_mode = at_laplace(q, mode, torch.cholesky_inverse(scale_tril))
+    from_mode = fit_elbo(log_joint, near_mode, max(1, num_steps // 2), lr=0.1, on_step=on_step)
     candidates = [from_guide, from_mode, q]
-    estimates = torch.stack([_elbo(log_joint, member, num_samples) for member in candidates])
+    estimates = torch.stack([_elbo(log_joint, member, num_samples)[0] for member in candidates])
     chosen = estimates.nan_to_num(-math.inf, posinf=-math.inf).argmax(0)
     # the largest of several estimates is biased upwards, fresh draws are not
     best, rises = torch.empty_like(estimates[0]), torch.empty_like(chosen, dtype=torch.bool)
+    draws = start.new_empty(num_samples, *start.shape)
     for i, member in enumerate(candidates):
         if (rows := chosen == i).any():
-            best = torch.where(rows, _elbo(log_joint, member, num_samples), best)
+            elbo, u = _elbo(log_joint, member, num_samples)
+            best, draws = torch.where(rows, elbo, best), torch.where(rows.unsqueeze(-1), u, draws)
             rises = torch.where(rows, still_rises(log_joint, member), rises)
-    return best, rises
+    return best, rises, draws
 
 
 def _distribution(latents: Latents, guide: Program, x: Tensor, y: Tensor | None) -> Any:
@@ -195,7 +208,6 @@ def _distribution(latents: Latents, guide: Program, x: Tensor, y: Tensor | None)
 
 
 @torch.no_grad()
-def _elbo(log_joint: LogDensity, q: Any, num_samples: int) -> Tensor:
-    u = q.sample((num_samples,))
-    elbo: Tensor = (log_joint(u) - q.log_prob(u)).double().mean(0)
-    return elbo
+def _elbo(log_joint: LogDensity, q: Any, num_samples: int) -> tuple[Tensor, Tensor]:
+    u: Tensor = q.sample((num_samples,))
+    return (log_joint(u) - q.log_prob(u)).double().mean(0), u

@@ -13,7 +13,6 @@ torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,39 +87,21 @@ def task(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Evaluated | None":
     """Evaluate one run and analyse it; return None if the estimator does not estimate log p(x)."""
-    from pyro_vae.build import build_data
-    from pyro_vae.data import fingerprint
     from pyro_vae.runs import analyses, evaluation
     from pyro_vae.runs.comparison import Evaluated
     from pyro_vae.runs.misfit import warn_of_misfit
-    from pyro_vae.runs.restore import require_finite_outputs, require_labels, require_same_data, restore
-    from pyro_vae.runs.targets import OF_THE_DATA, check_sections
+    from pyro_vae.runs.reload import reload
+    from pyro_vae.runs.restore import require_finite_outputs, require_labels, restore
     from pyro_vae.training.device import torch_device
 
     refuse_links(run_dir)
     device = torch_device(config.device)
     vae, saved = restore(run_dir, "best", device, config.trust)
-    check_sections(saved["config"], OF_THE_DATA, run_dir, config.trust)
-    of_run = OmegaConf.create(saved["config"])
-    for key, place in config.data.items():
-        if place is None:
-            continue
-        if key not in of_run.data:
-            raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
-        of_run.data[key] = str(place)
-    if "path" in of_run.data and of_run.data.path is None:
-        file = "FILE.npy" if vae.num_classes is None else "FILE.npz +data.key=x +data.label_key=y"
-        if vae.likelihood.columns:
-            file = "FILE.csv"
-        split = next(name for name in (config.split, "val", "train") if of_run.data.get(f"{name}_fraction", 1))
-        raise BadInput(
-            f"{run_dir} was trained by fit() on data in memory, so data.path is missing: save them, then run "
-            f"python -m pyro_vae.evaluate run={shlex.quote(str(run_dir))} data.path={file} split={split} "
-            "(or use vae.log_prob)"
-        )
-    data = build_data(of_run, may_download=False)
-    identity = fingerprint(data)
-    require_same_data(data, identity, saved, run_dir)
+    again = (
+        "so data.path is missing: save them, then run python -m pyro_vae.evaluate run={run} data.path={file} "
+        "split={split} (or use vae.log_prob)"
+    )
+    data, identity = reload(run_dir, saved, config.trust, config.data, config.split, again)
     if not data.sizes.get(config.split, 1):
         full = [name for name, size in data.sizes.items() if size]
         raise BadInput(f"split={config.split} of {run_dir} is empty: use split={full[-1]}")

@@ -21,7 +21,7 @@ from pyro_vae.errors.memory import out_of_memory
 from pyro_vae.parallel import environment
 from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
 
-PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root"
+PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root|held_out\.path|held_out\.root"
 IN_LIST = r"(?<=[\[,])~[^/,\]]*(?=/)"
 HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 

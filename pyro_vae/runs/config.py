@@ -37,9 +37,14 @@ SECTIONS = {
     "train": ("data", "network", "prior", "likelihood", "guide", "objective", "optimizer", "scheduler", "trainer",
               "estimator"),
     "evaluate": ("estimator",),
+    "score": ("estimator",),
 }  # fmt: skip
 """Sections that each command instantiates."""
-NEEDED = {"train": ("latent_dim", "seed"), "evaluate": ("run", "split", "device", "seed")}
+NEEDED = {
+    "train": ("latent_dim", "seed"),
+    "evaluate": ("run", "split", "device", "seed"),
+    "score": ("run", "split", "device", "seed"),
+}
 """Other keys that each command needs."""
 
 

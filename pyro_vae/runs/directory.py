@@ -11,7 +11,7 @@ from pyro_vae.runs.files import refuse_link
 
 WRITTEN = (
     ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml", "train.log",
-    "checkpoints", "plots", "evaluations",
+    "checkpoints", "plots", "evaluations", "scores",
 )  # fmt: skip
 """Files and folders of a run that must not be symbolic links, through which a command would write elsewhere."""
 

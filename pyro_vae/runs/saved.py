@@ -15,6 +15,7 @@ from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import Folder, given, make_directory
 from pyro_vae.runs.locks import alone_in
+from pyro_vae.runs.reload import held_out_of
 from pyro_vae.runs.restore import restore
 from pyro_vae.vae import VAE
 from pyro_vae.vae.history import History
@@ -31,7 +32,9 @@ def trained(run_dir: Path, which: str, device: torch.device, trust: Collection[s
     for row in history:
         row.update(epoch=int(row["epoch"]), step=int(row["step"]))
     vae.history = history
-    vae.saver = partial(save, {key: value for key, value in content.items() if key not in ("vae", "format")})
+    kept = {key: value for key, value in content.items() if key not in ("vae", "format")}
+    vae.saver = partial(save, kept)
+    vae.held_out_data = partial(held_out_of, run_dir, kept, trust)
     return vae.to(device)
 
 

@@ -25,11 +25,11 @@ from pyro_vae.programs.missing import dependent_shape, observe, typical
 from pyro_vae.vae.assemble import assemble, encoder_input, require_same_kind
 from pyro_vae.vae.contract import require_decoder, require_distribution
 from pyro_vae.vae.layer import Layer
-from pyro_vae.vae.methods import Methods
 from pyro_vae.vae.modules import WithMask, one_hot
+from pyro_vae.vae.scoring import Scoring
 
 
-class VAE(Methods):
+class VAE(Scoring):
     """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), optionally given labels y.
 
     `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on. With

@@ -1,0 +1,184 @@
+"""Files about new data in a run directory: anomaly scores, embeddings and imputations, with row numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from pyro_vae.analysis.anomaly import CAUTION, AnomalyScores, compare, measure
+from pyro_vae.data import Split
+from pyro_vae.errors import datapoints
+from pyro_vae.marginal import Estimator
+from pyro_vae.marginal.summary import summarize, verdict
+from pyro_vae.programs.notes import NOTE
+from pyro_vae.runs import files, score_plots
+from pyro_vae.runs.figures import array, drawing, save
+from pyro_vae.runs.new_data import NewData
+from pyro_vae.runs.results import write_json
+from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
+
+NUM_SHOWN = 10
+"""Number of rows that are printed."""
+
+
+def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config: DictConfig, path: Path) -> None:
+    """Score new data against held-out data: print the most unusual rows, write NAME.csv, NAME.npz and a figure.
+
+    Args:
+        vae: the model.
+        new: the rows.
+        held_out: data of the run that were held out of training.
+        estimator: of log p(x).
+        config: of the command.
+        path: of the files, without their suffixes.
+    """
+    with _warnings_in_log():
+        measures = [
+            measure(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y), num_steps=config.num_steps)
+            for split in (new.split, held_out)
+        ]
+        scores = compare(*measures)
+    known = measures[1].evidence
+    arrays = {"row": np.arange(len(new.split))}
+    arrays |= {name: array(value) for name, value in scores.items() if value is not None}
+    named = {} if new.frame is None else {"columns": np.array(new.entries)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **named)  # type: ignore[arg-type]
+    files.write(_file(path, ".npz"), buffer.getvalue())
+    _write_csv(_file(path, ".csv"), *_table(scores, new))
+    settings = OmegaConf.to_container(config.estimator)
+    about = {"path": new.path, "num_data": len(new.split), "split": config.split, "num_held_out": len(held_out)}
+    about |= {"estimator": estimator.name, "num_samples": estimator.num_samples, "seed": config.seed}
+    write_json(_file(path, ".json"), {**about, "num_steps": config.num_steps, "settings": settings})
+    if config.plots:
+        with drawing(path.parent):
+            axes = score_plots.among_held_out(arrays["held_out_log_px"], arrays["log_px"], config.split)
+            save(axes, _file(path, "-histogram.png"))
+    log.info(_summary(scores, new, f"{datapoints(len(held_out))} held out of training (split={config.split})"))
+    log.info("written: %s", _file(path, ".csv"))
+    for name, evidence in (("new rows", measures[0].evidence), ("held-out datapoints", known)):
+        if warning := verdict(summarize(evidence, estimator.name), estimator):
+            log.warning("%s: %s", name, warning)
+    log.log(NOTE, CAUTION)
+
+
+def embed(vae: VAE, new: NewData, path: Path) -> None:
+    """Write the means of q(z | x) to NAME-embeddings.csv: row, z1, z2, …"""
+    z = vae.encode(new.split.x, y=_labels(vae, new))
+    names = ["row", *(f"z{i + 1}" for i in range(z.shape[1]))]
+    _write_csv(_file(path, "-embeddings.csv"), names, ([i, *values] for i, values in enumerate(z.tolist())))
+    log.info("written: %s", _file(path, "-embeddings.csv"))
+
+
+def impute(vae: VAE, new: NewData, num_samples: int, path: Path) -> None:
+    """Write draws of the missing values: of a table to NAME-imputed.csv, else to NAME-imputed.npz.
+
+    The columns of the CSV file are `row`, `draw` and those of the table.
+    """
+    if not new.has_holes:
+        log.warning("%s has no missing values: there is nothing to impute", new.path)
+        return
+    x = new.split.x if new.frame is None else new.frame
+    with _warnings_in_log():
+        draws = vae.impute(x, y=_labels(vae, new), num_samples=num_samples)
+    if new.frame is not None:
+        file = _file(path, "-imputed.csv")
+        cells = ([i, k, *row] for k, frame in enumerate(draws) for i, row in enumerate(frame.iter_rows()))
+        _write_csv(file, ["row", "draw", *new.frame.columns], cells)
+    else:
+        file, buffer = _file(path, "-imputed.npz"), io.BytesIO()
+        np.savez(buffer, row=np.arange(len(new.split)), imputed=array(draws))
+        files.write(file, buffer.getvalue())
+    log.info("written: %s", file)
+
+
+def _table(scores: AnomalyScores, new: NewData) -> tuple[list[str], Iterable[list[Any]]]:
+    """Return the names and rows of NAME.csv."""
+    columns: dict[str, list[Any]] = {"row": list(range(len(scores.log_px)))}
+    for name, value in scores.items():
+        if isinstance(value, Tensor) and value.shape == scores.log_px.shape and name != "held_out_log_px":
+            columns[name] = value.tolist()
+    if (index := _least_likely(scores)) is not None:
+        columns["least_likely_entry"] = [new.entries[i] for i in index.tolist()]
+    if new.frame is not None:
+        for what in ("contribution", "contribution_tail_probability"):
+            values = scores["contributions" if what == "contribution" else what]
+            for name, column in zip(new.entries, [] if values is None else values.T.tolist(), strict=False):
+                columns[f"{what}:{name}"] = column
+    return list(columns), (list(row) for row in zip(*columns.values(), strict=True))
+
+
+def _least_likely(scores: AnomalyScores) -> Tensor | None:
+    """Return the index of each row's entry with the smallest tail probability, of equal ones the least likely."""
+    if scores.contributions is None or scores.contribution_tail_probability is None:
+        return None
+    p = scores.contribution_tail_probability.reshape(len(scores.log_px), -1).nan_to_num(2.0)
+    tied = p == p.amin(1, keepdim=True)
+    return torch.where(tied, scores.contributions.reshape(p.shape).nan_to_num(torch.inf), torch.inf).argmin(1)
+
+
+def _summary(scores: AnomalyScores, new: NewData, held_out: str) -> str:
+    """Return a table of the rows with the smallest tail probabilities."""
+    names, rows = _table(scores, new)
+    kept = [dict(zip(names, row, strict=True)) for row in rows]
+    kept.sort(key=lambda row: (row["tail_probability"], row["log_px"]))
+    lines = [
+        f"{datapoints(len(kept))} of {new.path}, compared with {held_out}; the most unusual first",
+        "     row    log p(x)   tail probability     regret   tail    least likely entry",
+    ]
+    for row in kept[:NUM_SHOWN]:
+        tail = f"{row['tail_probability']:.4f} ± {row['tail_se']:.4f}"
+        regret = [_shown(row.get("regret"), ".2f"), _shown(row.get("regret_tail_probability"), ".4f")]
+        mark = "?" if row["unreliable"] else " "
+        lines.append(
+            f"{row['row']:>8} {row['log_px']:>11.3f}{mark} {tail:>18} {regret[0]:>10} {regret[1]:>6}    "
+            f"{row.get('least_likely_entry', '-')[:30]}"
+        )
+    if any(row["unreliable"] for row in kept[:NUM_SHOWN]):
+        lines.append("?: this estimate of log p(x) is unreliable, and likely too low")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _labels(vae: VAE, new: NewData) -> Tensor | None:
+    return vae.taken_labels(new.split.y)
+
+
+def _file(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in UTF-8; NaN and None become empty cells."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if isinstance(cell, float) and cell != cell else cell for cell in row])
+    files.write(path, text.getvalue().encode())
+
+
+@contextmanager
+def _warnings_in_log() -> Iterator[None]:
+    """Write Python warnings to the log, without the file and line that Python would show."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        log.warning("%s", message)
