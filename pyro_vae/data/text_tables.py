@@ -49,7 +49,7 @@ def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None
     except Exception as error:  # polars raises its own kinds, and OSError
         reason = one_line(error).partition(" The current offset")[0]
         if "more fields" in reason:
-            reason = "a row has more cells than the first line: quote cells that hold the separator"
+            reason = "a row has more cells than the first line: quote cells with the separator, or set data.separator"
         elif "utf-8" in reason.lower():
             reason = "save it in UTF-8"
         raise BadInput(f"{name} cannot be read as a table: {reason}") from error
@@ -86,9 +86,11 @@ def _require_text(texts: Any, numbers: Any) -> None:
     """Check that no cell of a column of texts is meant as a number."""
     name, others = texts.name, texts.filter(numbers.is_null() & texts.is_not_null())
     first, count = others[0], len(others)
-    for pattern, what in ((THOUSANDS, "thousands separators"), (COMMA, "decimal commas")):
-        if all(pattern.fullmatch(text) for text in others):
-            raise BadInput(f"column {name} writes numbers with {what} ({first!r}): write them as 1234.5")
+    if all(THOUSANDS.fullmatch(text) or COMMA.fullmatch(text) for text in others):
+        raise BadInput(
+            f"column {name} writes numbers with commas, such as {first!r}: use decimal points, and no thousands "
+            "separators"
+        )
     if count < len(texts) - texts.null_count():
         number = texts.filter(numbers.is_not_null())[0]
         raise BadInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from pyro_vae.vae import VAE
 log = logging.getLogger(__name__)
 
 DPI = 120
+
+NUM_DRAWN = 2000
+"""Samples of a table, at least: more than test rows, so that they show the model rather than noise."""
 
 
 def save(axes: Axes | Sequence[Axes], path: Path) -> None:
@@ -79,8 +83,8 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) 
 
 def _draw_table(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     columns = modelled(vae.likelihood.columns)
-    y = vae.taken_labels(test.y)
-    drawn = vae.sample(len(test), y=y)
+    y, repeats = vae.taken_labels(test.y), math.ceil(NUM_DRAWN / len(test))
+    drawn = vae.sample(repeats * len(test), y=None if y is None else y.repeat(repeats))
     save(table_plots.samples(columns, array(test.x), array(drawn)), folder / "samples.png")
     shown = test.first(min(1000, len(test)))
     mean = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))

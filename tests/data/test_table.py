@@ -164,7 +164,7 @@ TRAPS = {
     "equal names": (with_column(lambda i: i, "b,b"), "has two columns named b"),
     "unicode": (with_column(lambda i: ["北京", "São", "Zürich"][i % 3]), "categorical"),
     "thousands": (with_column(lambda i: f'"{i + 1},000"' if i % 2 else i), "column b .* thousands separators"),
-    "decimal commas": (with_column(lambda i: f'"{i},5"'), "column b .* decimal commas"),
+    "decimal commas": (with_column(lambda i: f'"{i},523"'), "column b writes numbers with commas, .* decimal points"),
     "dates": (with_column(lambda i: f"2024-01-{1 + i % 28:02d}"), "ignore"),
     "times": (with_column(lambda i: f"2024-01-{1 + i % 28:02d} 10:00"), "ignore"),
     "constant": (with_column(lambda i: 7), "ignore"),
