@@ -108,7 +108,7 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
             raise BadInput(f"data.{key}={place}: the data of {run_dir} have no {key}, leave it out")
         of_run.data[key] = str(place)
     if "path" in of_run.data and of_run.data.path is None:
-        file = "FILE.npy" if vae.num_classes is None else "FILE.npz +data.key=x +data.label_key=y"
+        file = "FILE.npz +data.key=x +data.label_key=y" if vae.needs_labels else "FILE.npy"
         split = next(name for name in (config.split, "val", "train") if of_run.data.get(f"{name}_fraction", 1))
         raise BadInput(
             f"{run_dir} was trained by fit() on an array in memory, so data.path is missing: save the array, then run "
@@ -128,7 +128,7 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
     evaluated = None
     if estimator.estimates:
         kind = {
-            "log p(x | y) and log p(x)": vae.num_classes is not None,
+            "log p(x | y) and log p(x)": vae.needs_labels,
             "probabilities and densities": vae.likelihood.discrete,
             "other data": identity.get(config.split),
         }

@@ -69,13 +69,13 @@ def from_array(
         test_fraction: share of the data for testing.
         split_seed: seed of the random split.
         name: name of the array in messages.
-        y: integer labels `[N]`, starting at 0; the splits are stratified by them.
+        y: integer labels `[N]`, starting at 0, and −1 or NaN where they are missing; the splits are stratified by them.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
         missing: whether entries may be missing, which are NaN or masked: a model then learns from the observed ones.
             `auto`: if there are any; on disk they are only looked for with True.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
 
     Raises:
         BadInput: if x is not an array, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or NaN
@@ -140,6 +140,7 @@ def _labels(y: Any, n: int, name: str) -> Tensor:
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")
     labels = integers(values)
-    if (labels < 0).any():
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0")
+    missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
+    if ((labels < 0) & ~missing).any():
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing")
     return torch.from_numpy(labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
+from pyro_vae.data.labels import keep_labels
 from pyro_vae.data.split import Batch, Split, Stored
 from pyro_vae.errors import BadInput, integer, one_of, true_false
 
@@ -31,6 +33,8 @@ class Dataset:
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
+        num_labels: number of training datapoints that keep their labels, equally many of each class, chosen with
+            `eval_seed`; the other labels of training and validation data become −1. None: all keep them.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -47,6 +51,7 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
         missing: bool = False,
+        num_labels: int | None = None,
     ) -> None:
         self.missing = missing
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
@@ -59,6 +64,9 @@ class Dataset:
             if isinstance(split, Split) and len(split):
                 self.require(split.x)
         self.eval_seed = integer("eval_seed", eval_seed)
+        if num_labels is not None:
+            train = replace(train, y=keep_labels(train.y, num_labels, self.eval_seed))
+            self.held_out["val"] = replace(val, y=None if val.y is None else torch.full_like(val.y, -1))
         self.redrawn = binarize == "dynamic" or dequantize
         self.train = train
         """Training data as stored, before the random draws of each `batch`."""
@@ -103,9 +111,9 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Largest label of all splits, plus 1; None without labels."""
+        """Largest label of all splits, plus 1; None without labels. Missing labels are −1."""
         labels = [split.y for split in (self.train, self.val, self.test)]
-        return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=None)
+        return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=0) or None
 
     def split(self, name: str, num_data: int | None = None) -> Split:
         """Select the first `num_data` datapoints of `train`, `val` or `test`, or all, in memory.

@@ -62,7 +62,7 @@ def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
     split = data.split(config.split)
     rows = torch.arange(CERTIFICATE_DATA) % len(split)  # only shapes and labels count
     y = vae.taken_labels(split.y)
-    found = analysis.certificate(vae.model, vae.guide, split.x[rows], estimator, None if y is None else y[rows])
+    found = analysis.certificate(*vae.programs(y), split.x[rows], estimator, None if y is None else y[rows])
     settings = {"estimator": estimator.name, "seed": config.seed, "settings": OmegaConf.to_container(config.estimator)}
     path = run_dir / "evaluations" / "certificate.json"
     write_json(path, {**found.as_json(), **settings})
@@ -77,7 +77,7 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
             y = vae.taken_labels(split.y)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                found = analysis.gaps(vae.model, vae.guide, split.x, estimator, y, num_steps=config.num_steps)
+                found = analysis.gaps(*vae.programs(y), split.x, estimator, y, num_steps=config.num_steps)
         for warning in caught:  # without the file and line that Python would show
             log.warning("%s: %s", name, warning.message)
         rows[name] = found.as_json()
@@ -102,7 +102,8 @@ def _surgery(vae: VAE, data: Dataset, config: DictConfig, folder: Path) -> None:
     found = {}
     for name, split in _splits(data, config.split, config.num_data or SURGERY_DATA):
         with of_split(name):
-            found[name] = analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
+            y = vae.taken_labels(split.y)
+            found[name] = analysis.surgery(*vae.programs(y), split.x, y)
     rows = {name: parts.as_json() for name, parts in found.items()}
     _log_table("ELBO surgery (nats per datapoint)", rows)
     _write(folder / "surgery.json", rows, {"seed": config.seed})

@@ -21,6 +21,7 @@ from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
+from pyro_vae.programs.trace import Program
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
 from pyro_vae.vae.layer import Layer
@@ -67,6 +68,10 @@ class Methods(nn.Module):
     @abstractmethod
     def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
         """Return q(z | x, y) of the first layer."""
+
+    def programs(self, y: Tensor | None = None) -> tuple[Program, Program]:
+        """Return the model and the guide with which to estimate log p(x), or log p(x | y) for labels y `[N]`."""
+        return self.model, self.guide
 
     @for_users
     def encode(self, x: Array, *, y: Labels = None) -> Tensor:
@@ -117,7 +122,7 @@ class Methods(nn.Module):
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
         """Draw n latents z ~ p(z), of the first layer if there are several: `[n, latent_dim]`; see `sample`."""
         self._require_room("n", n, self.latent_dim[0])
-        labels = self._labels(y, n, self.num_classes is not None)
+        labels = self._labels(y, n, self.needs_labels)
         return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
     @for_users
@@ -192,9 +197,9 @@ class Methods(nn.Module):
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
-        labels = self._labels(y, len(x), self.num_classes is not None)
+        labels = self._labels(y, len(x), self.needs_labels)
         return impute(
-            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
+            *self.programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
             method=method, accepts_nan=self.missing,
         )  # fmt: skip
 
@@ -249,10 +254,10 @@ class Methods(nn.Module):
 
     def _evidence(self, x: Array, y: Labels, estimator: Estimator) -> LogEvidence:
         x, warning = self._data(x)
-        labels = self._labels(y, len(x), self.num_classes is not None)
+        labels = self._labels(y, len(x), self.needs_labels)
         if warning:
             warnings.warn(warning, stacklevel=4)
-        return estimator(self.model, self.guide, x, labels)
+        return estimator(*self.programs(labels), x, labels)
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.q_z(x, y)
@@ -288,6 +293,11 @@ class Methods(nn.Module):
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """Return y as labels `[n]`, if they are needed."""
         return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the programs need labels."""
+        return self.num_classes is not None
 
     @property
     def _num_context(self) -> int:
