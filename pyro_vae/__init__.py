@@ -22,14 +22,22 @@ if TYPE_CHECKING:
     from pyro_vae.api import load as load
     from pyro_vae.errors import BadInput as BadInput
     from pyro_vae.errors import FailedRun as FailedRun
+    from pyro_vae.sklearn import VariationalAutoencoder as VariationalAutoencoder
     from pyro_vae.vae import VAE as VAE
 
 keep_old_names()
 
 __version__ = "0.1.0"
-__all__ = ["VAE", "BadInput", "FailedRun", "fit", "load"]
+__all__ = ["VAE", "BadInput", "FailedRun", "VariationalAutoencoder", "fit", "load"]
 
-_HOME = {"fit": "api", "load": "api", "VAE": "vae", "BadInput": "errors", "FailedRun": "errors"}
+_HOME = {
+    "fit": "api",
+    "load": "api",
+    "VAE": "vae",
+    "VariationalAutoencoder": "sklearn",
+    "BadInput": "errors",
+    "FailedRun": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pyro.infer import ELBO
 
-from pyro_vae.data import Dataset, from_array
+from pyro_vae.data import Dataset
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
@@ -31,6 +31,7 @@ from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.companions import AXES, completed, is_given
 from pyro_vae.runs.config import explain, keys_of
 from pyro_vae.runs.files import given, make_directory
+from pyro_vae.runs.in_memory import NOT_IN_MEMORY, data_of, is_table
 from pyro_vae.runs.options import configuration
 from pyro_vae.runs.run import train
 from pyro_vae.runs.saved import trained
@@ -50,11 +51,9 @@ KEYS = {
     "lr": "optimizer.lr",
     "binarize": "data.binarize",
     "val_fraction": "data.val_fraction",
+    "kinds": "data.kinds",
 }
 """Keys of the configuration that `fit`'s parameters set, where their names differ."""
-
-NOT_OF_ARRAYS = ("_target_", "path", "key", "label_key")
-"""Keys of conf/data/array.yaml that are about a file."""
 
 
 class Stop(Exception):
@@ -104,6 +103,7 @@ def fit(
     batch_size: int | None = None,
     lr: float | None = None,
     binarize: str | None = None,
+    kinds: Mapping[str, Any] | None = None,
     val_fraction: float | None = None,
     validation_data: Array | Sequence[Array | None] | None = None,
     device: torch.device | str | None = None,
@@ -126,7 +126,8 @@ def fit(
     call have no effect, and random generators are left in the state they were in. Threads wait for each other.
 
     Args:
-        x: data `[N, ...]`: floats, bytes (divided by 255) or booleans.
+        x: data `[N, ...]`: floats, bytes (divided by 255) or booleans; or a data frame of pandas, polars, …, which
+            is a table with `likelihood="table"`, unless you choose another likelihood.
         y: labels `[N]`, integers from 0 on; needs `conditioning`.
         experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
         prior: p(z), an option of conf/prior (default `standard_normal`).
@@ -141,6 +142,8 @@ def fit(
         batch_size: datapoints a step (default 100).
         lr: learning rate (default 1e-3).
         binarize: `dynamic`, `static`, `threshold` or `none` (default).
+        kinds: of a data frame's columns by name, where they are not recognized, as in `{"age": "count"}`: see
+            `pyro_vae.data.from_frame`.
         val_fraction: share of x that is held out to choose the best epoch (default 0.1); 0 keeps the last epoch.
         validation_data: array, or arrays (x, y), to choose the best epoch by instead of a share of x.
         device: `cpu`, `cuda`, `cuda:1`, …, or `auto` (default): a GPU if there is one.
@@ -173,7 +176,7 @@ def fit(
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(option, str) for option in overrides):
         raise BadInput(f'overrides={shown(overrides)} must be a list of options, as in ["network.hidden=[64]"]')
     overridden = set(keys_of(overrides))
-    if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_OF_ARRAYS)}:
+    if about_files := overridden & {"data", *(f"data.{key}" for key in NOT_IN_MEMORY)}:
         raise BadInput(f"the override {about_files.pop()} is for the command: the data of fit are x and y")
     if about_runs := [key for key in overridden if key == "resume" or key.partition(".")[0] == "hydra"]:
         raise BadInput(f"the override {about_runs[0]} is for the command: the run directory of fit is run_dir")
@@ -202,17 +205,19 @@ def fit(
         "batch_size": batch_size,
         "lr": lr,
         "binarize": binarize,
+        "kinds": kinds,
         "val_fraction": val_fraction if validation_data is None else 0.0,
         "device": None if device is None else str(device),
         "seed": seed,
     }
     values = {KEYS.get(name, name): value for name, value in parameters.items()}
+    kind = "table" if is_table(x, likelihood, experiment, overrides) else "array"
     names = {key: name for name, key in KEYS.items() if key not in overridden}
 
     def config_of(changes: Mapping[str, str]) -> DictConfig:
         one_layer = {key: int(value) for key, value in changes.items() if key == "latent_dim"}
         others = {key: value for key, value in changes.items() if key != "latent_dim"}
-        config = configuration({**options, **others}, {**values, **one_layer}, experiment, overrides)
+        config = configuration({**options, **others}, {**values, **one_layer}, experiment, overrides, kind)
         _require_use_of_labels(config, y)
         return config
 
@@ -222,7 +227,7 @@ def fit(
 
     with called(names), shown_if(verbose), as_python_warnings(), TemporaryDirectory() as temporary:
         config = config_of({})
-        data = _data(config, x, y, validation_data)
+        data = data_of(config, x, y, validation_data)
         if run_dir is not None:
             make_directory(run_dir, "run_dir")
         chosen = [axis for axis in AXES if {**options, **values}.get(axis) is not None or is_given(overrides, axis)]
@@ -282,16 +287,3 @@ def _require_use_of_labels(config: DictConfig, y: Array | None) -> None:
         )
     if y is None and conditional:
         raise BadInput("this model is conditional: give y, integer labels [N], or leave conditioning and prior out")
-
-
-def _data(config: DictConfig, x: Array, y: Array | None, validation_data: Any) -> Dataset:
-    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
-    if validation_data is None:
-        return from_array(x, y=y, **settings)
-    if settings["val_fraction"]:
-        raise BadInput(f"data.val_fraction={settings['val_fraction']} and validation_data exclude each other")
-    in_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
-    if in_pair and isinstance(validation_data, list):  # a list of two rows is an array
-        in_pair = isinstance(validation_data[0], (np.ndarray, torch.Tensor))
-    pair = tuple(validation_data) if in_pair else (validation_data, None)
-    return from_array(x, y=y, validation=pair, **settings)

@@ -41,6 +41,13 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
             raise
 
 
+def describe_table(config: DictConfig, data: Dataset) -> None:
+    """Write the columns of a table into a configuration, for the likelihood and for checkpoints."""
+    for section in (config.data, config.likelihood):
+        if data.columns is not None and "columns" in section:
+            section.columns = data.columns
+
+
 def build_vae(
     config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None, missing: bool = False
 ) -> VAE:

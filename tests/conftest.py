@@ -30,6 +30,24 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for child processes: OpenMP threads of tw
 torch.set_num_threads(1)
 
 
+COLUMNS = [
+    {"name": "a", "kind": "real"},
+    {"name": "b", "kind": "count", "form": "integer", "family": "negative_binomial"},
+    {"name": "c", "kind": "binary", "form": "integer", "categories": [0, 1]},
+    {"name": "d", "kind": "categorical", "form": "text", "categories": ["x", "y", "z"]},
+    {"name": "e", "kind": "ordinal", "form": "text", "categories": ["low", "mid", "high"]},
+]
+"""Of a table in which rows of 0 and 1 are valid."""
+BINARY = {**COLUMNS[2], "name": "f"}
+
+
+def as_override(value: Any) -> str:
+    """Write plain containers as a value of a command's override."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}: {as_override(inner)}" for key, inner in value.items()) + "}"
+    return "[" + ",".join(map(as_override, value)) + "]" if isinstance(value, list) else str(value)
+
+
 def every(n: int, values: Iterable[Any], several: bool = False) -> list[Any]:
     """A test's parameter, or the tuples of its `several`: every n-th, from the first on; the others are slow."""
     return [

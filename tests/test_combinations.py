@@ -6,7 +6,7 @@ from itertools import product
 import pyro
 import pytest
 import torch
-from conftest import every
+from conftest import COLUMNS, as_override, every
 from hydra.utils import instantiate
 
 from pyro_vae.analysis import surgery
@@ -25,6 +25,7 @@ SMALL = {
     "vamp": ["prior.num_pseudo_inputs=4"],
     "discretized_logistic": ["likelihood.num_levels=2"],
     "discretized_logistic_mixture": ["likelihood.num_levels=2"],
+    "table": [f"likelihood.columns={as_override(COLUMNS)}"],
 }
 CONFIG = {
     (group, name): compose([f"{group}={name}", *SMALL.get(name, [])])[group]

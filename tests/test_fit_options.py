@@ -203,7 +203,7 @@ def test_validation_data_choose_the_best_epoch():
     ("settings", "message"),
     [
         ({"validation_data": X[:, :3]}, r"validation_data has shape \[60, 3\]: x has \[N, 6\]"),
-        ({"validation_data": X * np.nan}, "validation_data holds"),
+        ({"validation_data": X * np.inf}, "validation_data holds"),
         ({"validation_data": (X, Y)}, "validation_data has labels, but x has none: give y"),
         ({"validation_data": X, "y": Y, "conditioning": "concat"}, "validation_data needs labels, as x has"),
         ({"validation_data": X, "val_fraction": 0.2}, "val_fraction=0.2 and validation_data exclude each other"),

@@ -5,16 +5,16 @@ import re
 
 import numpy as np
 import pytest
-from conftest import one_error_line
+from conftest import BINARY, COLUMNS, as_override, one_error_line
 from hydra.utils import instantiate
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 from test_combinations import refused
 
-from pyro_vae.api import NOT_OF_ARRAYS
 from pyro_vae.data import from_array
 from pyro_vae.runs.config import CONFIG_DIR, compose
+from pyro_vae.runs.in_memory import NOT_IN_MEMORY
 from pyro_vae.runs.run import train
 
 options = {
@@ -35,10 +35,11 @@ DATA = {
 KIND = {
     "bernoulli": "binary", "continuous_bernoulli": "inside", "beta": "inside", "gaussian": "real", "student_t": "real",
     "poisson": "counts", "negative_binomial": "counts", "discretized_logistic": "grey", "categorical": "grey",
-    "discretized_logistic_mixture": "grey",
+    "discretized_logistic_mixture": "grey", "table": "binary",
 }  # fmt: skip
 FITTING = {
     "vamp": ["prior.num_pseudo_inputs=4"],
+    "table": [f"likelihood.columns={as_override([*COLUMNS, BINARY])}"],
 }
 
 
@@ -71,7 +72,7 @@ def configurations(draw):
 
 def train_and_evaluate(overrides, x, run_dir):
     config = compose(overrides)
-    settings = {key: value for key, value in config.data.items() if key not in NOT_OF_ARRAYS}
+    settings = {key: value for key, value in config.data.items() if key not in NOT_IN_MEMORY}
     data = from_array(x, **settings)
     vae, state = train(config, data, run_dir)
     assert state.step >= 2

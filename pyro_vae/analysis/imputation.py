@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyro_vae.analysis.masked import accept_nan, draw_posterior, warn_of, warn_of_ess
+from pyro_vae.distributions import Columns
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int, true_false
 from pyro_vae.marginal import Importance
 from pyro_vae.marginal.judge import MIN_ESS
@@ -20,7 +22,7 @@ from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import require_room, slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import rows_in_memory
-from pyro_vae.programs.missing import check_factorizes
+from pyro_vae.programs.missing import check_factorizes, entries
 from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
@@ -68,7 +70,7 @@ def impute(
     `method="importance"` draws `num_steps` z from the guide and weights them by p(x_obs, z) / q(z | x_obs). With `mean`
     it returns the self-normalized estimate of E[x_mis | x_obs], `[1, N, ...]` (single imputation), otherwise
     draws x_mis ~ p(x_mis | z) resampled by these weights (multiple imputation). It is quick, and accurate if the guide
-    knows of missing entries; a warning counts the datapoints with fewer than 10 effective draws. Mattei & Frellsen
+    knows of missing entries; a warning counts the datapoints with fewer than 100 effective draws. Mattei & Frellsen
     (2019), MIWAE, https://arxiv.org/abs/1812.02633, §3.
 
     `method="auto"` is `posterior`, or `gibbs` where HMC cannot move: if a latent is discrete, masked, or has different
@@ -210,8 +212,7 @@ def _by_importance(
     weights = log_w.double().softmax(0)
     given_z = weighted.nodes["x"]["fn"]
     if mean:
-        of_each = weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 1))
-        drawn = (of_each * given_z.mean).sum(0, keepdim=True)
+        drawn = _mean_of_mixture(given_z, weights.to(x.dtype)).unsqueeze(0)
     else:
         index = torch.multinomial(weights.T, num_samples, replacement=True).T
         drawn = given_z.sample()[index, torch.arange(len(x), device=x.device)]
@@ -219,6 +220,16 @@ def _by_importance(
         on_step()
     few = (1 / weights.square().sum(0) < MIN_ESS) & ~observed.flatten(1).all(1)
     return torch.where(observed, x, drawn), few
+
+
+def _mean_of_mixture(fn: Any, weights: Tensor) -> Tensor:
+    """Return the mean of fn, of batch_shape `[K, N]`, over K with weights `[K, N]`: `[N, ...]`."""
+    entry, _ = entries(fn)
+    columns = entry.base_dist if isinstance(entry, MaskedDistribution) else entry
+    if isinstance(columns, Columns):  # codes of categories have no mean
+        return columns.mean_of_mixture(weights)
+    mean: Tensor = (weights.reshape(*weights.shape, *[1] * (fn.mean.dim() - 2)) * fn.mean).sum(0)
+    return mean
 
 
 def _chain(

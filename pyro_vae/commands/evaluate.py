@@ -109,9 +109,11 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
         of_run.data[key] = str(place)
     if "path" in of_run.data and of_run.data.path is None:
         file = "FILE.npz +data.key=x +data.label_key=y" if vae.needs_labels else "FILE.npy"
+        if vae.likelihood.columns:
+            file = "FILE.csv"
         split = next(name for name in (config.split, "val", "train") if of_run.data.get(f"{name}_fraction", 1))
         raise BadInput(
-            f"{run_dir} was trained by fit() on an array in memory, so data.path is missing: save the array, then run "
+            f"{run_dir} was trained by fit() on data in memory, so data.path is missing: save them, then run "
             f"python -m pyro_vae.evaluate run={shlex.quote(str(run_dir))} data.path={file} split={split} "
             "(or use vae.log_prob)"
         )

@@ -7,6 +7,7 @@ from pyro_vae.data.folder import image_folder
 from pyro_vae.data.packaged import digits, mnist5k
 from pyro_vae.data.simulated import ring
 from pyro_vae.data.split import Split, Stored
+from pyro_vae.data.table import from_frame, table
 from pyro_vae.data.vision import fashion_mnist, kmnist, mnist, omniglot
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "fashion_mnist",
     "fingerprint",
     "from_array",
+    "from_frame",
     "image_folder",
     "kmnist",
     "mnist",
     "mnist5k",
     "omniglot",
     "ring",
+    "table",
 ]

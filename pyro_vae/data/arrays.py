@@ -86,7 +86,7 @@ def from_array(
         true_false("missing", missing)
     nan = missing is not False
     values = _checked(x, name)
-    labels = None if y is None else _labels(y, len(values), label_name)
+    labels = None if y is None else labels_of(y, len(values), label_name)
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
     if isinstance(values, np.memmap):
@@ -132,10 +132,15 @@ def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool, n
         raise BadInput(
             f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
         )
-    return Split(x, _labels(data[1], len(x), f"the y of {name}") if labelled else None)
+    return Split(x, labels_of(data[1], len(x), f"the y of {name}") if labelled else None)
 
 
-def _labels(y: Any, n: int, name: str) -> Tensor:
+def labels_of(y: Any, n: int, name: str) -> Tensor:
+    """Return y as labels int64 `[n]`.
+
+    Raises:
+        BadInput: if they are not one label 0, 1, 2, … per datapoint.
+    """
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")

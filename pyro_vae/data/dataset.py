@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Dataset:
         dequantize: make grey values continuous by uniform noise, (k + u) / num_levels, drawn again for each training
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
+        columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
         num_labels: number of training datapoints that keep their labels, equally many of each class, chosen with
             `eval_seed`; the other labels of training and validation data become −1. None: all keep them.
 
@@ -51,9 +53,10 @@ class Dataset:
         num_levels: int = 256,
         dequantize: bool = False,
         missing: bool = False,
+        columns: list[dict[str, Any]] | None = None,
         num_labels: int | None = None,
     ) -> None:
-        self.missing = missing
+        self.missing, self.columns = missing, columns
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)

@@ -20,8 +20,9 @@ FROM_TEXT = "convert it once, np.save(FILE.npy, np.loadtxt(FILE, delimiter=','))
 FROM_TABLE = "convert it once, np.save(FILE.npy, table.to_numpy('float32')), with pandas"
 CONVERSIONS = {
     **dict.fromkeys((".pt", ".pth", ".ckpt"), FROM_TORCH),
-    **dict.fromkeys((".csv", ".tsv", ".txt"), FROM_TEXT),
-    **dict.fromkeys((".parquet", ".feather", ".xlsx", ".pkl", ".pickle"), FROM_TABLE),
+    **dict.fromkeys((".csv", ".tsv", ".parquet"), "use data=table data.path=FILE"),
+    ".txt": FROM_TEXT,
+    **dict.fromkeys((".feather", ".xlsx", ".pkl", ".pickle"), FROM_TABLE),
     **dict.fromkeys((".h5", ".hdf5"), "convert it once, np.save(FILE.npy, h5py.File(FILE)[NAME][:])"),
     **dict.fromkeys((".png", ".jpg", ".jpeg"), "use data=image_folder data.root=FOLDER"),
 }

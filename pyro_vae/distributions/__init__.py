@@ -2,6 +2,7 @@
 
 from pyro_vae.distributions.autoregressive_flow import AutoregressiveFlow
 from pyro_vae.distributions.cholesky_normal import CholeskyNormal
+from pyro_vae.distributions.columns import Columns, Group, Row
 from pyro_vae.distributions.in_double import (
     BetaInDouble,
     NegativeBinomialInDouble,
@@ -17,11 +18,14 @@ __all__ = [
     "AutoregressiveFlow",
     "BetaInDouble",
     "CholeskyNormal",
+    "Columns",
+    "Group",
     "LogisticLevels",
     "LowRankNormal",
     "MixtureOfNormals",
     "NegativeBinomialInDouble",
     "PoissonInDouble",
+    "Row",
     "StudentTInDouble",
     "kl_to_independent_normal",
 ]

@@ -13,6 +13,7 @@ from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.negative_binomial import NegativeBinomial
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.student_t import StudentT
+from pyro_vae.likelihoods.table import Table
 
 __all__ = [
     "Bernoulli",
@@ -25,4 +26,5 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "StudentT",
+    "Table",
 ]

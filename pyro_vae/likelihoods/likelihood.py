@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import Column
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.networks.standardize import Standardize
 
@@ -42,10 +43,12 @@ class Likelihood(nn.Module):
         torch.Size([28, 28])
     """
 
-    discrete: ClassVar[bool]
+    discrete: bool
     """Whether log p(x) is a log-probability rather than a log-density."""
     unbounded: ClassVar[bool] = False
     """Whether data may have any location and scale; the encoder then sees them standardized."""
+    columns: tuple[Column, ...] = ()
+    """Of a table, including those that x `[N, P]` leaves out."""
     param_shape: torch.Size
     """Shape `[num_params, *data_shape]` of the decoder's output for one datapoint."""
     event_dim: int

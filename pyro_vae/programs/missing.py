@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -28,7 +29,7 @@ def masked(p_x: Any, observed: Tensor) -> Any:
 
     If entries are dependent, as in a multivariate normal, all of them must be observed.
     """
-    entry, num_dims = _entries(p_x)
+    entry, num_dims = entries(p_x)
     if entry.event_shape:
         observed = observed.flatten(observed.dim() - len(entry.event_shape)).all(-1)
     return dist.Independent(dist.MaskedDistribution(entry, observed), num_dims)
@@ -36,7 +37,7 @@ def masked(p_x: Any, observed: Tensor) -> Any:
 
 def dependent_shape(p_x: Any) -> torch.Size:
     """Return the shape of the entries that depend on each other: `[]` if all are independent."""
-    shape: torch.Size = _entries(p_x)[0].event_shape
+    shape: torch.Size = entries(p_x)[0].event_shape
     return shape
 
 
@@ -55,14 +56,23 @@ def check_factorizes(p_x: Any, observed: Tensor) -> None:
             )
 
 
-def typical(x: Tensor) -> Tensor:
+def typical(x: Tensor, columns: Sequence[str] = ()) -> Tensor:
     """Return the lower median of the observed entries of x `[N, *data_shape]`: `[*data_shape]`.
+
+    Args:
+        x: training data; NaN is missing.
+        columns: names of the columns of a table, for messages.
 
     Raises:
         BadInput: if an entry is missing in all datapoints.
     """
     median = x.nanmedian(0).values
     if len(never := median.isnan().nonzero()):
+        if columns:
+            name = columns[int(never[0])]
+            raise BadInput(
+                f"column {name} has no value in the training rows: leave it out, data.kinds={{{name}: ignore}}"
+            )
         raise BadInput(
             f"{len(never)} of the {median.numel()} entries of a datapoint are missing (NaN) in all training data, the "
             f"first at index {never[0].tolist()}: leave them out"
@@ -70,7 +80,7 @@ def typical(x: Tensor) -> Tensor:
     return median
 
 
-def _entries(p_x: Any) -> tuple[Any, int]:
+def entries(p_x: Any) -> tuple[Any, int]:
     """Return the distribution of single entries, and the number of dimensions over which they are independent."""
     num_dims = 0
     while isinstance(p_x, torch.distributions.Independent):

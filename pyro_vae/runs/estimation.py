@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput, datapoints
@@ -73,18 +73,24 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: Tensor) -> fl
     discrete = vae.likelihood.discrete
     if log_px is None or discrete == data.dequantize or vae.likelihood.check_observed(x):
         return None
-    bits = -log_px / (math.prod(vae.data_shape) * math.log(2))
+    dims = int((~x.isnan()).sum()) / len(x)
+    bits = -log_px / (max(dims, 1) * math.log(2))
     return bits if discrete else bits + math.log2(data.num_levels)
 
 
 @torch.no_grad()
 def reconstruction_error(vae: VAE, split: Split) -> float:
-    """Return the mean squared difference of x and the mean of p(x | z) at its embedding, per observed entry."""
+    """Return the mean squared difference of x and the mean of p(x | z) at its embedding, per observed entry.
+
+    The columns of a table are compared as the encoder sees them, standardized.
+    """
+    seen = vae.standardize if vae.likelihood.columns else nn.Identity()
     total = 0.0
     with progress("reconstructing the test set", len(split), "datapoint") as tick:
         for x, y in chunks_in_memory(vae, split):
-            difference = vae.reconstruct(x, y=y).sub(x)
-            total += torch.where(x.isnan(), 0.0, difference).square().sum().item()
+            pair = (torch.where(x.isnan(), 0.0, values) for values in (x, vae.reconstruct(x, y=y)))
+            known, mean = map(seen, pair)
+            total += (mean - known).square().sum().item()
             tick(len(x))
     return total / max(1, int((~split.x.isnan()).sum()))
 

@@ -16,12 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_vae.data import Split
+from pyro_vae.data.schema import modelled
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.marginal import LogEvidence
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.summary import Summary
 from pyro_vae.programs.progress import progress
-from pyro_vae.runs import files, plots, stage_plots
+from pyro_vae.runs import files, plots, stage_plots, table_plots
 from pyro_vae.runs.estimation import chunks_in_memory
 from pyro_vae.vae import VAE
 
@@ -56,6 +57,9 @@ def drawing(folder: Path) -> Iterator[None]:
 @torch.no_grad()
 def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     """Draw the figures of plots/ from a trained VAE, its test set and the rows of metrics.csv."""
+    if vae.likelihood.columns:
+        _draw_table(vae, test, rows, folder)
+        return
     limits = _limits(test.x)
     shown = test.first(min(10, len(test)))
     image = plots.is_image(array(shown.x))
@@ -67,14 +71,35 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) 
     save(plots.samples(array(drawn), limits, columns), folder / "samples.png")
     reconstruction = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))
     save(plots.reconstructions(array(shown.x), array(reconstruction), limits), folder / "reconstructions.png")
+    _draw_training(rows, folder)
+    if vae.latent_dim[0] == 2:
+        _draw_latent(vae, test, folder)
+        save(_manifold(vae, limits), folder / "manifold.png")
+
+
+def _draw_table(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
+    columns = modelled(vae.likelihood.columns)
+    y = vae.taken_labels(test.y)
+    drawn = vae.sample(len(test), y=y)
+    save(table_plots.samples(columns, array(test.x), array(drawn)), folder / "samples.png")
+    shown = test.first(min(1000, len(test)))
+    mean = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))
+    save(table_plots.reconstructions(columns, array(shown.x), array(mean)), folder / "reconstructions.png")
+    _draw_training(rows, folder)
+    if vae.latent_dim[0] == 2:
+        _draw_latent(vae, test, folder)
+
+
+def _draw_training(rows: list[dict[str, float]], folder: Path) -> None:
     if rows:
         save(plots.training(rows), folder / "training.png")
     else:
         log.warning("metrics.csv has no rows: %s is left out", folder / "training.png")
-    if vae.latent_dim[0] == 2:
-        z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
-        save(plots.latent(array(z), None if test.y is None else array(test.y)), folder / "latent.png")
-        save(_manifold(vae, limits), folder / "manifold.png")
+
+
+def _draw_latent(vae: VAE, test: Split, folder: Path) -> None:
+    z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
+    save(plots.latent(array(z), None if test.y is None else array(test.y)), folder / "latent.png")
 
 
 def _limits(x: torch.Tensor) -> tuple[float, float]:

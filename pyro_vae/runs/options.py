@@ -22,9 +22,13 @@ BUILT_BY_THE_CALLER = ("network", "objective")
 
 
 def configuration(
-    options: Mapping[str, Any], values: Mapping[str, Any], experiment: str | None, overrides: Sequence[str]
+    options: Mapping[str, Any],
+    values: Mapping[str, Any],
+    experiment: str | None,
+    overrides: Sequence[str],
+    data: str = "array",
 ) -> DictConfig:
-    """Compose the configuration of a run on an array.
+    """Compose the configuration of a run on an array or a data frame.
 
     Nothing that was left out (None) is set: then an experiment's own value holds, or that of conf/. Where an override
     sets the same key, the override holds.
@@ -34,6 +38,7 @@ def configuration(
         values: for each key, as in `trainer.max_epochs`, its value or None.
         experiment: name in conf/experiment.
         overrides: overrides of the command line.
+        data: `array` or `table`.
 
     Raises:
         BadInput: if an option or a value cannot be used.
@@ -61,7 +66,7 @@ def configuration(
         one_of("experiment", experiment, tuple(experiments()))
     config = compose(
         [
-            "data=array",
+            f"data={data}",
             "data.test_fraction=0",
             *([] if experiment is None else [f"+experiment={experiment}"]),
             *(f"{group}={name}" for group, name in names.items()),
@@ -72,7 +77,7 @@ def configuration(
         config[group] = section
     for group in names.keys() - {"conditioning", *given}:
         _drop_foreign(config, group, names[group], given)
-    if dropped := _drop_foreign(config, "data", "array", given):
+    if dropped := _drop_foreign(config, "data", data, given):
         foreign = ", ".join(f"data.{name}={value}" for name, value in dropped.items())
         warnings.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}", stacklevel=6)
     for key, value in values.items():

@@ -90,7 +90,7 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
         BadInput: if they differ.
     """
     shape, found = list(data.data_shape), None
-    if data.missing and not saved.get("missing", False):
+    if data.missing and data.columns is None and not saved.get("missing", False):
         raise BadInput(
             f"{run_dir} was trained on complete data, and these have missing entries (NaN): train it with them, or "
             "impute them first with vae.impute"

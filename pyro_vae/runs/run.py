@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, instantiate
+from pyro_vae.build import build_vae, describe_table, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
 from pyro_vae.errors import BadInput, in_section
 from pyro_vae.errors.own_code import is_own, own_code
@@ -147,6 +147,7 @@ class Run:
         require("trainer", trainer, TrainingAlgorithm)
         device = torch_device(trainer.device)
         data.to(device)
+        describe_table(config, data)
         checkpoints = Checkpoints(run_dir)
         saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
         with as_saved(saved, checkpoints.last, config.get("trust")):

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.frames import is_frame, to_x
+from pyro_vae.data.schema import Column
 from pyro_vae.data.values import Array, as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import BadInput, shown
 
@@ -15,20 +17,32 @@ Labels = int | Sequence[int] | np.ndarray | Tensor | None
 """One label for all datapoints, one for each of N, or None."""
 
 
-def as_data(x: Array, data_shape: Sequence[int], like: Tensor, nan: bool = False, inf: bool = False) -> Tensor:
+def as_data(
+    x: Array,
+    data_shape: Sequence[int],
+    like: Tensor,
+    nan: bool = False,
+    inf: bool = False,
+    columns: Sequence[Column] = (),
+) -> Tensor:
     """Return x as floats `[N, *data_shape]`, of the dtype and on the device of `like`; NaN and Inf only if allowed.
+
+    With the `columns` of a table, x may be a data frame, and NaN is always allowed.
 
     Raises:
         BadInput: if x has another shape, is empty, or holds values that are not allowed.
     """
-    x = as_array(x, "x")
+    x = to_x(x, columns) if columns and is_frame(x) else as_array(x, "x")
     if tuple(x.shape[1:]) != tuple(data_shape):
         raise BadInput(f"x has shape {list(x.shape)}: this VAE needs [N, {', '.join(map(str, data_shape))}]")
     if not len(x):
         raise BadInput("x is empty: give at least one datapoint")
     x = as_floats(x, "x", like.dtype, like.device)
-    if not nan and not x.isfinite().all():
-        raise BadInput("x holds values that are NaN or Inf: impute(x) draws missing ones")
+    if not (nan or columns) and x.isnan().any():
+        raise BadInput(
+            "x holds NaN, but the training data were complete: train with the option data.missing=true, or draw the "
+            "missing values with impute(x)"
+        )
     if not inf and x.isinf().any():
         raise BadInput("x holds infinite values: set missing ones to NaN")
     return x

@@ -3,82 +3,42 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae.data.frames import filled, is_frame, to_frame
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, positive_int, true_false
-from pyro_vae.guides.guide import Guide
-from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
-from pyro_vae.programs.trace import Program
+from pyro_vae.vae.abstract import Programs
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_labels, as_observed, as_z
-from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
 
 
-class Methods(nn.Module):
+class Methods(Programs):
     """What users call on a `VAE`. Arrays are processed by as many rows at a time as fit into memory."""
-
-    data_shape: torch.Size
-    latent_dim: tuple[int, ...]
-    num_classes: int | None
-    concat: bool
-    missing: bool
-    likelihood: Likelihood
-    standardize: nn.Module
-    encoder: nn.Module
-    decoder: nn.Module
-    posterior: Guide
-    layers: Sequence[Layer]
 
     history = History()
     """The epochs of the run that this VAE comes from."""
     saver: Callable[[Any, str | Path], None] | None = None
     """Writes a run directory; `fit` and `load` set it."""
 
-    @abstractmethod
-    def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Draw p(x, z | y)."""
-
-    @abstractmethod
-    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Draw q(z | x, y)."""
-
-    @abstractmethod
-    def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return p(z | y) of the top layer."""
-
-    @abstractmethod
-    def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return p(x | z, y)."""
-
-    @abstractmethod
-    def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return q(z | x, y) of the first layer."""
-
-    def programs(self, y: Tensor | None = None) -> tuple[Program, Program]:
-        """Return the model and the guide with which to estimate log p(x), or log p(x | y) for labels y `[N]`."""
-        return self.model, self.guide
-
     @for_users
     def encode(self, x: Array, *, y: Labels = None) -> Tensor:
         """Embed x `[N, *data_shape]`, bytes or floats, as the mean of q(z | x): `[N, latent_dim]`.
 
-        With several layers, this is the mean of q(z_1 | x). If the guide has no mean in closed form, it is the mean of
-        100 draws, the same in every call. `vae.q_z(x)` is the whole distribution.
+        With several layers, this is the mean of q(z_1 | x); without a closed form, it is the mean of 100 draws, the
+        same in every call. `vae.q_z(x)` is the whole distribution.
         """
         x, _ = self._data(x)
         return by_rows(self._embed, x, self._labels(y, len(x), self.concat))
@@ -102,21 +62,23 @@ class Methods(nn.Module):
         return self.decode(self.encode(x, y=y), y=y)
 
     @for_users
-    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False, as_frame: str | None = None) -> Any:
         """Draw n datapoints, z ~ p(z) and x ~ p(x | z): `[n, *data_shape]`.
 
         Args:
             n: number of draws.
             y: label to draw, or n labels, if the VAE is conditional.
             mean: return the means of p(x | z) instead of draws.
+            as_frame: return the rows of a table as a data frame of `pandas`, `polars`, `pyarrow`, `modin` or `cudf`.
 
         Raises:
-            BadInput: if n is not a positive integer, the draws do not fit into memory, or y does not fit the VAE.
+            BadInput: if n is not a positive integer, memory does not suffice, or y does not fit the VAE.
         """
         true_false("mean", mean)
         self._require_room("n", n, self.data_shape.numel())
         z = self.sample_z(n, y=y)
-        return by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+        x = by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
+        return x if as_frame is None else to_frame(x, self.likelihood.columns, as_frame)
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
@@ -177,38 +139,38 @@ class Methods(nn.Module):
         num_steps: int | None = None,
         mean: bool = False,
         method: str = "auto",
-    ) -> Tensor:
+    ) -> Any:
         """Draw the missing values of x given the observed ones: `[num_samples, N, *data_shape]`.
 
         Args:
-            x: data `[N, *data_shape]`, with NaN or any number where values are missing.
+            x: data `[N, *data_shape]`, with NaN or any number where values are missing. For a data frame the result is
+                a list of `num_samples` data frames.
             mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
-            num_steps: length of the chains; None: 20 steps of HMC, 100 with `method="gibbs"`. With
-                `method="importance"`, the number of weighted draws (default 1000).
+            num_steps: length of the chains, or number of weighted draws with `method="importance"`.
             mean: return means of p(x_mis | z) instead of draws; with `importance`, E[x_mis | x_obs], `[1, N, ...]`.
-            method: `auto`, `posterior`, `gibbs` or `importance`: `analysis.imputation.impute` explains them and the
-                errors raised.
+            method: `auto`, `posterior`, `gibbs` or `importance`: see `analysis.imputation.impute`.
         """
         from pyro_vae.analysis.imputation import impute
 
-        x = as_data(x, self.data_shape, self._like, nan=True, inf=True)
+        given, columns = x, self.likelihood.columns
+        x = as_data(x, self.data_shape, self._like, nan=True, inf=True, columns=columns)
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.needs_labels)
-        return impute(
+        draws = impute(
             *self.programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
-            method=method, accepts_nan=self.missing,
+            method=method, accepts_nan=self.missing or bool(columns),
         )  # fmt: skip
+        return [filled(given, draw, observed, columns) for draw in draws] if is_frame(given) and columns else draws
 
     def save(self, run_dir: str | Path) -> None:
         """Save as a run directory, for `pyro_vae.load(run_dir)` and `python -m pyro_vae.evaluate run=DIR`.
 
-        It holds the configuration, the present weights and the history, but no data. To evaluate a VAE that `fit` has
-        trained, pass its array in a file: `data.path=FILE.npy split=val`. If it uses your own classes, loading needs
-        their names in `trust`.
+        It holds the configuration, the present weights and the history, but no data: to evaluate a VAE of `fit`, pass
+        its array in a file, `data.path=FILE.npy split=val`. Loading your own classes needs their names in `trust`.
 
         Raises:
             BadInput: if the directory holds a run already, or this VAE does not come from `fit` or `load`.
@@ -233,14 +195,11 @@ class Methods(nn.Module):
     def encoder_module(self) -> Encoder:
         """Return x -> mean and standard deviation of q(z | x) as a plain module that shares this VAE's weights.
 
-        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. With `conditioning="concat"` it is called
-        with (x, y); with several layers it describes q(z_1 | x).
+        `torch.export`, `torch.onnx.export` and `torch.jit.trace` accept it. It is called with (x, y) if
+        `conditioning="concat"`, and describes q(z_1 | x) of several layers.
 
         Raises:
             BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
-
-        Example:
-            >>> torch.onnx.export(vae.encoder_module(), (x,), "encoder.onnx")  # doctest: +SKIP
         """
         module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).train(self.training)
         module.check(self._like.new_zeros(1, *self.data_shape))
@@ -287,24 +246,9 @@ class Methods(nn.Module):
 
     def _data(self, x: Array) -> tuple[Tensor, str | None]:
         """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
-        x = as_data(x, self.data_shape, self._like, nan=self.missing)
+        x = as_data(x, self.data_shape, self._like, nan=self.missing, columns=self.likelihood.columns)
         return x, self.likelihood.check_observed(x)
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """Return y as labels `[n]`, if they are needed."""
         return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the programs need labels."""
-        return self.num_classes is not None
-
-    @property
-    def _num_context(self) -> int:
-        """Width of the one-hot labels that enter encoder and decoder, or 0."""
-        return (self.num_classes or 0) if self.concat else 0
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of this VAE."""
-        return next(self.parameters())

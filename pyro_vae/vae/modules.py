@@ -52,8 +52,8 @@ class Encoder(nn.Module):
 class WithMask(nn.Module):
     """Appends to the encoder's input, whose missing entries become 0, the mask: 1 where x is observed, 0 where NaN.
 
-    Mattei & Frellsen (2019), MIWAE, https://arxiv.org/abs/1812.02633, §2.3. A vector gets twice the length, an image
-    `[H, W]` or `[C, H, W]` twice the channels.
+    Mattei & Frellsen (2019), MIWAE, https://arxiv.org/abs/1812.02633, §2.3. A vector or the row of a table gets an
+    entry for each of x, an image `[H, W]` or `[C, H, W]` twice the channels.
 
     Args:
         inner: module, x -> the encoder's input of complete data; NaN entries stay NaN.

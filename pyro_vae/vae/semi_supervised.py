@@ -172,11 +172,11 @@ class SemiSupervisedVAE(VAE):
         return super().reconstruct(x, y=self._predicted(x) if y is None else y)
 
     @for_users
-    def sample(self, n: int, *, y: Labels = None, mean: bool = False) -> Tensor:
+    def sample(self, n: int, *, y: Labels = None, mean: bool = False, as_frame: str | None = None) -> Any:
         """Draw n datapoints, y ~ p(y), z ~ p(z) and x ~ p(x | z, y): `[n, *data_shape]`; see `VAE.sample`."""
         self._require_room("n", n, self.data_shape.numel())
         drawn = dist.Categorical(logits=self.log_p_y).sample((n,)) if y is None else y
-        return super().sample(n, y=drawn, mean=mean)
+        return super().sample(n, y=drawn, mean=mean, as_frame=as_frame)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Reconstruct x `[N, *data_shape]`, with gradients; see `VAE.forward`."""

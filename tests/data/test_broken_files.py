@@ -231,9 +231,9 @@ def test_files_of_torch_are_told_how_to_be_converted(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.csv", "convert it once, np.save.*loadtxt"),
-        ("x.txt", "loadtxt"),
-        ("x.parquet", "pandas"),
+        ("x.csv", "use data=table"),
+        ("x.txt", "convert it once, np.save.*loadtxt"),
+        ("x.parquet", "use data=table"),
         ("x.pkl", "pandas"),
         ("x.h5", "h5py"),
         ("x.png", "data=image_folder"),

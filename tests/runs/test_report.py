@@ -78,11 +78,11 @@ def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
 
     from pyro_vae.runs.estimation import bits_per_dim
 
-    vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check=lambda x: None))
+    vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check_observed=lambda x: None))
     data = SimpleNamespace(dequantize=True, num_levels=256)
-    assert bits_per_dim(0.0, vae, data, None) == pytest.approx(8.0)
+    assert bits_per_dim(0.0, vae, data, torch.zeros(3, 7)) == pytest.approx(8.0)
     vae.likelihood.discrete, data.dequantize = True, False
-    assert bits_per_dim(-7 * math.log(2), vae, data, None) == pytest.approx(1.0)
+    assert bits_per_dim(-7 * math.log(2), vae, data, torch.full((3, 7), 0.5)) == pytest.approx(1.0)
 
 
 def test_estimators_that_do_not_fit_are_refused_before_training(command, small_data, tmp_path):

@@ -1,0 +1,177 @@
+"""Data frames of pandas, polars and others as tensors `[N, P]`, and back, through narwhals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.data.cells import MS_A_DAY, Cells, cells_of
+from pyro_vae.data.schema import OF_CATEGORIES, Column, duplicate, modelled
+from pyro_vae.errors import BadInput, one_of, shown
+
+LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf")
+INSTALL = "pip install 'pyro-vae[table]'"
+RESOLUTION = 0.01
+"""Largest rounding error of float32 in a column, relative to its standard deviation."""
+
+
+def is_frame(x: Any) -> bool:
+    """Whether x is a data frame."""
+    return type(x).__module__.partition(".")[0] in LIBRARIES and hasattr(x, "columns")
+
+
+def opened(frame: Any, name: str) -> Any:
+    """Return a data frame as that of narwhals.
+
+    Raises:
+        BadInput: if narwhals is missing, the frame is lazy, has no rows, or its columns have no distinct names.
+    """
+    try:
+        import narwhals.stable.v2 as nw
+    except ImportError as error:
+        raise BadInput(f"{name} is a data frame, which needs narwhals: {INSTALL}") from error
+    columns = list(frame.columns) if type(frame).__module__.partition(".")[0] in ("pandas", "modin", "cudf") else []
+    if others := [column for column in columns if not isinstance(column, str)]:
+        raise BadInput(f"{name} names a column {shown(others[0])}: names must be text, df.columns.astype(str)")
+    require_names(columns, name)
+    try:
+        opened = nw.from_native(frame, eager_only=True)
+    except TypeError as error:
+        raise BadInput(
+            f"{name} has type {type(frame).__name__}: give a data frame in memory, as .collect() does"
+        ) from error
+    require_names(opened.columns, name)
+    if not len(opened):
+        raise BadInput(f"{name} has no rows")
+    return opened
+
+
+def require_names(columns: Sequence[str], name: str) -> None:
+    """Check the names of columns.
+
+    Raises:
+        BadInput: if one is empty, too long or occurs twice.
+    """
+    if twice := duplicate(columns):
+        raise BadInput(f"{name} has two columns named {shown(twice)}: rename one")
+    for i, column in enumerate(columns):
+        if not column.strip():
+            raise BadInput(f"column {i + 1} of {name} has no name: name it, or drop it (pandas writes its index so)")
+        if "${" in column or column == "???" or len(column) > 1000:
+            raise BadInput(f"{name} has a column {shown(column)!r}, which a configuration cannot keep: rename it")
+
+
+def values_of(cells: Cells, column: Column) -> np.ndarray:
+    """Return the values that x holds for a column, float64 `[N]`, NaN where missing.
+
+    Raises:
+        BadInput: if a value does not fit the column.
+    """
+    if column.kind in OF_CATEGORIES:
+        return cells.codes(column.categories)
+    values = cells.numbers()
+    present = values[~np.isnan(values)]
+    bad, wanted = present[:0], ""
+    if column.kind == "positive":
+        bad, wanted = present[present <= 0], "positive values"
+    elif column.kind == "count":
+        bad, wanted = present[(present < 0) | (present != present.round())], "counts 0, 1, 2, …"
+    elif column.bounds is not None:
+        low, high = column.bounds
+        bad = present[(present <= low) | (present >= high)]
+        wanted = f"values strictly between {low:g} and {high:g}"
+    if len(bad):
+        raise BadInput(
+            f"column {column.name} is {column.kind} and needs {wanted}, but holds {bad[0]:.6g}: "
+            "set another kind or other bounds in data.kinds, or correct it"
+        )
+    sd = present.std() if len(present) else 0.0
+    if sd > 0 and np.abs(present.astype(np.float32) - present).max() > RESOLUTION * sd:
+        raise BadInput(
+            f"column {column.name} varies by {sd:.3g} around {present.mean():.6g}, too little for single precision: "
+            "subtract a number from it, or leave it out"
+        )
+    return values
+
+
+def to_x(frame: Any, columns: Sequence[Column], name: str = "x") -> Tensor:
+    """Return x `[N, P]`, float32, of a data frame with the columns of a schema.
+
+    Raises:
+        BadInput: if a column is missing or unknown, or holds values that do not fit it.
+    """
+    table = opened(frame, name)
+    known = [column.name for column in columns]
+    if missing := [column.name for column in modelled(columns) if column.name not in table.columns]:
+        raise BadInput(f"{name} lacks the column {missing[0]}: the model has columns {_listed(modelled(columns))}")
+    if unknown := [other for other in table.columns if other not in known]:
+        raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
+    return stacked([values_of(cells_of(table[column.name]), column) for column in modelled(columns)])
+
+
+def stacked(values: Sequence[np.ndarray]) -> Tensor:
+    """Return columns `[N]` as x `[N, P]`, float32."""
+    return torch.from_numpy(np.stack(values, 1).astype(np.float32))
+
+
+def to_frame(x: Tensor, columns: Sequence[Column], library: Any) -> Any:
+    """Return x `[N, P]` as a data frame of a library, with the user's names, categories and types.
+
+    Args:
+        x: the values; NaN becomes a missing value.
+        columns: the schema.
+        library: `pandas`, `polars`, `pyarrow`, `modin` or `cudf`.
+
+    Raises:
+        BadInput: if the library is unknown or missing, or there are no columns.
+    """
+    one_of("as_frame", library, LIBRARIES)
+    if not columns:
+        raise BadInput(f"as_frame={library} needs a VAE of a table, with likelihood=table: leave it out")
+    try:
+        import narwhals.stable.v2 as nw
+
+        return nw.from_dict(_content(x, columns), backend=library).to_native()
+    except ImportError as error:
+        raise BadInput(f"as_frame={library} needs {library} and narwhals: {INSTALL}") from error
+
+
+def filled(frame: Any, x: Tensor, observed: Tensor, columns: Sequence[Column]) -> Any:
+    """Return a copy of a data frame, with cells from x `[N, P]` where they are not `observed` `[N, P]`."""
+    import narwhals.stable.v2 as nw
+
+    table = nw.from_native(frame, eager_only=True)
+    content, series = _content(x, columns), []
+    for column, missing in zip(modelled(columns), (~observed).T.tolist(), strict=True):
+        if any(missing):
+            old = table[column.name]
+            new = [cell.date() for cell in content[column.name]] if old.dtype == nw.Date else content[column.name]
+            cells = [mine if hole else cell for cell, mine, hole in zip(old.to_list(), new, missing, strict=True)]
+            filled = nw.new_series(column.name, cells, backend=table.implementation)
+            of_floats = old.dtype.is_integer() and filled.dtype.is_float()
+            series.append(filled if of_floats or old.dtype == nw.Object else filled.cast(old.dtype))
+    return table.with_columns(*series).to_native()
+
+
+def _content(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:
+    """Return the cells of each column, None where x is NaN."""
+    return {
+        column.name: [None if np.isnan(value) else _cell(value, column) for value in values]
+        for column, values in zip(modelled(columns), x.double().cpu().numpy().T, strict=True)
+    }
+
+
+def _cell(value: float, column: Column) -> Any:
+    if column.kind in OF_CATEGORIES:  # means of binary columns are probabilities
+        return column.categories[min(max(round(value), 0), len(column.categories) - 1)]
+    if column.form == "date":
+        return np.datetime64(round(value * MS_A_DAY), "ms").item()
+    return round(value) if column.kind == "count" and float(value).is_integer() else float(value)
+
+
+def _listed(columns: Sequence[Column]) -> str:
+    return ", ".join(column.name for column in columns[:10]) + (", …" if len(columns) > 10 else "")

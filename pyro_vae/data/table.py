@@ -1,0 +1,130 @@
+"""Data sets of tables with columns of different kinds, from files or data frames."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae.data.arrays import labels_of
+from pyro_vae.data.cells import cells_of
+from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.frames import opened, stacked, to_x, values_of
+from pyro_vae.data.recognize import recognize, settings_of
+from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain
+from pyro_vae.data.split import Split, three_way_split
+from pyro_vae.data.text_tables import read_table
+from pyro_vae.errors import BadInput, in_callers_names, shown
+
+log = logging.getLogger(__name__)
+
+MAX_COLUMNS = 1000
+
+
+def table(path: str | None, separator: str | None = None, **kwargs: Any) -> Dataset:
+    """Load a table from a CSV or Parquet file.
+
+    Args:
+        path: the file.
+        separator: character between the cells of a CSV file; None: a tab in .tsv files, otherwise a comma.
+        **kwargs: as for `from_frame`.
+
+    Raises:
+        BadInput: if the file is missing or cannot be read, or `from_frame` rejects the table.
+    """
+    if path is None:
+        raise BadInput(
+            "path is missing: give path=FILE.csv or path=FILE.parquet "
+            "(or, for a run that fit() trained on a data frame, use vae.log_prob)"
+        )
+    if (columns := kwargs.get("columns")) is not None:
+        kinds = {column.name: column.kind for column in of_plain(columns)}
+    else:
+        kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
+    return from_frame(read_table(str(path), kinds, separator), name=f"path={path}", **kwargs)
+
+
+def from_frame(
+    frame: Any,
+    kinds: Mapping[str, Any] | None = None,
+    columns: Any = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    max_held_out: int | None = 10_000,
+    name: str = "x",
+    y: Any = None,
+    validation: tuple[Any, Any] | None = None,
+) -> Dataset:
+    """Make a data set of a data frame: x `[N, P]` holds numbers, and indices of categories; NaN is missing.
+
+    Args:
+        frame: the data frame, of pandas, polars or another library that narwhals supports.
+        kinds: for some columns by name a kind, a list of ordered categories, or a mapping with `kind`, `categories`,
+            `bounds` or `family`; the others are recognized (`recognize`).
+        columns: the columns as a checkpoint keeps them, for data of the same table; None: recognize them.
+        val_fraction: share of the rows for validation.
+        test_fraction: share of the rows for testing.
+        split_seed: seed of the random split.
+        max_held_out: maximum number of rows for validation, and for testing.
+        name: name of the table in messages.
+        y: integer labels `[N]`, starting at 0; the splits are stratified by them.
+        validation: validation data and their labels or None, instead of a share of the rows.
+
+    Raises:
+        BadInput: if a column cannot be used, or there are too few rows.
+    """
+    if columns is not None:
+        described = of_plain(columns)
+        x = to_x(frame, described, name)
+    else:
+        described, x = _recognized(opened(frame, name), _settings(kinds), name)
+    labels = None if y is None else labels_of(y, len(x), "y")
+    train, val, test = three_way_split(x, labels, val_fraction, test_fraction, split_seed, max_held_out)
+    if validation is not None:
+        other, other_y = validation
+        rows = to_x(other, described, "validation_data")
+        val = Split(rows, None if other_y is None else labels_of(other_y, len(rows), "the y of validation_data"))
+    missing = any(bool(split.x.isnan().any()) for split in (train, val, test))
+    return Dataset(train, val, test, missing=missing, columns=[column.as_plain() for column in described])
+
+
+def _settings(kinds: Any) -> dict[str, dict[str, Any]]:
+    """Return what `kinds` sets for columns by name."""
+    if kinds is not None and not isinstance(kinds, Mapping):
+        raise BadInput(f"kinds={shown(kinds)} must give a kind for columns by name, as in kinds={{age: count}}")
+    return {str(name): settings_of(str(name), asked) for name, asked in (kinds or {}).items()}
+
+
+def _recognized(frame: Any, kinds: Mapping[str, dict[str, Any]], name: str) -> tuple[tuple[Column, ...], Tensor]:
+    """Return the columns of a table, and x `[N, P]`; tell which columns are left out."""
+    if len(frame) < 2:
+        raise BadInput(f"{name} has 1 row: give more, for training, validation and test")
+    if len(frame.columns) > MAX_COLUMNS:
+        raise BadInput(f"{name} has {len(frame.columns)} columns, more than {MAX_COLUMNS}: use data=array")
+    if unknown := [column for column in kinds if column not in frame.columns]:
+        raise BadInput(
+            f"kinds names {shown(unknown[0])}, which is not a column of {name}: {', '.join(frame.columns[:20])}"
+        )
+    columns, values, left_out = [], [], []
+    for column in frame.columns:
+        settings = kinds.get(column, {})
+        if settings.get("kind") == IGNORE:
+            columns.append(Column(column, IGNORE))
+            continue
+        cells = cells_of(frame[column])
+        described, reason = recognize(cells, **settings)
+        columns.append(described)
+        if reason is not None:
+            left_out.append(f"{column} ({reason})")
+        elif described.kind != IGNORE:
+            values.append(values_of(cells, described))
+    if not values:
+        raise BadInput(f"{name} has no column to model: {', '.join(left_out) or 'all are ignored'}")
+    if left_out:
+        reasons = ", ".join(left_out)
+        log.warning(in_callers_names(f"columns that are left out: {reasons}; data.kinds={{NAME: KIND}} keeps one"))
+    log.info("columns: %s", ", ".join(f"{column.name} {column.kind}" for column in modelled(columns)))
+    return tuple(columns), stacked(values)

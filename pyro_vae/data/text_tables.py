@@ -1,0 +1,97 @@
+"""Reads tables from CSV and Parquet files with polars."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.data.files import require_regular
+from pyro_vae.data.frames import INSTALL, require_names
+from pyro_vae.data.schema import IGNORE, OF_CATEGORIES
+from pyro_vae.errors import BadInput, one_line, shown
+
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "?")
+"""Texts of cells without a value."""
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+COMMA = re.compile(r"[-+]?\d*,\d+")
+
+
+def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None) -> Any:
+    """Read a table as a polars data frame.
+
+    The cells of a CSV file are texts, of which columns are made: of numbers, if all cells are numbers, of dates if all
+    are written as 2024-01-31, otherwise of texts.
+
+    Args:
+        path: a file that ends in .parquet, or a CSV file in UTF-8 whose first line has the names.
+        kinds: the kinds of columns that are set; those of categories may mix texts and numbers.
+        separator: character between cells; None: a tab in .tsv files, otherwise a comma.
+
+    Raises:
+        BadInput: if polars is missing, the file cannot be read, or a column mixes texts and numbers.
+    """
+    name = f"path={path}"
+    require_regular(path, name)
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise BadInput(f"{name}: reading tables needs polars: {INSTALL}") from error
+    suffix = Path(path).suffix.lower()
+    if separator is not None and (not isinstance(separator, str) or len(separator.encode()) != 1):
+        raise BadInput(f"separator={shown(separator)} must be one character")
+    try:
+        if suffix == ".parquet":
+            return pl.read_parquet(path)
+        mark = separator or ("\t" if suffix == ".tsv" else ",")
+        rows = pl.read_csv(path, separator=mark, has_header=False, infer_schema=False)
+    except Exception as error:  # polars raises its own kinds, and OSError
+        reason = one_line(error).partition(" The current offset")[0]
+        if "more fields" in reason:
+            reason = "a row has more cells than the first line: quote cells that hold the separator"
+        elif "utf-8" in reason.lower():
+            reason = "save it in UTF-8"
+        raise BadInput(f"{name} cannot be read as a table: {reason}") from error
+    columns = [(cell or "").strip() for cell in rows.row(0)]
+    if len(columns) == 1 and (other := next((c for c in ";\t|," if c in columns[0]), None)):
+        raise BadInput(f"{name} has one column, named {shown(columns[0])}: set data.separator={other!r}")
+    require_names(columns, name)
+    table = rows.slice(1).rename(dict(zip(rows.columns, columns, strict=True)))
+    return table.with_columns([_typed(table[column], kinds.get(column)) for column in columns])
+
+
+def _typed(texts: Any, kind: str | None) -> Any:
+    """Convert a polars series of texts to numbers or dates, if all cells are."""
+    import polars as pl
+
+    texts = texts.str.strip_chars()
+    texts = texts.set(texts.is_in(MISSING), None)
+    if kind == IGNORE or texts.null_count() == len(texts):
+        return texts
+    lower = texts.str.to_lowercase()
+    if lower.drop_nulls().is_in(["true", "false"]).all():
+        return lower == "true"
+    integers, numbers = (texts.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
+    dates = texts.str.to_date("%Y-%m-%d", strict=False)
+    for converted in (integers, numbers, dates):
+        if converted.null_count() == texts.null_count():
+            return converted
+    if kind not in OF_CATEGORIES:
+        _require_text(texts, numbers)
+    return texts
+
+
+def _require_text(texts: Any, numbers: Any) -> None:
+    """Check that no cell of a column of texts is meant as a number."""
+    name, others = texts.name, texts.filter(numbers.is_null() & texts.is_not_null())
+    first, count = others[0], len(others)
+    for pattern, what in ((THOUSANDS, "thousands separators"), (COMMA, "decimal commas")):
+        if all(pattern.fullmatch(text) for text in others):
+            raise BadInput(f"column {name} writes numbers with {what} ({first!r}): write them as 1234.5")
+    if count < len(texts) - texts.null_count():
+        number = texts.filter(numbers.is_not_null())[0]
+        raise BadInput(
+            f"column {name} mixes numbers and text, such as {number!r} and {shown(first)!r}: correct the text, or set "
+            f"data.kinds={{{name}: categorical}}, or {{{name}: ignore}} to leave it out"
+        )

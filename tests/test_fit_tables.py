@@ -1,0 +1,174 @@
+"""`fit` of data frames, and data frames that come out."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+
+import pyro_vae
+from pyro_vae import BadInput
+from pyro_vae.likelihoods import Gaussian, Table
+
+SMALL = {"network": ("mlp", {"hidden": [8]}), "latent_dim": 2, "max_epochs": 2, "verbose": False}
+N = 100
+
+
+def frame(library=pl):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=N)
+    content = {
+        "height": (170 + 10 * z).tolist(),
+        "visits": rng.poisson(np.exp(1 + z)).tolist(),
+        "member": (z + rng.normal(size=N) > 0).tolist(),
+        "size": rng.choice(["S", "M", "L"], N).tolist(),
+        "version": [3] * N,
+    }
+    for name in ("height", "visits", "size"):
+        content[name] = [None if rng.random() < 0.2 else value for value in content[name]]
+    return library.DataFrame(content)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return pyro_vae.fit(frame(), kinds={"size": ["S", "M", "L"]}, **SMALL)
+
+
+def test_a_data_frame_is_a_table(vae):
+    assert isinstance(vae.likelihood, Table)
+    kinds = {column.name: column.kind for column in vae.likelihood.columns}
+    assert kinds == {"height": "real", "visits": "count", "member": "binary", "size": "ordinal", "version": "ignore"}
+    assert vae.data_shape == (4,)
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_methods_accept_data_frames(vae, library):
+    rows = frame(library)[:5]
+    assert vae.encode(rows).shape == (5, 2)
+    assert vae.log_prob(rows, 20, estimator="importance").isfinite().all()
+    drawn = vae.impute(rows, num_samples=2, num_steps=2)
+    assert len(drawn) == 2
+    for one in drawn:
+        assert isinstance(one, library.DataFrame)
+        assert list(one.columns) == list(rows.columns)
+        assert vae.encode(one).isfinite().all()
+        for name in rows.columns:
+            for before, after in zip(list(rows[name]), list(one[name]), strict=True):
+                assert after is not None
+                assert before is None or before != before or after == before
+
+
+def test_a_mask_hides_cells_of_a_data_frame(vae):
+    rows = frame()[:3]
+    mask = np.ones((3, 4), bool)
+    mask[:, 3] = False
+    (drawn,) = vae.impute(rows, mask=mask, num_samples=1, num_steps=2)
+    assert set(drawn["size"]) <= {"S", "M", "L"}
+    assert torch.equal(vae.encode(rows.with_columns(size=pl.lit(None, pl.String))), vae.encode(masked(rows, mask)))
+
+
+def masked(rows, mask):
+    x = torch.tensor([[np.nan if v is None else float(v) for v in row[:3]] + [np.nan] for row in rows.rows()])
+    return x
+
+
+def test_samples_come_as_data_frames(vae):
+    drawn = vae.sample(20, as_frame="pandas")
+    assert isinstance(drawn, pd.DataFrame)
+    assert list(drawn.columns) == ["height", "visits", "member", "size"]
+    assert drawn["visits"].dtype == int
+    assert set(drawn["size"]) <= {"S", "M", "L"}
+    assert drawn["member"].dtype == bool
+    assert isinstance(vae.sample(2, as_frame="polars"), pl.DataFrame)
+    assert vae.encode(drawn).shape == (20, 2)
+    with pytest.raises(BadInput, match="as_frame=excel is unknown: choose one of pandas, polars"):
+        vae.sample(2, as_frame="excel")
+
+
+def test_only_tables_become_data_frames(small_vae):
+    with pytest.raises(BadInput, match="as_frame=pandas needs a VAE of a table"):
+        small_vae.sample(2, as_frame="pandas")
+
+
+def test_other_tables_are_refused_by_name(vae):
+    rows = frame(pd)[:5]
+    for method in (vae.encode, vae.log_prob, vae.reconstruct, vae.impute):
+        with pytest.raises(BadInput, match="column size holds 'XL', which is not one of its categories S, M, L"):
+            method(rows.assign(size="XL"))
+        with pytest.raises(BadInput, match="x lacks the column visits"):
+            method(rows.drop(columns="visits"))
+    with pytest.raises(BadInput, match="column visits is count and needs counts"):
+        vae.encode(torch.tensor([[170.0, 1.5, 0.0, 1.0]]))
+
+
+def test_a_run_directory_keeps_the_schema(vae, tmp_path):
+    vae.save(tmp_path / "run")
+    loaded = pyro_vae.load(tmp_path / "run")
+    assert loaded.likelihood.columns == vae.likelihood.columns
+    rows = frame()[:5]
+    assert torch.equal(loaded.encode(rows), vae.encode(rows))
+
+
+def test_validation_data_have_the_same_columns():
+    options = {**SMALL, "max_epochs": 1}
+    table = frame().drop("version")
+    vae = pyro_vae.fit(table[:80], kinds={"size": ["S", "M", "L"]}, validation_data=table[80:], **options)
+    assert vae.data_shape == (4,)
+    with pytest.raises(BadInput, match="validation_data lacks the column size"):
+        pyro_vae.fit(table[:80], validation_data=table[80:].drop("size"), **options)
+
+
+def test_another_likelihood_takes_the_numbers():
+    numbers = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)).astype("float32"), columns=list("abc"))
+    vae = pyro_vae.fit(numbers, likelihood="gaussian", **SMALL)
+    assert isinstance(vae.likelihood, Gaussian)
+    assert isinstance(pyro_vae.fit(numbers, **SMALL).likelihood, Table)
+
+
+def test_settings_of_the_likelihood():
+    vae = pyro_vae.fit(frame()[["height"]], likelihood=("table", {"scale": "per_row"}), **{**SMALL, "max_epochs": 1})
+    assert vae.likelihood.param_shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": {"wide": "real"}}, "kinds names wide, which is not a column of x"),
+        ({"kinds": {"size": "ordinal"}}, r"column size is ordinal: give its categories in order, as in kinds="),
+        ({"kinds": {"size": "real"}}, r"column size holds text \('L'\)"),
+        ({"binarize": "threshold"}, "binarize=threshold does not apply to pyro_vae.data.table"),
+        ({"likelihood": "gaussian", "kinds": {"height": "real"}}, "kinds={'height': 'real'} does not apply"),
+    ],
+)
+def test_wrong_calls(options, message):
+    with pytest.raises(BadInput, match=message):
+        pyro_vae.fit(frame(), **{**SMALL, **options})
+
+
+def test_the_encoder_sees_which_cells_are_empty(vae):
+    assert vae.missing
+    x = torch.tensor([[170.0, 2.0, 1.0, 0.0]])
+    hole = x.clone()
+    hole[0, 1] = np.nan
+    seen = vae.standardize(hole)[0]
+    assert torch.equal(seen, torch.cat([vae.standardize.inner(hole)[0], torch.tensor([1.0, 0.0, 1.0, 1.0])]))
+    z = torch.randn(3, 1, 2)
+    by_column = vae.p_x(z).log_prob_by_column(x)
+    difference = vae.log_joint(x, None, z) - vae.log_joint(hole, None, z)
+    assert torch.allclose(difference, by_column[..., 1], atol=1e-4)
+
+
+def test_a_model_of_a_complete_table_accepts_holes():
+    complete = frame().drop_nulls()
+    vae = pyro_vae.fit(complete, kinds={"size": ["S", "M", "L"]}, **{**SMALL, "max_epochs": 1})
+    assert not vae.missing
+    rows = frame()[:5]
+    assert vae.log_prob(rows, 20, estimator="importance").isfinite().all()
+    (filled,) = vae.impute(rows, method="importance", num_samples=1)
+    assert not any(filled.null_count().row(0))
+
+
+def test_a_column_without_training_values_is_refused():
+    rare = frame().with_columns(rare=pl.lit(None, pl.Float64))
+    with pytest.raises(BadInput, match=r"column rare has no value in the training rows: .* kinds={rare: ignore}"):
+        pyro_vae.fit(rare, kinds={"rare": "real"}, **SMALL)
