@@ -172,3 +172,16 @@ def test_a_column_without_training_values_is_refused():
     rare = frame().with_columns(rare=pl.lit(None, pl.Float64))
     with pytest.raises(BadInput, match=r"column rare has no value in the training rows: .* kinds={rare: ignore}"):
         pyro_vae.fit(rare, kinds={"rare": "real"}, **SMALL)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_means_of_counts_are_floats(vae, library):
+    module = {"pandas": pd, "polars": pl}[library]
+    rows = frame(module)[:20]
+    (single,) = vae.impute(rows, method="importance", mean=True, num_steps=20)
+    visits = np.array(single["visits"])
+    assert visits.dtype == float
+    holes = np.array([cell is None or cell != cell for cell in rows["visits"]])
+    assert (visits[holes] != visits[holes].round()).any()
+    drawn = vae.sample(5, mean=True, as_frame=library)["visits"]
+    assert np.array(drawn).dtype == float

@@ -151,7 +151,7 @@ def filled(frame: Any, x: Tensor, observed: Tensor, columns: Sequence[Column]) -
             old = table[column.name]
             new = [cell.date() for cell in content[column.name]] if old.dtype == nw.Date else content[column.name]
             cells = [mine if hole else cell for cell, mine, hole in zip(old.to_list(), new, missing, strict=True)]
-            filled = nw.new_series(column.name, cells, backend=table.implementation)
+            filled = nw.new_series(column.name, _of_one_type(cells), backend=table.implementation)
             of_floats = old.dtype.is_integer() and filled.dtype.is_float()
             series.append(filled if of_floats or old.dtype == nw.Object else filled.cast(old.dtype))
     return table.with_columns(*series).to_native()
@@ -160,7 +160,7 @@ def filled(frame: Any, x: Tensor, observed: Tensor, columns: Sequence[Column]) -
 def _content(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:
     """Return the cells of each column, None where x is NaN."""
     return {
-        column.name: [None if np.isnan(value) else _cell(value, column) for value in values]
+        column.name: _of_one_type([None if np.isnan(value) else _cell(value, column) for value in values])
         for column, values in zip(modelled(columns), x.double().cpu().numpy().T, strict=True)
     }
 
@@ -171,6 +171,13 @@ def _cell(value: float, column: Column) -> Any:
     if column.form == "date":
         return np.datetime64(round(value * MS_A_DAY), "ms").item()
     return round(value) if column.kind == "count" and float(value).is_integer() else float(value)
+
+
+def _of_one_type(cells: list[Any]) -> list[Any]:
+    """Return integers as floats if there are floats, too, such as the means of counts."""
+    if any(isinstance(cell, float) for cell in cells):
+        return [cell if cell is None else float(cell) for cell in cells]
+    return cells
 
 
 def _listed(columns: Sequence[Column]) -> str:

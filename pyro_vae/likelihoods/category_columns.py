@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_vae.likelihoods.column_family import Family, Observed, each
+from pyro_vae.likelihoods.scaled import GAIN
 from pyro_vae.likelihoods.softplus import inverse_softplus
 
 MIN_GAP = 0.001
@@ -61,7 +62,7 @@ class Ordinal(Family):
     def __init__(self, num_columns: int, num_categories: int) -> None:
         super().__init__()
         self.num_categories = num_categories
-        self.first = nn.Parameter(torch.zeros(num_columns, 1))
+        self.raw_first = nn.Parameter(torch.zeros(num_columns, 1))
         self.raw_gaps = nn.Parameter(torch.zeros(num_columns, num_categories - 2))
 
     @torch.no_grad()
@@ -69,8 +70,8 @@ class Ordinal(Family):
         """Start the cutpoints at the cumulative frequencies."""
         probs = torch.stack([_log_frequencies(values, self.num_categories) for values in y]).exp()
         cutpoints = probs.cumsum(-1)[:, :-1].logit()
-        self.first.copy_(cutpoints[:, :1])
-        self.raw_gaps.copy_(inverse_softplus(cutpoints.diff(dim=-1) - MIN_GAP))
+        self.raw_first.copy_(cutpoints[:, :1] / GAIN)
+        self.raw_gaps.copy_(inverse_softplus(cutpoints.diff(dim=-1) - MIN_GAP) / GAIN)
         return torch.zeros(len(y), 1)
 
     def at(self, u: Tensor) -> Any:
@@ -82,8 +83,8 @@ class Ordinal(Family):
 
         sigmoid(b) − sigmoid(a) = sigmoid(b) sigmoid(−a) (1 − e^(a − b)).
         """
-        gaps = MIN_GAP + F.softplus(self.raw_gaps)
-        below = torch.cat([self.first, gaps], -1).cumsum(-1) - u
+        gaps = MIN_GAP + F.softplus(GAIN * self.raw_gaps)
+        below = torch.cat([GAIN * self.raw_first, gaps], -1).cumsum(-1) - u
         between = F.pad((-torch.expm1(-gaps)).log(), (1, 1))
         return F.pad(F.logsigmoid(below), (0, 1)) + F.pad(F.logsigmoid(-below), (1, 0)) + between
 

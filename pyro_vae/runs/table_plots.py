@@ -25,6 +25,9 @@ def samples(columns: Sequence[Column], x: np.ndarray, drawn: np.ndarray) -> Axes
         else:
             low, high = np.quantile(np.concatenate([values, of_model]), [0.005, 0.995])
             bins = np.linspace(low, high if high > low else low + 1, 25)
+            if column.kind == "count":
+                low, high = math.floor(low), math.ceil(high)
+                bins = np.arange(low, high + 2, math.ceil((high - low + 1) / 40)) - 0.5
         edges = list(map(float, bins))
         for data, color, label in ((values, "tab:gray", "data"), (of_model, "tab:blue", "model")):
             weights = np.full(len(data), 1 / max(1, len(data)))

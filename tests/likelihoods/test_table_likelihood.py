@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_vae.distributions import Row
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import Table
+from pyro_vae.likelihoods.scaled import GAIN
 
 NAN = torch.nan
 KINDS = {
@@ -117,8 +118,8 @@ def test_ordinal_columns_are_pyros_ordered_logistic(num_categories):
     likelihood.initialize_from(torch.arange(num_categories).repeat(5).unsqueeze(1).double())
     ordinal = likelihood.families[0]
     h = torch.randn(7, 1, 1).double()
-    gaps = 0.001 + torch.nn.functional.softplus(ordinal.raw_gaps)
-    expected = dist.OrderedLogistic(h, torch.cat([ordinal.first, gaps], -1).cumsum(-1))
+    gaps = 0.001 + torch.nn.functional.softplus(GAIN * ordinal.raw_gaps)
+    expected = dist.OrderedLogistic(h, torch.cat([GAIN * ordinal.raw_first, gaps], -1).cumsum(-1))
     k = torch.arange(num_categories).double().reshape(-1, 1, 1)
     assert torch.allclose(likelihood(h).log_prob(k), expected.log_prob(k.unsqueeze(-1)).flatten(1))
     far = likelihood(torch.tensor([[[1e4]], [[-1e4]]]).double()).log_prob(k)
