@@ -255,8 +255,10 @@ def test_fit_takes_labels_with_holes(hole):
     assert vae.log_p_y.argmax() == counts.argmax()
     with pytest.raises(BadInput, match="labels are missing .*, which only conditioning=semi_supervised allows"):
         pyro_vae.fit(x, y, conditioning="concat", **settings)
-    with pytest.raises(BadInput, match="all labels are missing"):
-        pyro_vae.fit(x, y * 0 - 1, conditioning="semi_supervised", validation_data=(x[::10], y[::10]), **settings)
+    with pytest.raises(BadInput, match="y: all labels are missing"):
+        pyro_vae.fit(x, y * 0 - 1, conditioning="semi_supervised", **settings)
+    with pytest.raises(BadInput, match="needs a few training datapoints with labels"):
+        build().initialize(torch.rand(3, 6).double(), torch.tensor([-1, -1, -1]))
 
 
 def test_labels_to_keep():

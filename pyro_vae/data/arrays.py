@@ -87,6 +87,8 @@ def from_array(
     nan = missing is not False
     values = _checked(x, name)
     labels = None if y is None else labels_of(y, len(values), label_name)
+    if labels is not None and (labels < 0).all():
+        raise BadInput(f"{label_name}: all labels are missing (-1 or NaN), leave it out")
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
     if isinstance(values, np.memmap):
