@@ -35,11 +35,12 @@ class SemiSupervisedVAE(VAE):
     `y`, for estimators of log p(x).
 
     Methods that are called without labels use those that `predict_class` finds most probable, except that `sample`
-    draws them from p(y), and that `log_prob` and `evidence` estimate log p(x) = log Σ_y p(y) p(x | y).
+    draws them from p(y), and that `log_prob` and `evidence` estimate log p(x) = log Σ_y p(y) p(x | y). `impute` needs
+    labels, unless `method="gibbs"`, and `decode` always does.
 
     Attributes:
         classifier: x -> logits of q(y | x), a network like the encoder.
-        log_p_y: log p(y), `[num_classes]`: the frequencies of the training labels.
+        log_p_y: log p(y), `[num_classes]`: the frequencies of the training labels, which training leaves fixed.
 
     Source: Kingma, Rezende, Mohamed & Welling (2014), Semi-supervised learning with deep generative models,
     https://arxiv.org/abs/1406.5298, model M2.
