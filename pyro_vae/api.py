@@ -133,7 +133,7 @@ def fit(
             tensors or pairs (tensor, label), a sparse matrix of SciPy, or AnnData (its X). Or a data frame of pandas,
             polars, …, which is a table with `likelihood="table"`, unless you choose another likelihood.
         y: labels `[N]`, integers from 0 on; needs `conditioning`. Labels of a `Dataset` are used if the model is
-            conditional. For AnnData it may be the name of a column of `obs`.
+            conditional. For AnnData a name of a column of `obs`. With `semi_supervised`, −1 or NaN is a missing one.
         experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
         prior: p(z), an option of conf/prior (default `standard_normal`).
         likelihood: p(x | z), an option of conf/likelihood (default `bernoulli`).
@@ -141,7 +141,7 @@ def fit(
         network: encoder and decoder, an option of conf/network (default `mlp`).
         objective: the bound to maximize, an option of conf/objective (default `trace_mean_field_elbo`).
         conditioning: `prior`: p(z | y), the prior `class_conditional` by default; `concat`: y enters encoder and
-            decoder; `none` (default).
+            decoder; `semi_supervised`: a `SemiSupervisedVAE`, which predicts classes; `none` (default).
         latent_dim: dimension of z, or of z_1, …, z_L from the bottom up (default 20).
         max_epochs: passes over the training data (default 100).
         batch_size: datapoints a step (default 100).

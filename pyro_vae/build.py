@@ -18,7 +18,7 @@ from pyro_vae.data import Dataset
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.vae import VAE
+from pyro_vae.vae import VAE, SemiSupervisedVAE
 
 
 def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,8 @@ def build_vae(
     families = {axis: partial(instantiate, config, axis) for axis in ("prior", "likelihood", "guide")}
     conditioning = config.get("conditioning", "none")
     network = instantiate(config, "network")
-    return VAE.build(
+    kind = SemiSupervisedVAE if conditioning == "semi_supervised" else VAE
+    return kind.build(
         data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes,
         missing=missing,
     )  # fmt: skip

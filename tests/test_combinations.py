@@ -47,6 +47,8 @@ def refused(guide, prior, objective):
         return "the prior .* is (discrete|continuous), the guide .* is (discrete|continuous): combine prior=categorical"
     if guide in DISCRETE and objective in THROUGH_DRAWS:
         return "needs a reparameterized guide"
+    if objective == "semi_supervised":
+        return "needs a model of classes: use conditioning=semi_supervised"
     if guide == "point" and objective in OF_DENSITY:
         return "needs the density of the guide"
     return None

@@ -112,7 +112,7 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
     evaluated = None
     if estimator.estimates:
         kind = {
-            "log p(x | y) and log p(x)": vae.num_classes is not None,
+            "log p(x | y) and log p(x)": vae.needs_labels,
             "probabilities and densities": vae.likelihood.discrete,
             "other data": identity.get(config.split),
         }

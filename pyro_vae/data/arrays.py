@@ -77,7 +77,8 @@ def from_array(
         test_fraction: share of the data for testing.
         split_seed: seed of the random split.
         name: name of the array in messages.
-        y: integer labels `[N]`, starting at 0, or the name of a column of `x.obs`; the splits are stratified by them.
+        y: integer labels `[N]`, starting at 0, −1 or NaN where they are missing; or the name of a column of `x.obs`;
+            the splits are stratified by them.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
@@ -85,7 +86,7 @@ def from_array(
             `auto`: if there are any; on disk they are only looked for with True.
         integers: `values`, `counts` or `levels`: what integers in x stand for (`units_of`).
         classes: names of the classes of y, if they have any.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
 
     Raises:
         BadInput: if x is not one of these, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or
@@ -99,6 +100,8 @@ def from_array(
     units = units_of(integers, kwargs.get("num_levels", 256))
     values = _checked(x, name, units)
     labels = None if y is None else labels_of(y, len(values), label_name)
+    if labels is not None and (labels < 0).all():
+        raise BadInput(f"{label_name}: all labels are missing (-1 or NaN), leave it out")
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
     if isinstance(values, SparseRows):
@@ -166,6 +169,7 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")
     labels = integers(values)
-    if (labels < 0).any():
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …: number the classes from 0")
+    missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
+    if ((labels < 0) & ~missing).any():
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing")
     return torch.from_numpy(labels)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
+from pyro_vae.data.labels import keep_labels
 from pyro_vae.data.split import Batch, Split, Stored
 from pyro_vae.errors import BadInput, integer, one_of, true_false
 
@@ -35,6 +36,8 @@ class Dataset:
         missing: whether entries may be missing, which are NaN.
         columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
         classes: names of the classes, if they have any.
+        num_labels: number of training datapoints that keep their labels, equally many of each class, chosen with
+            `eval_seed`; the other labels of training and validation data become −1. None: all keep them.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -53,6 +56,7 @@ class Dataset:
         missing: bool = False,
         columns: list[dict[str, Any]] | None = None,
         classes: Sequence[str] = (),
+        num_labels: int | None = None,
     ) -> None:
         self.missing, self.columns, self.classes = missing, columns, tuple(classes)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
@@ -65,6 +69,9 @@ class Dataset:
             if isinstance(split, Split) and len(split):
                 self.require(split.x)
         self.eval_seed = integer("eval_seed", eval_seed)
+        if num_labels is not None:
+            train = replace(train, y=keep_labels(train.y, num_labels, self.eval_seed))
+            self.held_out["val"] = replace(val, y=None if val.y is None else torch.full_like(val.y, -1))
         self.redrawn = binarize == "dynamic" or dequantize
         self.train = train
         """Training data as stored, before the random draws of each `batch`."""
@@ -110,9 +117,9 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Largest label of all splits, plus 1; None without labels."""
+        """Largest label of all splits, plus 1; None without labels. Missing labels are −1."""
         labels = [split.y for split in (self.train, self.val, self.test)]
-        return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=None)
+        return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=0) or None
 
     def split(self, name: str, num_data: int | None = None) -> Split:
         """Select the first `num_data` datapoints of `train`, `val` or `test`, or all, in memory.

@@ -95,7 +95,7 @@ def image_folder(
         split_seed: seed of the random split, stratified by class.
         max_held_out: maximum number of images for validation, and for testing: both sets are kept in memory.
         num_workers: number of prefetching workers; `auto`: one for each available core, at most 4.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
 
     Raises:
         BadInput: if there are no images, or an option is out of range. Unreadable images raise it when they are needed.

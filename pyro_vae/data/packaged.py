@@ -18,7 +18,7 @@ def mnist5k(split_seed: int = 0, **kwargs: Any) -> Dataset:
 
     Args:
         split_seed: seed of the split.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
     """
     return Dataset(*three_way_split(*_mnist5k(), 0.1, 0.1, split_seed), **kwargs)
 

@@ -23,7 +23,7 @@ def ring(num_data: int = 5000, noise: float = 0.0, split_seed: int = 0, **kwargs
         num_data: number of datapoints.
         noise: standard deviation of the observation noise; Doersch uses none.
         split_seed: seed of the split.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
 
     Raises:
         BadInput: if num_data or noise is out of range.

@@ -186,7 +186,7 @@ def mnist(
         split_seed: seed of that choice.
         verify: compare the files' checksums with the published ones.
         num_train: number of the remaining images to train on, the first in the order of the files; None: all.
-        **kwargs: `binarize`, `eval_seed`, `num_levels` and `dequantize` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
 
     Raises:
         BadInput: if the files are missing and cannot be downloaded, are damaged, or torchvision cannot be imported.

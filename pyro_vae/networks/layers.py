@@ -20,14 +20,15 @@ def stack(widths: Sequence[int], activation: str) -> list[nn.Module]:
 
 
 class WithContext(nn.Module):
-    """Computes head([body(x), c]), with c `[N, context_dim]` broadcast over the leading dimensions of x."""
+    """Computes head([body(x), c]) for x `[..., *data_shape]` and c `[..., context_dim]`, whose `...` broadcast."""
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.body, self.head = body, head
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Return the head's output `[..., N, *]` for x `[..., N, *data_shape]` and c `[N, context_dim]`."""
+        """Return the head's output `[..., *]`."""
         h = self.body(x)
-        out: Tensor = self.head(torch.cat([h, c.expand(*h.shape[:-1], c.shape[-1])], dim=-1))
+        batch_shape = torch.broadcast_shapes(h.shape[:-1], c.shape[:-1])
+        out: Tensor = self.head(torch.cat([part.expand(*batch_shape, part.shape[-1]) for part in (h, c)], dim=-1))
         return out

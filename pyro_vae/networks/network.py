@@ -37,6 +37,7 @@ class Network:
         """Build a module x `[..., *data_shape]` -> features `[..., num_features]`.
 
         If context_dim is not 0, it also accepts a context c `[N, context_dim]`, such as a one-hot label: encoder(x, c).
+        To sum over classes (`conditioning=semi_supervised`), it must broadcast the batch shapes of x and c.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from pyro_vae.objectives.kl_weight import BetaVAE, KLAnnealing
 from pyro_vae.objectives.objective import Bound, Objective
 from pyro_vae.objectives.path_gradient import DReG, StickingTheLanding
 from pyro_vae.objectives.score_function import ScoreFunction
+from pyro_vae.objectives.semi_supervised import SemiSupervised
 from pyro_vae.objectives.variational_em import VariationalEM
 from pyro_vae.objectives.wake_sleep import ReweightedWakeSleep
 
@@ -28,6 +29,7 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "ScoreFunction",
+    "SemiSupervised",
     "StickingTheLanding",
     "TraceMeanField_ELBO",
     "Trace_ELBO",

@@ -63,7 +63,7 @@ def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
     split = data.split(config.split)
     rows = torch.arange(CERTIFICATE_DATA) % len(split)  # only shapes and labels count
     y = vae.taken_labels(split.y)
-    found = analysis.certificate(vae.model, vae.guide, split.x[rows], estimator, None if y is None else y[rows])
+    found = analysis.certificate(*vae.programs(y), split.x[rows], estimator, None if y is None else y[rows])
     settings = OmegaConf.to_container(config.estimator)
     about = {"estimator": estimator.name, "split": SIMULATED, "seed": config.seed, "settings": settings}
     path = run_dir / "evaluations" / f"certificate-{estimator.name}-{estimator.num_samples}.json"
@@ -81,7 +81,7 @@ def _gaps(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, fol
             y = vae.taken_labels(split.y)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", StillRises)  # logged below, without the file and line of Python's
-                found = analysis.gaps(vae.model, vae.guide, split.x, estimator, y, num_steps=config.num_steps)
+                found = analysis.gaps(*vae.programs(y), split.x, estimator, y, num_steps=config.num_steps)
         if (warning := found.warning(config.num_steps)) is not None:
             log.warning("%s: %s", name, warning)
         rows[name] = found.as_json()
@@ -106,7 +106,8 @@ def _surgery(vae: VAE, data: Dataset, config: DictConfig, folder: Path) -> None:
     found = {}
     for name, split in _splits(data, config.split, config.num_data or SURGERY_DATA):
         with of_split(name):
-            found[name] = analysis.surgery(vae.model, vae.guide, split.x, vae.taken_labels(split.y))
+            y = vae.taken_labels(split.y)
+            found[name] = analysis.surgery(*vae.programs(y), split.x, y)
     rows = {name: parts.as_json() for name, parts in found.items()}
     _log_table("ELBO surgery (nats per datapoint)", rows)
     _write(folder / "surgery.json", rows, {"seed": config.seed})

@@ -110,6 +110,7 @@ def warn_of_elbo(vae: VAE, data: Dataset) -> None:
         return
     val = data.val.first(min(len(data.val), COMPARED))
     with suppress(NoEvidence):  # an autoencoder has none
+        y = vae.taken_labels(val.y)
         with seeded(0, val.x):
-            evidence = ELBO(10)(vae.model, vae.guide, val.x, vae.taken_labels(val.y))
+            evidence = ELBO(10)(*vae.programs(y), val.x, y)
         independent.warn(independent.beside(evidence, val.x))

@@ -50,5 +50,6 @@ def check_parts(
         if estimator is not None:
             # for an autoencoder, the report explains why log p(x) is missing
             with in_section("estimator", config.estimator), suppress(NoEvidence), pyro.validation_enabled(False):
-                estimator.check(vae.model, vae.guide, data.test.x, data.test.y)
+                y = vae.taken_labels(data.test.y)
+                estimator.check(*vae.programs(y), data.test.x, y)
     return note

@@ -23,7 +23,7 @@ STAGES: tuple[dict[str, tuple[str, ...]], ...] = (
         "prior": ("categorical", "standard_normal", "class_conditional"),
         "guide": ("categorical", "diagonal"),
     },
-    {"objective": ("score_function", "trace_elbo")},
+    {"objective": ("semi_supervised", "score_function", "trace_elbo")},
     {"estimator": ("auto",)},
 )
 """Options that fit where others do not: first those of the model, then those that a given model needs."""

@@ -42,13 +42,14 @@ def estimate(
     share = split.share()
     if len(split) < collectives.world_size():
         raise BadInput(f"{datapoints(len(split))} cannot be shared by {collectives.world_size()} processes")
-    evidence = estimator(vae.model, vae.guide, share.x, share.y)
+    y = vae.taken_labels(share.y)
+    evidence = estimator(*vae.programs(y), share.x, y)
     if independent is not None:
         evidence = independent.beside(evidence, share.x)
     evidence = LogEvidence.cat(collectives.gather(evidence.cpu()))
     summary = summarize(evidence, estimator.name, estimator.simulates)
     bits = bits_per_dim(summary.log_px, vae, data, split.x)
-    return evidence, replace(summary, given=None if vae.num_classes is None else "y", bits_per_dim=bits)
+    return evidence, replace(summary, given=None if y is None else "y", bits_per_dim=bits)
 
 
 def warn_of_doubts(evidence: LogEvidence, summary: Summary, estimator: Estimator, independent: Baseline | None) -> None:

@@ -48,7 +48,7 @@ def warn_of_empty_rows(data: Dataset) -> None:
 def warn_of_empty_classes(vae: VAE, y: Tensor | None) -> None:
     """Warn if a conditional model has classes without training labels y `[N]`."""
     if vae.num_classes is not None and y is not None:
-        empty = (torch.bincount(y, minlength=vae.num_classes) == 0).nonzero().flatten().tolist()
+        empty = (torch.bincount(y[y >= 0], minlength=vae.num_classes) == 0).nonzero().flatten().tolist()
         if empty:
             log.warning(
                 "%d of the %d classes, the first of them class %d, have no training data, and the model "

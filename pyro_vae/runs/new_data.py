@@ -79,27 +79,27 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
         BadInput: if the file cannot be read, or does not fit the model.
     """
     path, config = str(place["path"]), saved["config"]["data"]
-    name = f"path={path}"
+    name, num_classes = f"path={path}", vae.num_classes if vae.needs_labels else None
     if vae.likelihood.columns:
-        if vae.num_classes is not None:
+        if num_classes is not None:
             raise BadInput(f"{name}: the model is conditional, and a table's labels cannot be read: use Python")
         return _of_table(vae, place, config.get("separator"), num_data)
     key, label_key = (None if place[name] is None else str(place[name]) for name in ("key", "label_key"))
-    if vae.num_classes is not None and label_key is None:
+    if num_classes is not None and label_key is None:
         raise BadInput(f"{name}: the model is conditional: give FILE.npz, and its entry with labels, label_key=NAME")
     values = npy.read(path, key, labels=label_key)
     if values.shape[1:] != tuple(vae.data_shape):
         raise BadInput(f"{name} has shape {list(values.shape)}: the model needs [N, {_listed(vae)}]")
     values = values[: _rows(num_data, len(values), name)]
     require_memory(4 * values.size, f"{name} takes, as floats,", "set num_data=N, smaller", copies=2)
-    x = as_floats(values, name, device="cpu")
+    x = as_floats(values, name, device="cpu", units=vae.likelihood.units)
     if x.isinf().any():
         raise BadInput(f"{name} holds infinite values: set missing ones to NaN")
     y = None
-    if label_key is not None and vae.num_classes is not None:
+    if label_key is not None and num_classes is not None:
         y = labels_of(npy.read(path, label_key, "label_key")[: len(x)], len(x), f"label_key={label_key}")
-        if (y >= vae.num_classes).any():
-            raise BadInput(f"label_key={label_key} must hold labels from 0 to {vae.num_classes - 1}")
+        if (y >= num_classes).any():
+            raise BadInput(f"label_key={label_key} must hold labels from 0 to {num_classes - 1}")
     none = Split(x[:0], None if y is None else y[:0])
     settings = {name: config[name] for name in DRAWN if name in config}
     drawn = Dataset(Split(x, y), none, none, missing=bool(x.isnan().any()), **settings).split("train")

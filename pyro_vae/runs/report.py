@@ -16,6 +16,7 @@ from pyro_vae.marginal import Estimator, Importance
 from pyro_vae.marginal.summary import table
 from pyro_vae.parallel import collectives
 from pyro_vae.runs import baseline, metrics
+from pyro_vae.runs.classification import classification
 from pyro_vae.runs.estimation import estimate, reconstruction_error, warn_of_doubts
 from pyro_vae.runs.figures import draw_run, drawing
 from pyro_vae.runs.results import write_json
@@ -55,6 +56,8 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     if collectives.rank() > 0:
         return
     error = results["reconstruction_error"] = reconstruction_error(vae, data.test)
+    if (found := classification(vae, data, config)) is not None:
+        results["classification"] = found
     of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
     write_json(run_dir / "results.json", {**results, **of_training, "config": saved_settings(config)})
     log.info("reconstruction error of the test set: %.5f (mean squared, per dimension)", error)

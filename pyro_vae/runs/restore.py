@@ -134,8 +134,9 @@ def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
     Raises:
         BadInput: if they are not.
     """
-    if vae.num_classes is not None and (split.y is None or bool((split.y >= vae.num_classes).any())):
-        raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {vae.num_classes - 1}")
+    num_classes = vae.num_classes if vae.needs_labels else None
+    if num_classes is not None and (split.y is None or bool((split.y >= num_classes).any())):
+        raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {num_classes - 1}")
 
 
 def load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:

@@ -186,12 +186,14 @@ class Run:
                 misfit.read_through(data.train, data, vae)
         with own_code("the check of the data", likelihood=vae.likelihood):
             misfit.warn_of_misfit(vae, data.samples())
+        for split in (data.train, *data.held_out.values()):
+            vae.taken_labels(split.y)
         misfit.warn_of_empty_classes(vae, data.train.y)
         misfit.warn_of_empty_rows(data)
         start = data.train.sample().x
         with own_code("warning_of_scales", likelihood=vae.likelihood):
             misfit.warn_of_scales(vae, start)
-        vae.initialize(start)
+        vae.initialize(start, data.train.y)
         for value in vae.state_dict().values():
             collectives.from_rank_0(value)
         if collectives.rank() > 0:  # each process draws other noise

@@ -47,7 +47,7 @@ def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config:
     """
     with _warnings_in_log():
         measures = [
-            measure(vae.model, vae.guide, split.x, estimator, vae.taken_labels(split.y), num_steps=config.num_steps)
+            measure(*vae.programs(y := vae.taken_labels(split.y)), split.x, estimator, y, num_steps=config.num_steps)
             for split in (new.split, held_out)
         ]
         scores = compare(*measures)

@@ -24,7 +24,7 @@ from pyro_vae.vae.contract import made, require, require_distribution, require_r
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.modules import WithMask
 
-CONDITIONINGS = ("none", "prior", "concat")
+CONDITIONINGS = ("none", "prior", "concat", "semi_supervised")
 MAX_CLASSES = 100_000
 """Limit of num_classes: larger labels are probably identifiers."""
 
@@ -66,7 +66,7 @@ def assemble(
         raise BadInput("latent_dim=[] has no layer: give at least one dimension, as in [100,50]")
     for dim in dims:
         positive_int("latent_dim", dim, high=MAX_WIDTH)
-    concat = one_of("conditioning", conditioning, CONDITIONINGS) == "concat"
+    concat = one_of("conditioning", conditioning, CONDITIONINGS) in ("concat", "semi_supervised")
     if num_classes is not None:
         positive_int("num_classes", num_classes, high=2**63)  # `_require_classes` limits those that are used
     require("network", network, Network)
@@ -75,14 +75,14 @@ def assemble(
     if conditioning == "prior" and not p_z.conditional:
         raise Incompatible("conditioning=prior needs a prior that depends on y", "use prior=class_conditional")
     if p_z.conditional or concat:
-        _require_classes("conditioning=concat" if concat else f"prior={type(p_z).__name__}", num_classes)
+        _require_classes(f"conditioning={conditioning}" if concat else f"prior={type(p_z).__name__}", num_classes)
     context_dim = num_classes if concat and num_classes else 0
     p_x = made("likelihood", likelihood, Likelihood, data_shape)
     decoder = _built(network, "decoder", dims[0], p_x.param_shape, context_dim)
     input_shape = encoder_input(p_x, data_shape, missing)(torch.zeros(1, *data_shape)).shape[1:]
     encoder = _built(network, "encoder", input_shape, context_dim)
     inputs = [torch.zeros(1, *input_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
-    posterior = made("guide", guide, Guide, _num_features(network, encoder, *inputs), dims[0])
+    posterior = made("guide", guide, Guide, num_features(network, encoder, *inputs), dims[0])
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
     classes = num_classes if p_z.conditional or concat else None
     return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
@@ -148,12 +148,13 @@ def _layer(network: Network, guide: Callable[..., Guide], low: int, high: int) -
     with own_code("upper", network=network):
         up, down = network.upper()
     encoder, decoder = _built(up, "encoder", [low]), _built(down, "encoder", [high])
-    conditional = Diagonal(_num_features(down, decoder, torch.zeros(1, high)), low)
-    return Layer(decoder, conditional, encoder, guide(_num_features(up, encoder, torch.zeros(1, low)), high))
+    conditional = Diagonal(num_features(down, decoder, torch.zeros(1, high)), low)
+    return Layer(decoder, conditional, encoder, guide(num_features(up, encoder, torch.zeros(1, low)), high))
 
 
 @torch.no_grad()
-def _num_features(network: Network, encoder: nn.Module, *inputs: Tensor) -> int:
+def num_features(network: Network, encoder: nn.Module, *inputs: Tensor) -> int:
+    """Return the width of an encoder's output, given one row of each of its inputs."""
     with eval_mode(encoder):  # batch normalization of one row has no statistics
         with own_code("encoder(...) of x [1, *data_shape]", network=network):
             features = encoder(*inputs)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.data.frames import filled, is_frame, to_frame
 from pyro_vae.data.sources import Data
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, positive_int, true_false
-from pyro_vae.guides.guide import Guide
 from pyro_vae.marginal import Estimator, LogEvidence
 from pyro_vae.programs.chunks import by_rows, require_room
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
 from pyro_vae.vae.inputs import Labels, as_data, as_observed, as_z
-from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.log_evidence import IN_FIT, estimator_of, warn_if_unreliable
 from pyro_vae.vae.modules import Decoder, Encoder
 from pyro_vae.vae.reader import Reader
@@ -33,38 +29,10 @@ from pyro_vae.vae.reader import Reader
 class Methods(Reader):
     """What users call on a `VAE`. Arrays are processed by as many rows at a time as fit into memory."""
 
-    latent_dim: tuple[int, ...]
-    concat: bool
-    standardize: nn.Module
-    encoder: nn.Module
-    decoder: nn.Module
-    posterior: Guide
-    layers: Sequence[Layer]
-
     history = History()
     """The epochs of the run that this VAE comes from."""
     saver: Callable[[Any, str | Path], None] | None = None
     """Writes a run directory; `fit` and `load` set it."""
-
-    @abstractmethod
-    def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Draw p(x, z | y)."""
-
-    @abstractmethod
-    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Draw q(z | x, y)."""
-
-    @abstractmethod
-    def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return p(z | y) of the top layer."""
-
-    @abstractmethod
-    def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return p(x | z, y)."""
-
-    @abstractmethod
-    def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return q(z | x, y) of the first layer."""
 
     @for_users
     def encode(self, x: Data, *, y: Labels = None) -> Tensor:
@@ -120,7 +88,7 @@ class Methods(Reader):
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
         """Draw n latents z ~ p(z), of the first layer if there are several: `[n, latent_dim]`; see `sample`."""
         self._require_room("n", n, self.latent_dim[0])
-        labels = self._labels(y, n, self.num_classes is not None)
+        labels = self._labels(y, n, self.needs_labels)
         return by_rows(self._draw_z, torch.empty(n, 0), labels)
 
     @for_users
@@ -195,9 +163,9 @@ class Methods(Reader):
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)
-        labels = self._labels(y, len(x), self.num_classes is not None)
+        labels = self._labels(y, len(x), self.needs_labels)
         draws = impute(
-            self.model, self.guide, x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
+            *self.programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
             method=method, accepts_nan=self.missing or bool(columns),
         )  # fmt: skip
         return [filled(given, draw, observed, columns) for draw in draws] if is_frame(given) and columns else draws
@@ -250,12 +218,12 @@ class Methods(Reader):
     def _evidence(self, x: Data, y: Labels, estimator: Estimator) -> LogEvidence:
         parts: list[LogEvidence] = []
         told: set[str] = set()
-        for data, labels, warning in self._parts(x, y, self.num_classes is not None):
+        for data, labels, warning in self._parts(x, y, self.needs_labels):
             if warning and warning not in told:
                 warnings.warn(warning, stacklevel=4)
                 told.add(warning)
             with called(IN_FIT):
-                parts.append(estimator(self.model, self.guide, data, labels))
+                parts.append(estimator(*self.programs(labels), data, labels))
         return parts[0] if len(parts) == 1 else LogEvidence.cat(parts)
 
     def _embed(self, x: Tensor, y: Tensor | None) -> Tensor:
@@ -283,8 +251,3 @@ class Methods(Reader):
     def _require_room(self, name: str, n: int, size: int) -> None:
         """Check that n draws of `size` numbers each fit into memory."""
         require_room(positive_int(name, n) * size, self._like, f"{name}={n} takes")
-
-    @property
-    def _num_context(self) -> int:
-        """Width of the one-hot labels that enter encoder and decoder, or 0."""
-        return (self.num_classes or 0) if self.concat else 0

@@ -7,28 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
-from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.vae.abstract import Programs
 from pyro_vae.vae.inputs import Labels, as_data, as_labels
 
 
-class Reader(nn.Module):
+class Reader(Programs):
     """Reads users' data and labels for the methods of a VAE."""
 
-    data_shape: torch.Size
-    num_classes: int | None
-    missing: bool
-    likelihood: Likelihood
     classes: Sequence[str] = ()
     """Names of the classes, if the training data's labels had any."""
 
     def _source(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the array and the labels in x and y (`source_of`); labels that come with x only if they matter."""
         source = source_of(x, y, classes=self.classes)
-        return source.x, None if source.with_x and self.num_classes is None else source.y
+        return source.x, None if source.with_x and not self.needs_labels else source.y
 
     def _parts(self, x: Any, y: Any, needed: bool) -> Iterator[tuple[Tensor, Tensor | None, str | None]]:
         """Yield data, labels if they are `needed`, and a warning: of all rows at once, or of a sparse x in chunks."""
@@ -55,8 +51,3 @@ class Reader(nn.Module):
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
         """Return y as labels `[n]`, if they are needed."""
         return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor of the dtype and on the device of this VAE."""
-        return next(self.parameters())

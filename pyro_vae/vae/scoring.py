@@ -76,15 +76,15 @@ class Scoring(Methods):
                     "this VAE has no held-out data to compare x with: give held_out=x_val, data that were not used in "
                     "training"
                 )
-            held_out, held_out_y = known.x, None if self.num_classes is None else known.y
+            held_out, held_out_y = known.x, known.y if self.needs_labels else None
         measured: list[Measures] = []
         for data, labels in ((x, y), (held_out, held_out_y)):
             values, warning = self._data(data)
             if warning:
                 warnings.warn(warning, stacklevel=3)
-            own = self._labels(labels, len(values), self.num_classes is not None)
+            own = self._labels(labels, len(values), self.needs_labels)
             first = slice(n if measured else None)
             own = None if own is None else own[first]
-            measured.append(measure(self.model, self.guide, values[first], by, own, num_steps=steps))
+            measured.append(measure(*self.programs(own), values[first], by, own, num_steps=steps))
         warn_if_unreliable(measured[0].evidence, by)
         return compare(measured[0], measured[1])

@@ -170,7 +170,8 @@ class VAE(Scoring):
             prior: of the top layer.
             likelihood: of the data.
             guide: of each layer.
-            conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well.
+            conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well;
+                `semi_supervised`, for `SemiSupervisedVAE.build`.
             num_classes: of y, if the data have labels.
             missing: whether entries of x may be missing (NaN).
 
@@ -179,6 +180,8 @@ class VAE(Scoring):
         """
         if not positive_ints("data_shape", data_shape, MAX_INT):
             raise BadInput("data_shape=[] must have at least one dimension")
+        if cls is VAE and conditioning == "semi_supervised":
+            raise BadInput(f"conditioning={conditioning} makes another class: use SemiSupervisedVAE.build(...)")
         parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing)
         vae = cls(data_shape, **parts._asdict(), missing=missing)
         if network.init != "torch":
@@ -204,8 +207,10 @@ class VAE(Scoring):
             require_same_kind(q, p, parts)
         return vae
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`.
+
+        `SemiSupervisedVAE` also needs the labels y `[N]`.
 
         Raises:
             BadInput: if an entry is missing in all datapoints.
@@ -226,5 +231,16 @@ class VAE(Scoring):
         return {"prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior}
 
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
-        """Return the labels y of a data set if this VAE depends on labels, else None."""
-        return None if self.num_classes is None else y
+        """Return the labels y of a data set if this VAE needs labels, else None.
+
+        Raises:
+            BadInput: if it needs them and some are missing.
+        """
+        if not self.needs_labels:
+            return None
+        if y is not None and (missing := int((y < 0).sum())):
+            raise BadInput(
+                f"{missing} of {len(y)} labels are missing (-1), which only conditioning=semi_supervised allows: use "
+                "it, or leave these datapoints out"
+            )
+        return y

@@ -72,9 +72,9 @@ def test_the_split_without_labels_is_what_it_was():
     [
         (np.arange(49), r"y has shape \[49\]: it must be \[50\], one label"),
         (np.zeros((50, 1), int), r"y has shape \[50, 1\]"),
-        (np.arange(50) - 1, "y must hold labels 0, 1, 2"),
+        (np.arange(50) - 2, "y must hold labels 0, 1, 2"),
         (np.arange(50) / 2, "y must hold labels 0, 1, 2"),
-        (np.full(50, np.nan), "y must hold labels 0, 1, 2"),
+        (np.full(50, np.nan), "all labels are missing"),
         (np.full(50, np.inf), "y must hold labels 0, 1, 2"),
         (np.full(50, "a"), "y must hold labels 0, 1, 2"),
     ],
