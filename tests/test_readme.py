@@ -106,6 +106,8 @@ def shortened(line, run):
         data = [] if re.search(r"\bdata[=.]", line) else DATA
     if "as_coded" in line:
         data.append("data.num_train=20")
+    if "semi_supervised" in line:
+        data.append("data.num_labels=6")
     network = [] if "network=conv" in line else NETWORK
     return name, [*kept, *data, *network, *QUICK, *(["num_trials=2"] if name == "search" else [])]
 

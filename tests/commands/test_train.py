@@ -234,7 +234,6 @@ def test_bad_options_end_in_one_line_and_status_2(command, small_data, arguments
     [
         (np.full((50, 3), np.nan, np.float32), ["NaN"]),
         (np.full((50, 3), np.inf, np.float32), ["Inf"]),
-        (np.zeros((50, 3), np.int32), ["int32"]),
         (np.zeros((0, 3), np.float32), ["empty"]),
         (np.full((50, 3), 1.5, np.float32), ["likelihood=bernoulli", "[0, 1]", "1.5"]),
         (np.full((50, 3), -1, np.float32), ["likelihood=bernoulli", "[0, 1]", "-1"]),

@@ -631,7 +631,7 @@ TRACED = [
 
 def test_every_family_is_tried():
     for names, group in zip(zip(*TRACED, strict=True), GROUPS, strict=True):
-        assert sorted(set(names)) == options(group)
+        assert {*names} == {*options(group)} - {"semi_supervised"}  # another class: test_semi_supervised.py
 
 
 SLOW = [pytest.param(families, marks=pytest.mark.slow) for families in TRACED[1:-3]]

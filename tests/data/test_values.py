@@ -221,7 +221,9 @@ def test_labels_come_through_the_same_door(y, message):
         from_array(X, y=y)
 
 
-def test_labels_may_be_lists_and_none_may_be_masked():
+def test_labels_may_be_lists_and_masked_ones_are_missing():
     assert from_array(X, y=[i % 2 for i in range(N)]).num_classes == 2
-    with pytest.raises(BadInput, match="y must hold labels"):
-        from_array(X, y=np.ma.masked_array(np.arange(N) % 2, mask=np.arange(N) == 3))
+    data = from_array(X, y=np.ma.masked_array(np.arange(N) % 2, mask=np.arange(N) == 3))
+    labels = torch.cat([split.y for split in (data.train, data.val, data.test)])
+    assert (labels == -1).sum() == 1
+    assert data.num_classes == 2

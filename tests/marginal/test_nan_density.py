@@ -42,12 +42,12 @@ def stages(monkeypatch):
     """The number of datapoints in each stage after the search."""
     seen = []
 
-    def counted(num_samples, target_se):
+    def counted(*settings):
         def run(stage, p, proposal):
             seen.append(len(p))
             return stage.run(p, proposal)
 
-        return [replace(stage, run=partial(run, stage)) for stage in ladder(num_samples, target_se)]
+        return [replace(stage, run=partial(run, stage)) for stage in ladder(*settings)]
 
     monkeypatch.setattr(auto, "ladder", counted)
     return seen
