@@ -34,6 +34,7 @@ def test_there_are_notebooks():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
 
 
+@pytest.mark.slow  # .ci/run has it, too
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
