@@ -203,3 +203,14 @@ def test_a_data_frame_as_a_tensor(vae):
 def test_names_of_the_columns_of_x(vae, small_vae):
     assert vae.column_names == ["height", "visits", "member", "size"]  # version is left out
     assert small_vae.column_names == []
+
+
+def test_warnings_point_at_the_callers_line(vae):
+    rows = frame()[:5]
+    with pytest.warns(UserWarning, match="effective sample size below 100") as told:
+        vae.impute(rows, method="importance", num_steps=20)
+    fewer, held_out = rows.with_columns(member=None, visits=None, size=None), frame().drop_nulls()[:5]
+    settings = {"num_steps": 1, "estimator": "importance", "num_samples": 500}
+    with pytest.warns(UserWarning, match="do not have 4 observed entries") as also:
+        vae.anomaly_score(fewer, held_out=held_out, **settings)
+    assert {each.filename for each in (*told, *also)} == {__file__}
