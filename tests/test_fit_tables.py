@@ -8,6 +8,7 @@ import torch
 
 import pyro_vae
 from pyro_vae import BadInput
+from pyro_vae.data import to_x
 from pyro_vae.likelihoods import Gaussian, Table
 
 SMALL = {"network": ("mlp", {"hidden": [8]}), "latent_dim": 2, "max_epochs": 2, "verbose": False}
@@ -185,3 +186,31 @@ def test_means_of_counts_are_floats(vae, library):
     assert (visits[holes] != visits[holes].round()).any()
     drawn = vae.sample(5, mean=True, as_frame=library)["visits"]
     assert np.array(drawn).dtype == float
+
+
+def test_a_data_frame_as_a_tensor(vae):
+    x = to_x(frame(), vae.likelihood.columns)
+    assert torch.equal(vae.encode(x), vae.encode(frame()))
+    alone = vae.likelihood.marginals(x)
+    assert torch.allclose(alone.log_prob_by_column(x).sum(1), alone.log_prob(x))
+    height = x[:, 0][~x[:, 0].isnan()].double()
+    normal = torch.distributions.Normal(height.mean(), height.std(correction=0))
+    assert alone.log_prob_by_column(x)[~x[:, 0].isnan(), 0].double().mean() == pytest.approx(
+        normal.log_prob(height).mean().item(), abs=1e-4
+    )
+
+
+def test_names_of_the_columns_of_x(vae, small_vae):
+    assert vae.column_names == ["height", "visits", "member", "size"]  # version is left out
+    assert small_vae.column_names == []
+
+
+def test_warnings_point_at_the_callers_line(vae):
+    rows = frame()[:5]
+    with pytest.warns(UserWarning, match="effective sample size below 100") as told:
+        vae.impute(rows, method="importance", num_steps=20)
+    fewer, held_out = rows.with_columns(member=None, visits=None, size=None), frame().drop_nulls()[:5]
+    settings = {"num_steps": 1, "estimator": "importance", "num_samples": 500}
+    with pytest.warns(UserWarning, match="do not have 4 observed entries") as also:
+        vae.anomaly_score(fewer, held_out=held_out, **settings)
+    assert {each.filename for each in (*told, *also)} == {__file__}

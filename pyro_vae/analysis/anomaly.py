@@ -160,7 +160,7 @@ def compare(new: Measures, held_out: Measures) -> AnomalyScores:
         warnings.warn(
             f"{others} of {datapoints(len(new.elbo))} do not have {observed} observed entries, as the held-out ones "
             "have: their log p(x_obs) and regret do not compare, see their contributions instead",
-            stacklevel=3,
+            stacklevel=4,
         )
     log_px, known = new.evidence.log_px, held_out.evidence.log_px
     p = tail_probability(log_px, known)
@@ -218,7 +218,7 @@ def _fitted(
                 warnings.warn(
                     f"no likelihood regret and no contributions of entries: q(z) cannot be fitted to single datapoints "
                     f"({one_line(error)})",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
                 return None, None
             best.append(elbo)
@@ -229,7 +229,7 @@ def _fitted(
         warnings.warn(
             f"the ELBO still rises for {100 * share:.1f} % of datapoints, whose likelihood regret is too small: raise "
             f"num_steps={num_steps}, e.g. to num_steps={4 * num_steps}",
-            stacklevel=4,
+            stacklevel=5,
         )
     contributions = [part for part in parts if part is not None]
     return torch.cat(best), torch.cat(contributions) if contributions else None

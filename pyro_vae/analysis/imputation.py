@@ -277,7 +277,7 @@ def _chain(
         warnings.warn(
             f"chains moved in {100 * rate:.1f} % of their steps, because the guide is far from the posterior: raise "
             "num_steps, and see whether the draws change",
-            stacklevel=3,
+            stacklevel=5,
         )
     return x
 

@@ -112,7 +112,7 @@ def warn_of(doubtful: Tensor) -> None:
         warnings.warn(
             f"the chains of {count} of {datapoints(len(doubtful))} have not converged: raise num_steps, and see "
             "whether the draws change",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -122,7 +122,7 @@ def warn_of_ess(few: Tensor) -> None:
         warnings.warn(
             f"the weights of {count} of {datapoints(len(few))} have an effective sample size below {MIN_ESS:g}: raise "
             "num_steps, or use method=posterior",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

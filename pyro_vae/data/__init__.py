@@ -4,6 +4,7 @@ from pyro_vae.data.arrays import array, from_array
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.fingerprint import difference, fingerprint
 from pyro_vae.data.folder import image_folder
+from pyro_vae.data.frames import to_x
 from pyro_vae.data.packaged import digits, mnist5k
 from pyro_vae.data.simulated import ring
 from pyro_vae.data.split import Split, Stored
@@ -28,4 +29,5 @@ __all__ = [
     "omniglot",
     "ring",
     "table",
+    "to_x",
 ]

@@ -101,8 +101,23 @@ def values_of(cells: Cells, column: Column) -> np.ndarray:
 def to_x(frame: Any, columns: Sequence[Column], name: str = "x") -> Tensor:
     """Return x `[N, P]`, float32, of a data frame with the columns of a schema.
 
+    For what needs a tensor, as `vae.q_z`, `vae.p_x(z)` and `vae.likelihood.marginals` do; methods of a VAE such as
+    `encode` accept the data frame.
+
+    Args:
+        frame: the data frame.
+        columns: the schema, as in `vae.likelihood.columns`.
+        name: name of the data frame in messages.
+
     Raises:
         BadInput: if a column is missing or unknown, or holds values that do not fit it.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae.data.schema import Column
+        >>> to_x(pd.DataFrame({"sex": ["male", None]}), [Column("sex", "binary", "text", ("female", "male"))])
+        tensor([[1.],
+                [nan]])
     """
     table = opened(frame, name)
     known = [column.name for column in columns]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.schema import modelled
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.vae.abstract import Programs
@@ -20,6 +21,11 @@ class Reader(Programs):
 
     classes: Sequence[str] = ()
     """Names of the classes, if the training data's labels had any."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns of x `[N, P]` if it is a table, in the order of its tensors, else []."""
+        return [column.name for column in modelled(self.likelihood.columns)]
 
     def _source(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the array and the labels in x and y (`source_of`); labels that come with x only if they matter."""

@@ -11,7 +11,6 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae.data.schema import modelled
 from pyro_vae.errors import MAX_INT, BadInput, positive_ints
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides.guide import Guide
@@ -216,7 +215,7 @@ class VAE(Scoring):
             BadInput: if an entry is missing in all datapoints.
         """
         if self.missing:
-            self.fill.copy_(typical(x, [column.name for column in modelled(self.likelihood.columns)]))
+            self.fill.copy_(typical(x, self.column_names))
         with own_code("initialize_from", prior=self.prior):
             self.prior.initialize_from(torch.where(x.isnan(), self.fill, x) if self.missing else x)
         with own_code("initialize_from or location_and_spread", likelihood=self.likelihood):
