@@ -14,6 +14,8 @@ from pyro_vae.guides import Diagonal
 from pyro_vae.likelihoods import Gaussian, StudentT
 from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
+from pyro_vae.runs.config import compose
+from pyro_vae.runs.resume import is_run_of
 from pyro_vae.vae import VAE
 
 D = 5
@@ -154,3 +156,13 @@ def test_a_run_is_resumed_and_evaluated(command, tmp_path):
     assert results["config"]["likelihood"]["standardize"] is True
     assert math.isfinite(results["test"]["baseline_gaussian"])
     assert command("evaluate", "run=run", "estimator=importance", "estimator.num_samples=20", "plots=false").code == 0
+
+
+def test_a_restarted_run_is_recognized(command, tmp_path):
+    """The checkpoint holds what the run has written into its configuration."""
+    np.save("x.npy", unlike())
+    options = ["data=array", f"data.path={tmp_path / 'x.npy'}", "likelihood=gaussian", "trainer.max_epochs=1"]
+    assert command("train", *options, "estimator=none", "plots=false", "hydra.run.dir=run").code == 0
+    assert is_run_of(compose([*options, "estimator=none", "plots=false"]), tmp_path / "run")
+    with pytest.raises(BadInput, match="already holds a run with other options"):
+        is_run_of(compose([*options, "estimator=none", "plots=false", "data.standardize=false"]), tmp_path / "run")
