@@ -52,6 +52,7 @@ KEYS = {
     "device": "trainer.device",
     "lr": "optimizer.lr",
     "binarize": "data.binarize",
+    "standardize": "data.standardize",
     "val_fraction": "data.val_fraction",
     "kinds": "data.kinds",
 }
@@ -105,6 +106,7 @@ def fit(
     batch_size: int | None = None,
     lr: float | None = None,
     binarize: str | None = None,
+    standardize: bool | str | None = None,
     kinds: Mapping[str, Any] | None = None,
     val_fraction: float | None = None,
     validation_data: Data | None = None,
@@ -147,6 +149,7 @@ def fit(
         batch_size: datapoints a step (default 100).
         lr: learning rate (default 1e-3).
         binarize: `dynamic`, `static`, `threshold` or `none` (default).
+        standardize: measure each column in its own scale, True, False or `auto` (default): if they differ very much.
         kinds: of a data frame's columns by name, where they are not recognized, as in `{"age": "count"}`: see
             `pyro_vae.data.from_frame`.
         val_fraction: share of x that is held out to choose the best epoch (default 0.1); 0 keeps the last epoch.
@@ -197,19 +200,16 @@ def fit(
     if conditioning is not None:
         one_of("conditioning", conditioning, CONDITIONINGS)
     options = {
-        "prior": prior,
-        "likelihood": likelihood,
-        "guide": guide,
-        "network": network,
-        "objective": objective,
+        "prior": prior, "likelihood": likelihood, "guide": guide, "network": network, "objective": objective,
         "conditioning": conditioning,
-    }
+    }  # fmt: skip
     parameters = {
         "latent_dim": latent_dim,
         "max_epochs": max_epochs,
         "batch_size": batch_size,
         "lr": lr,
         "binarize": binarize,
+        "standardize": standardize,
         "kinds": kinds,
         "val_fraction": val_fraction if validation_data is None else 0.0,
         "device": None if device is None else str(device),
@@ -267,7 +267,7 @@ def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VA
 
 
 def _tell(callbacks: Callback | Sequence[Callback] | None) -> Callback:
-    """Return one function that calls all callbacks, and raises `Stop` if one of them returns True."""
+    """Return one function that calls all callbacks, and raises `Stop` if one returns True."""
     functions = [callbacks] if callable(callbacks) else () if callbacks is None else callbacks
     if not isinstance(functions, (list, tuple)) or not all(map(callable, functions)):
         raise BadInput(f"callbacks={shown(callbacks)} must be a function of an epoch's row, or a list of functions")

@@ -12,13 +12,18 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from pyro_vae.data import Dataset
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.likelihoods.moments import moments
+from pyro_vae.likelihoods.scaled import Scaled
 from pyro_vae.vae import VAE, SemiSupervisedVAE
+
+EXACT_EM = "pyro_vae.em.ExactEM"
+"""A trainer whose closed form is that of one scale."""
 
 
 def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> Any:
@@ -44,11 +49,38 @@ def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> An
             raise
 
 
-def describe_table(config: DictConfig, data: Dataset) -> None:
-    """Write the columns of a table into a configuration, for the likelihood and for checkpoints."""
+def describe_data(config: DictConfig, data: Dataset) -> None:
+    """Write the columns of a table, and whether to standardize, into a configuration for likelihood and checkpoints.
+
+    Raises:
+        BadInput: if the likelihood cannot standardize and the data set demands it.
+    """
     for section in (config.data, config.likelihood):
         if data.columns is not None and "columns" in section:
             section.columns = data.columns
+    if config.likelihood.get("standardize") is None and _standardizes(config, data):
+        with open_dict(config.likelihood):
+            config.likelihood.standardize = True
+
+
+def _standardizes(config: DictConfig, data: Dataset) -> bool:
+    """Whether the likelihood of a configuration is to measure each dimension of the data in its own scale.
+
+    `auto` has no effect where a user's numbers are in the units of the data, or where the configuration is that of an
+    earlier version.
+    """
+    section = config.likelihood
+    if data.standardize is True and not _is_a(section, Scaled):
+        raise BadInput(
+            "data.standardize=true needs likelihood=gaussian or student_t: use one of them, or data.standardize=false"
+        )
+    if data.standardize != "auto":
+        return data.standardize is True
+    has_units = section.get("scale") == "per_pixel" or any(
+        section.get(name) is not None for name in ("init_scale", "min_scale")
+    )
+    one_scale = "standardize" in section and not has_units and config.trainer._target_ != EXACT_EM
+    return one_scale and len(data.data_shape) == 1 and moments(data.sample().x).unlike
 
 
 def build_vae(
@@ -77,10 +109,17 @@ def build_vae(
 
 def integers_of(config: DictConfig) -> str:
     """Return what integers in arrays stand for, by the likelihood of a configuration (`Likelihood.integers`)."""
-    likelihood: Any = None
-    with suppress(Exception):  # building the likelihood will tell
-        likelihood = get_object(config.likelihood._target_)
-    return likelihood.integers if isclass(likelihood) and issubclass(likelihood, Likelihood) else Likelihood.integers
+    section = config.likelihood
+    integers: str = (get_object(section._target_) if _is_a(section, Likelihood) else Likelihood).integers
+    return integers
+
+
+def _is_a(section: DictConfig, kind: type) -> bool:
+    """Whether a section of a configuration makes an object of a class."""
+    target: Any = None
+    with suppress(Exception):  # building the object will tell
+        target = get_object(section._target_)
+    return isclass(target) and issubclass(target, kind)
 
 
 def build_data(config: DictConfig, may_download: bool = True) -> Dataset:

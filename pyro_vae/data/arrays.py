@@ -86,7 +86,7 @@ def from_array(
             `auto`: if there are any; on disk they are only looked for with True.
         integers: `values`, `counts` or `levels`: what integers in x stand for (`units_of`).
         classes: names of the classes of y, if they have any.
-        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize` and `num_labels` of `Dataset`.
+        **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize`, `num_labels` and `standardize` of `Dataset`.
 
     Raises:
         BadInput: if x is not one of these, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or

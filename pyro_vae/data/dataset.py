@@ -14,7 +14,7 @@ from pyro_vae.data.binarize import BINARIZATIONS, at_half, bernoulli, thresholds
 from pyro_vae.data.grid import Grid
 from pyro_vae.data.labels import keep_labels
 from pyro_vae.data.split import Batch, Split, Stored
-from pyro_vae.errors import BadInput, integer, one_of, true_false
+from pyro_vae.errors import BadInput, integer, one_of, true_false, true_false_auto
 
 SPLITS = ("train", "val", "test")
 
@@ -38,6 +38,9 @@ class Dataset:
         classes: names of the classes, if they have any.
         num_labels: number of training datapoints that keep their labels, equally many of each class, chosen with
             `eval_seed`; the other labels of training and validation data become −1. None: all keep them.
+        standardize: whether the likelihood `gaussian` or `student_t` measures each dimension in its own standard
+            deviation; x and log p(x) stay in the units of the data. `auto`: for columns `[N, P]` of which half vary by
+            less than a tenth of the standard deviation of all, unless the likelihood has options in other units.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
@@ -57,8 +60,10 @@ class Dataset:
         columns: list[dict[str, Any]] | None = None,
         classes: Sequence[str] = (),
         num_labels: int | None = None,
+        standardize: bool | str = "auto",
     ) -> None:
         self.missing, self.columns, self.classes = missing, columns, tuple(classes)
+        self.standardize = true_false_auto("standardize", standardize)
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)

@@ -139,6 +139,10 @@ def _closed_form(vae: VAE) -> tuple[Step, Step]:
     if linear and isinstance(vae.likelihood, Gaussian) and len(list(vae.encoder.parameters())) == 0:
         family = (type(vae.prior), type(vae.posterior), vae.likelihood.kind)
         if family == (StandardNormal, FullCovariance, "learned"):
+            if not vae.likelihood.has_one_scale:
+                raise BadInput(
+                    "trainer=exact_em of probabilistic PCA has one σ for all columns: use data.standardize=false"
+                )
             return ppca.start, ppca.step
         if family == (Categorical, Enumerated, "per_pixel"):
             return mixture.start, mixture.step

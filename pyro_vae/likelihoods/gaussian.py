@@ -31,6 +31,8 @@ class Gaussian(Scaled):
             the ELBO!, https://arxiv.org/abs/1911.02469). Without data their standard deviation is 1.
         min_scale: lower bound of a learned σ, without which the density of constant pixels has no maximum; None: a
             hundredth of `init_scale` or of the data's standard deviation.
+        standardize: measure each dimension in its own standard deviation, of which σ, `init_scale` and `min_scale` are
+            multiples; x stays in the data's units. None: the run sets it, by `data.standardize`.
     """
 
     name = "gaussian"
@@ -43,12 +45,14 @@ class Gaussian(Scaled):
         scale: str = "learned",
         init_scale: float | None = None,
         min_scale: float | None = None,
+        standardize: bool | None = None,
     ) -> None:
         self.kind = one_of("scale", scale, ("fixed", "learned", "per_pixel"))
         fixed = scale == "fixed"
-        start = Start("scale", init_scale, min_scale, bounded=not fixed, share=1.0 if fixed else SHARE)
+        share = 1.0 if fixed else SHARE
+        start = Start("scale", init_scale, min_scale, bounded=not fixed, share=share, relative=standardize is True)
         per_pixel = scale == "per_pixel"
-        super().__init__(data_shape, 2 if per_pixel else 1, data_shape if per_pixel else (), start)
+        super().__init__(data_shape, 2 if per_pixel else 1, data_shape if per_pixel else (), start, standardize)
         if scale == "learned":
             self.add_learned_scale()
 
@@ -60,7 +64,7 @@ class Gaussian(Scaled):
     def initialize_from(self, x: Tensor) -> None:
         """Start μ at the mean of x `[N, *data_shape]`, and measure σ in its standard deviation."""
         data = moments(x)
-        self.start_at(data.mean, data.unit if self.kind == "per_pixel" else data.whole)
+        self.start_at(data.mean, data.whole if self.has_one_scale else data.unit)
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Return p(x | z) for locations and, if they are per pixel, scales before their softplus."""
@@ -74,21 +78,22 @@ class Gaussian(Scaled):
         return torch.stack(u, -1 - self.event_dim) - self.offset
 
     def marginals(self, x: Tensor) -> TorchDistributionMixin:
-        """Return normal distributions with each dimension's mean and standard deviation, whatever the option of σ.
-
-        If σ is per pixel, they share its lower bound; otherwise see `own_scales`.
-        """
+        """Return normal distributions with each dimension's mean and the standard deviation of `own_scales`."""
         data = moments(x)
-        per_pixel = self.kind == "per_pixel"
-        scale = data.sd.maximum(self.start.bound(data.unit)) if per_pixel else self.own_scales(data.sd, data.unit)
-        return dist.Normal(data.mean, scale).to_event(self.event_dim)
+        return dist.Normal(data.mean, self.own_scales(data.sd, data.unit)).to_event(self.event_dim)
+
+    def own_scales(self, scale: Tensor, unit: Tensor) -> Tensor:
+        """Return the scales of independent marginals: see `Scaled`. If σ is per pixel, they share its lower bound."""
+        if self.kind == "per_pixel":
+            return scale.maximum(self.start.bound(unit))
+        return super().own_scales(scale, unit)
 
     @property
     def scale(self) -> Tensor:
-        """The scale that all dimensions share, `[]`, unless σ is per pixel."""
+        """The scale that all dimensions share, unless σ is per pixel: see `Scaled`."""
         return self.fixed_scale if self.kind == "fixed" else super().scale
 
     @property
     def has_one_scale(self) -> bool:
-        """Whether all dimensions share a scale: unless it is per pixel."""
-        return self.kind != "per_pixel"
+        """Whether all dimensions share a scale: unless it is per pixel, or with `standardize`."""
+        return self.kind != "per_pixel" and super().has_one_scale

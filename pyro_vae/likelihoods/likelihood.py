@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.data.schema import Column
 from pyro_vae.data.units import Units, units_of
+from pyro_vae.likelihoods.full_gaussian import Joint
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.networks.standardize import Standardize
 
@@ -96,6 +97,13 @@ class Likelihood(nn.Module):
 
         They belong to this family or to a larger one, with batch_shape `[]`, event_shape `data_shape` and float64
         parameters. None (the default) if there are none to compare the model with.
+        """
+        return None
+
+    def full_gaussian(self, x: Tensor) -> Joint | None:
+        """Fit one Gaussian to x `[N, *data_shape]`, in float64; a table's other columns are independent.
+
+        None (the default) if x does not hold real numbers, or too many for a covariance.
         """
         return None
 

@@ -42,6 +42,15 @@ class Moments:
         """
         return torch.where(self.sd > 0, self.sd.maximum(self.reach / 10), self.whole)
 
+    @property
+    def unlike(self) -> bool:
+        """Whether one scale does not suit all dimensions.
+
+        That is, if half of the non-constant dimensions vary by less than a tenth of the data's standard deviation.
+        """
+        sd = self.sd[self.sd > 0]
+        return bool(len(sd) and sd.median() <= 0.1 * self.whole)
+
 
 def moments(x: Tensor) -> Moments:
     """Compute the moments of x `[N, *data_shape]`, whose NaN are missing; each dimension has an observed value."""

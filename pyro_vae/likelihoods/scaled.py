@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.errors import true_false
 from pyro_vae.likelihoods.checks import density_of
+from pyro_vae.likelihoods.full_gaussian import FullGaussian, full_gaussian
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import moments, root_mean_square
 from pyro_vae.likelihoods.softplus import Start, inverse_softplus
@@ -25,17 +27,22 @@ SHARE = 0.25
 class Scaled(Likelihood):
     """Locations unit · (h + offset), scales low + unit · softplus(u): a·x + b is learned as well as x.
 
+    With `standardize` each dimension has its own unit, its scale in the training data, and one learned or fixed σ
+    counts these units: σ_d = unit_d · σ. This is the model of standardized data u, x = mean + unit · u, with log p(x) =
+    log p(u) − Σ log unit_d, in the units of x.
+
     Args:
         data_shape: shape of one datapoint.
         num_params: 1, or 2 if the decoder returns the scales.
         unit_shape: `[]` for one unit, or one for each dimension.
         start: start of the scale.
+        standardize: whether each dimension is measured in its own unit; None: it is not.
     """
 
     discrete = False
     unbounded = True
     name: ClassVar[str]
-    remedy: ClassVar[str] = "divide each by its own standard deviation"
+    remedy: ClassVar[str] = "divide each by its own standard deviation, as data.standardize=true does"
     """Advice for dimensions of very different scales."""
     unit: Tensor
     """The data's scale."""
@@ -46,15 +53,24 @@ class Scaled(Likelihood):
     raw_scale: nn.Parameter | None
     """The learned scale before its softplus, if one scale is learned."""
 
-    def __init__(self, data_shape: Sequence[int], num_params: int, unit_shape: Sequence[int], start: Start) -> None:
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        num_params: int,
+        unit_shape: Sequence[int],
+        start: Start,
+        standardize: bool | None = None,
+    ) -> None:
         super().__init__(data_shape, num_params)
-        self.unit_shape, self.start = torch.Size(unit_shape), start
+        self.standardize = standardize is not None and true_false("standardize", standardize)
+        self.unit_shape, self.start = torch.Size(data_shape if self.standardize else unit_shape), start
         self.register_start()
         self.register_parameter("raw_scale", None)
 
     def add_learned_scale(self) -> None:
         """Make one scale for all dimensions a parameter."""
-        self.raw_scale = nn.Parameter(self.start.raw(self.unit, self.unit))
+        one = torch.ones(())
+        self.raw_scale = nn.Parameter(self.start.raw(one, one))
 
     def start_without_data(self) -> dict[str, Tensor]:
         """Return the buffers for data of location 0 and scale 1."""
@@ -79,7 +95,7 @@ class Scaled(Likelihood):
 
     @property
     def scale(self) -> Tensor:
-        """The scale that all dimensions share, `[]`."""
+        """The scale that all dimensions share, `[]`; with `standardize` that of each, `[*data_shape]`."""
         if self.raw_scale is None:
             raise AttributeError("each dimension of each datapoint has its scale: it comes from the decoder")
         return self.low + self.unit * F.softplus(self.gain * self.raw_scale)
@@ -88,25 +104,21 @@ class Scaled(Likelihood):
     def set_scale(self, scale: Tensor) -> None:
         """Set the learned scale, or its lower bound if `scale` is below that."""
         assert self.raw_scale is not None
-        self.raw_scale.copy_(inverse_softplus((scale - self.low.to(scale)) / self.unit) / self.gain)
+        raw = inverse_softplus((scale - self.low.to(scale)) / self.unit) / self.gain
+        self.raw_scale.copy_(raw.mean())  # with several units they differ by rounding
 
     @property
     def has_one_scale(self) -> bool:
         """Whether all dimensions share a scale."""
-        return True
+        return not self.standardize
 
     def warning_of_scales(self, x: Tensor) -> str | None:
-        """Return a warning if dimensions of x `[N, *data_shape]` with very different scales share one, else None.
-
-        That is, if half of the non-constant dimensions vary by less than a tenth of the data's standard deviation.
-        """
-        data = moments(x)
-        sd = data.sd[data.sd > 0]
-        if not self.has_one_scale or not len(sd) or sd.median() > 0.1 * data.whole:
+        """Return a warning if dimensions of x `[N, *data_shape]` with very different scales share one, else None."""
+        if not self.has_one_scale or not (data := moments(x)).unlike:
             return None
         return (
-            f"likelihood={self.name} with one scale on columns of very different standard deviations, "
-            f"{data.whole:.3g} overall but a median of {sd.median():.3g}: columns that vary little are hardly "
+            f"likelihood={self.name} with one scale on columns of very different standard deviations, {data.whole:.3g} "
+            f"overall but a median of {data.sd[data.sd > 0].median():.3g}: columns that vary little are hardly "
             f"learned; {self.remedy}"
         )
 
@@ -138,7 +150,13 @@ class Scaled(Likelihood):
             unit: a scale that covers values far off; that of all data where the dimension is constant.
         """
         scale = scale.maximum(unit.minimum(self.scale.to(unit)))
-        return scale if self.start.low is None else scale.clamp(min=self.start.low)
+        low = self.start.low
+        return scale if low is None else scale.maximum(self.start.in_units(low, self.unit.to(scale)))
+
+    def full_gaussian(self, x: Tensor) -> FullGaussian | None:
+        """Fit one Gaussian to x `[N, *data_shape]`, with the standard deviations of `own_scales`."""
+        data = moments(x)
+        return full_gaussian(x.flatten(1), self.own_scales(data.sd, data.unit).flatten())
 
     def check(self, x: Tensor) -> str | None:
         """Return a warning if x is binary, since a density says little about it, else None.

@@ -33,6 +33,7 @@ class StudentT(Scaled):
         init_scale: starting value of σ; None: a quarter of the data's scale, as for `Gaussian`.
         min_scale: lower bound of σ, without which the density of constant dimensions has no maximum; None: a hundredth
             of `init_scale` or of the data's scale.
+        standardize: measure each dimension in its own scale, as for `Gaussian`.
     """
 
     name = "student_t"
@@ -43,19 +44,21 @@ class StudentT(Scaled):
         df: float = 5.0,
         init_scale: float | None = None,
         min_scale: float | None = None,
+        standardize: bool | None = None,
     ) -> None:
         self.df = positive("df", df)
         if self.df <= 2:
             raise BadInput(f"df={df} must exceed 2, so that there is a variance")
         if self.df > 1e8:  # log Γ(ν/2) runs out of digits
             raise BadInput(f"df={df} exceeds 1e8 and makes a Gaussian: use likelihood=gaussian")
-        super().__init__(data_shape, 1, (), Start("scale", init_scale, min_scale, share=SHARE))
+        start = Start("scale", init_scale, min_scale, share=SHARE, relative=standardize is True)
+        super().__init__(data_shape, 1, (), start, standardize)
         self.add_learned_scale()
 
     def initialize_from(self, x: Tensor) -> None:
         """Start μ at the locations of t distributions fitted to x `[N, *data_shape]`, and measure σ in their scale."""
-        loc, scale, _ = self._fit(x)
-        self.start_at(loc, root_mean_square(scale))
+        loc, scale, unit = self._fit(x)
+        self.start_at(loc, root_mean_square(scale) if self.has_one_scale else unit)
 
     def at(self, u: Tensor) -> TorchDistributionMixin:
         """Return p(x | z) for locations u."""

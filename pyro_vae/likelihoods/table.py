@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.schema import Column, modelled, of_plain
@@ -14,6 +14,7 @@ from pyro_vae.distributions import Columns, Group, Row
 from pyro_vae.errors import BadInput, one_of
 from pyro_vae.likelihoods import category_columns, number_columns
 from pyro_vae.likelihoods.column_family import Family
+from pyro_vae.likelihoods.full_gaussian import FullGaussian, full_gaussian
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.networks.table_input import TableInput
@@ -116,12 +117,26 @@ class Table(Likelihood):
         ]
         self.offset.copy_(torch.cat(started).unsqueeze(0))
 
-    def marginals(self, x: Tensor) -> TorchDistributionMixin:
+    def marginals(self, x: Tensor) -> Row:
         """Return the distribution of each column's kind that fits its observed values."""
         location, scale = self._standardization(x)
         observed = self._observed(x, location, scale)
         fitted = [family.marginals(y) for family, y in zip(self._families, observed, strict=True)]
         return self._row(fitted, location, scale)
+
+    def full_gaussian(self, x: Tensor) -> RealColumns | None:
+        """Fit one Gaussian to the real columns and the logarithms of the positive ones; None if they are fewer than 2.
+
+        The other columns, and constant ones, have their marginals.
+        """
+        positive = torch.tensor([column.kind == "positive" for column in self.own], device=x.device)
+        real = torch.tensor([column.kind in ("real", "positive") for column in self.own], device=x.device)
+        y = torch.where(positive, x.log(), x)
+        varies = y.nan_to_num(torch.inf).amin(0) < y.nan_to_num(-torch.inf).amax(0)
+        joint = (real & varies).nonzero().flatten()
+        if len(joint) < 2 or (gaussian := full_gaussian(y[:, joint])) is None:
+            return None
+        return RealColumns(gaussian, joint, positive, self.marginals(x))
 
     def encoder_input(self, data_shape: Sequence[int]) -> TableInput:
         """Return the module that standardizes numbers and makes categories one-hot."""
@@ -170,6 +185,32 @@ class Table(Likelihood):
             [_present(y[j], family.filler) for j in members]
             for family, members in zip(self._families, self.members, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class RealColumns:
+    """One Gaussian over the real columns of rows `[N, P]`, and independent marginals of the others.
+
+    Attributes:
+        gaussian: of the real columns, and of the logarithms of positive ones.
+        joint: their indices.
+        positive: whether each column is positive, `[P]`.
+        marginals: of all columns.
+    """
+
+    gaussian: FullGaussian
+    joint: Tensor
+    positive: Tensor
+    marginals: Row
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of the observed entries of x `[N, P]`: nats, float64, `[N]`."""
+        x = x.double()
+        log_x = x.log().where(self.positive, 0.0)
+        y = torch.where(self.positive, log_x, x).index_select(1, self.joint)
+        jacobian = log_x.index_select(1, self.joint).nan_to_num(0.0).sum(1)
+        alone = self.marginals.log_prob_by_column(x).index_fill(1, self.joint, 0.0).sum(1)
+        return self.gaussian.log_prob(y) - jacobian + alone
 
 
 def _group(column: Column) -> tuple[str, int]:

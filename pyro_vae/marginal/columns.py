@@ -22,6 +22,7 @@ EXTRA = {
     "num_draws": "draws per datapoint that made the estimate",
     "seconds": "work per datapoint, in seconds",
     "baseline": "log p(x) of independent marginals, one for each dimension, fitted to the training set",
+    "baseline_gaussian": "log p(x) of one Gaussian with full covariance, fitted to the training set",
     "acceptance": "share of HMC proposals accepted",
     "log_px_upper": "log p(x), upper bound",
     "log_px_upper_se": "standard error of the upper bound's own noise",

@@ -1,4 +1,4 @@
-"""The log p(x) of a model without latents, which a trained VAE should exceed."""
+"""The log p(x) of two models without latents, which a trained VAE should exceed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.data import Dataset
 from pyro_vae.errors import NoEvidence, in_callers_names
 from pyro_vae.errors.own_code import own_code
+from pyro_vae.likelihoods.full_gaussian import Joint
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import parts
 from pyro_vae.marginal import ELBO, LogEvidence
@@ -24,34 +25,39 @@ from pyro_vae.vae.contract import DISTRIBUTION, require_returned
 
 log = logging.getLogger(__name__)
 
-NAME = "baseline"
+NAME, GAUSSIAN = "baseline", "baseline_gaussian"
 COMPARED = 1000
 """Number of validation datapoints whose ELBO is compared after training."""
 
 TRAIN = (
     "train longer (trainer.max_epochs) or raise optimizer.lr; where the dimensions are independent, no model is better"
 )
+LATENTS = "raise latent_dim, or train longer (trainer.max_epochs)"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Independent marginals, which are reported beside a model's log p(x).
+    """Independent marginals and one Gaussian, which are reported beside a model's log p(x).
 
     Attributes:
         likelihood: the model's likelihood.
         marginals: its `marginals`, fitted to the training data, or to the first part of data on disk.
         fill: see `programs.missing.observe`; None if the data are complete.
+        gaussian: the likelihood's `full_gaussian`, fitted to the same data, or None.
     """
 
     likelihood: Likelihood
     marginals: TorchDistributionMixin
     fill: Tensor | None = None
+    gaussian: Joint | None = None
 
     def beside(self, evidence: LogEvidence, x: Tensor) -> LogEvidence:
-        """Add the marginals' log p(x) to the `extra` of the evidence of x `[N, *data_shape]`."""
+        """Add the baselines' log p(x) to the `extra` of the evidence of x `[N, *data_shape]`."""
         with torch.no_grad():
-            log_px = torch.cat([self._log_prob(part) for part in parts(x)])
-        return replace(evidence, extra={**evidence.extra, NAME: log_px})
+            log_px = {NAME: torch.cat([self._log_prob(part) for part in parts(x)])}
+            if self.gaussian is not None:
+                log_px[GAUSSIAN] = torch.cat([self.gaussian.log_prob(part) for part in parts(x)])
+        return replace(evidence, extra={**evidence.extra, **log_px})
 
     def _log_prob(self, x: Tensor) -> Tensor:
         p_x = self.marginals
@@ -60,27 +66,31 @@ class Baseline:
         log_prob: Tensor = p_x.log_prob(x)
         return log_prob
 
-    def exceeds(self, evidence: LogEvidence) -> bool:
-        """Return whether the marginals exceed the model by more than two standard errors of the difference.
+    def exceeds(self, evidence: LogEvidence, name: str = NAME) -> bool:
+        """Return whether a baseline exceeds the model by more than two standard errors of the difference.
 
         The comparison uses log p(x), or the ELBO if that is all there is.
         """
-        if NAME not in evidence.extra or len(evidence.elbo) < 2:
+        if name not in evidence.extra or len(evidence.elbo) < 2:
             return False
-        difference = _log_px(evidence) - evidence.extra[NAME]
+        difference = _log_px(evidence) - evidence.extra[name]
         return bool(difference.mean() < -2 * difference.std() / math.sqrt(len(difference)))
 
     def warn(self, evidence: LogEvidence) -> None:
-        """Warn if the marginals exceed the model, saying whether its log p(x) or its ELBO was compared."""
-        if not self.exceeds(evidence):
+        """Warn if a baseline exceeds the model, saying whether its log p(x) or its ELBO was compared."""
+        name = next((name for name in (NAME, GAUSSIAN) if self.exceeds(evidence, name)), None)
+        if name is None:
             return
-        model, marginals = _log_px(evidence).mean().item(), evidence.extra[NAME].mean().item()
-        remedy = self.likelihood.remedy_of_scales(self.marginals, marginals - model) or TRAIN
-        numbers = f"{model:.2f} against {marginals:.2f} nats per datapoint"
-        text = f"the model is worse than independent marginals: log p(x) is {numbers}. To improve it: {remedy}"
+        model, other = _log_px(evidence).mean().item(), evidence.extra[name].mean().item()
+        what, remedy = "one Gaussian with full covariance", LATENTS
+        if name == NAME:
+            what = "independent marginals"
+            remedy = self.likelihood.remedy_of_scales(self.marginals, other - model) or TRAIN
+        numbers = f"{model:.2f} against {other:.2f} nats per datapoint"
+        text = f"the model is worse than {what}: log p(x) is {numbers}. To improve it: {remedy}"
         if _only_elbo(evidence):
             text = (
-                f"the model's ELBO is below the log p(x) of independent marginals: {numbers}. An ELBO is a "
+                f"the model's ELBO is below the log p(x) of {what}: {numbers}. An ELBO is a "
                 f"lower bound of log p(x), so this does not prove that the model is worse. To improve it: {remedy}"
             )
         log.warning(in_callers_names(text))
@@ -94,8 +104,17 @@ def _log_px(evidence: LogEvidence) -> Tensor:
     return evidence.elbo if _only_elbo(evidence) else evidence.log_px
 
 
+def fitted(vae: VAE, data: Dataset) -> Baseline | None:
+    """Fit the baselines of a VAE; None if its likelihood has no `marginals`."""
+    baseline = independent_marginals(vae, data)
+    if baseline is None:
+        return None
+    with own_code("full_gaussian", likelihood=vae.likelihood):
+        return replace(baseline, gaussian=vae.likelihood.full_gaussian(data.sample().x))
+
+
 def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
-    """Fit the baseline of a VAE; None if its likelihood has no `marginals`."""
+    """Fit the first baseline of a VAE; None if its likelihood has no `marginals`."""
     x = data.sample().x
     with own_code("marginals", likelihood=vae.likelihood):
         marginals = vae.likelihood.marginals(x)
@@ -105,7 +124,7 @@ def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
 
 
 def warn_of_elbo(vae: VAE, data: Dataset) -> None:
-    """Warn if the ELBO of the validation set is below the baseline's log p(x)."""
+    """Warn if the ELBO of the validation set is below the log p(x) of independent marginals."""
     if not len(data.val) or (independent := independent_marginals(vae, data)) is None:
         return
     val = data.val.first(min(len(data.val), COMPARED))

@@ -10,7 +10,7 @@ from itertools import product
 import pyro
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, describe_table, instantiate
+from pyro_vae.build import build_vae, describe_data, instantiate
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.random_state import fork_rng
@@ -110,7 +110,7 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
     """Return whether the run would pass the checks before training, up to a stage."""
     try:
         config = config_of(changes)
-        describe_table(config, data)
+        describe_data(config, data)
         with fork_rng(data.val.x), pyro.validation_enabled(False):
             vae = build_vae(config, data.data_shape, data.num_classes, data.missing).to(data.device)
             if stage >= 1:

@@ -36,7 +36,7 @@ def estimate(
         split: the datapoints.
         estimator: of log p(x).
         seed: makes the estimates reproducible.
-        independent: independent marginals to report beside the model.
+        independent: baselines to report beside the model.
     """
     set_seed(seed, collectives.rank())
     share = split.share()
@@ -53,7 +53,7 @@ def estimate(
 
 
 def warn_of_doubts(evidence: LogEvidence, summary: Summary, estimator: Estimator, independent: Baseline | None) -> None:
-    """Warn if too many estimates are unreliable, or if the model is below independent marginals."""
+    """Warn if too many estimates are unreliable, or if the model is below a baseline."""
     if warning := verdict(summary, estimator):
         log.warning(warning)
     if independent is not None:

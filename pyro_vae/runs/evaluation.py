@@ -36,7 +36,7 @@ def evaluate(vae: VAE, data: Dataset, split: Split, estimator: Estimator, config
     Returns:
         The summary in the JSON file.
     """
-    independent = None if estimator.simulates else baseline.independent_marginals(vae, data)
+    independent = None if estimator.simulates else baseline.fitted(vae, data)
     evidence, summary = estimate(vae, data, split, estimator, config.seed, independent)
     if collectives.rank() > 0:
         return summary

@@ -37,7 +37,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     another estimator. The results of an autoencoder say why there is no log p(x).
     """
     results: dict[str, Any] = {}
-    independent = baseline.independent_marginals(vae, data)
+    independent = baseline.fitted(vae, data)
     estimators = {"test": estimator}
     warn: Callable[[], None]
     if config.get("second_estimator", True) and estimator.estimates and estimator.name != Importance.name:

@@ -104,6 +104,12 @@ def saved_settings(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items() if key != "trust"}
 
 
+def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without what the run itself writes into them: `build.describe_data`."""
+    likelihood = {k: v for k, v in settings["likelihood"].items() if k not in ("columns", "standardize")}
+    return {**settings, "likelihood": likelihood, "data": {k: v for k, v in settings["data"].items() if k != "columns"}}
+
+
 def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     """Whether `run_dir` holds a run of this configuration.
 
@@ -113,7 +119,7 @@ def is_run_of(config: DictConfig, run_dir: Path) -> bool:
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.exist():
         return False
-    if checkpoints.load_last()["config"] != saved_settings(config):
+    if _as_given(checkpoints.load_last()["config"]) != _as_given(saved_settings(config)):
         raise BadInput(
             f"{run_dir} already holds a run with other options: start a new one with another hydra.run.dir=DIR"
         )

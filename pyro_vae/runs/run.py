@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, describe_table, instantiate
+from pyro_vae.build import build_vae, describe_data, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
-from pyro_vae.errors import BadInput, in_section
+from pyro_vae.errors import BadInput, in_callers_names, in_section
 from pyro_vae.errors.own_code import is_own, own_code
 from pyro_vae.marginal import Estimator
 from pyro_vae.objectives import Objective
@@ -43,6 +43,10 @@ from pyro_vae.vae.contract import require
 
 log = logging.getLogger(__name__)
 
+STANDARDIZED = (
+    "the columns have very different standard deviations: each is measured in its own (data.standardize=auto), and "
+    "log p(x) stays in the units of the data"
+)
 Tell = Callable[[dict[str, float]], None]
 
 
@@ -147,7 +151,7 @@ class Run:
         require("trainer", trainer, TrainingAlgorithm)
         device = torch_device(trainer.device)
         data.to(device)
-        describe_table(config, data)
+        describe_data(config, data)
         checkpoints = Checkpoints(run_dir)
         saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
         with as_saved(saved, checkpoints.last, config.get("trust")):
@@ -159,6 +163,8 @@ class Run:
             log.log(NOTE, note)
         if saved is not None:
             run.resume(saved)
+        elif data.standardize == "auto" and config.likelihood.get("standardize"):
+            log.log(NOTE, in_callers_names(STANDARDIZED))
         return run
 
     @cached_property

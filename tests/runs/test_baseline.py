@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 import pyro_vae
 from pyro_vae.data import from_array
 from pyro_vae.likelihoods import Bernoulli, Gaussian, Likelihood
+from pyro_vae.likelihoods.full_gaussian import shrinkage
 from pyro_vae.marginal import LogEvidence
 from pyro_vae.runs import baseline
 
@@ -86,11 +88,11 @@ def test_fit_warns_where_the_elbo_is_below_the_baseline(caplog):
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "advice"), [("gaussian", "likelihood.scale=per_pixel"), ("student_t", "its own standard deviation")]
+    ("likelihood", "advice"), [("gaussian", "likelihood.scale=per_pixel"), ("student_t", "as standardize=true does")]
 )
 def test_one_scale_for_columns_of_very_different_ones_is_warned_of(likelihood, advice, caplog):
     x = normal(300) * np.logspace(-2, 2, 8)
-    pyro_vae.fit(x, likelihood=likelihood, max_epochs=1)
+    pyro_vae.fit(x, likelihood=likelihood, max_epochs=1, standardize=False)
     (line,) = [r.getMessage() for r in caplog.records if "very different standard deviations" in r.getMessage()]
     assert line.endswith(advice)
     caplog.clear()
@@ -101,12 +103,12 @@ def test_one_scale_for_columns_of_very_different_ones_is_warned_of(likelihood, a
 
 @pytest.mark.parametrize(
     ("likelihood", "remedy"),
-    [("gaussian", "or set likelihood.scale=per_pixel"), ("student_t", "standard deviation; if they vary alike")],
+    [("gaussian", "or set likelihood.scale=per_pixel"), ("student_t", "=true does; if they vary alike")],
 )
 def test_one_scale_that_does_not_suit_the_columns_is_worse_than_marginals(likelihood, remedy, caplog):
     """Nor do 50 constant columns hide that, to which the model gives a higher density than wider marginals would."""
     x = np.c_[normal(300) * np.logspace(-2, 2, 8), np.full((300, 50), 3.0)]
-    pyro_vae.fit(x, likelihood=likelihood, max_epochs=10)
+    pyro_vae.fit(x, likelihood=likelihood, max_epochs=10, standardize=False)
     (line,) = [r.getMessage() for r in caplog.records if ELBO_BELOW in r.getMessage()]
     assert "its dimensions share one scale: divide each by its own standard deviation" in line
     assert remedy in line
@@ -191,6 +193,28 @@ def test_the_noise_of_the_difference_is_allowed_for():
     assert not exceeds(np.full(3, np.nan), np.zeros(3))
 
 
+def test_a_model_between_the_baselines_is_warned_of_the_gaussian_alone(caplog):
+    """The columns are nearly the same: one Gaussian knows it."""
+    x = normal(300, 1) + 0.1 * normal(300, 4, seed=1)
+    vae = pyro_vae.fit(x, likelihood="gaussian", max_epochs=1, latent_dim=1)
+    data = from_array(x)
+    fitted, val = baseline.fitted(vae, data), data.val.x
+    beside = fitted.beside(evidence(torch.zeros(len(val)), torch.zeros(len(val))), val)
+    between = (beside.extra["baseline"] + beside.extra["baseline_gaussian"]) / 2
+    assert beside.extra["baseline_gaussian"].mean() > beside.extra["baseline"].mean() + 4
+    caplog.clear()
+    fitted.warn(replace(beside, log_px=between, elbo=between))
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("the model is worse than one Gaussian with full covariance: log p(x) is ")
+    assert "raise latent_dim" in line
+    fitted.warn(replace(beside, log_px=between + 9, elbo=between + 9))
+    assert len(caplog.records) == 1
+
+
+def test_probabilities_have_no_gaussian_baseline(small_vae):
+    assert baseline.fitted(small_vae, from_array(np.eye(6)[np.arange(60) % 6])).gaussian is None
+
+
 def test_a_likelihood_without_marginals_has_none(small_vae):
     class Mine(Bernoulli):
         marginals = Likelihood.marginals
@@ -212,6 +236,11 @@ def test_the_commands_report_it(command, tmp_path):
     train, test = data.train.x.double().numpy(), data.test.x.double().numpy()
     expected = stats.norm(train.mean(0), train.std(0)).logpdf(test).sum(1).mean()
     assert results["baseline"] == pytest.approx(expected, abs=1e-5)
+    share = shrinkage(torch.from_numpy(stats.zscore(train)))
+    shrunk = np.cov(train.T, bias=True) * (1 - share + share * np.eye(8))
+    joint = stats.multivariate_normal(train.mean(0), shrunk)
+    assert results["baseline_gaussian"] == pytest.approx(joint.logpdf(test).mean(), abs=1e-5)
+    assert "log p(x) of one Gaussian with full covariance, fitted to the training set" in done.out
     assert "  baseline" in done.out
     assert "log p(x) of independent marginals, one for each dimension, fitted to the training set" in done.out
     assert done.err.count(WORSE) + done.out.count(WORSE) == 1
@@ -227,6 +256,7 @@ def test_the_commands_report_it(command, tmp_path):
     assert saved["baseline"] == pytest.approx(log_px.mean(), abs=1e-5)
     with np.load(tmp_path / "run" / "evaluations" / "elbo-20.npz") as arrays:
         np.testing.assert_allclose(arrays["baseline"], log_px, atol=1e-4)
+        np.testing.assert_allclose(arrays["baseline_gaussian"], joint.logpdf(val), atol=1e-4)
 
 
 def test_without_an_estimate_the_elbo_is_compared(command, tmp_path):
@@ -237,7 +267,7 @@ def test_without_an_estimate_the_elbo_is_compared(command, tmp_path):
     assert done.code == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
     numbers = {line.split()[0]: line.split()[1] for line in done.out.splitlines() if line.startswith("  ")}
-    assert numbers == {name: f"{results[name]:.3f}" for name in ("elbo", "baseline")}
+    assert numbers == {name: f"{results[name]:.3f}" for name in ("elbo", "baseline", "baseline_gaussian")}
     told = done.out + done.err
     assert told.count(f"{ELBO_BELOW}: {results['elbo']:.2f} against {results['baseline']:.2f} nats") == 1
     assert NO_PROOF in told
