@@ -133,8 +133,7 @@ def fit(
             polars, …, which is a table with `likelihood="table"`, unless you choose another likelihood.
         y: labels `[N]`, integers from 0 on; needs `conditioning`. Labels of a `Dataset` are used if the model is
             conditional. For AnnData a name of a column of `obs`. With `semi_supervised`, −1 or NaN is a missing one.
-            Or covariates: an array `[N, M]` of numbers, a data frame of N rows, or names of columns to split off from a
-            data frame x. Texts and booleans are categories, encoded one-hot, and numbers are standardized.
+            Or covariates: an array `[N, M]` of numbers, a data frame, or names of columns of a frame x.
         experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
         prior: p(z), an option of conf/prior (default `standard_normal`).
         likelihood: p(x | z), an option of conf/likelihood (default `bernoulli`).
@@ -297,8 +296,5 @@ def _in_use(source: Source, config: DictConfig) -> Source:
             'conditioning="concat", or leave y out'
         )
     if source.y is None and conditional:
-        raise BadInput(
-            "this model is conditional: give y, integer labels [N], covariates [N, M] or names of columns of x, or "
-            "leave conditioning and prior out"
-        )
+        raise BadInput("this model is conditional: give y, labels or covariates, or leave conditioning and prior out")
     return source

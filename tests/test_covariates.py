@@ -188,7 +188,7 @@ def test_kinds_and_types_of_columns():
         (pd.DataFrame({"sex": ["f", "m", None, None] * 20}), "column sex of y lacks 40 values"),
         (pd.DataFrame({"age": np.ones(80)}), "column age is constant"),
         (np.arange(158.0).reshape(79, 2), "y has 79 rows, but there are 80 datapoints"),
-        (np.array([[0.0, np.inf], [1.0, 2.0]] * 40), r"column y\[:, 1\] of y holds infinite values"),
+        (np.array([[0.0, np.inf], [1.0, 2.0]] * 40), "y holds infinite values"),
     ],
 )
 def test_covariates_that_cannot_be_used(y, message):
@@ -250,7 +250,7 @@ def test_commands_take_covariates_by_name_from_a_table(command, tmp_path):
     assert outcome.code == 0, outcome.err
     outcome = command("score", "run=run", "data.path=new.csv", "estimator=importance", "num_steps=2")
     assert outcome.code == 0, outcome.err
-    outcome = command("train", *train, "data.y=[age,sex]", "resume=run", "trainer.max_epochs=2")
+    outcome = command("train", "resume=run", "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
 
 

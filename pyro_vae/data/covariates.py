@@ -128,15 +128,13 @@ def in_x_or_apart(x: Any, y: Any, names: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _stacked(values: Sequence[np.ndarray], columns: Sequence[Column], n: int, name: str) -> Tensor:
-    """Return columns as a tensor float64 `[n, M]`, without missing or infinite values."""
+    """Return columns as a tensor float64 `[n, M]`, without missing values."""
     for cells, column in zip(values, columns, strict=True):
         if num_missing := int(np.isnan(cells).sum()):
             raise BadInput(
                 f"column {column.name} of {name} lacks {num_missing} values, but covariates must be complete: drop "
                 "these rows, or impute them"
             )
-        if np.isinf(cells).any():
-            raise BadInput(f"column {column.name} of {name} holds infinite values")
         if len(cells) not in (1, n):
             raise BadInput(f"{name} has {len(cells)} rows, but there are {n} datapoints")
     return torch.stack([torch.from_numpy(np.array(cells, float)).expand(n) for cells in values], 1)
@@ -146,6 +144,8 @@ def _floats(y: Any, name: str) -> np.ndarray:
     values = to_numpy(as_array(y, name))
     if values.dtype.kind not in "biuf":
         raise BadInput(f"{name} has dtype {values.dtype}: give numbers, or a data frame if columns have categories")
+    if np.isinf(values).any():
+        raise BadInput(f"{name} holds infinite values: replace them")
     return values.astype(np.float64)
 
 
