@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pyro_vae
+from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.data import from_array, from_frame
 from pyro_vae.data.schema import Column
 from pyro_vae.errors import BadInput
@@ -17,6 +18,7 @@ from pyro_vae.likelihoods import Bernoulli, Gaussian
 from pyro_vae.marginal import Exact
 from pyro_vae.networks import MLP
 from pyro_vae.priors import ClassConditional, StandardNormal
+from pyro_vae.programs.log_weights import log_weights
 from pyro_vae.vae import VAE, SemiSupervisedVAE
 
 AGE, SEX = Column("age", "real"), Column("sex", "categorical", "text", ("f", "m"))
@@ -96,6 +98,24 @@ def test_a_constant_share_of_the_data_is_not_divided_by_zero():
     vae = build(covariates=[AGE])
     vae.initialize(torch.rand(3, 4).double(), torch.full([3, 1], 7.0).double())
     assert vae.context(torch.tensor([[8.0]]).double(), torch.float64).item() == 1.0
+
+
+@pytest.mark.parametrize("conditioning", ["prior", "concat"])
+def test_a_compiled_loss_and_exported_modules_are_given_covariates(conditioning):
+    vae = build(conditioning)
+    x, y = torch.rand(6, 4).double().round(), torch.stack([torch.linspace(20, 70, 6), torch.arange(6) % 2], 1).double()
+    vae.initialize(x, y)
+    found = []
+    for run in (log_weights, Compiled(log_weights, "eager")):
+        for rows in (y, y.flip(0)):  # the graph is not of the first y
+            torch.manual_seed(0)
+            found.append(run(vae.model, vae.guide, x, rows, num_samples=3))
+    assert not torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[2:], found[:2])
+    if conditioning == "concat":
+        rows = ({0: torch.export.Dim("N")},) * 2
+        encode = torch.export.export(vae.encoder_module(), (x, y), dynamic_shapes=rows).module()
+        torch.testing.assert_close(encode(x[:3], y[:3])[0], vae.encode(x[:3], y=y[:3]))
 
 
 # In Python --------------------------------------------------------------------------------------------
