@@ -121,12 +121,12 @@ def test_a_compiled_loss_and_exported_modules_are_given_covariates(conditioning)
 # In Python --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("conditioning", ["prior", "concat"])
+@pytest.mark.parametrize("conditioning", ["prior", pytest.param("concat", marks=pytest.mark.slow)])
 def test_fit_learns_what_covariates_tell(conditioning, tmp_path):
     rng = np.random.default_rng(0)
     y = rng.normal([3.0, -100.0], [1.0, 20.0], (400, 2))
     x = np.stack([y[:, 0], -y[:, 0], y[:, 1] / 20], 1) + 0.1 * rng.normal(size=(400, 3))
-    options = TINY | {"max_epochs": 40, "lr": 1e-2, "network": ("mlp", {"hidden": [16]}), "likelihood": "gaussian"}
+    options = TINY | {"max_epochs": 20, "lr": 2e-2, "network": ("mlp", {"hidden": [16]}), "likelihood": "gaussian"}
     vae = pyro_vae.fit(x, y, conditioning=conditioning, **options)
     low, high = vae.sample(300, y=[2.0, -100.0]).mean(0), vae.sample(300, y=[4.0, -100.0]).mean(0)
     assert high[0] - low[0] > 1.0
@@ -254,6 +254,7 @@ def test_class_labels_are_not_covariates():
 # Commands ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_commands_take_covariates_by_name_from_a_table(command, tmp_path):
     table().to_csv("people.csv", index=False)
     table(5, 3).to_csv("new.csv", index=False)
