@@ -19,7 +19,6 @@ from pyro.infer import ELBO
 
 from pyro_vae.data import Dataset
 from pyro_vae.data.sources import Data, Source, source_of
-from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_false
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.networks import Network
@@ -92,7 +91,7 @@ def load(
 @callers_generators()
 def fit(
     x: Data,
-    y: Array | str | None = None,
+    y: Any = None,
     *,
     experiment: str | None = None,
     prior: Option | None = None,
@@ -136,6 +135,7 @@ def fit(
             polars, …, which is a table with `likelihood="table"`, unless you choose another likelihood.
         y: labels `[N]`, integers from 0 on; needs `conditioning`. Labels of a `Dataset` are used if the model is
             conditional. For AnnData a name of a column of `obs`. With `semi_supervised`, −1 or NaN is a missing one.
+            Or covariates: an array `[N, M]` of numbers, a data frame, or names of columns of a frame x.
         experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
         prior: p(z), an option of conf/prior (default `standard_normal`).
         likelihood: p(x | z), an option of conf/likelihood (default `bernoulli`).
@@ -296,5 +296,5 @@ def _in_use(source: Source, config: DictConfig) -> Source:
             'conditioning="concat", or leave y out'
         )
     if source.y is None and conditional:
-        raise BadInput("this model is conditional: give y, integer labels [N], or leave conditioning and prior out")
+        raise BadInput("this model is conditional: give y, labels or covariates, or leave conditioning and prior out")
     return source

@@ -15,6 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, open_dict
 
 from pyro_vae.data import Dataset
+from pyro_vae.data.schema import of_plain
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -58,6 +59,8 @@ def describe_data(config: DictConfig, data: Dataset) -> None:
     for section in (config.data, config.likelihood):
         if data.columns is not None and "columns" in section:
             section.columns = data.columns
+    if data.covariates and "y" in config.data:  # a file to evaluate with has the columns that were given apart
+        config.data.y = [column["name"] for column in data.covariates]
     if config.likelihood.get("standardize") is None and _standardizes(config, data):
         with open_dict(config.likelihood):
             config.likelihood.standardize = True
@@ -84,7 +87,11 @@ def _standardizes(config: DictConfig, data: Dataset) -> bool:
 
 
 def build_vae(
-    config: DictConfig, data_shape: Sequence[int], num_classes: int | None = None, missing: bool = False
+    config: DictConfig,
+    data_shape: Sequence[int],
+    num_classes: int | None = None,
+    missing: bool = False,
+    covariates: Sequence[dict[str, Any]] | None = None,
 ) -> VAE:
     """Build the VAE of a configuration.
 
@@ -93,6 +100,7 @@ def build_vae(
         data_shape: shape of one datapoint.
         num_classes: number of classes; None without labels.
         missing: whether entries of the data may be missing.
+        covariates: columns of y as plain data, if the data have covariates.
 
     Raises:
         BadInput: if an option is out of range or does not fit the data.
@@ -103,7 +111,7 @@ def build_vae(
     kind = SemiSupervisedVAE if conditioning == "semi_supervised" else VAE
     return kind.build(
         data_shape, config.latent_dim, network, **families, conditioning=conditioning, num_classes=num_classes,
-        missing=missing,
+        missing=missing, covariates=of_plain(covariates or []),
     )  # fmt: skip
 
 

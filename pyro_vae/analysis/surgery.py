@@ -72,7 +72,7 @@ def surgery(
     """Split the ELBO into its parts: means over the data, in nats (Hoffman & Johnson 2016, ELBO surgery).
 
     ELBO = reconstruction − mutual_information − marginal_kl, where q(z) = (1/N) Σ_n q(z | x_n). For a conditional model
-    all parts are given y: the prior is p(z | y), and q(z | y) is the mean over the datapoints with that label.
+    all parts are given y: the prior is p(z | y), and q(z | y) is the mean over the datapoints with that y.
 
     With N datapoints, I(x; z) cannot exceed log N, and is a lower bound in expectation. Leaving out each datapoint's
     own posterior from its q(z) gives an upper bound instead (Poole et al. 2019, On variational bounds of mutual
@@ -83,7 +83,7 @@ def surgery(
         model: the generative model.
         guide: the guide.
         x: data, `[N, ...]`.
-        y: labels of a conditional model, `[N]`.
+        y: labels `[N]` or covariates `[N, M]` of a conditional model.
         num_samples: draws of z per datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
     """
@@ -92,6 +92,8 @@ def surgery(
     for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y
+    if labels.ndim > 1:  # covariates
+        labels = labels.unique(dim=0, return_inverse=True)[1]
     with for_programs(x), torch.no_grad():
         with fork_rng(x):  # the same draws, checked or not
             require_match(model, guide, x, y)

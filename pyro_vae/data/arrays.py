@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.covariates import are_covariates, describe, in_x_or_apart, values_for
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
+from pyro_vae.data.schema import Column, plain
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
@@ -34,7 +36,7 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
     Args:
         path: the file.
         key: entry of a .npz file; optional if there is only one besides the labels.
-        label_key: entry of the .npz file with integer labels `[N]`.
+        label_key: entry of the .npz file with integer labels `[N]`, or continuous covariates `[N, M]`.
         **kwargs: as for `from_array`.
 
     Raises:
@@ -79,6 +81,7 @@ def from_array(
         name: name of the array in messages.
         y: integer labels `[N]`, starting at 0, −1 or NaN where they are missing; or the name of a column of `x.obs`;
             the splits are stratified by them.
+            Or covariates: an array `[N, M]` of numbers, a data frame, or names of columns of x, if x is a data frame.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
@@ -99,8 +102,8 @@ def from_array(
     x, y, names, _ = source_of(x, y, name)
     units = units_of(integers, kwargs.get("num_levels", 256))
     values = _checked(x, name, units)
-    labels = None if y is None else labels_of(y, len(values), label_name)
-    if labels is not None and (labels < 0).all():
+    labels, columns = (None, ()) if y is None else given_y(y, len(values), label_name)
+    if labels is not None and not columns and (labels < 0).all():
         raise BadInput(f"{label_name}: all labels are missing (-1 or NaN), leave it out")
     sizes = (val_fraction, test_fraction, split_seed, max_held_out)
     train: Split | Stored
@@ -117,11 +120,11 @@ def from_array(
     else:
         train, val, test = three_way_split(_in_memory(values, name, nan, units), labels, *sizes)
     if validation is not None:
-        val = _validation(validation, train.data_shape, labels is not None, nan, units)
+        val = _validation(validation, train.data_shape, labels is not None, columns, nan, units)
     parts_in_memory = [split.x for split in (train, val, test) if isinstance(split, Split)]
     incomplete = missing is True or any(bool(part.isnan().any()) for part in parts_in_memory)
     incomplete |= isinstance(values, SparseRows) and values.incomplete
-    return Dataset(train, val, test, missing=incomplete, classes=names or classes, **kwargs)
+    return Dataset(train, val, test, missing=incomplete, classes=names or classes, covariates=plain(columns), **kwargs)
 
 
 def _checked(x: Any, name: str, units: Units) -> Array | SparseRows:
@@ -146,17 +149,58 @@ def _in_memory(values: Array | SparseRows, name: str, nan: bool, units: Units) -
     return floats
 
 
-def _validation(data: tuple[Any, Any], data_shape: torch.Size, labelled: bool, nan: bool, units: Units) -> Split:
+def _validation(
+    data: tuple[Any, Any],
+    data_shape: torch.Size,
+    labelled: bool,
+    columns: Sequence[Column],
+    nan: bool,
+    units: Units,
+) -> Split:
     """Validation data that the caller gives apart, in memory."""
     name = "validation_data"
-    x = _in_memory(_checked(data[0], name, units), name, nan, units)
+    other, y = in_x_or_apart(*data, [column.name for column in columns])
+    x = _in_memory(_checked(other, name, units), name, nan, units)
     if x.shape[1:] != data_shape:
         raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
-    if labelled != (data[1] is not None):
+    return Split(x, y_like(y, columns, len(x), labelled))
+
+
+def given_y(
+    y: Any, n: int, name: str, kinds: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Tensor, tuple[Column, ...]]:
+    """Return y as labels int64 `[n]`, or as covariates float32 `[n, M]` with their columns.
+
+    Raises:
+        BadInput: as `labels_of` and `describe` do.
+    """
+    if not are_covariates(y, name):
+        return labels_of(y, n, name), ()
+    columns, values = describe(y, n, name, kinds)
+    return values, columns
+
+
+def y_like(y: Any, columns: Sequence[Column], n: int, labelled: bool) -> Tensor | None:
+    """Return the y of validation data as labels int64 `[n]` or covariates float32 `[n, M]`, as the training data have.
+
+    Args:
+        y: as given with the validation data, or None.
+        columns: of the training data's covariates, or ().
+        n: number of datapoints.
+        labelled: whether the training data have labels or covariates.
+
+    Raises:
+        BadInput: if y is missing, unexpected, or does not fit.
+    """
+    name = "validation_data"
+    if labelled != (y is not None):
         raise BadInput(
             f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
         )
-    return Split(x, labels_of(data[1], len(x), f"the y of {name}") if labelled else None)
+    if y is None:
+        return None
+    name = f"the y of {name}"
+    return values_for(y, columns, n, name).float() if columns else labels_of(y, n, name)
 
 
 def labels_of(y: Any, n: int, name: str) -> Tensor:

@@ -112,7 +112,7 @@ def cells_of(series: Any) -> Cells:
     if series.null_count() == len(series):
         return Cells(name, "float", np.full(len(series), np.nan))
     if dtype == nw.Object:
-        return _of_objects(series.to_list(), name)
+        return cells_from(series.to_list(), name)
     if isinstance(dtype, nw.Enum):
         return _texts(series.cast(nw.String).to_list(), name, tuple(map(str, dtype.categories)))
     if dtype in (nw.String, nw.Categorical):
@@ -145,8 +145,12 @@ def _numbers(values: Any, name: str, form: str) -> Cells:
     return Cells(name, form, numbers)
 
 
-def _of_objects(values: list[Any], name: str) -> Cells:
-    """Read Python objects, as pandas keeps booleans with holes and mixed columns."""
+def cells_from(values: list[Any], name: str) -> Cells:
+    """Read a list of Python objects, as pandas keeps booleans with holes and mixed columns.
+
+    Raises:
+        BadInput: if they are of several types, or infinite.
+    """
     cleaned = [None if value is None or value != value else value for value in values]
     kinds = {type(value) for value in cleaned if value is not None}
     if kinds <= {bool, np.bool_}:

@@ -35,6 +35,7 @@ class Dataset:
             batch, and once for validation and test data (`Grid.dequantize`).
         missing: whether entries may be missing, which are NaN.
         columns: of a table, as plain data (`schema.Column.as_plain`), which a run's configuration keeps.
+        covariates: columns of y `[N, M]`, as plain data, if y are covariates and not class labels `[N]`.
         classes: names of the classes, if they have any.
         num_labels: number of training datapoints that keep their labels, equally many of each class, chosen with
             `eval_seed`; the other labels of training and validation data become −1. None: all keep them.
@@ -61,9 +62,11 @@ class Dataset:
         classes: Sequence[str] = (),
         num_labels: int | None = None,
         standardize: bool | str = "auto",
+        covariates: list[dict[str, Any]] | None = None,
     ) -> None:
         self.missing, self.columns, self.classes = missing, columns, tuple(classes)
         self.standardize = true_false_auto("standardize", standardize)
+        self.covariates = covariates
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)
         self.grid, self.num_levels = Grid(num_levels), num_levels
         self.dequantize = true_false("dequantize", dequantize)
@@ -74,6 +77,8 @@ class Dataset:
             if isinstance(split, Split) and len(split):
                 self.require(split.x)
         self.eval_seed = integer("eval_seed", eval_seed)
+        if num_labels is not None and covariates:
+            raise BadInput(f"num_labels={num_labels} needs class labels y [N], not covariates: leave it out")
         if num_labels is not None:
             train = replace(train, y=keep_labels(train.y, num_labels, self.eval_seed))
             self.held_out["val"] = replace(val, y=None if val.y is None else torch.full_like(val.y, -1))
@@ -122,7 +127,9 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Largest label of all splits, plus 1; None without labels. Missing labels are −1."""
+        """Largest label of all splits, plus 1; None without class labels. Missing labels are −1."""
+        if self.covariates:
+            return None
         labels = [split.y for split in (self.train, self.val, self.test)]
         return max((int(y.max()) + 1 for y in labels if y is not None and len(y)), default=0) or None
 

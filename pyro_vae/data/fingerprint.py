@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_vae.data.dataset import SPLITS, Dataset
 from pyro_vae.data.split import Split
@@ -18,7 +19,7 @@ TOLERANCE = 0.02
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
-    """Summarize a data set: sizes of the splits, and a number and the label of the first held-out datapoints."""
+    """Summarize a data set: sizes of the splits, and a number and the y of the first held-out datapoints."""
     return {"sizes": data.sizes, **{name: _of(split) for name, split in data.held_out.items()}}
 
 
@@ -42,7 +43,8 @@ def _is_fingerprint(value: Any) -> bool:
     def is_of_split(split: Any) -> bool:
         if type(split) is not dict or split.keys() != {"x", "y"}:
             return False
-        return are(float, split["x"]) and (split["y"] is None or are(int, split["y"]))
+        y = split["y"]
+        return are(float, split["x"]) and (y is None or are(int, y) or are(float, y))
 
     sizes = value.get("sizes")
     are_sizes = type(sizes) is dict and sizes.keys() == set(SPLITS) and are(int, list(sizes.values()))
@@ -69,7 +71,7 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name in ("val", "test"):
         if found := _other_x(name, before, now):
             return found
-        if before[name]["y"] != now[name]["y"]:
+        if _other_y(before[name]["y"], now[name]["y"]):
             return f"other labels in split={name}"
     return None
 
@@ -84,7 +86,24 @@ def _other_x(name: str, before: dict[str, Any], now: dict[str, Any], n: int = NU
     return None
 
 
+def _other_y(y: Any, other: Any) -> bool:
+    """Whether labels differ, or numbers of covariates differ by more than rounding errors."""
+    if y is None or other is None or len(y) != len(other):
+        return bool(y != other)
+    y, other = (torch.tensor(values, dtype=torch.float64) for values in (y, other))
+    return not torch.allclose(y, other, rtol=1e-9, atol=1e-9)
+
+
 def _of(split: Split) -> dict[str, list[float] | list[int] | None]:
-    x = split.x[:NUM_ROWS].flatten(1).double().nan_to_num(0.0)
-    weights = torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype, device=x.device)  # so that columns have an order
-    return {"x": (x * weights).mean(1).tolist(), "y": None if split.y is None else split.y[:NUM_ROWS].tolist()}
+    y = None if split.y is None else split.y[:NUM_ROWS]
+    of_y = None if y is None else y.tolist() if y.ndim == 1 else _numbers(y)
+    return {"x": _numbers(split.x[:NUM_ROWS]), "y": of_y}
+
+
+def _numbers(rows: Tensor) -> list[float]:
+    """Return a number for each of the rows `[n, ...]`."""
+    values = rows.flatten(1).double().nan_to_num(0.0)
+    weights = torch.linspace(
+        0.5, 1.5, values.shape[1], dtype=values.dtype, device=values.device
+    )  # columns have an order
+    return (values * weights).mean(1).tolist()

@@ -81,6 +81,11 @@ def modelled(columns: Sequence[Column]) -> tuple[Column, ...]:
     return tuple(column for column in columns if column.kind != IGNORE)
 
 
+def plain(columns: Sequence[Column]) -> list[dict[str, Any]] | None:
+    """Return columns as plain data, for configurations and checkpoints; None if there are none."""
+    return [column.as_plain() for column in columns] or None
+
+
 def duplicate(names: Sequence[str]) -> str | None:
     """Return the first name that occurs twice, or None."""
     return next((name for i, name in enumerate(names) if name in names[:i]), None)

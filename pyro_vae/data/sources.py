@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
+from pyro_vae.data.covariates import split_off
+from pyro_vae.data.frames import is_frame
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
 
@@ -25,7 +27,7 @@ class Source(NamedTuple):
 
     Attributes:
         x: array `[N, ...]`, or anything else that is not known here.
-        y: labels `[N]`, or None.
+        y: labels `[N]`, covariates (an array `[N, M]` or a data frame), or None.
         classes: name of each class, where labels have names, or ().
         with_x: whether the labels came with x, as in a data set of pairs, and may be left unused.
     """
@@ -42,7 +44,8 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = (
     Args:
         x: a map-style data set of tensors or of pairs (tensor, label), which is read into memory; an AnnData object,
             whose matrix X is x, sparse or not; everything else stays as it is.
-        y: labels; for AnnData also the name of a column of `obs`, whose categories become labels 0, 1, 2, ….
+        y: labels or covariates; for AnnData also the name of a column of `obs`, whose categories become labels 0, 1, 2,
+            …; for a data frame names of its columns, which are split off.
         name: name of x in messages.
         classes: the names of the classes that a model knows, if it does.
 
@@ -57,8 +60,13 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = (
     """
     if _is_anndata(x):
         return _of_anndata(x, y, name, tuple(classes))
+    names = [y] if isinstance(y, str) else y
+    if is_frame(x) and isinstance(names, (list, tuple)) and names and all(isinstance(each, str) for each in names):
+        return Source(*split_off(x, names, name))
     if isinstance(y, str):
-        raise BadInput(f"y={shown(y)} names a column of obs, but {name} has type {type(x).__name__}, not AnnData")
+        raise BadInput(
+            f"y={shown(y)} names a column of obs, but {name} has type {type(x).__name__}, not AnnData or a data frame"
+        )
     if isinstance(x, (Dataset, DataLoader)):
         data, labels = _of_dataset(x, name)
         if labels is None or y is not None:

@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Split:
-    """Datapoints x `[N, *data_shape]`, float32, with labels y `[N]`, int64, or None.
+    """Datapoints x `[N, *data_shape]`, float32, with y: labels `[N]`, int64, covariates `[N, M]`, float32, or None.
 
     Attributes:
         row: row numbers `[N]` in the file or array that the datapoints come from, on the CPU; None: 0, 1, …, N − 1.
@@ -232,11 +232,11 @@ def three_way_split(x: Tensor, y: Tensor | None, *args: Any, **kwargs: Any) -> t
 def split_indices(
     n: int, y: Tensor | None, val: float, test: float, seed: int, max_held_out: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the indices of random training, validation and test sets, stratified by y if given.
+    """Draw the indices of random training, validation and test sets, stratified by y if it has class labels.
 
     Args:
         n: number of datapoints.
-        y: `[n]` or None.
+        y: labels `[n]`, or covariates `[n, M]`, which are ignored, or None.
         val: share of the validation set, in [0, 1); with 0 it is empty.
         test: share of the test set, in [0, 1); with 0 it is empty.
         seed: seed of the split, independent of the run's seed.
@@ -258,7 +258,7 @@ def split_indices(
         )
     require_memory(8 * n, f"the order of {n} datapoints takes", "give fewer")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(integer("split_seed", seed)))
-    if y is not None:
+    if y is not None and y.ndim == 1:
         # interleave the classes, each in random order: every slice then holds them in proportion
         by_class = order[y[order].argsort(stable=True)]
         members = y.unique(return_counts=True)[1]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.data.arrays import labels_of
+from pyro_vae.data.arrays import given_y, y_like
 from pyro_vae.data.cells import cells_of
+from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.frames import opened, stacked, to_x, values_of
+from pyro_vae.data.frames import is_frame, opened, stacked, to_x, values_of
 from pyro_vae.data.recognize import recognize, settings_of
-from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain
+from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain, plain
+from pyro_vae.data.sources import source_of
 from pyro_vae.data.split import Split, three_way_split
 from pyro_vae.data.text_tables import read_table
 from pyro_vae.errors import BadInput, in_callers_names, shown
@@ -23,12 +25,13 @@ log = logging.getLogger(__name__)
 MAX_COLUMNS = 1000
 
 
-def table(path: str | None, separator: str | None = None, **kwargs: Any) -> Dataset:
+def table(path: str | None, separator: str | None = None, y: Any = None, **kwargs: Any) -> Dataset:
     """Load a table from a CSV or Parquet file.
 
     Args:
         path: the file.
         separator: character between the cells of a CSV file; None: a tab in .tsv files, otherwise a comma.
+        y: name or names of columns that are covariates: the model is conditioned on them, and x are the other columns.
         **kwargs: as for `from_frame`.
 
     Raises:
@@ -39,11 +42,9 @@ def table(path: str | None, separator: str | None = None, **kwargs: Any) -> Data
             "path is missing: give path=FILE.csv or path=FILE.parquet "
             "(or, for a run that fit() trained on a data frame, use vae.log_prob)"
         )
-    if (columns := kwargs.get("columns")) is not None:
-        kinds = {column.name: column.kind for column in of_plain(columns)}
-    else:
-        kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
-    return from_frame(read_table(str(path), kinds, separator), name=f"path={path}", **kwargs)
+    kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
+    kinds |= {column.name: column.kind for column in of_plain(kwargs.get("columns") or [])}
+    return from_frame(read_table(str(path), kinds, separator), name=f"path={path}", y=_names(y), **kwargs)
 
 
 def from_frame(
@@ -70,25 +71,40 @@ def from_frame(
         split_seed: seed of the random split.
         max_held_out: maximum number of rows for validation, and for testing.
         name: name of the table in messages.
-        y: integer labels `[N]`, starting at 0; the splits are stratified by them.
+        y: integer labels `[N]`, starting at 0; the splits are stratified by them. Or covariates: names of columns of
+            the frame, another data frame, or an array `[N, M]` of numbers. Columns of texts and booleans are
+            categorical, others are real, unless `kinds` says otherwise.
         validation: validation data and their labels or None, instead of a share of the rows.
 
     Raises:
         BadInput: if a column cannot be used, or there are too few rows.
     """
+    settings = _settings(kinds)
+    frame, y, *_ = source_of(frame, y, name)
+    of_y = {column: settings.pop(column) for column in list(settings) if is_frame(y) and column in y.columns}
     if columns is not None:
         described = of_plain(columns)
         x = to_x(frame, described, name)
     else:
-        described, x = _recognized(opened(frame, name), _settings(kinds), name)
-    labels = None if y is None else labels_of(y, len(x), "y")
+        described, x = _recognized(opened(frame, name), settings, name)
+    labels, covariates = (None, ()) if y is None else given_y(y, len(x), "y", of_y)
     train, val, test = three_way_split(x, labels, val_fraction, test_fraction, split_seed, max_held_out)
     if validation is not None:
-        other, other_y = validation
+        other, other_y = in_x_or_apart(*validation, [column.name for column in covariates])
         rows = to_x(other, described, "validation_data")
-        val = Split(rows, None if other_y is None else labels_of(other_y, len(rows), "the y of validation_data"))
+        val = Split(rows, y_like(other_y, covariates, len(rows), labels is not None))
     missing = any(bool(split.x.isnan().any()) for split in (train, val, test))
-    return Dataset(train, val, test, missing=missing, columns=[column.as_plain() for column in described])
+    return Dataset(train, val, test, missing=missing, columns=plain(described), covariates=plain(covariates))
+
+
+def _names(y: Any) -> list[str] | None:
+    """Return names of columns from a configuration, as a list."""
+    if y is None:
+        return None
+    names = [y] if isinstance(y, str) else y
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, (str, int, float)) for name in names):
+        raise BadInput(f"y={shown(y)} must name columns, as in y=[age,sex]")
+    return [str(name) for name in names]
 
 
 def _settings(kinds: Any) -> dict[str, dict[str, Any]]:

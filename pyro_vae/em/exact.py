@@ -133,7 +133,7 @@ def _closed_form(vae: VAE) -> tuple[Step, Step]:
     """Return the functions that set starting values and perform an iteration for this model."""
     linear = (
         not vae.layers
-        and vae.num_classes is None
+        and vae.context is None
         and sum(isinstance(module, nn.Linear) for module in vae.decoder.modules()) == 1
     )
     if linear and isinstance(vae.likelihood, Gaussian) and len(list(vae.encoder.parameters())) == 0:

@@ -16,8 +16,8 @@ Posterior = Callable[[Tensor], TorchDistributionMixin]
 class Prior(nn.Module):
     """A prior p(z), or p(z | y), of the top stochastic layer.
 
-    `VAE.build` calls `MyPrior(latent_dim, data_shape=…, num_classes=…)`; let `**data` swallow the arguments that you
-    do not need.
+    `VAE.build` calls `MyPrior(latent_dim, data_shape=…, num_classes=…)`, with `num_categories` of each column if y are
+    covariates; let `**data` swallow the arguments that you do not need.
 
     Example:
         A prior with heavy tails and a learned scale:
@@ -36,7 +36,7 @@ class Prior(nn.Module):
     """
 
     conditional: ClassVar[bool] = False
-    """Whether p(z | y) depends on the labels y."""
+    """Whether p(z | y) depends on y."""
 
     @abstractmethod
     def forward(self, y: Tensor | None = None, posterior: Posterior | None = None) -> TorchDistributionMixin:
@@ -45,7 +45,8 @@ class Prior(nn.Module):
         The batch_shape is `[]`, or `[N]` if the prior is `conditional`.
 
         Args:
-            y: labels `[N]`.
+            y: labels `[N]`, or, if the prior is `conditional`, encoded covariates `[N, width]`: standardized
+                numbers, then one-hot categories.
             posterior: the VAE's q(z | x); None if it depends on more than x, or has several stochastic layers.
         """
 

@@ -11,6 +11,7 @@ a dict of tensors, numbers, strings and containers of them with the `KEYS`
     rng         `get_rng_state()` of each process
     state       `training.trainer.State`
     num_classes number of classes, or None
+    covariates  columns of y, `schema.Column.as_plain`; left out without covariates
     missing     True if entries of the data may be missing; left out otherwise
     data        `data.fingerprint`; missing in checkpoints of earlier versions
 """
@@ -142,6 +143,7 @@ def _require_form(outline: dict[str, Any], path: Path) -> None:
         "config": type(outline["config"]) is dict,
         "data_shape": are_counts(outline["data_shape"]) and len(outline["data_shape"]) > 0,
         "num_classes": outline.get("num_classes") is None or are_counts([outline["num_classes"]]),
+        "covariates": type(outline.get("covariates", [])) is list,
         "classes": are_names(outline.get("classes", [])),
         "missing": type(outline.get("missing", False)) is bool,
         "vae": are_tensors(outline["vae"]),

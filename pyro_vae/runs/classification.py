@@ -57,7 +57,7 @@ def accuracy(vae: SemiSupervisedVAE, split: Split) -> float:
 def supervised(vae: SemiSupervisedVAE, data: Dataset, config: DictConfig) -> SemiSupervisedVAE:
     """Return a VAE like this one whose classifier alone is trained, on the labelled training data."""
     set_seed(config.seed)
-    other = build_vae(config, data.data_shape, data.num_classes, data.missing).to(data.device)
+    other = build_vae(config, data.data_shape, data.num_classes, data.missing, data.covariates).to(data.device)
     assert isinstance(other, SemiSupervisedVAE)
     assert data.train.y is not None
     other.standardize.load_state_dict(vae.standardize.state_dict())

@@ -112,7 +112,7 @@ def _passes(changes: Changes, data: Dataset, config_of: Callable[[Changes], Dict
         config = config_of(changes)
         describe_data(config, data)
         with fork_rng(data.val.x), pyro.validation_enabled(False):
-            vae = build_vae(config, data.data_shape, data.num_classes, data.missing).to(data.device)
+            vae = build_vae(config, data.data_shape, data.num_classes, data.missing, data.covariates).to(data.device)
             if stage >= 1:
                 trainer, objective = instantiate(config, "trainer"), instantiate(config, "objective")
                 estimator = instantiate(config, "estimator") if stage >= 2 else None

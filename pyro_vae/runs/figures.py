@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from pyro_vae.programs.progress import progress
 from pyro_vae.runs import files, plots, stage_plots, table_plots
 from pyro_vae.runs.estimation import chunks_in_memory
 from pyro_vae.vae import VAE
+from pyro_vae.vae.context import Covariates
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) 
     shown = test.first(min(10, len(test)))
     image = plots.is_image(array(shown.x))
     if vae.num_classes is None:
-        columns, drawn = None, vae.sample(64 if image else 500, mean=image)
+        n, y = 64 if image else 500, vae.taken_labels(test.y)
+        columns, drawn = None, vae.sample(n, y=None if y is None else y[torch.arange(n) % len(y)], mean=image)
     else:  # a column for each class
         columns = min(vae.num_classes, 10)
         drawn = vae.sample(8 * columns, y=torch.arange(columns).repeat(8), mean=image)
@@ -84,7 +86,7 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) 
 def _draw_table(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
     columns = modelled(vae.likelihood.columns)
     y, repeats = vae.taken_labels(test.y), math.ceil(NUM_DRAWN / len(test))
-    drawn = vae.sample(repeats * len(test), y=None if y is None else y.repeat(repeats))
+    drawn = vae.sample(repeats * len(test), y=None if y is None else torch.cat([y] * repeats))
     save(table_plots.samples(columns, array(test.x), array(drawn)), folder / "samples.png")
     shown = test.first(min(1000, len(test)))
     mean = vae.reconstruct(shown.x, y=vae.taken_labels(shown.y))
@@ -103,7 +105,8 @@ def _draw_training(rows: list[dict[str, float]], folder: Path) -> None:
 
 def _draw_latent(vae: VAE, test: Split, folder: Path) -> None:
     z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
-    save(plots.latent(array(z), None if test.y is None else array(test.y)), folder / "latent.png")
+    y = None if test.y is None or test.y.ndim > 1 else array(test.y)  # covariates are no single colour
+    save(plots.latent(array(z), y), folder / "latent.png")
 
 
 def _limits(x: torch.Tensor) -> tuple[float, float]:
@@ -113,7 +116,10 @@ def _limits(x: torch.Tensor) -> tuple[float, float]:
 
 def _manifold(vae: VAE, limits: tuple[float, float]) -> Axes:
     """Decode a grid of quantiles of the prior, which have equal shares of p(z), or all values of a discrete z."""
+    y: Any
     y, p_z = (None, "p(z)") if vae.num_classes is None else (0, "p(z | y), y = 0")
+    if isinstance(vae.context, Covariates):
+        y, p_z = vae.context.example(torch.empty(0)), "p(z | y), y = its mean"
     draws = vae.sample_z(10_000, y=y)
     values = draws.unique(dim=0)
     if len(values) <= draws.shape[-1]:

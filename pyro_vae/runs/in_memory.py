@@ -19,7 +19,7 @@ from pyro_vae.likelihoods import Table
 from pyro_vae.runs.companions import is_given
 from pyro_vae.runs.options import choice_and_settings
 
-NOT_IN_MEMORY = ("_target_", "path", "key", "label_key", "separator", "columns")
+NOT_IN_MEMORY = ("_target_", "path", "key", "label_key", "separator", "columns", "y")
 """Keys of conf/data/array.yaml and table.yaml that are about a file, or set by the run."""
 
 

@@ -11,6 +11,7 @@ import torch
 
 from pyro_vae.data import Dataset, Split, npy
 from pyro_vae.data.arrays import labels_of
+from pyro_vae.data.covariates import split_off, values_for
 from pyro_vae.data.frames import to_x
 from pyro_vae.data.schema import modelled
 from pyro_vae.data.text_tables import read_table
@@ -18,6 +19,7 @@ from pyro_vae.data.values import as_floats
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.errors.memory import require_memory
 from pyro_vae.vae import VAE
+from pyro_vae.vae.context import Covariates
 
 DRAWN = ("binarize", "eval_seed", "num_levels", "dequantize")
 """Options of a data set that change its values."""
@@ -85,7 +87,7 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
             raise BadInput(f"{name}: the model is conditional, and a table's labels cannot be read: use Python")
         return _of_table(vae, place, config.get("separator"), num_data)
     key, label_key = (None if place[name] is None else str(place[name]) for name in ("key", "label_key"))
-    if num_classes is not None and label_key is None:
+    if vae.needs_labels and label_key is None:
         raise BadInput(f"{name}: the model is conditional: give FILE.npz, and its entry with labels, label_key=NAME")
     values = npy.read(path, key, labels=label_key)
     if values.shape[1:] != tuple(vae.data_shape):
@@ -96,9 +98,14 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
     if x.isinf().any():
         raise BadInput(f"{name} holds infinite values: set missing ones to NaN")
     y = None
-    if label_key is not None and num_classes is not None:
-        y = labels_of(npy.read(path, label_key, "label_key")[: len(x)], len(x), f"label_key={label_key}")
-        if (y >= num_classes).any():
+    if label_key is not None and vae.needs_labels:
+        values = npy.read(path, label_key, "label_key")[: len(x)]
+        of_file = f"label_key={label_key}"
+        if isinstance(vae.context, Covariates):
+            y = values_for(values, vae.context.columns, len(x), of_file).float()
+        else:
+            y = labels_of(values, len(x), of_file)
+        if num_classes is not None and (y >= num_classes).any():
             raise BadInput(f"label_key={label_key} must hold labels from 0 to {num_classes - 1}")
     none = Split(x[:0], None if y is None else y[:0])
     settings = {name: config[name] for name in DRAWN if name in config}
@@ -111,7 +118,11 @@ def _of_table(vae: VAE, place: Mapping[str, Any], separator: str | None, num_dat
     name = f"path={path}"
     frame = read_table(path, {column.name: column.kind for column in columns}, place["separator"] or separator)
     frame = frame.head(_rows(num_data, len(frame), name))
-    return NewData(path, Split(to_x(frame, columns, name)), [column.name for column in modelled(columns)], frame)
+    rows, y = frame, None
+    if isinstance(vae.context, Covariates):
+        rows, of_y = split_off(frame, vae.context.names, name)
+        y = values_for(of_y, vae.context.columns, len(frame), name).float()
+    return NewData(path, Split(to_x(rows, columns, name), y), [column.name for column in modelled(columns)], frame)
 
 
 def _rows(num_data: int | None, most: int, name: str) -> int:

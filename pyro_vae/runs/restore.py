@@ -20,6 +20,7 @@ from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.fence import Fence
 from pyro_vae.runs.targets import OF_THE_MODEL, check_sections
 from pyro_vae.vae import VAE
+from pyro_vae.vae.context import Covariates
 
 
 def restore(
@@ -47,6 +48,7 @@ def restore(
             saved["data_shape"],
             saved.get("num_classes"),
             saved.get("missing", False),
+            saved.get("covariates"),
         )
     vae.classes = tuple(saved.get("classes", ()))
     vae = vae.to(device)
@@ -129,11 +131,15 @@ def require_finite_outputs(vae: VAE, split: Split, run_dir: Path) -> None:
 
 
 def require_labels(vae: VAE, split: Split, run_dir: Path) -> None:
-    """Check that the labels of a split are classes of a conditional model.
+    """Check that a split has the covariates of a conditional model, or labels that are its classes.
 
     Raises:
         BadInput: if they are not.
     """
+    if isinstance(vae.context, Covariates):
+        if split.y is None or split.y.shape[1:] != (len(vae.context.names),):
+            raise BadInput(f"{run_dir} is conditional: its data need the covariates {', '.join(vae.context.names)}")
+        return
     num_classes = vae.num_classes if vae.needs_labels else None
     if num_classes is not None and (split.y is None or bool((split.y >= num_classes).any())):
         raise BadInput(f"{run_dir} is conditional: its data need labels from 0 to {num_classes - 1}")

@@ -155,7 +155,7 @@ class Run:
         checkpoints = Checkpoints(run_dir)
         saved = checkpoints.load_last(device) if resume and checkpoints.exist() else None
         with as_saved(saved, checkpoints.last, config.get("trust")):
-            vae = build_vae(config, data.data_shape, data.num_classes, data.missing)
+            vae = build_vae(config, data.data_shape, data.num_classes, data.missing, data.covariates)
         objective, optim = instantiate(config, "objective"), _optim(config, trainer.clip_norm)
         run = cls(config, data, run_dir, checkpoints, vae.to(device), trainer, objective, optim)
         run.initialize()
@@ -169,13 +169,15 @@ class Run:
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """Shape, classes and fingerprint of the data, and whether entries are missing, for checkpoints."""
+        """What checkpoints keep of the data: shape, classes or covariates, fingerprint, whether entries are missing."""
         data = self.data
         about: dict[str, Any] = {
             "data_shape": list(data.data_shape),
             "num_classes": data.num_classes,
             "data": fingerprint(data),
         }
+        if data.covariates:
+            about["covariates"] = data.covariates
         if data.classes:
             about["classes"] = list(data.classes)
         return {**about, "missing": True} if data.missing else about

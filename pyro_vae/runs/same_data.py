@@ -58,8 +58,8 @@ def require_comparable(
                 f"log p(x) of {run} are {kinds[0]} and those of {first} {kinds[1]}, which cannot be compared: give "
                 "runs whose likelihoods are both discrete or both continuous"
             )
-        if (vae.num_classes is None) != (its_vae.num_classes is None):
-            told, not_told = (first, run) if its_vae.num_classes is None else (run, first)
+        if vae.needs_labels != its_vae.needs_labels:
+            told, not_told = (run, first) if its_vae.needs_labels else (first, run)
             log.warning("%s has log p(x | y), which is given the labels, and %s has log p(x)", told, not_told)
         if differing := _differing(_accuracy(other), _accuracy(evaluation)):
             log.warning("the estimates of %s and %s have other settings: %s", run, first, differing)

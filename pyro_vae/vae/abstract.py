@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.programs.trace import Program
+from pyro_vae.vae.context import Context
 from pyro_vae.vae.layer import Layer
 
 
@@ -21,6 +22,7 @@ class Programs(nn.Module):
     data_shape: torch.Size
     latent_dim: tuple[int, ...]
     num_classes: int | None
+    context: Context | None
     concat: bool
     missing: bool
     likelihood: Likelihood
@@ -51,18 +53,18 @@ class Programs(nn.Module):
         """Return q(z | x, y) of the first layer."""
 
     def programs(self, y: Tensor | None = None) -> tuple[Program, Program]:
-        """Return the model and the guide with which to estimate log p(x), or log p(x | y) for labels y `[N]`."""
+        """Return the model and the guide with which to estimate log p(x), or log p(x | y) given y."""
         return self.model, self.guide
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the programs need labels."""
-        return self.num_classes is not None
+        """Whether the programs need y: labels, or covariates."""
+        return self.context is not None
 
     @property
-    def _num_context(self) -> int:
-        """Width of the one-hot labels that enter encoder and decoder, or 0."""
-        return (self.num_classes or 0) if self.concat else 0
+    def _of_networks(self) -> Context | None:
+        """What encodes y for encoder and decoder; None if they have no such input."""
+        return self.context if self.concat else None
 
     @property
     def _like(self) -> Tensor:

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae.data.schema import Column
 from pyro_vae.errors import MAX_WIDTH, BadInput, Incompatible, one_of, positive_int
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides import Diagonal
@@ -20,6 +21,7 @@ from pyro_vae.networks.initialization import INITS
 from pyro_vae.networks.network import Network
 from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
+from pyro_vae.vae.context import context_of
 from pyro_vae.vae.contract import made, require, require_distribution, require_returned
 from pyro_vae.vae.layer import Layer
 from pyro_vae.vae.modules import WithMask
@@ -41,6 +43,7 @@ class Parts(NamedTuple):
     layers: list[Layer]
     num_classes: int | None
     concat: bool
+    covariates: Sequence[Column]
 
 
 def assemble(
@@ -53,6 +56,7 @@ def assemble(
     conditioning: str,
     num_classes: int | None,
     missing: bool = False,
+    covariates: Sequence[Column] = (),
 ) -> Parts:
     """Make the parts of a VAE from families; see `VAE.build`.
 
@@ -69,14 +73,23 @@ def assemble(
     concat = one_of("conditioning", conditioning, CONDITIONINGS) in ("concat", "semi_supervised")
     if num_classes is not None:
         positive_int("num_classes", num_classes, high=2**63)  # `_require_classes` limits those that are used
+    if covariates and conditioning == "semi_supervised":
+        raise Incompatible(
+            f"conditioning={conditioning} needs class labels y [N], not covariates", "use conditioning=concat"
+        )
     require("network", network, Network)
     one_of(f"network={type(network).__name__}: init", network.init, INITS)
-    p_z = made("prior", prior, Prior, dims[-1], data_shape=data_shape, num_classes=num_classes)
+    about_y: dict[str, Any] = {"num_classes": num_classes}
+    if covariates:  # only then, as priors of users may not accept it; plain numbers, as Hydra passes no objects
+        about_y["num_categories"] = [len(column.categories) for column in covariates]
+    p_z = made("prior", prior, Prior, dims[-1], data_shape=data_shape, **about_y)
     if conditioning == "prior" and not p_z.conditional:
         raise Incompatible("conditioning=prior needs a prior that depends on y", "use prior=class_conditional")
-    if p_z.conditional or concat:
+    conditional = p_z.conditional or concat
+    if conditional and not covariates:
         _require_classes(f"conditioning={conditioning}" if concat else f"prior={type(p_z).__name__}", num_classes)
-    context_dim = num_classes if concat and num_classes else 0
+    context = context_of(num_classes, covariates) if concat else None
+    context_dim = 0 if context is None else context.width
     p_x = made("likelihood", likelihood, Likelihood, data_shape)
     decoder = _built(network, "decoder", dims[0], p_x.param_shape, context_dim)
     input_shape = encoder_input(p_x, data_shape, missing)(torch.zeros(1, *data_shape)).shape[1:]
@@ -84,8 +97,8 @@ def assemble(
     inputs = [torch.zeros(1, *input_shape), torch.zeros(1, context_dim)][: 2 if concat else 1]
     posterior = made("guide", guide, Guide, num_features(network, encoder, *inputs), dims[0])
     layers = [_layer(network, guide, low, high) for low, high in pairwise(dims)]
-    classes = num_classes if p_z.conditional or concat else None
-    return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, classes, concat)
+    of_y = (num_classes, concat, covariates) if conditional else (None, concat, ())
+    return Parts(dims, p_z, decoder, p_x, encoder, posterior, layers, *of_y)
 
 
 def encoder_input(likelihood: Likelihood, data_shape: Sequence[int], missing: bool) -> nn.Module:
@@ -125,8 +138,8 @@ def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, part
 def _require_classes(option: str, num_classes: int | None) -> None:
     if num_classes is None:
         raise BadInput(
-            f"{option} needs labels, which these data do not have: name them (data.label_key for an array), or set "
-            "conditioning=none"
+            f"{option} needs labels, which these data do not have: name them (data.label_key for an array, "
+            "data.y for a table), or set conditioning=none"
         )
     if num_classes > MAX_CLASSES:
         raise BadInput(

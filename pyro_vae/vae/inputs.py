@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from pyro_vae.data.units import Units
 from pyro_vae.data.values import GREY, Array, as_array, as_floats, as_latents, integers, to_numpy
 from pyro_vae.errors import BadInput, shown
 
-Labels = int | Sequence[int] | np.ndarray | Tensor | None
-"""One label for all datapoints, one for each of N, or None."""
+Labels = Any
+"""One class label for all datapoints, or one for each of N. Or covariates: a data frame or a mapping of their columns,
+rows `[N, M]`, a single row, or names of columns of x, if x is a data frame (`data.covariates.values_for`). Or None."""
 
 
 def as_data(
@@ -74,16 +76,12 @@ def as_observed(mask: Array | None, x: Tensor) -> Tensor:
     return observed
 
 
-def as_labels(y: Labels, n: int, num_classes: int | None, device: torch.device) -> Tensor:
-    """Return y as labels `[n]` for a VAE with so many classes; None: it does not depend on labels.
+def as_labels(y: Labels, n: int, num_classes: int, device: torch.device) -> Tensor:
+    """Return y as labels `[n]` for a VAE with so many classes.
 
     Raises:
-        BadInput: if they are missing, unexpected or out of range.
+        BadInput: if they are missing or out of range.
     """
-    if num_classes is None:
-        raise BadInput(
-            "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
-        )
     expected = f"labels from 0 to {num_classes - 1}, one or {n} of them"
     if y is None:
         raise BadInput(f"this VAE is conditional: give y, {expected}")

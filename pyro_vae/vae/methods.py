@@ -55,7 +55,8 @@ class Methods(Reader):
         z = as_z(z, self.latent_dim[0], self._like)
         leading = z.shape[:-1]
         labels = self._labels(y, leading[-1] if leading else 1, self.concat)
-        labels = None if labels is None else labels.expand(leading or [1]).flatten()
+        if labels is not None:
+            labels = labels.expand(*(leading or [1]), *labels.shape[1:]).reshape(-1, *labels.shape[1:])
         require_room(leading.numel() * self.data_shape.numel(), z, f"the mean of z {list(z.shape)} takes")
         return by_rows(self._mean, z.reshape(-1, z.shape[-1]), labels).reshape(leading + self.data_shape)
 
@@ -205,13 +206,13 @@ class Methods(Reader):
         Raises:
             BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
         """
-        module = Encoder(self.standardize, self.encoder, self.posterior, self._num_context).train(self.training)
+        module = Encoder(self.standardize, self.encoder, self.posterior, self._of_networks).train(self.training)
         module.check(self._like.new_zeros(1, *self.data_shape))
         return module
 
     def decoder_module(self) -> Decoder:
         """Return z -> mean of p(x | z) as a plain module, as `encoder_module` does."""
-        return Decoder(self.decoder, self.likelihood, self._num_context).train(self.training)
+        return Decoder(self.decoder, self.likelihood, self._of_networks).train(self.training)
 
     # Shared by these methods --------------------------------------------------------------------------
 

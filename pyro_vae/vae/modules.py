@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.errors import BadInput
 from pyro_vae.guides.guide import Guide
+from pyro_vae.vae.context import Context
 
 
 class Encoder(nn.Module):
@@ -19,17 +20,19 @@ class Encoder(nn.Module):
         standardize: module, x -> x.
         encoder: module, x -> features.
         posterior: module, features -> q(z | x).
-        num_classes: width of one-hot labels, which `encoder` takes as well; 0: it does not.
+        context: encodes y for `encoder`; None: it has no such input.
     """
 
-    def __init__(self, standardize: nn.Module, encoder: nn.Module, posterior: Guide, num_classes: int = 0) -> None:
+    def __init__(
+        self, standardize: nn.Module, encoder: nn.Module, posterior: Guide, context: Context | None = None
+    ) -> None:
         super().__init__()
         self.standardize, self.encoder, self.posterior = standardize, encoder, posterior
-        self.num_classes = num_classes
+        self.context = context
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation for x and, with `conditioning="concat"`, labels y `[N]`."""
-        features = self.encoder(self.standardize(x), *_second_input(y, self.num_classes, x.dtype))
+        """Return mean and standard deviation for x and, with `conditioning="concat"`, y."""
+        features = self.encoder(self.standardize(x), *_second_input(y, self.context, x.dtype))
         with pyro.validation_enabled(False):  # data-dependent checks cannot be exported
             return self.posterior.moments(features)
 
@@ -44,7 +47,7 @@ class Encoder(nn.Module):
         if self.posterior.needs_log_joint:
             raise BadInput(f"the guide {guide} evaluates the decoder, which an encoder alone cannot do")
         try:
-            self(x, x.new_zeros(1, dtype=torch.long) if self.num_classes else None)
+            self(x, None if self.context is None else self.context.example(x))
         except NotImplementedError as error:
             raise BadInput(f"the guide {guide} has no mean in closed form: use vae.encode, which draws") from error
 
@@ -78,32 +81,25 @@ class Decoder(nn.Module):
     Args:
         decoder: module, z -> h.
         likelihood: module, h -> p(x | z).
-        num_classes: as of `Encoder`.
+        context: as of `Encoder`.
     """
 
-    def __init__(self, decoder: nn.Module, likelihood: nn.Module, num_classes: int = 0) -> None:
+    def __init__(self, decoder: nn.Module, likelihood: nn.Module, context: Context | None = None) -> None:
         super().__init__()
-        self.decoder, self.likelihood, self.num_classes = decoder, likelihood, num_classes
+        self.decoder, self.likelihood, self.context = decoder, likelihood, context
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return the mean for z and, with `conditioning="concat"`, labels y `[N]`."""
-        h = self.decoder(z, *_second_input(y, self.num_classes, z.dtype))
+        """Return the mean for z and, with `conditioning="concat"`, y."""
+        h = self.decoder(z, *_second_input(y, self.context, z.dtype))
         with pyro.validation_enabled(False):
             mean: Tensor = self.likelihood(h).mean
         return mean
 
 
-def one_hot(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Return labels y `[N]` one-hot, `[N, num_classes]`, or nothing if `num_classes` is 0."""
-    if not num_classes:
-        return ()
-    if y is None:
-        raise BadInput(f"this VAE is conditional: give y, labels from 0 to {num_classes - 1}")
-    return (nn.functional.one_hot(y, num_classes).to(dtype),)
-
-
-def _second_input(y: Tensor | None, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """`one_hot`, but refuse labels that would be ignored."""
-    if y is not None and not num_classes:
+def _second_input(y: Tensor | None, context: Context | None, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Encode y, but refuse one that would be ignored."""
+    if context is not None:
+        return (context(y, dtype),)
+    if y is not None:
         raise BadInput('this module has no input y, which only conditioning="concat" gives it: leave y out')
-    return one_hot(y, num_classes, dtype)
+    return ()

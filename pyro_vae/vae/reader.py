@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.covariates import in_x_or_apart
+from pyro_vae.data.frames import is_frame
 from pyro_vae.data.schema import modelled
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
+from pyro_vae.errors import BadInput
 from pyro_vae.vae.abstract import Programs
-from pyro_vae.vae.inputs import Labels, as_data, as_labels
+from pyro_vae.vae.context import Covariates
+from pyro_vae.vae.inputs import Labels, as_data
 
 
 class Reader(Programs):
@@ -28,7 +32,9 @@ class Reader(Programs):
         return [column.name for column in modelled(self.likelihood.columns)]
 
     def _source(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Return the array and the labels in x and y (`source_of`); labels that come with x only if they matter."""
+        """Return the array x and the labels or covariates y in both (`source_of`); those in x only if they matter."""
+        if isinstance(self.context, Covariates) and is_frame(x):
+            return in_x_or_apart(x, y, self.context.names)
         source = source_of(x, y, classes=self.classes)
         return source.x, None if source.with_x and not self.needs_labels else source.y
 
@@ -55,5 +61,11 @@ class Reader(Programs):
         return x, likelihood.check_observed(x)
 
     def _labels(self, y: Labels, n: int, needed: bool) -> Tensor | None:
-        """Return y as labels `[n]`, if they are needed."""
-        return None if y is None and not needed else as_labels(y, n, self.num_classes, self._like.device)
+        """Return y as labels `[n]` or covariates `[n, M]`; None if it is not given and not `needed`."""
+        if y is None and not needed:
+            return None
+        if self.context is None:
+            raise BadInput(
+                "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
+            )
+        return self.context.read(y, n, self._like)

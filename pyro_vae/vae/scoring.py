@@ -79,10 +79,11 @@ class Scoring(Methods):
             held_out, held_out_y = known.x, known.y if self.needs_labels else None
         measured: list[Measures] = []
         for data, labels in ((x, y), (held_out, held_out_y)):
-            values, warning = self._data(data)
+            own_x, own_y = self._source(data, labels)
+            values, warning = self._data(own_x)
             if warning:
                 warnings.warn(warning, stacklevel=3)
-            own = self._labels(labels, len(values), self.needs_labels)
+            own = self._labels(own_y, len(values), self.needs_labels)
             first = slice(n if measured else None)
             own = None if own is None else own[first]
             measured.append(measure(*self.programs(own), values[first], by, own, num_steps=steps))

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import Column
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -71,10 +72,11 @@ class SemiSupervisedVAE(VAE):
         conditioning: str = "semi_supervised",
         num_classes: int | None = None,
         missing: bool = False,
+        covariates: Sequence[Column] = (),
     ) -> SemiSupervisedVAE:
         """Build it from families; arguments and errors are those of `VAE.build`."""
         vae = super().build(
-            data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing
+            data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing, covariates
         )
         assert isinstance(vae, SemiSupervisedVAE)
         if vae.layers:

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae.data.schema import Column
 from pyro_vae.errors import MAX_INT, BadInput, positive_ints
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides.guide import Guide
@@ -22,14 +23,15 @@ from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.missing import dependent_shape, observe, typical
 from pyro_vae.vae.assemble import assemble, encoder_input, require_same_kind
+from pyro_vae.vae.context import context_of
 from pyro_vae.vae.contract import require_decoder, require_distribution
 from pyro_vae.vae.layer import Layer
-from pyro_vae.vae.modules import WithMask, one_hot
+from pyro_vae.vae.modules import WithMask
 from pyro_vae.vae.scoring import Scoring
 
 
 class VAE(Scoring):
-    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), optionally given labels y.
+    """A generative model p(x, z) = p(z) p(x | z) and its amortized guide q(z | x), optionally given y.
 
     `model` and `guide` are plain Pyro programs: pass them to `pyro.infer.SVI`, `Predictive`, `MCMC` and so on. With
     several stochastic layers p(z) = p(z_L) Π_l p(z_l | z_{l+1}), from the top down, and q(z | x) =
@@ -44,10 +46,11 @@ class VAE(Scoring):
         encoder: x `[N, *data_shape]` -> features; x is standardized if the likelihood is `unbounded`.
         posterior: `posterior(features, log_joint)` -> q(z | x).
         layers: stochastic layers above the first, from the bottom up.
-        num_classes: number of classes of y; None if the model does not depend on labels.
-        concat: whether y, one-hot, is an input of encoder and decoder.
+        num_classes: number of classes of y; None if the model does not depend on class labels.
+        concat: whether y, encoded by `context`, is an input of encoder and decoder.
         missing: whether entries of x may be missing, which are NaN. The likelihood is that of the observed entries, and
             the encoder's input is `WithMask`.
+        covariates: columns of y `[N, M]`, in place of class labels `[N]`.
 
     Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114; with labels
     Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional generative models.
@@ -79,6 +82,7 @@ class VAE(Scoring):
         num_classes: int | None = None,
         concat: bool = False,
         missing: bool = False,
+        covariates: Sequence[Column] = (),
     ) -> None:
         super().__init__()
         self.data_shape, self.latent_dim = torch.Size(data_shape), tuple(latent_dim)
@@ -88,13 +92,14 @@ class VAE(Scoring):
         self.layers = cast("Sequence[Layer]", nn.ModuleList(layers))
         self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
         self.num_classes, self.concat, self.missing = num_classes, concat, missing
+        self.context = context_of(num_classes, covariates)
         if missing:  # until `initialize` sets them
             self.register_buffer("fill", torch.full(self.data_shape, 0.0 if likelihood.discrete else 0.5))
 
     # The probabilistic program ------------------------------------------------------------------------
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """p(x, z | y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`."""
+        """p(x, z | y) for x `[N, *data_shape]` and its y; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`."""
         self._register("prior", "decoder", "likelihood", *self._of_layers("decoder", "conditional"))
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample(self.sites[-1], self.p_z(y))
@@ -104,7 +109,7 @@ class VAE(Scoring):
             pyro.sample("x", p_x, obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
-        """q(z | x, y) for x `[N, *data_shape]`, y `[N]`; sites `z` (or `z1`, `z2`, …), plate `data`."""
+        """q(z | x, y) for x `[N, *data_shape]` and its y; sites `z` (or `z1`, `z2`, …), plate `data`."""
         self._register("encoder", "posterior", *self._of_layers("encoder", "posterior"))
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample(self.sites[0], self.q_z(x, y))
@@ -112,16 +117,17 @@ class VAE(Scoring):
                 z = pyro.sample(site, layer.above(z))
 
     def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return the prior p(z | y) of the top layer; most priors ignore y `[N]`."""
+        """Return the prior p(z | y) of the top layer; most priors ignore y."""
         of_x_alone = not (self.layers or self.concat or self.posterior.needs_log_joint)
-        return self.prior(y, self.q_z if of_x_alone else None)
+        given = self.context.for_prior(y, self._like.dtype) if self.prior.conditional and self.context else y
+        return self.prior(given, self.q_z if of_x_alone else None)
 
     def p_x(self, z: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return p(x | z, y) for z `[..., latent_dim]` of the first layer, y `[N]`."""
+        """Return p(x | z, y) for z `[..., latent_dim]` of the first layer, and y."""
         return self.likelihood(self.decoder(z, *self._context(y)))
 
     def q_z(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
-        """Return q(z | x, y) of the first layer for x `[N, *data_shape]`, y `[N]`."""
+        """Return q(z | x, y) of the first layer for x `[N, *data_shape]` and its y."""
         features = self.encoder(self.standardize(x), *self._context(y))
         return self.posterior(features, None if self.layers else partial(self.log_joint, x, y))
 
@@ -135,8 +141,9 @@ class VAE(Scoring):
         return observe(p_x, x, self.fill) if self.missing else (p_x, x)
 
     def _context(self, y: Tensor | None) -> tuple[Tensor, ...]:
-        """Return what encoder and decoder get beside their input: y one-hot, or nothing."""
-        return one_hot(y, self._num_context, self._like.dtype)
+        """Return what encoder and decoder get beside their input: y encoded, or nothing."""
+        context = self._of_networks
+        return () if context is None else (context(y, self._like.dtype),)
 
     def _register(self, *names: str) -> None:
         for name in names:
@@ -159,6 +166,7 @@ class VAE(Scoring):
         conditioning: str = "none",
         num_classes: int | None = None,
         missing: bool = False,
+        covariates: Sequence[Column] = (),
     ) -> VAE:
         """Build a VAE from families: `prior`, `likelihood` and `guide` are classes, or partials of classes.
 
@@ -171,8 +179,9 @@ class VAE(Scoring):
             guide: of each layer.
             conditioning: `none`; `prior`, a prior that depends on y; `concat`, y into encoder and decoder as well;
                 `semi_supervised`, for `SemiSupervisedVAE.build`.
-            num_classes: of y, if the data have labels.
+            num_classes: of y, if the data have class labels.
             missing: whether entries of x may be missing (NaN).
+            covariates: columns of y, if the data have covariates.
 
         Raises:
             BadInput: if an option is out of its range, or does not fit the data or another option.
@@ -181,14 +190,16 @@ class VAE(Scoring):
             raise BadInput("data_shape=[] must have at least one dimension")
         if cls is VAE and conditioning == "semi_supervised":
             raise BadInput(f"conditioning={conditioning} makes another class: use SemiSupervisedVAE.build(...)")
-        parts = assemble(data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing)
+        parts = assemble(
+            data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing, covariates
+        )
         vae = cls(data_shape, **parts._asdict(), missing=missing)
         if network.init != "torch":
             glorot_(vae, alike=network.init == "glorot_alike")
         # zeros may lie outside of the likelihood's support: only the kinds of distributions matter
         with torch.no_grad(), pyro.validation_enabled(False), eval_mode(vae):
             x, z = torch.zeros(1, *data_shape), torch.zeros(2, 1, vae.latent_dim[0])
-            y = None if vae.num_classes is None else torch.zeros(1, dtype=torch.long)
+            y = None if vae.context is None else vae.context.example(x)
             require_decoder(network, vae.decoder, vae.likelihood.param_shape, z, *vae._context(y))
             with own_code("forward", likelihood=vae.likelihood):
                 p_x = vae.p_x(z[0], y)
@@ -209,13 +220,15 @@ class VAE(Scoring):
     def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take the starting values of prior, likelihood and the encoder's input from data x `[N, *data_shape]`.
 
-        `SemiSupervisedVAE` also needs the labels y `[N]`.
+        Covariates and `SemiSupervisedVAE` also need the training data's y.
 
         Raises:
             BadInput: if an entry is missing in all datapoints.
         """
         if self.missing:
             self.fill.copy_(typical(x, self.column_names))
+        if self.context is not None and y is not None:
+            self.context.initialize_from(y)
         with own_code("initialize_from", prior=self.prior):
             self.prior.initialize_from(torch.where(x.isnan(), self.fill, x) if self.missing else x)
         with own_code("initialize_from or location_and_spread", likelihood=self.likelihood):
@@ -230,14 +243,14 @@ class VAE(Scoring):
         return {"prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior}
 
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
-        """Return the labels y of a data set if this VAE needs labels, else None.
+        """Return the y of a data set if this VAE needs it, else None.
 
         Raises:
-            BadInput: if it needs them and some are missing.
+            BadInput: if it needs labels and some are missing.
         """
         if not self.needs_labels:
             return None
-        if y is not None and (missing := int((y < 0).sum())):
+        if self.num_classes is not None and y is not None and (missing := int((y < 0).sum())):
             raise BadInput(
                 f"{missing} of {len(y)} labels are missing (-1), which only conditioning=semi_supervised allows: use "
                 "it, or leave these datapoints out"

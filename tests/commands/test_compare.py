@@ -168,7 +168,7 @@ def test_other_datapoints_and_kinds_are_refused(two, monkeypatch, changes, reaso
 
     def restore(run, *_):
         saved = checkpoint.load(run / "checkpoints" / "best.pt")
-        vae = type("VAE", (), {"num_classes": None, "likelihood": type("Likelihood", (), {"discrete": True})})
+        vae = type("VAE", (), {"needs_labels": False, "likelihood": type("Likelihood", (), {"discrete": True})})
         if run == two[1]:
             saved["data_shape"] = changes.get("data_shape", saved["data_shape"])
             saved["config"]["data"] |= {k: v for k, v in changes.items() if k in ("binarize", "dequantize")}
@@ -196,7 +196,7 @@ def test_other_settings_and_labels_are_warned_of(two, monkeypatch, caplog):
     def restore(run, *_):
         classes = 3 if run == two[1] else None
         likelihood = type("Likelihood", (), {"discrete": True})
-        vae = type("VAE", (), {"num_classes": classes, "likelihood": likelihood})
+        vae = type("VAE", (), {"needs_labels": classes is not None, "likelihood": likelihood})
         return vae, checkpoint.load(run / "checkpoints" / "best.pt")
 
     monkeypatch.setattr("pyro_vae.runs.same_data.restore", restore)

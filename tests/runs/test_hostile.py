@@ -229,6 +229,8 @@ MALFORMED = [
     ("data_shape", [True]),
     ("num_classes", "ten"),
     ("num_classes", -1),
+    ("covariates", "abc"),
+    ("covariates", [3]),
     ("vae", 3),
     ("vae", {"a": 3}),
     ("optim", []),
