@@ -20,6 +20,7 @@ from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import Stage, ladder, sample, search
 from pyro_vae.marginal.ledger import Ledger, Waiting
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
+from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.proposal import Proposal
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
 from pyro_vae.programs.density import is_discrete
@@ -29,13 +30,16 @@ from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.time_limit import OutOfTime, time_limit
 from pyro_vae.programs.trace import Program
 
+FEWEST_OF_PRIOR = 10
+"""Effective sample size from which draws from the prior may contradict an estimate."""
+
 NUM_AT_FIRST = 10
 """Draws from the guide that give the ELBO, and an estimate where the time is over before there is a better one."""
 
 
 ROUNDED = (
     "the latents of %s are so close to a bound of their support that rounding changes the density, and log p(x) is "
-    "likely too low: use float64, or a prior with less mass at its bounds"
+    "likely too low: use %sa prior with less mass at its bounds"
 )
 
 log = logging.getLogger(__name__)
@@ -48,7 +52,8 @@ class Auto(Estimator):
     2. `search`: modes are found from several starts, half of them drawn from the prior. A Student-t is fitted to each
        by its curvature and some gradient steps. Importance sampling from their mixture, of which a share is the
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
-       converges and agrees. Posteriors of more modes than `max_modes` are searched again, from 8 times as many starts.
+       converges and agrees. Posteriors of several modes are searched again, from 8 times as many starts, if some may
+       be missing.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
     4. `HMC`: another mixture is fitted to Markov chains, which start at all modes and jump between them, first short
        ones and then longer ones. Draws come from both mixtures, the guide and the prior.
@@ -135,7 +140,9 @@ class Auto(Estimator):
             else:
                 self._climb(ledger, p, progress)
         if ledger.rounded.any():
-            log.warning(ROUNDED, datapoints(int(ledger.rounded.sum())))
+            log.warning(
+                ROUNDED, datapoints(int(ledger.rounded.sum())), "" if x.dtype == torch.float64 else "float64, or "
+            )
         return ledger.evidence
 
     def _at_first(self, model: Program, guide: Program, x: Tensor, y: Tensor | None) -> Ledger:
@@ -195,6 +202,8 @@ class Auto(Estimator):
         """Estimate log p(x) by importance sampling from the guide, with more samples where it takes them."""
         weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
         active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
+        chunks = stream(model, prior_of(model), x, y, num_samples=self.num_samples, chunk_size=pairs)
+        of_prior = judge(torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1), has_tail)
         for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):
             unfinished, n = [], max(1, pairs // BLOCK)
             with show_progress(
@@ -204,7 +213,8 @@ class Auto(Estimator):
                     started, y_part = time.monotonic(), None if y is None else y[index]
                     chunks = stream(model, guide, x[index], y_part, num_samples=K, chunk_size=n * BLOCK, weigh=weigh)
                     log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks])
-                    todo = ledger.write(index, judge(log_w, has_tail), "guide", started)
+                    found = _unless_missed(judge(log_w, has_tail), of_prior.rows(index))
+                    todo = ledger.write(index, found, "guide", started)
                     unfinished.append(index[todo])
                     progress(len(index) * K if self.num_samples == K else 0)
                     tick(len(index))
@@ -221,6 +231,16 @@ def with_quadrature(found: LogEvidence, integral: Tensor, converged: Tensor) -> 
     higher = found.log_px - integral
     contradicted = torch.where(found.unreliable, higher, higher.abs()) > 4 * found.se + 0.01
     return found.with_integrals(converged & ~contradicted, integral)
+
+
+def _unless_missed(found: LogEvidence, of_prior: LogEvidence) -> LogEvidence:
+    """Call estimates unreliable that draws from the prior exceed: the guide's draws miss a part of the posterior.
+
+    Weights of discrete latents may all be equal, so that nothing else shows it.
+    """
+    higher = of_prior.log_px - found.log_px - 4 * (of_prior.se.square() + found.se.square()).sqrt()
+    missed = (higher > 0.01) & (of_prior.ess >= FEWEST_OF_PRIOR)
+    return replace(found, reliable=~(found.unreliable | missed))
 
 
 def _unfinished(

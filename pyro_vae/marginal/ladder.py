@@ -17,7 +17,6 @@ from pyro_vae.marginal.modes import Search, find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
-from pyro_vae.marginal.quadrature import MAX_DIM
 
 NUM_ANNEALED = 300
 """Chains of annealed importance sampling for each datapoint."""
@@ -27,6 +26,9 @@ FEWEST = 500
 
 FROM_PRIOR = 0.5
 """Share of these chains that start at draws from the prior."""
+
+FEW_DIM = 10
+"""Largest number of dimensions in which some draws from the prior come near most modes."""
 
 PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
@@ -104,11 +106,13 @@ def sample(p: Posteriors, proposal: Proposal, num_samples: int) -> tuple[Proposa
 def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) -> Proposal:
     """Find modes from several starts, and fit a Student-t to each.
 
-    In few dimensions, a share of the prior is added: it shows modes that no start found.
+    In few dimensions, a share of the prior is added: it shows modes that no start found. The search is incomplete if it
+    has found as many modes as are kept, or several of which a single start found one that matters. In few dimensions,
+    where a wide search is quick, several modes suffice.
     """
     found = find_modes(p, num_starts, max_modes, 25)
-    one_more = found.unseen > 0.5
-    return _polished(p, found, guide_weight, found.num_found + one_more > max_modes)
+    doubtful = (found.unseen > 0.01) | (p.latents.dim <= FEW_DIM)
+    return _polished(p, found, guide_weight, (found.num_found >= max_modes) | ((found.num_found > 1) & doubtful))
 
 
 def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal:
@@ -123,7 +127,7 @@ def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal
 
 def _polished(p: Posteriors, found: Search, guide_weight: float, incomplete: Tensor) -> Proposal:
     proposal = Proposal(polish(p, found.q, num_steps=30), guide_weight, found.gain, incomplete)
-    return with_prior(proposal) if p.latents.dim <= MAX_DIM else proposal
+    return with_prior(proposal) if p.latents.dim <= FEW_DIM else proposal
 
 
 def with_prior(proposal: Proposal) -> Proposal:
@@ -155,11 +159,12 @@ def from_chains(
 def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
     """Anneal chains from the mixture and the prior to the posterior: each gives a weight, see `AIS`.
 
-    Those from the prior would find modes that an incomplete search has missed, and show it by their weights.
+    In many dimensions an estimate may then be reliable although the search was incomplete: modes that matter rarely
+    escape both, and a search that converges to many ends of little weight is never complete.
     """
     ais = AIS(NUM_ANNEALED, num_temperatures=100)
     start = Start.at(proposal.q.top(NUM_COMPONENTS), proposal.q.largest())
     prior = replace(start, draw=p.draw_prior, evaluate=partial(p.value_and_grad_of, p.prior))
     start = start.mixed(prior, FROM_PRIOR)
     log_w, _, _ = ais.log_weights(start, p.value_and_grad, len(p), lambda pairs: None)
-    return replace(proposal, incomplete=torch.zeros_like(proposal.incomplete)), log_w
+    return replace(proposal, incomplete=proposal.incomplete & (p.latents.dim <= FEW_DIM)), log_w

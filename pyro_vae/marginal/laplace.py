@@ -14,18 +14,21 @@ def positive_definite(precision: Tensor) -> Tensor:
     """Make `precision` `[..., D, D]` positive definite by replacing its eigenvalues by their absolute values.
 
     This is the metric of the saddle-free Newton method (Dauphin et al. 2014, https://arxiv.org/abs/1406.2572).
-    Eigenvalues below a hundredth of the median are raised to it. A curvature that is not finite, e.g. because a rate
-    overflowed, becomes the identity: the weights of such a proposal show that it does not fit.
+    Eigenvalues below a hundredth of the median, or lost in the rounding of the largest, are raised to it. A curvature
+    that is not finite, e.g. because a rate overflowed, becomes the identity: the weights of such a proposal show that
+    it does not fit.
     """
     finite = precision.isfinite().all(-1).all(-1)[..., None, None]
     precision = torch.where(finite, precision, torch.eye(precision.shape[-1]).to(precision))
-    _, info = torch.linalg.cholesky_ex(precision)
+    _, info = torch.linalg.cholesky_ex(precision.flip((-2, -1)))  # as `scale_tril_of` does
     bad = info > 0
     if not bad.any():
         return precision
     values, vectors = torch.linalg.eigh(precision[bad])
     values = values.abs()
-    values = values.maximum(0.01 * values.median(-1, keepdim=True).values).clamp_min(torch.finfo(values.dtype).tiny)
+    info = torch.finfo(values.dtype)
+    floor = (0.01 * values.median(-1, keepdim=True).values).maximum(100 * info.eps * values.amax(-1, keepdim=True))
+    values = values.maximum(floor).clamp_min(info.tiny)
     fixed = precision.clone()
     fixed[bad] = (vectors * values.unsqueeze(-2)) @ vectors.mT
     return fixed

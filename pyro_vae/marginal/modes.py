@@ -64,8 +64,9 @@ class Search:
         gain: log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, in nats.
         num_found: number of distinct modes near the best one to which searches converged, `[N]`.
         unseen: of the searches that started at draws from the prior and converged to such a mode, the share of those
-            that no other reached, `[N]`. It estimates the probability that another draw would lead to a new mode (Good
-            1953, Biometrika 40(3-4); for searches Boender & Rinnooy Kan 1987, Mathematical Programming 37).
+            that were alone in reaching theirs, `[N]`. It estimates the probability that another draw would lead to a
+            new mode (Good 1953, Biometrika 40(3-4); for searches Boender & Rinnooy Kan 1987, Mathematical Programming
+            37). The share of the evidence that those modes hold, if it is smaller: new ones will be like them.
     """
 
     q: Mixture
@@ -136,7 +137,9 @@ class _Modes:
         pairs = zip(modes.loc, modes.scale_tril, strict=True)
         visits = torch.stack([ends.near(*mode)[len(self.loc) - num_prior :].sum(0) for mode in pairs])
         visits = torch.where(exists, visits, 0)
-        return exists.sum(0), (visits == 1).sum(0) / visits.sum(0).clamp_min(1)
+        single = visits == 1
+        mass = torch.where(single, modes.evidence.softmax(0).nan_to_num(), 0).sum(0)
+        return exists.sum(0), (single.sum(0) / visits.sum(0).clamp_min(1)).minimum(mass)
 
     def near(self, loc: Tensor, scale_tril: Tensor) -> Tensor:
         """Return which of these are the same mode as the one at loc `[N, D]`, `[S, N]`."""

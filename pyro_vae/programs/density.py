@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions import SineBivariateVonMises, SineSkewed
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import MixtureSameFamily, Transform, VonMises, biject_to, constraints
+from torch.distributions import Independent, MixtureSameFamily, Transform, VonMises, biject_to, constraints
 
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.chunks import slices
@@ -195,6 +195,8 @@ def support_of(fn: Any) -> Any:
     """
     if isinstance(fn, MixtureSameFamily):
         return support_of(fn.component_distribution)
+    if isinstance(fn, Independent) and isinstance(base_of(fn), MixtureSameFamily):
+        return constraints.independent(support_of(fn.base_dist), fn.reinterpreted_batch_ndims)
     if isinstance(base_of(fn), CIRCULAR):
         return constraints.independent(constraints.interval(-math.pi, math.pi), fn.event_dim)
     return fn.support

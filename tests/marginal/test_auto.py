@@ -8,12 +8,13 @@ import pyro
 import pytest
 import torch
 from audit_models import AUDIT, SMALL, banana, cauchy, linear, mixture, poisson
-from pyro.distributions import Bernoulli, Beta, Normal, Uniform
+from pyro.distributions import Bernoulli, Beta, Categorical, MixtureSameFamily, Normal, Uniform
 
 from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import annealed
+from pyro_vae.marginal.laplace import positive_definite, scale_tril_of
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
@@ -161,7 +162,54 @@ def test_annealing_from_the_prior_finds_modes_that_the_mixture_lacks():
     evidence = judge(log_w)
     error = evidence.log_px - truth(x)
     assert (error.abs() < 4 * evidence.se).all()  # one mode: -1.5
-    assert not proposal.incomplete.any()
+    assert proposal.incomplete.all()  # in one dimension the search must find them
+
+
+def test_flat_directions_do_not_end_the_search():
+    """The curvature of a ring or sphere is singular: rounding must not make it indefinite again."""
+    torch.manual_seed(0)
+    direction = torch.randn(200, 5)
+    precision = 400 * direction.unsqueeze(-1) * direction.unsqueeze(-2)
+    assert scale_tril_of(positive_definite(precision)).isfinite().all()
+
+
+def test_priors_of_independent_mixtures():
+    """Spike and slab: two components for each latent."""
+    scale = torch.tensor([0.01, 3.0]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            components = Normal(x.new_zeros(4, 2), scale.expand(4, 2))
+            z = pyro.sample("z", MixtureSameFamily(Categorical(x.new_ones(4, 2)), components).to_event(1))
+            pyro.sample("x", Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(x, 1.0).to_event(1))
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4).double()
+    truth = (Normal(0.0, (1 + scale**2).sqrt()).log_prob(x.unsqueeze(-1)).logsumexp(-1) - math.log(2)).sum(-1)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert (evidence.log_px - truth).abs().max() < WRONG
+
+
+def test_a_guide_that_draws_one_category_of_several_is_not_reliable():
+    """All weights are equal, and 8 nats too small: draws from the prior show it."""
+    loc = torch.tensor([[4.0, 4.0], [0.0, 0.0]]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Categorical(x.new_ones(2)))
+            pyro.sample("x", Normal(loc[z], 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Categorical(logits=x.new_tensor([30.0, 0.0]).expand(len(x), 2)))
+
+    torch.manual_seed(0)
+    evidence = Auto(100)(model, guide, torch.tensor([[0.0, 0.0], [4.0, 4.0]]).double())
+    assert evidence.unreliable.tolist() == [True, False]
 
 
 def test_linear_gaussian_models_are_exact_whatever_the_condition():
