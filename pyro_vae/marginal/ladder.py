@@ -34,10 +34,13 @@ PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
 
 WIDE = 8
-"""How many times as many starts search posteriors of many modes."""
+"""How many times as many starts search posteriors of several modes; half of it in many dimensions."""
 
 WIDE_AT_ONCE = 8
 """Datapoints whose many modes are found at once."""
+
+MATTERS = 0.05
+"""Share of the evidence which modes of single starts have to hold, so that others like them matter."""
 
 UNSEEN = 0.1
 """Probability that another start finds a new mode, above which a wide search is incomplete."""
@@ -83,7 +86,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
         return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
     def wide(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
-        return sample(p, wide_search(p, WIDE * num_starts, proposal.guide_weight), K)
+        return sample(p, wide_search(p, num_starts, proposal.guide_weight), K)
 
     K = max(num_samples, FEWEST)
     return [
@@ -111,15 +114,16 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
     where a wide search is quick, several modes suffice.
     """
     found = find_modes(p, num_starts, max_modes, 25)
-    doubtful = (found.unseen > 0.01) | (p.latents.dim <= FEW_DIM)
+    doubtful = (found.unseen > MATTERS) | (p.latents.dim <= FEW_DIM)
     return _polished(p, found, guide_weight, (found.num_found >= max_modes) | ((found.num_found > 1) & doubtful))
 
 
 def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal:
-    """Search from many starts, nearly all of them from the prior, and keep all modes that more than one start found.
+    """Search from many more starts, nearly all from the prior, and keep all modes that more than one start found.
 
     The search is complete if another start is unlikely to find a new mode.
     """
+    num_starts *= WIDE if p.latents.dim <= FEW_DIM else WIDE // 2
     parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
     found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
     return Proposal.cat([_polished(part, f, guide_weight, f.unseen > UNSEEN) for part, f in found])

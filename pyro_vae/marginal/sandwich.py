@@ -15,7 +15,7 @@ from pyro_vae.marginal.chains import Chains, fit, run_chains
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.ladder import WIDE, search, wide_search
+from pyro_vae.marginal.ladder import search, wide_search
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
@@ -146,7 +146,7 @@ class Sandwich(GradientEstimator):
         again = modes.incomplete.nonzero().squeeze(1)
         if len(again):
             p = p.rows(padded(again))
-            wide = self._from_modes(p, wide_search(p, WIDE * self.num_starts, self.guide_weight))
+            wide = self._from_modes(p, wide_search(p, self.num_starts, self.guide_weight))
             found = found.updated(again, wide.rows(torch.arange(len(again), device=again.device)))
         return found
 
