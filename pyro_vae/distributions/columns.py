@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Categorical, Independent, TorchDistribution, constraints
 from torch import Tensor
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Columns of one family.
 
     Attributes:
@@ -53,7 +55,8 @@ class Columns(TorchDistribution):
         observed = ~value.isnan()
         y = (value - self.location) / self.scale
         parts = []
-        for places, distribution, filler in self.groups:
+        for group in self.groups:
+            places, distribution, filler = group.places, group.distribution, group.filler
             mine = observed.index_select(-1, places)
             parts.append(distribution.log_prob(torch.where(mine, y.index_select(-1, places), filler)))
         log_p = self._in_order(parts) - self.scale.log()
@@ -81,7 +84,7 @@ class Columns(TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Columns:
         """Return the distribution with another batch shape, which ends in P."""
         leading = list(batch_shape)[:-1]
-        groups = [g._replace(distribution=g.distribution.expand([*leading, len(g.places)])) for g in self.groups]
+        groups = [replace(g, distribution=g.distribution.expand([*leading, len(g.places)])) for g in self.groups]
         return Columns(groups, self.location, self.scale)
 
     def _in_units_of_x(self, parts: list[Tensor]) -> Tensor:
