@@ -11,10 +11,10 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.analysis.by_name import ByName
-from pyro_vae.analysis.gaps import best_members
-from pyro_vae.errors import BadInput, Incompatible, datapoints, one_line, positive_int
+from pyro_vae.analysis.gaps import best_members, too_short
+from pyro_vae.errors import Incompatible, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator, LogEvidence
-from pyro_vae.marginal.estimator import require_estimator
+from pyro_vae.marginal.estimator import require_log_px
 from pyro_vae.marginal.local import NUM_PARTICLES
 from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
@@ -43,7 +43,7 @@ class Measures:
         elbo_best: of the member of the guide's family that is fitted to each datapoint, nats, `[N]`; None if the family
             cannot be fitted, e.g. because latents are discrete.
         contributions: E_q[log p(x_d | z)] of each entry under that member, nats, `[N, ...]`, NaN where x is; None if
-            there is no such member, or the entries of x depend on each other given z.
+            the family cannot be fitted, or the entries of x depend on each other given z.
     """
 
     evidence: LogEvidence
@@ -136,9 +136,7 @@ def measure(
     require_programs(model, guide)
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
-    require_estimator(estimator)
-    if estimator.simulates or not estimator.estimates:
-        raise BadInput(f"estimator={estimator.name} does not estimate log p(x) of given data: use estimator=auto")
+    require_log_px(estimator)
     evidence = estimator(model, guide, x, y)
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
@@ -224,13 +222,9 @@ def _fitted(
             best.append(elbo)
             rising.append(rises)
             parts.append(_contributions(latents, model, x_n, y_n, u))
-    share = torch.cat(rising).double().mean().item()
-    if share > 0.01:
-        warnings.warn(
-            f"the ELBO still rises for {100 * share:.1f} % of datapoints, whose likelihood regret is too small: raise "
-            f"num_steps={num_steps}, e.g. to num_steps={4 * num_steps}",
-            stacklevel=5,
-        )
+    so = "the ELBO still rises for {share} of datapoints, whose likelihood regret is too small"
+    if (warning := too_short(torch.cat(rising), num_steps, so)) is not None:
+        warnings.warn(warning, stacklevel=5)
     contributions = [part for part in parts if part is not None]
     return torch.cat(best), torch.cat(contributions) if contributions else None
 

@@ -15,7 +15,7 @@ from pyro_vae.analysis.by_name import ByName
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int
 from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.marginal.chain import Chain
-from pyro_vae.marginal.estimator import require_estimator
+from pyro_vae.marginal.estimator import require_log_px
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import NUM_PARTICLES, at_laplace, fit_elbo, still_rises
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
@@ -65,13 +65,11 @@ class Gaps(ByName[Tensor]):
 
     def warning(self, num_steps: int) -> str | None:
         """Return a warning with a remedy if more than 1 % of the bounds still rose after `num_steps`, else None."""
-        share = self.rising.mean().item()
-        if share <= TOLERATED:
-            return None
-        return (
-            f"the ELBO of the best member of the guide's family still rises for {100 * share:.1f} % of datapoints, so "
-            f"approximation gaps are too large: raise num_steps={num_steps}, e.g. to num_steps={4 * num_steps}"
+        so = (
+            "the ELBO of the best member of the guide's family still rises for {share} of datapoints, so approximation "
+            "gaps are too large"
         )
+        return too_short(self.rising, num_steps, so)
 
     def as_json(self) -> dict[str, float]:
         """Return the means over datapoints, and N as `num_data`, for gaps.json."""
@@ -121,9 +119,7 @@ def gaps(
     require_programs(model, guide)
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
-    require_estimator(estimator)
-    if estimator.simulates or not estimator.estimates:
-        raise BadInput(f"estimator={estimator.name} does not estimate log p(x) of given data: use estimator=auto")
+    require_log_px(estimator)
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
         with fork_rng(x):  # the same draws, checked or not
@@ -154,6 +150,18 @@ def gaps(
     if (warning := found.warning(num_steps)) is not None:
         warnings.warn(warning, StillRises, stacklevel=2)
     return found
+
+
+def too_short(rising: Tensor, num_steps: int, problem: str) -> str | None:
+    """Return a warning with a remedy if more than 1 % of the bounds `[N]` still rose after `num_steps`, else None.
+
+    `problem` tells what follows for `{share}` of the datapoints.
+    """
+    share = rising.double().mean().item()
+    if share <= TOLERATED:
+        return None
+    problem = problem.format(share=f"{100 * share:.1f} %")
+    return f"{problem}: raise num_steps={num_steps}, e.g. to num_steps={4 * num_steps}"
 
 
 def best_members(

@@ -50,7 +50,7 @@ def task(config: DictConfig) -> None:
     for name in ("num_steps", "num_held_out", "num_imputations"):
         positive_int(name, config[name])
     from pyro_vae.build import instantiate
-    from pyro_vae.marginal.estimator import require_estimator
+    from pyro_vae.marginal.estimator import require_estimator, require_log_px
     from pyro_vae.programs.random_state import set_seed
     from pyro_vae.runs import new_data, scoring  # imports torch
     from pyro_vae.runs.misfit import warn_of_misfit
@@ -59,8 +59,8 @@ def task(config: DictConfig) -> None:
     from pyro_vae.training.device import torch_device
 
     estimator = require_estimator(instantiate(config, "estimator"))
-    if wanted["score"] and (estimator.simulates or not estimator.estimates):
-        raise BadInput(f"estimator={estimator.name} does not estimate log p(x) of given data: use estimator=auto")
+    if wanted["score"]:
+        require_log_px(estimator)
     run_dir = given(str(config.run))
     refuse_links(run_dir)
     device = torch_device(config.device)

@@ -17,7 +17,7 @@ def keep_labels(y: Tensor | None, num_labels: int, seed: int) -> Tensor:
         seed: of the random choice.
 
     Raises:
-        BadInput: if there are no labels, or too few of a class, or fewer to keep than classes.
+        BadInput: if all labels are missing, a class has too few, or fewer are to be kept than there are classes.
     """
     positive_int("num_labels", num_labels)
     classes = torch.empty(0) if y is None else y[y >= 0].unique()

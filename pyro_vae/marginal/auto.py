@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.proposal import Proposal
 from pyro_vae.marginal.quadrature import MAX_DIM, quadrature
 from pyro_vae.programs.density import is_discrete
-from pyro_vae.programs.log_weights import log_weights, stream
+from pyro_vae.programs.log_weights import gathered, log_weights, stream
 from pyro_vae.programs.memory import chunk_option, padded, pairs_at_once
 from pyro_vae.programs.progress import progress as show_progress
 from pyro_vae.programs.time_limit import OutOfTime, time_limit
@@ -149,7 +148,7 @@ class Auto(Estimator):
         """Estimate the ELBO and log p(x) from a few draws from the guide."""
         started, pairs = time.monotonic(), pairs_at_once("auto", model, x, y)
         chunks = stream(model, guide, x, y, num_samples=NUM_AT_FIRST, chunk_size=pairs)
-        log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1)
+        log_w = gathered(chunks)
         ledger = Ledger.empty(log_w.mean(0), self.num_samples, self.target_se)
         ledger.write(torch.arange(len(x), device=x.device), judge(log_w), "guide", started)
         return ledger
@@ -203,7 +202,7 @@ class Auto(Estimator):
         weigh, pairs = compiled(log_weights, self.compile), pairs_at_once(self.chunk_size, model, x, y)
         active, has_tail = torch.arange(len(x), device=x.device), not is_discrete(guide, x, y)
         chunks = stream(model, prior_of(model), x, y, num_samples=self.num_samples, chunk_size=pairs)
-        of_prior = judge(torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1), has_tail)
+        of_prior = judge(gathered(chunks), has_tail)
         for K in (self.num_samples, 5 * self.num_samples, 20 * self.num_samples):
             unfinished, n = [], max(1, pairs // BLOCK)
             with show_progress(
@@ -212,8 +211,7 @@ class Auto(Estimator):
                 for index in active.split(n):
                     started, y_part = time.monotonic(), None if y is None else y[index]
                     chunks = stream(model, guide, x[index], y_part, num_samples=K, chunk_size=n * BLOCK, weigh=weigh)
-                    log_w = torch.cat([torch.cat(list(blocks)) for blocks in chunks])
-                    found = _unless_missed(judge(log_w, has_tail), of_prior.rows(index))
+                    found = _unless_missed(judge(gathered(chunks), has_tail), of_prior.rows(index))
                     todo = ledger.write(index, found, "guide", started)
                     unfinished.append(index[todo])
                     progress(len(index) * K if self.num_samples == K else 0)
@@ -240,7 +238,7 @@ def _unless_missed(found: LogEvidence, of_prior: LogEvidence) -> LogEvidence:
     """
     higher = of_prior.log_px - found.log_px - 4 * (of_prior.se.square() + found.se.square()).sqrt()
     missed = (higher > 0.01) & (of_prior.ess >= FEWEST_OF_PRIOR)
-    return replace(found, reliable=~(found.unreliable | missed))
+    return found.unless(missed)
 
 
 def _unfinished(
@@ -256,6 +254,6 @@ def _unfinished(
     if (rounded := proposal.rounded) is not None:
         ledger.rounded[index] = rounded
         hopeful &= found.unreliable | ~rounded
-        found = replace(found, reliable=~found.unreliable & ~rounded)
+        found = found.unless(rounded)
     todo = ledger.write(index, found, stage, started, proposal) & hopeful
     return [(index[todo], proposal.rows(rows[todo]))] if todo.any() else []

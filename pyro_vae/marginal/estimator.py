@@ -174,6 +174,18 @@ def require_estimator(value: object) -> Estimator:
     return value
 
 
+def require_log_px(value: object) -> Estimator:
+    """Check that `value` is an estimator of log p(x) of given data.
+
+    Raises:
+        BadInput: if it is not.
+    """
+    estimator = require_estimator(value)
+    if estimator.simulates or not estimator.estimates:
+        raise BadInput(f"estimator={estimator.name} does not estimate log p(x) of given data: use estimator=auto")
+    return estimator
+
+
 class GradientEstimator(Estimator):
     """An estimator that needs the gradient of log p(x, z) with respect to z."""
 

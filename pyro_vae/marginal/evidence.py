@@ -160,6 +160,10 @@ class LogEvidence:
         extra = {name: fn(value, other.extra[name]) for name, value in self.extra.items()}
         return replace(self, **values, extra=extra, curve=(), tail=None, draws=None)
 
+    def unless(self, doubtful: Tensor) -> LogEvidence:
+        """Return a copy whose estimates are also unreliable where they are `doubtful` `[N]`."""
+        return replace(self, reliable=~(self.unreliable | doubtful))
+
     def without_tail(self) -> LogEvidence:
         """Return a copy without the diagnostics of the weights' tail."""
         curve = tuple(point.without_tail() for point in self.curve)

@@ -70,7 +70,7 @@ class Ledger:
         old, integrated = self.evidence.rows(index), found.ess.isinf()
         fell = found.log_px + 4 * found.se < old.extra["log_px_lower"]
         incomplete = ~integrated & proposal.incomplete if proposal is not None else torch.zeros_like(fell)
-        found = replace(found, reliable=~(found.unreliable | fell | incomplete))
+        found = found.unless(fell | incomplete)
         extra = old.extra | {
             "log_px_lower": found.extra["log_px_lower"],
             "num_draws": torch.full_like(found.se, found.num_samples).masked_fill(integrated, 0),

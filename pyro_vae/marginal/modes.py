@@ -134,12 +134,14 @@ class _Modes:
         ends = replace(self, evidence=torch.where(converged, self.evidence, -math.inf))
         modes = ends.best(len(self.loc), NEAR)
         exists = modes.evidence.isfinite()
-        pairs = zip(modes.loc, modes.scale_tril, strict=True)
-        visits = torch.stack([ends.near(*mode)[len(self.loc) - num_prior :].sum(0) for mode in pairs])
+        num_found = exists.sum(0)
+        visits = torch.zeros_like(exists, dtype=torch.long)
+        for m in range(int(num_found.max())):  # they come first
+            visits[m] = ends.near(modes.loc[m], modes.scale_tril[m])[len(self.loc) - num_prior :].sum(0)
         visits = torch.where(exists, visits, 0)
         single = visits == 1
         mass = torch.where(single, modes.evidence.softmax(0).nan_to_num(), 0).sum(0)
-        return exists.sum(0), (single.sum(0) / visits.sum(0).clamp_min(1)).minimum(mass)
+        return num_found, (single.sum(0) / visits.sum(0).clamp_min(1)).minimum(mass)
 
     def near(self, loc: Tensor, scale_tril: Tensor) -> Tensor:
         """Return which of these are the same mode as the one at loc `[N, D]`, `[S, N]`."""

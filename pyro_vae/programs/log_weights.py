@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyro
@@ -73,3 +73,8 @@ def stream(
 
     for x_part, y_part in slices(n, x, y):
         yield blocks(x_part, y_part)
+
+
+def gathered(chunks: Iterable[Iterable[Tensor]]) -> Tensor:
+    """Concatenate the blocks of `stream` to log-weights `[K, N]`."""
+    return torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1)

@@ -105,7 +105,7 @@ def _draw_training(rows: list[dict[str, float]], folder: Path) -> None:
 
 def _draw_latent(vae: VAE, test: Split, folder: Path) -> None:
     z = torch.cat([vae.encode(x, y=y) for x, y in chunks_in_memory(vae, test)])
-    y = None if test.y is None or test.y.ndim > 1 else array(test.y)  # covariates are no single colour
+    y = None if test.y is None or test.y.ndim > 1 else array(test.y)  # covariates would need several colours
     save(plots.latent(array(z), y), folder / "latent.png")
 
 

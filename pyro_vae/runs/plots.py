@@ -127,7 +127,7 @@ def histogram(
 def curve(
     num_samples: Sequence[int], log_px: Sequence[float | None], se: Sequence[float | None], name: str = "log p(x)"
 ) -> Axes:
-    """Draw the mean of log p(x), or of what `name` says, against K, with two standard errors of its own noise."""
+    """Draw the mean of log p(x), or of the quantity `name`, against K, with two standard errors of its noise."""
     ax = _axes(f"{name}, estimated from the first K of one set of samples", size=(6, 4))
     mean, error = np.array(log_px, dtype=float), np.array(se, dtype=float)  # None becomes NaN
     ax.errorbar(num_samples, mean, yerr=2 * error, marker="o", capsize=3)

@@ -105,9 +105,7 @@ class Covariates(Context):
 
     def forward(self, y: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return y `[N, M]` encoded, `[N, width]`."""
-        if y is None:
-            raise BadInput(f"this VAE is conditional: give y, with columns {', '.join(self.names)}")
-        encoded: Tensor = self.encoding(y.to(dtype))
+        encoded: Tensor = self.encoding(self._given(y).to(dtype))
         return encoded
 
     def for_prior(self, y: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -116,13 +114,16 @@ class Covariates(Context):
 
     def read(self, y: Any, n: int, like: Tensor) -> Tensor:
         """Return covariates `[n, M]`, of the dtype of `like`."""
-        if y is None:
-            raise BadInput(f"this VAE is conditional: give y, with columns {', '.join(self.names)}")
-        return values_for(y, self.columns, n).to(like)
+        return values_for(self._given(y), self.columns, n).to(like)
 
     def example(self, like: Tensor) -> Tensor:
         """Return the mean of each number and the first category of the others, `[1, M]`."""
         return self.encoding.location.to(like).unsqueeze(0).clone()
+
+    def _given(self, y: Any) -> Any:
+        if y is None:
+            raise BadInput(f"this VAE is conditional: give y, with columns {', '.join(self.names)}")
+        return y
 
     @torch.no_grad()
     def initialize_from(self, y: Tensor) -> None:

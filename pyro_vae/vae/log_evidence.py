@@ -34,7 +34,7 @@ def estimator_of(estimator: str | Estimator, settings: dict[str, Any]) -> Estima
     """Return the estimator of that name with these settings, or the one that is given.
 
     Raises:
-        BadInput: if there is no such estimator or setting, or if the estimator simulates its data.
+        BadInput: if the estimator or a setting is unknown, or if the estimator simulates its data.
     """
     if isinstance(estimator, Estimator):
         if settings:

@@ -56,7 +56,7 @@ class Scoring(Methods):
             **settings: of the estimator.
 
         Raises:
-            BadInput: if there are no held-out data, or x or a setting cannot be used.
+            BadInput: if held-out data are missing, or x or a setting cannot be used.
 
         Example:
             >>> x = torch.rand(200, 6).round()
