@@ -51,7 +51,7 @@ class Auto(Estimator):
     2. `search`: modes are found from several starts, half of them drawn from the prior. A Student-t is fitted to each
        by its curvature and some gradient steps. Importance sampling from their mixture, of which a share is the
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
-       converges and agrees. Posteriors of several modes are searched again, from 4 or 8 times as many starts, if some
+       converges and agrees. Posteriors of several modes are searched again, from 4 to 16 times as many starts, if some
        may be missing.
     3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
     4. `HMC`: another mixture is fitted to Markov chains, which start at all modes and jump between them, first short

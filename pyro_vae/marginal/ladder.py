@@ -34,7 +34,7 @@ PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
 
 WIDE = 8
-"""How many times as many starts search posteriors of several modes; half of it in many dimensions."""
+"""How many times as many starts search posteriors of several modes again, and twice that; half in many dimensions."""
 
 WIDE_AT_ONCE = 8
 """Datapoints whose many modes are found at once."""
@@ -85,12 +85,16 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
         return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
-    def wide(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
-        return sample(p, wide_search(p, num_starts, proposal.guide_weight), K)
+    def wide(num_starts: int) -> Stage:
+        def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+            return sample(p, wide_search(p, num_starts, proposal.guide_weight), K)
+
+        return Stage("search", K, run, lambda evidence, proposal: proposal.incomplete)
 
     K = max(num_samples, FEWEST)
     return [
-        Stage("search", K, wide, lambda evidence, proposal: proposal.incomplete),
+        wide(num_starts),
+        wide(2 * num_starts),
         *(more("more samples", n * K) for n in (2, 5, 20)),
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
@@ -166,7 +170,7 @@ def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
     In many dimensions an estimate may then be reliable although the search was incomplete: modes that matter rarely
     escape both, and a search that converges to many ends of little weight is never complete.
     """
-    ais = AIS(NUM_ANNEALED, num_temperatures=100)
+    ais = AIS(NUM_ANNEALED, num_temperatures=50)
     start = Start.at(proposal.q.top(NUM_COMPONENTS), proposal.q.largest())
     prior = replace(start, draw=p.draw_prior, evaluate=partial(p.value_and_grad_of, p.prior))
     start = start.mixed(prior, FROM_PRIOR)

@@ -5,15 +5,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_vae.likelihoods import bernoulli
 from pyro_vae.likelihoods.bernoulli import BernoulliLogProb, IndependentBernoulli
-
-
-@pytest.fixture(params=["as it is", "traced"], autouse=True)
-def form(request, monkeypatch):
-    """Both forms are the same function."""
-    if request.param == "traced":
-        monkeypatch.setattr(bernoulli, "get_proxy_mode", lambda: object())
 
 
 def test_graphs_have_a_logarithm_a_group():
