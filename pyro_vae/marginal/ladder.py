@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,7 +34,10 @@ PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""
 
 WIDE = 8
-"""How many times as many starts search posteriors of several modes again, and twice that; half in many dimensions."""
+"""How many times as many starts search posteriors of several modes again; half of it in many dimensions."""
+
+REPEATED = (1, 2)
+"""Relative numbers of starts of these searches; the second is for posteriors of which the first misses a mode."""
 
 WIDE_AT_ONCE = 8
 """Datapoints whose many modes are found at once."""
@@ -93,8 +96,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
     K = max(num_samples, FEWEST)
     return [
-        wide(num_starts),
-        wide(2 * num_starts),
+        *(wide(n * num_starts) for n in REPEATED),
         *(more("more samples", n * K) for n in (2, 5, 20)),
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
@@ -131,6 +133,26 @@ def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal
     parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
     found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
     return Proposal.cat([_polished(part, f, guide_weight, f.unseen > UNSEEN) for part, f in found])
+
+
+def search_until_complete(
+    p: Posteriors, num_starts: int, max_modes: int, guide_weight: float
+) -> Iterator[tuple[Tensor, Proposal]]:
+    """Search once, and again more widely where modes may be missing, as the ladder does.
+
+    Yields:
+        The datapoints whose last search this was, and their proposals.
+    """
+    index, proposal = torch.arange(len(p), device=p.x.device), search(p, num_starts, max_modes, guide_weight)
+    for factor in REPEATED:
+        again = proposal.incomplete
+        if not again.all():
+            yield index[~again], proposal.rows(~again)
+        if not again.any():
+            return
+        index = index[again]
+        proposal = wide_search(p.rows(index), factor * num_starts, guide_weight)
+    yield index, proposal
 
 
 def _polished(p: Posteriors, found: Search, guide_weight: float, incomplete: Tensor) -> Proposal:

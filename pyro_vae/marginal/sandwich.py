@@ -15,7 +15,7 @@ from pyro_vae.marginal.chains import Chains, fit, run_chains
 from pyro_vae.marginal.elbo import guide_elbo
 from pyro_vae.marginal.estimator import GradientEstimator, Progress
 from pyro_vae.marginal.evidence import Accumulator, LogEvidence, accumulate
-from pyro_vae.marginal.ladder import search, wide_search
+from pyro_vae.marginal.ladder import search_until_complete
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
@@ -140,15 +140,12 @@ class Sandwich(GradientEstimator):
         return replace(LogEvidence.cat(parts), elbo=guide_elbo(model, guide, x, y))
 
     def _bounds(self, p: Posteriors, tick: Callable[[], Any]) -> LogEvidence:
-        """Bound log p(x), again from more starts where the search was incomplete."""
-        modes = search(p, self.num_starts, self.max_modes, self.guide_weight)
-        found = self._from_modes(p, modes, tick)
-        again = modes.incomplete.nonzero().squeeze(1)
-        if len(again):
-            p = p.rows(padded(again))
-            wide = self._from_modes(p, wide_search(p, self.num_starts, self.guide_weight))
-            found = found.updated(again, wide.rows(torch.arange(len(again), device=again.device)))
-        return found
+        """Bound log p(x), with the datapoints in groups by the search that found their modes."""
+        parts, order = [], []
+        for index, modes in search_until_complete(p, self.num_starts, self.max_modes, self.guide_weight):
+            parts.append(self._from_modes(p.rows(index), modes, tick))
+            order.append(index)
+        return LogEvidence.cat(parts).rows(torch.cat(order).argsort())
 
     def _from_modes(self, p: Posteriors, modes: Proposal, tick: Callable[[], Any] = lambda: None) -> LogEvidence:
         """Bound log p(x), once more with longer chains where the first ones do not certify it or q is poor."""

@@ -62,6 +62,12 @@ def bimodal(x, nuisance=0):
         unrelated(nuisance)
 
 
+def unimodal(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)).double(), 1.0))
+        pyro.sample("x", dist.Normal(0.1 * z, 1.0), obs=x)
+
+
 def at(loc, x, nuisance=0):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(torch.tensor(loc).double(), 0.4).expand([len(x)]))
@@ -105,10 +111,8 @@ def test_datapoints_that_are_not_certified_get_longer_chains(monkeypatch):
         sandwich, "split_rhat", lambda draws: 1 + 0.1 * (torch.arange(draws.shape[2]) > 1) * (len(draws) < 50)
     )
     estimate = SHORT(num_draws=16, num_warmup=2)
-    evidence = estimate(bimodal, partial(at, 4.0), torch.zeros(7).double())
-    assert runs[0] == (16, 7)
-    assert runs[1][0] == 64
-    assert runs[1][1] >= 5
+    evidence = estimate(unimodal, partial(at, 0.0), torch.zeros(5).double())
+    assert runs == [(16, 5), (64, 4)]  # three of them, rounded up to a power of two
     assert (evidence.extra["rhat"] == 1).all()
 
 
