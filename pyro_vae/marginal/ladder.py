@@ -13,7 +13,7 @@ from pyro_vae.marginal.ais import AIS, Start
 from pyro_vae.marginal.chains import fit, run_chains
 from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.judge import MIN_ESS
-from pyro_vae.marginal.modes import Search, find_modes, polish
+from pyro_vae.marginal.modes import FEW_DIM, Search, find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
@@ -26,9 +26,6 @@ FEWEST = 500
 
 FROM_PRIOR = 0.5
 """Share of these chains that start at draws from the prior."""
-
-FEW_DIM = 10
-"""Largest number of dimensions in which some draws from the prior come near most modes."""
 
 PRIOR_SHARE = 0.1
 """Share of draws from the prior, of those that do not come from the guide: after the search, or in few dimensions."""

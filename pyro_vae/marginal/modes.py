@@ -27,6 +27,9 @@ DISTANCE = 0.5
 CONVERGED = 0.1
 """Twice the nats that a Newton step may gain at a mode."""
 
+FEW_DIM = 10
+"""Largest number of dimensions in which some draws from the prior come near most modes."""
+
 NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""
 
@@ -62,8 +65,9 @@ class Search:
     Attributes:
         q: a Student-t at each mode that is kept.
         gain: log Σ of all kept modes' evidence − that of the mode found from the guide's mean, `[N]`, in nats.
-        num_found: number of distinct modes near the best one to which searches converged, `[N]`.
-        unseen: of the searches that started at draws from the prior and converged to such a mode, the share of those
+        num_found: number of distinct modes near the best one to which searches converged, `[N]`; in few dimensions
+            those at which other searches ended, too: where a density has a kink, none converges.
+        unseen: of the searches that started at draws from the prior and led to such a mode, the share of those
             that were alone in reaching theirs, `[N]`. It estimates the probability that another draw would lead to a
             new mode (Good 1953, Biometrika 40(3-4); for searches Boender & Rinnooy Kan 1987, Mathematical Programming
             37). The share of the evidence that those modes hold, if it is smaller: new ones will be like them.
@@ -130,7 +134,7 @@ class _Modes:
 
     def census(self, num_prior: int) -> tuple[Tensor, Tensor]:
         """Return `num_found` and `unseen`, see `Search`; the last `num_prior` started at draws from the prior."""
-        converged = self.decrement < CONVERGED
+        converged = (self.decrement < CONVERGED) | (self.loc.shape[-1] <= FEW_DIM)
         ends = replace(self, evidence=torch.where(converged, self.evidence, -math.inf))
         modes = ends.best(len(self.loc), NEAR)
         exists = modes.evidence.isfinite()
