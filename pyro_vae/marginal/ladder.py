@@ -45,6 +45,9 @@ MATTERS = 0.05
 UNSEEN = 0.1
 """Probability that another start finds a new mode, above which a wide search is incomplete."""
 
+FEWEST_LED = 10
+"""Searches that have to lead to modes that matter, so that modes that none of them found are unlikely to exist."""
+
 NUM_COMPONENTS = 8
 """Components that are added to the mixture where the modes' own ones do not suffice."""
 
@@ -114,22 +117,28 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
 
     In few dimensions, a share of the prior is added: it shows modes that no start found. The search is incomplete if it
     has found as many modes as are kept, or several of which a single start found one that matters. In few dimensions,
-    where a wide search is quick, several modes suffice.
+    where a wide search is quick, it is also incomplete if there are several modes, or if most starts from the prior led
+    elsewhere.
     """
     found = find_modes(p, num_starts, max_modes, 25)
-    doubtful = (found.unseen > MATTERS) | (p.latents.dim <= FEW_DIM)
-    return _polished(p, found, guide_weight, (found.num_found >= max_modes) | ((found.num_found > 1) & doubtful))
+    incomplete = (found.num_found >= max_modes) | ((found.num_found > 1) & (found.unseen > MATTERS))
+    if p.latents.dim <= FEW_DIM:
+        incomplete |= (found.num_found > 1) | (found.num_led < num_starts // 4)
+    return _polished(p, found, guide_weight, incomplete)
 
 
 def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal:
     """Search from many more starts, nearly all from the prior, and keep all modes that more than one start found.
 
-    The search is complete if another start is unlikely to find a new mode.
+    The search is complete if another start is unlikely to find a new mode. In few dimensions, enough starts must have
+    led to modes that matter to tell.
     """
     num_starts *= WIDE if p.latents.dim <= FEW_DIM else WIDE // 2
     parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
+    enough = FEWEST_LED if p.latents.dim <= FEW_DIM else 0
     found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
-    return Proposal.cat([_polished(part, f, guide_weight, f.unseen > UNSEEN) for part, f in found])
+    incomplete = [(f.unseen > UNSEEN) | (f.num_led < enough) for _, f in found]
+    return Proposal.cat([_polished(part, f, guide_weight, i) for (part, f), i in zip(found, incomplete, strict=True)])
 
 
 def search_until_complete(

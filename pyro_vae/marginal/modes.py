@@ -71,12 +71,14 @@ class Search:
             that were alone in reaching theirs, `[N]`. It estimates the probability that another draw would lead to a
             new mode (Good 1953, Biometrika 40(3-4); for searches Boender & Rinnooy Kan 1987, Mathematical Programming
             37). The share of the evidence that those modes hold, if it is smaller: new ones will be like them.
+        num_led: number of these searches, from draws from the prior, that led to a mode near the best one, `[N]`.
     """
 
     q: Mixture
     gain: Tensor
     num_found: Tensor
     unseen: Tensor
+    num_led: Tensor
 
 
 def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, num_prior: int | None = None) -> Search:
@@ -93,7 +95,7 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, n
     u, variance = starts(p, num_starts, num_prior)
     widest = variance.sqrt()
     found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
-    of_guide, num_found, unseen = found.evidence[0], *found.census(num_prior)
+    of_guide, census = found.evidence[0], found.census(num_prior)
     kept = found.best(max(max_modes, NUM_RESUMED), within=math.inf)
     if (kept.decrement > CONVERGED).any():  # only the best ones are worth more steps
         metric = kept.scale_tril @ kept.scale_tril.mT
@@ -102,7 +104,7 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, n
     loc, scale_tril, evidence = kept.loc, kept.scale_tril, kept.evidence
     df = torch.full_like(evidence[0], max(DF, u.shape[-1] / 4))
     gain = torch.logsumexp(evidence, 0) - of_guide
-    return Search(Mixture(shares(evidence), loc, scale_tril, df), gain, num_found, unseen)
+    return Search(Mixture(shares(evidence), loc, scale_tril, df), gain, *census)
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class _Modes:
         decrement = torch.where(exists, self.decrement[order, rows], 0.0)
         return _Modes(self.loc[order, rows], self.scale_tril[order, rows], evidence, decrement)
 
-    def census(self, num_prior: int) -> tuple[Tensor, Tensor]:
-        """Return `num_found` and `unseen`, see `Search`; the last `num_prior` started at draws from the prior."""
+    def census(self, num_prior: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `num_found`, `unseen` and `num_led` of `Search`; the last `num_prior` started at draws from the prior."""
         converged = (self.decrement < CONVERGED) | (self.loc.shape[-1] <= FEW_DIM)
         ends = replace(self, evidence=torch.where(converged, self.evidence, -math.inf))
         modes = ends.best(len(self.loc), NEAR)
@@ -145,7 +147,8 @@ class _Modes:
         visits = torch.where(exists, visits, 0)
         single = visits == 1
         mass = torch.where(single, modes.evidence.softmax(0).nan_to_num(), 0).sum(0)
-        return num_found, (single.sum(0) / visits.sum(0).clamp_min(1)).minimum(mass)
+        num_led = visits.sum(0)
+        return num_found, (single.sum(0) / num_led.clamp_min(1)).minimum(mass), num_led
 
     def near(self, loc: Tensor, scale_tril: Tensor) -> Tensor:
         """Return which of these are the same mode as the one at loc `[N, D]`, `[S, N]`."""
