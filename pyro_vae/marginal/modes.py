@@ -135,7 +135,7 @@ class _Modes:
         return _Modes(self.loc[order, rows], self.scale_tril[order, rows], evidence, decrement)
 
     def census(self, num_prior: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `num_found`, `unseen` and `num_led` of `Search`; the last `num_prior` started at draws from the prior."""
+        """Return `num_found`, `unseen` and `num_led` of `Search`; the last `num_prior` starts came from the prior."""
         converged = (self.decrement < CONVERGED) | (self.loc.shape[-1] <= FEW_DIM)
         ends = replace(self, evidence=torch.where(converged, self.evidence, -math.inf))
         modes = ends.best(len(self.loc), NEAR)
