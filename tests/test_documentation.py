@@ -19,8 +19,8 @@ from pyro_vae.runs.config import CONFIG_DIR
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.glob("docs/**/*.md"))}
-PAGES = {"README.md": README, **PAGES}
+FILES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 
 
 @pytest.mark.parametrize("group", sorted(d.name for d in CONFIG_DIR.iterdir() if d.is_dir() and d.name != "hydra"))
@@ -89,7 +89,7 @@ def blocks_of(text):
     return [Block(kind, title, dedent(code)) for _, kind, title, code in fences]
 
 
-BLOCKS = {page: blocks_of(text) for page, text in PAGES.items()}
+BLOCKS = {page: blocks_of(text) for page, text in PAGES.items() if page.startswith(("README", "docs/"))}
 ELSEWHERE = {
     "torchrun": "test_distributed.py runs these in processes",
     "pytest": "they are tests",
@@ -164,9 +164,11 @@ def folder(command, tmp_path, small_run):
 def shortened(line, run):
     """Return the command and its arguments, for a run of a second."""
     line = re.sub(r" +#.*", "", line).replace("seed=1,2,3", "seed=1,2")
-    line = re.sub(r"run=(DIR|outputs/bernoulli/\S+)", f"run={run}", line).replace("resume=DIR", f"resume={run}")
+    line = re.sub(r"\b(run|resume)=(DIR|outputs/\S+)", rf"\1={run}", line)
     _, _, module, *arguments = shlex.split(line)
     name = module.removeprefix("pyro_vae.")
+    if any(argument.startswith("--") for argument in arguments):  # prints and ends
+        return name, arguments
     if name in ("evaluate", "score"):
         kept = [a for a in arguments if not a.startswith(("num_data", "num_held_out", "estimator.num_samples"))]
         few = ["estimator.num_temperatures=3"] if re.search("estimator=(ais|bdmc)", line) else []
@@ -199,6 +201,7 @@ def names(finished_run, tmp_path):
     vae = pyro_vae.load(run)
     x = torch.bernoulli(torch.full((20, 12), 0.4))
     return {
+        "pyro_vae": pyro_vae,
         "vae": vae,
         "model": vae.model,
         "guide": vae.guide,
@@ -214,7 +217,7 @@ RUN = [page for page, blocks in BLOCKS.items() if page not in OWN_TESTS and any(
 
 
 @pytest.mark.parametrize("page", every(4, RUN))  # .ci/run has the slow ones, too
-def test_blocks_run_in_their_order(page, folder, names, command, tmp_path, monkeypatch):
+def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for block in BLOCKS[page]:
         if block.title:
