@@ -1,4 +1,4 @@
-"""A family of each axis from outside the package trains, is evaluated and loaded, as the README says."""
+"""A family of each axis from outside the package trains, is evaluated and loaded, as docs/how-to/families.md says."""
 
 import json
 
