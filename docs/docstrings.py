@@ -5,8 +5,8 @@ from typing import Any
 
 import griffe
 
-CODE = r"`[^`]*`|https?://\S+|^ *>>> .*(?:\n *(?:>>>|\.\.\.|\S).*)*"
-"""Code, links and examples with their output, which stay as they are."""
+CODE = r"`[^`]*`|https?://\S+|(?<=\n\n)(?: {4}.*(?:\n|$))+|^ *>>> .*(?:\n *\S.*)*"
+"""Code, links, indented formulas, and examples with their output, which stay as they are."""
 EMPHASIS = r"(?<!\w)_(?=\S)|_(?![\w:])"
 """Underscores that Markdown would pair, as in (m, s)_d and z_{t}; the name of a parameter ends with a colon."""
 

@@ -49,7 +49,7 @@ def on_files(files: Any, config: Any) -> Any:
     folder = Path(_copies.name, "notebooks")
     folder.mkdir(exist_ok=True)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        (folder / path.name).write_text(json.dumps(with_mathml(json.loads(path.read_text()))))
+        (folder / path.name).write_text(json.dumps(for_site(json.loads(path.read_text()))))
         files.append(_file(path, _copies.name, config))
     for path in sorted((ROOT / "notebooks" / "figures").glob("*.png")):
         files.append(_file(path, str(ROOT), config))
@@ -60,11 +60,12 @@ def _file(path: Path, folder: str, config: Any) -> File:
     return File(path.relative_to(ROOT).as_posix(), folder, config.site_dir, config.use_directory_urls)
 
 
-def with_mathml(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Replace the formulas of a notebook's text by MathML, which browsers draw without a script."""
+def for_site(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Direct a notebook's links to pages, and replace its formulas by MathML, which browsers draw without a script."""
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = re.sub(r"\$\$(.+?)\$\$|\$([^$]+?)\$", _mathml, "".join(cell["source"]), flags=re.DOTALL)
+            text = re.sub(r"\]\(\.\./docs/([^)#]+)\.md", r"](../../\1/", "".join(cell["source"]))
+            cell["source"] = re.sub(r"\$\$(.+?)\$\$|\$([^$]+?)\$", _mathml, text, flags=re.DOTALL)
     return notebook
 
 
@@ -86,8 +87,19 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Direct links to notebooks/ to their place in the site, and fill in the tables of options."""
-    markdown = re.sub(r"(\]\((?:\.\./)*)\.\./(notebooks/)", r"\1\2", markdown)
+    """Mend links that lead out of docs/, and fill in the tables of options."""
+    if not page.file.src_uri.endswith(".md"):
+        return markdown
+    folder = Path(page.file.abs_src_path).parent
+
+    def mended(link: re.Match[str]) -> str:
+        path = (folder / link[2]).resolve()
+        if path.is_relative_to(ROOT / "notebooks"):  # in the site they are below docs/
+            return link[0].replace("../", "", 1)
+        is_page = path.is_relative_to(ROOT / "docs") and not path.is_dir()
+        return link[0] if is_page or not path.exists() else link[1]  # the site has no other files, and no folders
+
+    markdown = re.sub(r"\[([^\]]*)\]\(([^):#]+)[^)]*\)", mended, markdown)
     return markdown.replace("<!-- options -->", options()) if page.file.src_uri == "reference/options.md" else markdown
 
 
