@@ -18,22 +18,6 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 COMMANDS = ("train", "evaluate", "score", "compare", "search", "benchmark")
-GROUPS = {
-    "data": "the data set, its split and its transforms",
-    "likelihood": "p(x | z)",
-    "prior": "p(z), or p(z | y)",
-    "guide": "q(z | x)",
-    "network": "encoder and decoder",
-    "conditioning": "where labels and covariates enter the model",
-    "objective": "the bound that training maximizes, and its gradient",
-    "optimizer": "the steps",
-    "scheduler": "the learning rate over epochs",
-    "trainer": "the training loop",
-    "estimator": "the estimate of log p(x)",
-    "experiment": "complete settings, given as `+experiment=NAME`",
-    "launcher": "where the runs of a sweep are executed, given as `+launcher=NAME`",
-}
-"""The folders of conf/, in the order of the page, and what each chooses."""
 SHADOWED = {"pyro_vae.data.table": "pyro_vae.data.table.table"}
 """Functions whose short path is also that of their module, with their full one."""
 
@@ -100,7 +84,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return link[0] if is_page or not path.exists() else link[1]  # the site has no other files, and no folders
 
     markdown = re.sub(r"\[([^\]]*)\]\(([^):#]+)[^)]*\)", mended, markdown)
-    return markdown.replace("<!-- options -->", options()) if page.file.src_uri == "reference/options.md" else markdown
+    return re.sub(r"<!-- options of (\w+) -->", lambda found: options(found[1]), markdown)
 
 
 # Options, from the files of conf/ ---------------------------------------------------------------------
@@ -116,14 +100,12 @@ class Option:
     """Rows of key, value and comment."""
 
 
-def options() -> str:
-    """Return the tables of all options, in Markdown."""
-    lines = [*_commands(), *(line for group in GROUPS for line in _group(group))]
-    return "\n".join(lines)
+def options(group: str) -> str:
+    """Return the options of a group, or of the `commands`, in Markdown."""
+    return "\n".join(_commands() if group == "commands" else _group(group))
 
 
 def _commands() -> Iterator[str]:
-    yield from ("## Commands { #commands }", "", "These keys belong to no group.", "")
     for name in COMMANDS:
         option = read(CONF / f"{name}.yaml")
         usage, _, what = option.description.partition(": ")
@@ -131,7 +113,6 @@ def _commands() -> Iterator[str]:
 
 
 def _group(group: str) -> Iterator[str]:
-    yield from (f"## {group} {{ #{group} }}", "", f"{GROUPS[group][0].upper()}{GROUPS[group][1:]}.", "")
     for path in sorted((CONF / group).rglob("*.yaml")):
         name = path.relative_to(CONF / group).with_suffix("").as_posix()
         option = read(path)

@@ -23,19 +23,16 @@ def page_of(uri):
     return SimpleNamespace(file=SimpleNamespace(src_uri=uri, abs_src_path=str(ROOT / "docs" / uri)))
 
 
-@pytest.fixture(scope="module")
-def options():
-    return hooks.options()
-
-
 @pytest.mark.parametrize("group", sorted(d.name for d in hooks.CONF.iterdir() if d.is_dir() and d.name != "hydra"))
-def test_every_option_has_a_section(group, options):
+def test_every_option_has_a_section(group):
+    uri = "reference/options.md"
+    page = hooks.on_page_markdown((ROOT / "docs" / uri).read_text(), page_of(uri))
     names = [p.relative_to(hooks.CONF / group).with_suffix("").as_posix() for p in (hooks.CONF / group).rglob("*.yaml")]
-    assert set(re.findall(rf"^### {group}=(\S+) ", options, flags=re.MULTILINE)) == set(names)
+    assert set(re.findall(rf"^### {group}=(\S+) ", page, flags=re.MULTILINE)) == set(names)
 
 
-def test_an_option_shows_its_class_settings_and_comments(options):
-    section = options.partition("### guide=low_rank")[2].partition("\n### ")[0]
+def test_an_option_shows_its_class_settings_and_comments():
+    section = hooks.options("guide").partition("### guide=low_rank")[2].partition("\n### ")[0]
     assert "Gaussian, covariance W Wᵀ + diag. [`pyro_vae.guides.LowRank`][pyro_vae.guides.LowRank]." in section
     assert "| `rank` | `4` | columns of W |" in section
 
