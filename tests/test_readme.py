@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,17 @@ def test_commands(line, folder, command):
     name, arguments = shortened(line, folder)
     outcome = command(name, *arguments)
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_pages_of_the_docstrings_build_without_warnings(tmp_path):
+    (line,) = [line for line in COMMANDS if line.startswith("EAGER_IMPORT")]
+    pytest.importorskip("pdoc")
+    line = line.replace(" pdoc ", f" {shlex.quote(sys.executable)} -W error::UserWarning -m pdoc ")
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert 'id="impute"' in (tmp_path / "site" / "pyro_vae" / "analysis.html").read_text()
 
 
 @pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
