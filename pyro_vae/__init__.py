@@ -10,7 +10,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +51,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-if os.environ.get("EAGER_IMPORT"):  # for tools that look at what is there, as pdoc does
-    for _name in _HOME:
-        __getattr__(_name)

@@ -1,6 +1,5 @@
 """VariationalAutoencoder in scikit-learn's hands."""
 
-import doctest
 import pickle
 import random
 import subprocess
@@ -22,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import pyro_vae.sklearn
 from pyro_vae import VariationalAutoencoder
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import Importance
@@ -235,9 +233,3 @@ def test_the_package_does_not_need_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(ImportError, match=r"needs scikit-learn 1\.6 or later: pip install 'pyro-vae\[sklearn\]'"):
         import_module("pyro_vae.sklearn")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the model's ELBO")
-def test_the_example_runs():
-    assert doctest.testmod(pyro_vae.sklearn) == (0, 8)

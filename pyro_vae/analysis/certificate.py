@@ -145,6 +145,10 @@ def certificate(
 
     Raises:
         BadInput: if the estimator cannot be tested, or if the model cannot be simulated or has discrete latents.
+
+    Example:
+        >>> found = certificate(vae.model, vae.guide, x, Auto())  # doctest: +SKIP
+        >>> found.within, found.biased                            # doctest: +SKIP
     """
     require_tensors(x, y)
     require_testable(estimator, len(x))

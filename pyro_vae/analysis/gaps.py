@@ -114,6 +114,12 @@ def gaps(
 
     Raises:
         BadInput: if the guide's family cannot be fitted to single datapoints.
+
+    Example:
+        >>> from pyro_vae.marginal import Refined
+        >>> parts = gaps(vae.model, vae.guide, x[:3], Refined(), num_steps=10)
+        >>> parts.approximation_gap.shape, parts.amortization_gap.shape
+        (torch.Size([3]), torch.Size([3]))
     """
     require_tensors(x, y)
     require_programs(model, guide)

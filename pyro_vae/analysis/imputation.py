@@ -98,6 +98,10 @@ def impute(
         BadInput: if a number is out of range, or `posterior` does not apply: a latent is discrete, or the mask observes
             a part of an event that does not factorize given z.
         NoEvidence: if the guide is a point, which cannot propose.
+
+    Example:
+        >>> impute(vae.model, vae.guide, x[:3], torch.rand(3, 12) < 0.8, num_samples=2, num_steps=4).shape
+        torch.Size([2, 3, 12])
     """
     positive_int("num_samples", num_samples)
     if method not in tuple(METHODS):

@@ -86,6 +86,11 @@ def surgery(
         y: labels `[N]` or covariates `[N, M]` of a conditional model.
         num_samples: draws of z per datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
+
+    Example:
+        >>> parts = surgery(vae.model, vae.guide, x)
+        >>> list(parts)[:5]
+        ['elbo', 'reconstruction', 'kl', 'mutual_information', 'mutual_information_at_limit']
     """
     require_tensors(x, y)
     require_programs(model, guide)

@@ -95,6 +95,10 @@ def from_array(
         BadInput: if x is not one of these, is empty, has fewer than 2 dimensions or an unsupported dtype, holds Inf, or
             NaN with `missing=False` (found on disk when they are read) or bytes of 0 and 1, or if y does not hold one
             label per datapoint.
+
+    Example:
+        >>> from_array(torch.rand(100, 6), val_fraction=0.2).sizes
+        {'train': 70, 'val': 20, 'test': 10}
     """
     if missing != "auto":
         true_false("missing", missing)

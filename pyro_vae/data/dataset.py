@@ -46,6 +46,12 @@ class Dataset:
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside
             [0, 1], or values to dequantize are binarized or not on the grid.
+
+    Example:
+        >>> from pyro_vae.data.split import three_way_split
+        >>> data = Dataset(*three_way_split(torch.rand(100, 6), None, val=0.1, test=0.1, seed=0), binarize="dynamic")
+        >>> data.sizes, data.batch(torch.arange(5))[0].unique().tolist()
+        ({'train': 80, 'val': 10, 'test': 10}, [0.0, 1.0])
     """
 
     def __init__(

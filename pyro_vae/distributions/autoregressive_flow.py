@@ -21,6 +21,13 @@ class AutoregressiveFlow(dist.TransformedDistribution):  # type: ignore[misc]
     Attributes:
         features: the features `[..., num_features]` from which `head` made this flow.
         head: makes the flow for other features.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro.distributions.transforms import affine_autoregressive
+        >>> q = AutoregressiveFlow(dist.Normal(torch.zeros(3), 1.0).to_event(1), [affine_autoregressive(3, [8])])
+        >>> q.log_prob(q.rsample()).shape
+        torch.Size([])
     """
 
     features: Tensor

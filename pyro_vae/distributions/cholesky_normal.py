@@ -15,6 +15,11 @@ class CholeskyNormal(dist.MultivariateNormal):
 
     log q(z) = Σ_i (log N(ε_i; 0, 1) − log L_ii): Kingma & Welling (2019), algorithm 2. For any other value
     ε = L⁻¹(z − μ) is solved for. Densities and gradients equal those of `MultivariateNormal`.
+
+    Example:
+        >>> q = CholeskyNormal(torch.zeros(5, 3), scale_tril=torch.eye(3))
+        >>> q.log_prob(q.rsample()).shape
+        torch.Size([5])
     """
 
     _last_draw: tuple[Tensor, Tensor, int] | None = None

@@ -35,6 +35,13 @@ class Columns(TorchDistribution):
         groups: each column belongs to one of them.
         location: `[P]`.
         scale: `[P]`, positive.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> group = Group(torch.tensor([0, 1]), dist.Normal(torch.zeros(2), 1.0), filler=0.0)
+        >>> p = Columns([group], location=torch.zeros(2), scale=torch.ones(2))
+        >>> p.log_prob(torch.tensor([0.0, torch.nan]))
+        tensor([-0.9189,  0.0000])
     """
 
     arg_constraints: ClassVar = {}
@@ -98,6 +105,13 @@ class Row(Independent):
     """`Row(columns, 1)`: a row of a table, event_shape `[P]`, whose log-probability is the sum of its `Columns`.
 
     `row.base_dist.mask(observed).to_event(1)` leaves out entries by a mask `[..., P]` as well.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> group = Group(torch.tensor([0, 1]), dist.Normal(torch.zeros(2), 1.0), filler=0.0)
+        >>> row = Row(Columns([group], torch.zeros(2), torch.ones(2)), 1)
+        >>> row.log_prob(torch.zeros(2)), row.log_prob_by_column(torch.zeros(2))
+        (tensor(-1.8379), tensor([-0.9189, -0.9189]))
     """
 
     def log_prob_by_column(self, value: Tensor) -> Tensor:

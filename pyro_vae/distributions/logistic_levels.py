@@ -14,7 +14,13 @@ from pyro_vae.data.grid import Grid
 
 
 class LogisticLevels(TorchDistribution):
-    """P(k) = σ((k + ½ − μ) / s) − σ((k − ½ − μ) / s) in units of a bin; the first and last k get the tails."""
+    """P(k) = σ((k + ½ − μ) / s) − σ((k − ½ − μ) / s) in units of a bin; the first and last k get the tails.
+
+    Example:
+        >>> p = LogisticLevels(torch.tensor(0.5), torch.tensor(0.1), num_levels=3)
+        >>> p.log_prob(torch.tensor([0.0, 0.5, 1.0])).exp().sum()
+        tensor(1.)
+    """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
 

@@ -20,6 +20,11 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         cov_factor: W `[..., D, rank]`.
         cov_diag: σ² `[..., D]`.
         validate_args: as for all distributions of Pyro.
+
+    Example:
+        >>> q = LowRankNormal(torch.zeros(5, 3), torch.ones(5, 3, 1), torch.ones(5, 3))
+        >>> q.rsample().dtype, q.log_prob(torch.zeros(3)).dtype
+        (torch.float32, torch.float32)
     """
 
     def __init__(self, loc: Tensor, cov_factor: Tensor, cov_diag: Tensor, validate_args: bool | None = None) -> None:

@@ -19,6 +19,13 @@ class MixtureOfNormals(dist.MixtureSameFamily):  # type: ignore[misc]
 
     Pyro's `MixtureOfDiagNormals` mixes up datapoints if it is given a sample_shape, and its gradient is NaN in single
     precision from about 50 dimensions on.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> loc = torch.zeros(2, 3, requires_grad=True)  # two components in three dimensions
+        >>> components = dist.Normal(loc, 1.0).to_event(1)
+        >>> MixtureOfNormals(dist.Categorical(logits=torch.zeros(2)), components).rsample().requires_grad
+        True
     """
 
     has_rsample = True

@@ -15,6 +15,11 @@ class Categorical(Guide):
     Args:
         num_features: width of the encoder's output.
         latent_dim: K, the number of categories.
+
+    Example:
+        >>> import torch
+        >>> Categorical(8, 3)(torch.zeros(5, 8)).sample().sum(-1)
+        tensor([1., 1., 1., 1., 1.])
     """
 
     def __init__(self, num_features: int, latent_dim: int) -> None:

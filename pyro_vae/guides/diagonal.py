@@ -16,6 +16,12 @@ class Diagonal(Guide):
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
+
+    Example:
+        >>> import torch
+        >>> q = Diagonal(8, 3)(torch.zeros(5, 8))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([3]))
     """
 
     def __init__(self, num_features: int, latent_dim: int) -> None:

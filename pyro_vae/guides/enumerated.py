@@ -22,6 +22,12 @@ class Enumerated(Guide):
 
     Raises:
         Incompatible: when called without `log_joint`.
+
+    Example:
+        >>> import torch
+        >>> log_joint = lambda z: z[..., 1]  # log p(x, e_k) = k
+        >>> Enumerated(8, 2)(torch.zeros(5, 8), log_joint).probs[0]
+        tensor([0.2689, 0.7311])
     """
 
     needs_log_joint = True

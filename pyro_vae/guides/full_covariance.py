@@ -29,6 +29,12 @@ class FullCovariance(Guide):
 
     Raises:
         BadInput: if gain is not positive.
+
+    Example:
+        >>> import torch
+        >>> q = FullCovariance(8, 3)(torch.zeros(5, 8))
+        >>> q.scale_tril.shape
+        torch.Size([5, 3, 3])
     """
 
     def __init__(self, num_features: int, latent_dim: int, gain: float = 1.0) -> None:

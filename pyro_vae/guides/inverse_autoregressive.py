@@ -32,6 +32,12 @@ class InverseAutoregressive(Guide):
 
     Raises:
         BadInput: if an option is out of range.
+
+    Example:
+        >>> import torch
+        >>> q = InverseAutoregressive(8, 3, hidden=[16])(torch.zeros(5, 8))
+        >>> q.log_prob(q.rsample()).shape
+        torch.Size([5])
     """
 
     transforms: Any

@@ -27,6 +27,12 @@ class LowRank(Guide):
 
     Raises:
         BadInput: if rank is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> q = LowRank(8, 3, rank=2)(torch.zeros(5, 8))
+        >>> q.covariance_matrix.shape
+        torch.Size([5, 3, 3])
     """
 
     def __init__(self, num_features: int, latent_dim: int, rank: int = 4) -> None:

@@ -21,6 +21,12 @@ class Mixture(Guide):
 
     Raises:
         BadInput: if num_components is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> q = Mixture(8, 3, num_components=2)(torch.zeros(5, 8))
+        >>> q.rsample().requires_grad
+        True
     """
 
     def __init__(self, num_features: int, latent_dim: int, num_components: int = 3) -> None:

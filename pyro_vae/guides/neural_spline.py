@@ -35,6 +35,12 @@ class NeuralSpline(Guide):
 
     Raises:
         BadInput: if an option is out of range.
+
+    Example:
+        >>> import torch
+        >>> q = NeuralSpline(8, 3, num_bins=4, hidden=[16])(torch.zeros(5, 8))
+        >>> q.log_prob(q.rsample()).shape
+        torch.Size([5])
     """
 
     def __init__(

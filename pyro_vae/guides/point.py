@@ -15,6 +15,12 @@ class Point(Guide):
     Args:
         num_features: width of the encoder's output.
         latent_dim: D.
+
+    Example:
+        >>> import torch
+        >>> q = Point(8, 3)(torch.zeros(5, 8))
+        >>> bool((q.sample() == q.mean).all())
+        True
     """
 
     def __init__(self, num_features: int, latent_dim: int) -> None:

@@ -32,6 +32,13 @@ class SemiAmortized(Guide):
 
     Raises:
         BadInput: if an option is out of range, or when called without `log_joint`.
+
+    Example:
+        >>> import torch
+        >>> log_joint = lambda z: -(z - 1).square().sum(-1) / 2  # the posterior is N(1, I)
+        >>> q = SemiAmortized(8, 3, num_steps=20)(torch.zeros(5, 8), log_joint)
+        >>> bool((q.mean - 1).abs().max() < 0.01)
+        True
     """
 
     needs_log_joint = True

@@ -85,6 +85,11 @@ class Bernoulli(Likelihood):
 
     Raises:
         BadInput: if start_margin is not in (0, 0.5].
+
+    Example:
+        >>> import torch
+        >>> Bernoulli([2, 2])(torch.zeros(1, 2, 2)).log_prob(torch.ones(2, 2))  # 4 log ½
+        tensor(-2.7726)
     """
 
     discrete = True

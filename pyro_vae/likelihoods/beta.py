@@ -26,6 +26,11 @@ class Beta(Likelihood):
         init_concentration: α and β at h = 0; None: the values that match the mean and the variance of the data, or,
             without data, 1, the uniform density.
         min_concentration: lower bound of both, without which the density could concentrate at its poles at 0 and 1.
+
+    Example:
+        >>> import torch
+        >>> Beta([6])(torch.zeros(5, 2, 6)).log_prob(torch.full([6], 0.5)).shape
+        torch.Size([5])
     """
 
     discrete = False

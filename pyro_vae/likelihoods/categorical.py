@@ -26,6 +26,11 @@ class Categorical(Likelihood):
     Args:
         data_shape: shape of one datapoint.
         num_levels: number of grey levels.
+
+    Example:
+        >>> import torch
+        >>> Categorical([6], num_levels=17)(torch.zeros(5, 17, 6)).sample().shape
+        torch.Size([5, 6])
     """
 
     discrete = True

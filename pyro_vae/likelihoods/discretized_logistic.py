@@ -41,6 +41,12 @@ class DiscretizedLogistic(Likelihood):
         init_scale: the logistics' scale at h = 0, for data of range 1; None: the value that gives the data's variance,
             or, without data, 0.1.
         min_scale: its lower bound; PixelCNN++ uses e^−7 for a range of 2.
+
+    Example:
+        >>> import torch
+        >>> p = DiscretizedLogistic([6], num_levels=17)(torch.zeros(5, 1, 6))
+        >>> bool((p.log_prob(p.sample()) < 0).all())  # probabilities
+        True
     """
 
     discrete = True

@@ -33,6 +33,12 @@ class Gaussian(Scaled):
             hundredth of `init_scale` or of the data's standard deviation.
         standardize: measure each dimension in its own standard deviation, of which σ, `init_scale` and `min_scale` are
             multiples; x stays in the data's units. None: the run sets it, by `data.standardize`.
+
+    Example:
+        >>> import torch
+        >>> p = Gaussian([6], scale="per_pixel")(torch.zeros(5, 2, 6))
+        >>> p.mean.shape, p.stddev.shape
+        (torch.Size([5, 6]), torch.Size([5, 6]))
     """
 
     name = "gaussian"

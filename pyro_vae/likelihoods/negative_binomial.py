@@ -28,6 +28,12 @@ class NegativeBinomial(Counts):
         init_dispersion: starting value of α; None: the value that gives each dimension's variance in the data or, if
             there are none, 0.5.
         min_dispersion: its lower bound; 0 would be the Poisson.
+
+    Example:
+        >>> import torch
+        >>> p = NegativeBinomial([6])(torch.zeros(5, 1, 6))
+        >>> bool((p.variance > p.mean).all())  # as in overdispersed counts
+        True
     """
 
     def __init__(

@@ -58,6 +58,11 @@ class Poisson(Counts):
 
     Args:
         data_shape: shape of one datapoint.
+
+    Example:
+        >>> import torch
+        >>> Poisson([6])(torch.zeros(5, 1, 6)).sample().shape
+        torch.Size([5, 6])
     """
 
     def __init__(self, data_shape: Sequence[int]) -> None:

@@ -34,6 +34,11 @@ class StudentT(Scaled):
         min_scale: lower bound of σ, without which the density of constant dimensions has no maximum; None: a hundredth
             of `init_scale` or of the data's scale.
         standardize: measure each dimension in its own scale, as for `Gaussian`.
+
+    Example:
+        >>> import torch
+        >>> StudentT([6], df=3.0)(torch.zeros(5, 1, 6)).log_prob(torch.zeros(6)).shape
+        torch.Size([5])
     """
 
     name = "student_t"

@@ -55,6 +55,13 @@ class Table(Likelihood):
 
     Raises:
         BadInput: if the columns are missing or invalid.
+
+    Example:
+        >>> columns = [{"name": "age", "kind": "real"}, {"name": "sex", "kind": "binary", "categories": ["f", "m"]}]
+        >>> likelihood = Table([2], columns)
+        >>> p = likelihood(torch.zeros(5, *likelihood.param_shape))
+        >>> p.log_prob_by_column(torch.tensor([[40.0, 1.0]])).shape
+        torch.Size([5, 2])
     """
 
     unbounded = True

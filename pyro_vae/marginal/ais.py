@@ -86,6 +86,11 @@ class AIS(GradientEstimator):
 
     Raises:
         BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
+
+    Example:
+        >>> evidence = AIS(num_samples=4, num_temperatures=10, start="guide")(vae.model, vae.guide, x[:2])
+        >>> evidence.log_px.shape, evidence.extra["acceptance"].shape
+        (torch.Size([2]), torch.Size([2]))
     """
 
     name = "ais"

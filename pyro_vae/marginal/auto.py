@@ -88,6 +88,11 @@ class Auto(Estimator):
 
     Raises:
         BadInput: if an argument is out of range.
+
+    Example:
+        >>> evidence = Auto(max_seconds=10)(vae.model, vae.guide, x)
+        >>> evidence.log_px.shape, set(evidence.status) <= {"exact", "reliable", "unreliable"}
+        (torch.Size([20]), True)
     """
 
     name = "auto"

@@ -14,6 +14,10 @@ class ELBO(Importance):
 
     It is a lower bound for any K: Kingma & Welling (2014), https://arxiv.org/abs/1312.6114, eq. 2. Arguments and errors
     are those of `Importance`.
+
+    Example:
+        >>> bool((ELBO(100)(vae.model, vae.guide, x).log_px < 0).all())
+        True
     """
 
     name = "elbo"

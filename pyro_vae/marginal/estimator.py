@@ -28,7 +28,9 @@ Progress = Callable[[int], Any]
 
 
 class Estimator(ABC):
-    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1 (docs/programs.md).
+    """Estimates log p(x) of a Pyro model and guide whose datapoints lie in one plate at dim −1.
+
+    docs/reference/programs.md describes the programs that are accepted.
 
     Derive your own estimator from this class: set `name` and `num_samples`, and implement `estimate`. The other members
     have defaults.
@@ -69,8 +71,7 @@ class Estimator(ABC):
         """Estimate log p(x) for x `[N, ...]`, or log p(x | y) with the labels y `[N]` of a conditional model.
 
         The computation runs on the device of x. Pyro's effect handlers around this call do not reach the programs:
-        wrap the programs instead. docs/programs.md describes the programs that are accepted. Concurrent calls from
-        several threads run one after the other.
+        wrap the programs instead. Concurrent calls from several threads run one after the other.
 
         Args:
             model: the generative model.

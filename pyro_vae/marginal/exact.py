@@ -38,6 +38,19 @@ class Exact(Estimator):
     Args:
         num_samples: reported as K; the computation does not use it.
         chunk_size: pairs (direction of the Hessian, datapoint) in memory at once.
+
+    Example:
+        >>> import pyro
+        >>> import pyro.distributions as dist
+        >>> def model(x, y=None):  # x ~ N(0, I + 1)
+        ...     with pyro.plate("data", len(x), dim=-1):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        ...         pyro.sample("x", dist.Normal(z.expand(*z.shape[:-1], 2), 1.0).to_event(1), obs=x)
+        >>> def guide(x, y=None):
+        ...     with pyro.plate("data", len(x), dim=-1):
+        ...         pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+        >>> Exact()(model, guide, torch.zeros(1, 2)).log_px  # −log 2π − ½ log 3
+        tensor([-2.3872], dtype=torch.float64)
     """
 
     name = "exact"

@@ -36,8 +36,9 @@ class Importance(Estimator):
         BadInput: if an argument is out of range.
 
     Example:
-        >>> evidence = Importance(num_samples=5000)(vae.model, vae.guide, x)  # doctest: +SKIP
-        >>> evidence.log_px, evidence.se, evidence.ess                        # doctest: +SKIP
+        >>> evidence = Importance(num_samples=5000)(vae.model, vae.guide, x)
+        >>> evidence.log_px.shape, evidence.se.shape, evidence.ess.shape
+        (torch.Size([20]), torch.Size([20]), torch.Size([20]))
     """
 
     name = "importance"

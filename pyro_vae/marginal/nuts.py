@@ -36,6 +36,11 @@ class NUTS(GradientEstimator):
         num_samples: K, the number of importance samples.
         num_draws: draws of NUTS, after `num_draws` // 2 warmup draws.
         max_data: reject more datapoints than this.
+
+    Example:
+        >>> evidence = NUTS(num_draws=20)(vae.model, vae.guide, x[:1])
+        >>> list(evidence.extra)
+        ['loc_error', 'scale_ratio', 'correlation']
     """
 
     name = "nuts"

@@ -93,6 +93,10 @@ class Sandwich(GradientEstimator):
 
     Raises:
         BadInput: if an argument is out of range; when called, if the model's latents are discrete or masked.
+
+    Example:
+        >>> bounds = Sandwich()(vae.model, vae.guide, x[:2])                        # doctest: +SKIP
+        >>> bounds.log_px, bounds.extra["log_px_upper"], bounds.extra["certified"]  # doctest: +SKIP
     """
 
     name = "sandwich"

@@ -127,6 +127,12 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
         evidence: the estimates.
         estimator: the estimator's name.
         simulated: whether it simulated the data.
+
+    Example:
+        >>> from pyro_vae.marginal import Importance
+        >>> summary = summarize(Importance(1000)(vae.model, vae.guide, x), "importance")
+        >>> print(table(summary, "test").splitlines()[0])
+        test, 20 datapoints, estimator importance, K = 1000 (nats per datapoint)
     """
     N = len(evidence.log_px)
     k = evidence.pareto_k[~evidence.pareto_k.isnan()]

@@ -29,6 +29,14 @@ class Conv(Network):
         hidden: width of the fully connected layer between the convolutions and the latent.
         activation: one of `ACTIVATIONS`.
         upper_hidden: widths of the fully connected layers between one stochastic layer and the next.
+
+    Example:
+        >>> import torch
+        >>> network = Conv(channels=[8, 16], hidden=32)
+        >>> network.encoder([1, 28, 28])(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 32])
+        >>> network.decoder(2, [1, 1, 28, 28])(torch.zeros(5, 2)).shape
+        torch.Size([5, 1, 1, 28, 28])
     """
 
     kernel_size: int = 3

@@ -22,6 +22,14 @@ class MLP(Network):
         upper_hidden: widths between one stochastic layer and the next.
         init: start of all linear layers of the VAE, including the guide's: `torch` (its default), `glorot` or
             `glorot_alike` (see `glorot_`).
+
+    Example:
+        >>> import torch
+        >>> network = MLP(hidden=[64, 32])
+        >>> network.encoder([28, 28])(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 32])
+        >>> network.decoder(2, [1, 28, 28])(torch.zeros(5, 2)).shape
+        torch.Size([5, 1, 28, 28])
     """
 
     def __init__(

@@ -45,6 +45,11 @@ class Trace_ELBO(Objective, pyro.infer.Trace_ELBO):
 
     Raises:
         BadInput: if num_particles is not a positive integer.
+
+    Example:
+        >>> bound = Trace_ELBO(num_particles=2).bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "trace_elbo"
@@ -101,6 +106,13 @@ class TraceMeanField_ELBO(Trace_ELBO, pyro.infer.TraceMeanField_ELBO):
 
     Kingma & Welling (2014), eq. 3. With several latent sites the KL of z_1 depends on the draw of z_2, which Pyro's
     mean-field condition excludes: Monte Carlo then estimates the whole KL, as in `Trace_ELBO`.
+
+    Example:
+        >>> from pyro.infer import SVI
+        >>> from pyro.optim import Adam
+        >>> svi = SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), TraceMeanField_ELBO())
+        >>> svi.step(x) > 0
+        True
     """
 
     name: ClassVar[str] = "trace_mean_field_elbo"

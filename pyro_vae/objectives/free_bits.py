@@ -27,6 +27,11 @@ class FreeBits(TraceMeanField_ELBO):
 
     Raises:
         BadInput: if free_nats is not positive and finite.
+
+    Example:
+        >>> bound = FreeBits(free_nats=0.5).bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "free_bits"

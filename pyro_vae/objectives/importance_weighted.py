@@ -94,6 +94,11 @@ class Renyi(MultiSample):
 
     Raises:
         BadInput: if alpha is not finite, or so close to 1 that this is the ELBO.
+
+    Example:
+        >>> bound = Renyi(alpha=0.5, num_particles=10).bound(vae.model, vae.guide, x)
+        >>> bool(-bound.loss > bound.elbo)
+        True
     """
 
     name: ClassVar[str] = "renyi"
@@ -120,6 +125,11 @@ class IWAE(Renyi):
 
     Args:
         num_particles: K.
+
+    Example:
+        >>> bound = IWAE(num_particles=10).bound(vae.model, vae.guide, x)
+        >>> bool(-bound.loss > bound.elbo)
+        True
     """
 
     name: ClassVar[str] = "iwae"

@@ -41,6 +41,11 @@ class BetaVAE(TraceMeanField_ELBO):
 
     Raises:
         BadInput: if beta is negative or not finite.
+
+    Example:
+        >>> bound = BetaVAE(beta=4.0).bound(vae.model, vae.guide, x)
+        >>> bool(-bound.loss < bound.elbo)  # the ELBO has the weight 1
+        True
     """
 
     name: ClassVar[str] = "beta_vae"
@@ -72,6 +77,12 @@ class KLAnnealing(BetaVAE):
 
     Raises:
         BadInput: if an option is out of its range.
+
+    Example:
+        >>> objective = KLAnnealing(num_epochs=10)
+        >>> objective.at_step(0, 2.5)
+        >>> objective.beta.item()
+        0.25
     """
 
     name: ClassVar[str] = "kl_annealing"

@@ -51,6 +51,11 @@ class StickingTheLanding(_PathGradient):
 
     Args:
         num_particles: draws of z per datapoint.
+
+    Example:
+        >>> bound = StickingTheLanding().bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "sticking_the_landing"
@@ -70,6 +75,11 @@ class DReG(_PathGradient, IWAE):
 
     Args:
         num_particles: K.
+
+    Example:
+        >>> bound = DReG(num_particles=10).bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "dreg"

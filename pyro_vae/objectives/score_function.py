@@ -19,6 +19,11 @@ class ScoreFunction(MultiSample):
 
     Args:
         num_particles: K, draws of z per datapoint.
+
+    Example:
+        >>> bound = ScoreFunction(num_particles=10).bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "score_function"

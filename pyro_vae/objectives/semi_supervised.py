@@ -31,6 +31,17 @@ class SemiSupervised(Objective):
 
     Raises:
         BadInput: if alpha is negative or not finite, or num_particles is not a positive integer.
+
+    Example:
+        >>> from pyro_vae.guides import Diagonal
+        >>> from pyro_vae.likelihoods import Bernoulli
+        >>> from pyro_vae.networks import MLP
+        >>> from pyro_vae.priors import StandardNormal
+        >>> from pyro_vae.vae import SemiSupervisedVAE
+        >>> vae = SemiSupervisedVAE.build([12], 2, MLP([8]), StandardNormal, Bernoulli, Diagonal, num_classes=3)
+        >>> y = torch.full((len(x),), -1)  # no label is known
+        >>> SemiSupervised(alpha=1.0).bound(vae.model, vae.guide, x, y).loss.shape
+        torch.Size([])
     """
 
     name: ClassVar[str] = "semi_supervised"

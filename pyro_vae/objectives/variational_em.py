@@ -31,6 +31,11 @@ class VariationalEM(TraceMeanField_ELBO):
 
     Raises:
         BadInput: if an argument is not a positive integer.
+
+    Example:
+        >>> objective = VariationalEM(e_steps=5, m_steps=10)
+        >>> [objective.at_step(step, epoch=0.0) for step in (4, 5, 14, 15)]  # whether it is an E-step
+        [True, False, False, True]
     """
 
     name: ClassVar[str] = "variational_em"

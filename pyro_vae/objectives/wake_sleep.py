@@ -30,6 +30,11 @@ class ReweightedWakeSleep(IWAE):
 
     Raises:
         BadInput: if insomnia is not in [0, 1], or is positive with a single particle, whose weight is always 1.
+
+    Example:
+        >>> bound = ReweightedWakeSleep(num_particles=10).bound(vae.model, vae.guide, x)
+        >>> bound.loss.shape, bool(bound.elbo < 0)
+        (torch.Size([]), True)
     """
 
     name: ClassVar[str] = "reweighted_wake_sleep"

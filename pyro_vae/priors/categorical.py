@@ -18,6 +18,11 @@ class Categorical(Prior):
     Args:
         latent_dim: K, the number of categories.
         **data: ignored.
+
+    Example:
+        >>> import torch
+        >>> Categorical(3)().sample().sum()
+        tensor(1.)
     """
 
     def __init__(self, latent_dim: int, **data: Any) -> None:

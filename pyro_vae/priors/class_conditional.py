@@ -31,6 +31,11 @@ class ClassConditional(Prior):
 
     Raises:
         BadInput: if the data have no labels and no covariates, or radius is not positive.
+
+    Example:
+        >>> import torch
+        >>> ClassConditional(2, num_classes=10)(torch.tensor([3, 7])).batch_shape
+        torch.Size([2])
     """
 
     conditional = True

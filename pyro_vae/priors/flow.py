@@ -30,6 +30,11 @@ class Flow(Prior):
 
     Raises:
         BadInput: if zuko is not installed, or an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> Flow(2, num_transforms=2, hidden=[8])().log_prob(torch.zeros(4, 2)).shape
+        torch.Size([4])
     """
 
     def __init__(self, latent_dim: int, num_transforms: int = 3, hidden: Sequence[int] = (64, 64), **data: Any) -> None:

@@ -23,6 +23,11 @@ class Mixture(Prior):
         latent_dim: D.
         num_components: C.
         **data: ignored.
+
+    Example:
+        >>> import torch
+        >>> Mixture(2, num_components=5)().log_prob(torch.zeros(4, 2)).shape
+        torch.Size([4])
     """
 
     def __init__(self, latent_dim: int, num_components: int = 10, **data: Any) -> None:

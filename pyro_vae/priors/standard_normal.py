@@ -18,6 +18,11 @@ class StandardNormal(Prior):
     Args:
         latent_dim: D.
         **data: ignored.
+
+    Example:
+        >>> import torch
+        >>> StandardNormal(2)().log_prob(torch.zeros(2))  # −log 2π
+        tensor(-1.8379)
     """
 
     loc: Tensor

@@ -24,6 +24,13 @@ class Vamp(Prior):
         data_shape: shape of one datapoint.
         num_pseudo_inputs: C.
         **data: ignored.
+
+    Example:
+        >>> import torch
+        >>> from pyro.distributions import Normal
+        >>> prior = Vamp(2, data_shape=[6], num_pseudo_inputs=5)
+        >>> prior(posterior=lambda x: Normal(x[:, :2], 1.0).to_event(1)).sample().shape
+        torch.Size([2])
     """
 
     def __init__(

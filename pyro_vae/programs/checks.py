@@ -66,8 +66,8 @@ def require_programs(model: Program, guide: Program) -> None:
 def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -> None:
     """Check on two datapoints that model and guide give an importance weight p(x, z) / q(z | x) for each datapoint.
 
-    Programs that do not would give wrong estimates without any sign of it. docs/programs.md describes the programs
-    that pass.
+    Programs that do not would give wrong estimates without any sign of it. docs/reference/programs.md describes the
+    programs that pass.
 
     Raises:
         BadInput: if the programs do not draw the same latents, with the same masks and within the support of the

@@ -1,4 +1,4 @@
-"""docs/log_evidence.md: what it says of a missed mode is so, and it names every stage."""
+"""docs/explanation/log_evidence.md: what it says of a missed mode is so, and it names every stage."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import torch
 
 from pyro_vae.marginal.evidence import STAGES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "log_evidence.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "log_evidence.md").read_text()
 
 
 def test_the_guide_misses_a_mode_without_a_sign_and_auto_does_not():

@@ -1,4 +1,4 @@
-"""docs/programs.md: its programs run, and those that it calls rejected are, with the line that it prints."""
+"""docs/reference/programs.md: its programs run, and those that it calls rejected are, with the line that it prints."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from pyro_vae.errors import BadInput
 
-PAGE = (Path(__file__).parents[2] / "docs" / "programs.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "programs.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 

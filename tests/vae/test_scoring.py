@@ -1,14 +1,11 @@
 """`vae.anomaly_score`: which held-out data it compares with."""
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
 
 import pyro_vae
 from pyro_vae.errors import BadInput
-from pyro_vae.vae import scoring
 
 QUICK = {"estimator": "importance", "num_samples": 50, "num_steps": 5}
 
@@ -47,9 +44,3 @@ def test_without_held_out_data_they_must_be_given(fitted, small_vae):
         pyro_vae.load(run_dir).anomaly_score(torch.eye(6))
     with pytest.raises(BadInput, match=r"x has shape \[5, 5\]"):
         fitted[0].anomaly_score(torch.eye(5))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_example_runs():
-    globs = {"torch": torch, "pyro_vae": pyro_vae}
-    assert doctest.testmod(scoring, extraglobs=globs) == (0, 4)
