@@ -30,7 +30,7 @@ def run(tmp_path):
         "evaluations/importance-5000.json": {**estimate("importance", 5000, 100, -84.0), "split": "test"},
         "evaluations/auto-1000.json": {**estimate("auto", 1000, 100, -82.75), "split": "test"},
         "evaluations/refined-500.json": {**estimate("refined", 500, 100, -83.0), "split": "val"},
-        "evaluations/gaps.json": {"test": {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 100}},
+        "evaluations/gaps.json": {"test": {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 20}},
         "evaluations/surgery.json": {"test": {"active_units": 18}},
     }
     for name, content in files.items():
@@ -55,7 +55,7 @@ def test_a_run_is_collected(collect, run, monkeypatch):
     row = collect.collected(run)
     assert row["command"] == "train +experiment=iwae_table1/vae_k1 trainer.batch_size=10"
     assert (row["epochs"], row["all_epochs"], row["seconds"], row["active_units"]) == (2, 3280, 3, 18)
-    assert row["gaps"] == {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 100}
+    assert row["gaps"] == {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 20}
     found = [(each["estimator"], each["num_data"], each["log_px"]) for each in row["estimates"]]
     assert sorted(found) == [("auto", 100, -82.75), ("importance", 100, -84.0), ("importance", 10_000, -86.5)]
     assert collect.file_of(row["command"]) == run / "iwae_table1_vae_k1_trainer.batch_size=10.json"
@@ -70,6 +70,7 @@ def test_a_row_says_what_the_papers_estimator_missed(collect, run):
     assert row["published"] == "(-86.76)"  # of all epochs
     assert row["`auto`"] == "-82.75 ± 0.25 (N = 100, their ELBO -90.00), 50.0 % flagged"
     assert row["missed"] == "1.25"  # on the same 100 digits
+    assert row["approximation gap"] == "1.00 (N = 20)"
     assert row["active units"] == "18 / 19"
 
 

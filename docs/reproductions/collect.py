@@ -33,6 +33,9 @@ OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile="
 KEPT = ("estimator", "num_samples", "num_data", "elbo", "log_px", "log_px_se", "unreliable", "bits_per_dim")
 """What the JSON keeps of an estimate of log p(x)."""
 
+GAPS = ("num_data", "log_px", "elbo_best", "elbo", "approximation_gap", "amortization_gap")
+"""What it keeps of gaps.json."""
+
 
 def collected(run: Path) -> dict[str, Any]:
     """Return the results of a run: values in nats per datapoint."""
@@ -48,7 +51,7 @@ def collected(run: Path) -> dict[str, Any]:
         "all_epochs": compose([f"+experiment={experiment}"]).trainer.max_epochs,
         "seconds": round(rows[-1]["seconds"]),
         "estimates": estimates(run),
-        "gaps": {key: gaps[key] for key in ("approximation_gap", "amortization_gap", "num_data") if gaps},
+        "gaps": {key: value for key, value in gaps.items() if key in GAPS},
         "active_units": surgery.get("active_units"),
     }
 

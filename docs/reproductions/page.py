@@ -42,10 +42,10 @@ the share of estimates that fail a check, and are likely too low; where no share
 - *importance*: log p(x) from K = 5000 draws of the guide, the papers' estimator.
 - *published*: the paper's number, from the same estimator. It is in brackets if you cannot compare it, because epochs
   or test digits are missing.
-- *`auto`*: log p(x) by the estimator `auto`; for older rows by `refined`, one of its stages.
+- *`auto`*: log p(x) by the estimator `auto`; in older rows, or for more datapoints, by `refined`, an earlier estimator.
 - *missed*: what the papers' estimator missed, `auto` minus importance sampling on the same datapoints.
 - *gaps*: what the guide's family cannot express (approximation), and what the encoder does not reach (amortization;
-  Cremer et al., 2018), on the first test datapoints.
+  Cremer et al., 2018), on the first 100 test datapoints unless N is given.
 - *active units*: latent dimensions that depend on x (the variance of E[z | x] over the data exceeds 0.01), with the
   published number after the slash. The lower of two layers learns its scale, so there dimensions that carry almost no
   information about x can exceed 0.01.
@@ -54,6 +54,11 @@ the share of estimates that fail a check, and are likely too low; where no share
 COLUMNS = (
     "command", "schedule", "seconds", "N", "ELBO", "importance", "published", "`auto`", "missed", "approximation gap",
     "amortization gap", "active units",
+)  # fmt: skip
+
+OF_GAPS = (
+    "command", "schedule", "seconds", "N", "`auto`", "ELBO of the best member", "ELBO", "approximation gap",
+    "amortization gap",
 )  # fmt: skip
 
 SECTIONS = {
@@ -113,7 +118,8 @@ def write() -> str:
     for section, heading in SECTIONS.items():
         rows = [row for row in contents if row.get("experiment", "").startswith(section + "/")]
         if rows:
-            parts += [heading, table(COLUMNS, [cells(row) for row in sorted(rows, key=_place)])]
+            columns, make_cells = (OF_GAPS, gap_cells) if section == "cremer" else (COLUMNS, cells)
+            parts += [heading, table(columns, [make_cells(row) for row in sorted(rows, key=_place)])]
     tables: dict[str, Callable[[dict[str, Any]], list[str]]] = {"missing": missing, "estimators": estimators}
     for name, make in tables.items():
         for content in contents:
@@ -132,7 +138,9 @@ def cells(row: dict[str, Any]) -> list[str]:
     """Return the table's cells of a run."""
     published, published_units = PUBLISHED.get(row["experiment"], (None, None))
     paper = _largest(row["estimates"], "importance")
-    better = _largest(row["estimates"], "auto") or _largest(row["estimates"], "refined")
+    auto, refined = (_largest(row["estimates"], name) for name in ("auto", "refined"))
+    better = auto or refined
+    wider = refined if auto and refined and refined["num_data"] > auto["num_data"] else None
     same = _largest(row["estimates"], "importance", better and better["num_data"])
     complete = row["epochs"] == row["all_epochs"] and paper is not None and paper["num_data"] == OF_MNIST
     units = row["active_units"]
@@ -144,12 +152,20 @@ def cells(row: dict[str, Any]) -> list[str]:
         "" if paper is None else _number(paper["elbo"]),
         estimate(paper, paper),
         _number(published) if complete or published is None else f"({_number(published)})",
-        estimate(better, paper),
+        "; ".join(estimate(each, paper) for each in (better, wider) if each),
         _number(better["log_px"] - same["log_px"]) if better and same else "",
-        _number(row["gaps"].get("approximation_gap")),
-        _number(row["gaps"].get("amortization_gap")),
+        _gap(row, "approximation_gap"),
+        _gap(row, "amortization_gap"),
         "" if units is None else f"{units}" + (f" / {published_units}" if published_units else ""),
     ]
+
+
+def gap_cells(row: dict[str, Any]) -> list[str]:
+    """Return the table's cells of a run whose gaps are of interest."""
+    gaps = row["gaps"]
+    values = (gaps.get(key) for key in ("log_px", "elbo_best", "elbo", "approximation_gap", "amortization_gap"))
+    num_data = str(gaps.get("num_data", ""))
+    return [*cells(row)[:3], num_data, *map(_number, values)]
 
 
 def estimate(found: dict[str, Any] | None, paper: dict[str, Any] | None) -> str:
@@ -218,6 +234,11 @@ def _largest(estimates: Sequence[dict[str, Any]], name: str, num_data: int | Non
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _gap(row: dict[str, Any], name: str) -> str:
+    gaps = row["gaps"]
+    return _number(gaps.get(name)) + ("" if gaps.get("num_data", 100) == 100 else f" (N = {gaps['num_data']})")
 
 
 def _share(value: float | None) -> str:
