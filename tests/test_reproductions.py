@@ -39,7 +39,7 @@ def run(tmp_path):
         path.write_text(json.dumps(content))
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text(
-        "- +experiment=iwae_table1/vae_k1\n- data.root=somewhere\n- trainer.batch_size=10\n"
+        "- data.root=somewhere\n- trainer.batch_size=10\n- +experiment=iwae_table1/vae_k1\n"
     )
     header = "epoch,step,train/elbo,train/kl,train/log_likelihood,val/elbo,seconds\n"
     (tmp_path / "metrics.csv").write_text(header + "1,10,-200,10,-190,nan,1.5\n2,20,-150,12,-138,nan,3.2\n")

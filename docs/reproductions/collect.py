@@ -27,8 +27,11 @@ from pyro_vae.runs.config import compose
 
 FOLDER = Path(__file__).parent
 
-OF_A_MACHINE = ("data.root=", "data.path=", "hydra.run.dir=", "trainer.compile=", "resume=", "plots=")
-"""Overrides that depend on the machine and do not change the experiment."""
+LEFT_OUT = (
+    "data.root=", "data.path=", "hydra.run.dir=", "trainer.compile=", "resume=", "plots=", "estimator=none",
+    "second_estimator=",
+)  # fmt: skip
+"""Overrides that do not change the trained model."""
 
 KEPT = ("estimator", "num_samples", "num_data", "elbo", "log_px", "log_px_se", "unreliable", "bits_per_dim")
 """What the JSON keeps of an estimate of log p(x)."""
@@ -42,11 +45,12 @@ def collected(run: Path) -> dict[str, Any]:
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
     experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
     rows = metrics.read(run)
+    options = [o for o in overrides if not o.startswith(LEFT_OUT)]
     gaps = _read(run, "gaps.json").get("test", {})
     surgery = _read(run, "surgery.json").get("test", {})
     return {
         "experiment": experiment,
-        "command": " ".join(["train", *(o for o in overrides if not o.startswith(OF_A_MACHINE))]),
+        "command": " ".join(["train", *sorted(options, key=lambda o: not o.startswith("+experiment="))]),
         "epochs": len(rows),
         "all_epochs": compose([f"+experiment={experiment}"]).trainer.max_epochs,
         "seconds": round(rows[-1]["seconds"]),
