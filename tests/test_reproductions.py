@@ -28,6 +28,7 @@ def run(tmp_path):
     files = {
         "results.json": {"test": estimate("importance", 5000, 10_000, -86.5)},
         "evaluations/importance-5000.json": {**estimate("importance", 5000, 100, -84.0), "split": "test"},
+        "evaluations/test-500/importance-5000.json": {**estimate("importance", 5000, 500, -85.0), "split": "test"},
         "evaluations/auto-1000.json": {**estimate("auto", 1000, 100, -82.75), "split": "test"},
         "evaluations/refined-500.json": {**estimate("refined", 500, 100, -83.0), "split": "val"},
         "evaluations/gaps.json": {"test": {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 20}},
@@ -35,7 +36,7 @@ def run(tmp_path):
     }
     for name, content in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(json.dumps(content))
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text(
@@ -57,7 +58,8 @@ def test_a_run_is_collected(collect, run, monkeypatch):
     assert (row["epochs"], row["all_epochs"], row["seconds"], row["active_units"]) == (2, 3280, 3, 18)
     assert row["gaps"] == {"approximation_gap": 1.0, "amortization_gap": 2.0, "num_data": 20}
     found = [(each["estimator"], each["num_data"], each["log_px"]) for each in row["estimates"]]
-    assert sorted(found) == [("auto", 100, -82.75), ("importance", 100, -84.0), ("importance", 10_000, -86.5)]
+    importance = [("importance", 100, -84.0), ("importance", 500, -85.0), ("importance", 10_000, -86.5)]
+    assert sorted(found) == [("auto", 100, -82.75), *importance]
     assert collect.file_of(row["command"]) == run / "iwae_table1_vae_k1_trainer.batch_size=10.json"
 
 
@@ -82,3 +84,9 @@ def test_every_row_has_what_the_page_needs(collect):
             assert content["estimates"] or content["gaps"]
         else:
             assert content["table"] in ("estimators", "missing")
+
+
+def test_a_run_without_an_experiment_is_left_out(collect, run):
+    (run / ".hydra" / "overrides.yaml").write_text("- latent_dim=2\n")
+    with pytest.raises(SystemExit, match="trained without \\+experiment=NAME"):
+        collect.collected(run)

@@ -43,7 +43,9 @@ GAPS = ("num_data", "log_px", "elbo_best", "elbo", "approximation_gap", "amortiz
 def collected(run: Path) -> dict[str, Any]:
     """Return the results of a run: values in nats per datapoint."""
     overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
-    experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), "")
+    experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), None)
+    if experiment is None:
+        sys.exit(f"{run} was trained without +experiment=NAME: train it again with one in conf/experiment")
     rows = metrics.read(run)
     options = [o for o in overrides if not o.startswith(LEFT_OUT)]
     gaps = _read(run, "gaps.json").get("test", {})
@@ -64,7 +66,7 @@ def estimates(run: Path) -> list[dict[str, Any]]:
     """Return the estimates of the test set in results.json and evaluations/, one for each estimator and N."""
     results = json.loads((run / "results.json").read_text())
     found = [results[key] for key in ("test", "importance") if key in results]
-    found += [json.loads(file.read_text()) for file in sorted((run / "evaluations").glob("*-*.json"))]
+    found += [json.loads(file.read_text()) for file in sorted((run / "evaluations").rglob("*-*.json"))]
     unique = {
         (each["estimator"], each["num_samples"], each["num_data"]): {key: each[key] for key in KEPT if key in each}
         for each in found
