@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 keep_old_names()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["VAE", "BadInput", "FailedRun", "VariationalAutoencoder", "fit", "load"]
 
 _HOME = {

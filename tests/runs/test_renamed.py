@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -12,22 +13,45 @@ from conftest import assert_same, one_error_line
 from omegaconf import OmegaConf
 
 import pyro_vae
-from pyro_vae.runs import checkpoint
+from pyro_vae.runs import checkpoint, metrics
 from pyro_vae.runs.renamed import MOVED, renamed
 
-KEPT = sorted((Path(__file__).parents[2] / "notebooks" / "runs").glob("*/checkpoints/*.pt"))
 OLD = {"trainer": "pyro_vae.trainer.Trainer", "optimizer": "pyro_vae.optim.FusedAdam"}
+RUN = Path(__file__).with_name("run_of_0_1")
+"""Two epochs of data=digits with latent_dim=2 and network.hidden=[3], by the code of version 0.1.0."""
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parts[-3])
-def test_kept_runs_load(path):
-    vae = pyro_vae.load(path.parents[1], which=path.stem)
-    assert vae.sample(2).shape == (2, *vae.data_shape)
+@pytest.fixture
+def old_run(tmp_path):
+    return Path(shutil.copytree(RUN, tmp_path / "old_run"))
 
 
-def test_there_are_kept_runs_of_the_old_names():
-    found = {torch.load(path, weights_only=True)["config"]["trainer"]["_target_"] for path in KEPT}
-    assert OLD["trainer"] in found
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_of_version_0_1_loads(old_run, which):
+    config = torch.load(old_run / "checkpoints" / f"{which}.pt", weights_only=True)["config"]
+    assert {group: config[group]["_target_"] for group in OLD} == OLD
+    assert pyro_vae.load(old_run, which=which).sample(2).shape == (2, 1, 8, 8)
+
+
+def test_a_run_of_version_0_1_has_the_same_log_px(command, old_run):
+    then = json.loads((old_run / "results.json").read_text())["test"]
+    evaluate = command("evaluate", f"run={old_run}", "estimator=importance", "estimator.num_samples=500", "plots=false")
+    assert evaluate.code == 0, evaluate.err
+    now = json.loads((old_run / "evaluations" / "importance-500.json").read_text())
+    assert now["num_data"] == then["num_data"]
+    assert now["elbo"] == pytest.approx(then["elbo"], abs=0.05)
+    assert now["log_px"] == pytest.approx(then["log_px"], abs=5 * 2**0.5 * then["log_px_mc_se"])
+
+
+def test_a_run_of_version_0_1_resumes(command, old_run):
+    before = metrics.read(old_run)
+    resumed = command("train", f"resume={old_run}", "trainer.max_epochs=3", "estimator=none", "plots=false")
+    assert resumed.code == 0, resumed.err
+    after = metrics.read(old_run)
+    assert after[:2] == before
+    assert after[2]["val/elbo"] > before[1]["val/elbo"]
+    config = torch.load(old_run / "checkpoints" / "last.pt", weights_only=True)["config"]
+    assert config["trainer"]["_target_"] == "pyro_vae.training.trainer.Trainer"
 
 
 def with_old_names(run):
