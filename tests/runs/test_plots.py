@@ -282,7 +282,7 @@ def test_columns_of_tables_have_their_names_and_categories():
 
 def test_bars_show_their_values():
     ax = plots.surgery(["train", "test"], [3.0, 2.5], [0.5, 0.25], at_limit=True)
-    assert [text.get_text() for text in ax.texts] == ["3", "2.5", "0.5", "0.25"]
+    assert [text.get_text() for text in ax.texts] == ["  3 + 0.5", "  2.5 + 0.25"]
     assert legend_of(ax) == ["I(x; z) or more", "KL(q(z) ‖ p(z)) or less"]
     assert [bar.get_x() for bar in ax.containers[1]] == [3.0, 2.5]
     assert plots.gaps(["test"], [1.0], [2.0]).get_xlabel() == "nats per datapoint"

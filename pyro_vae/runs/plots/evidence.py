@@ -41,7 +41,7 @@ def histogram(
     axes: tuple[Axes, ...] = tuple(figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     ax = axes[0]
     ax.hist(log_px, bins=min(50, max(5, len(log_px) // 5)))
-    ax.axvline(float(log_px.mean()), color=ORANGE, label=f"mean {log_px.mean():.2f}")
+    ax.axvline(float(log_px.mean()), color=ORANGE, label=f"mean {log_px.mean():.2f}".replace("-", "−"))
     by = f" by {estimator}" if estimator else ""
     ax.set(title=f"{name} of {datapoints(len(log_px))}{by}", xlabel=f"{name}, nats", ylabel="datapoints")
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
@@ -170,16 +170,17 @@ def surgery(
 
 
 def _stacked(title: str, names: Sequence[str], parts: dict[str, Sequence[float]]) -> Axes:
-    """Draw a horizontal bar for each name, whose parts have their values beside them in the legend's colours."""
+    """Draw a horizontal bar for each name, with the values of its two parts beside it."""
     ax = one_axes(title, height=1.6 + 0.55 * len(names))
     left = np.zeros(len(names))
     for (label, values), color in zip(parts.items(), (BLUE, ORANGE), strict=True):
         ax.barh(names, values, left=left, color=color, label=label, height=0.6)
-        for i, value in enumerate(values):
-            ax.text(left[i] + value / 2, i, f"{value:.3g}", ha="center", va="center", color="white", weight="bold")
         left += np.array(values)
+    for i, values in enumerate(zip(*parts.values(), strict=True)):
+        ax.text(max(left[i], values[0]), i, "  " + " + ".join(f"{value:.3g}" for value in values), va="center")
     ax.axvline(0, color="0.3", lw=0.8)
     ax.invert_yaxis()
+    ax.margins(x=0.25)  # room for the values
     ax.set(xlabel="nats per datapoint")
     ax.grid(visible=False, axis="y")
     legend_below(ax, 1 if len(max(parts, key=len)) > 30 else 2)

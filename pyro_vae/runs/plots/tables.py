@@ -52,7 +52,7 @@ def reconstructions(columns: Sequence[Column], x: np.ndarray, mean: np.ndarray) 
     jitter = np.random.default_rng(0)
     for ax, column, values, of_model in zip(panels, columns, x.T, mean.T, strict=False):
         noise = jitter.uniform(-0.3, 0.3, (2, len(values))) * bool(column.categories)
-        ax.scatter(values + noise[0], of_model + noise[1], s=5, alpha=0.5, lw=0, color=MODEL)
+        ax.scatter(values + noise[0], of_model + noise[1], s=9, alpha=0.6, lw=0, color=MODEL)
         if not column.categories and np.isfinite(values).any():
             ends = [np.nanmin(values), np.nanmax(values)]
             ax.plot(ends, ends, color="0.3", lw=0.8, label="equal")
