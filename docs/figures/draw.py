@@ -164,7 +164,7 @@ def draw_discrete_guides() -> None:
             vae.decoder[0].weight.copy_(torch.tensor([[-1.0, 0.0, 0.6, 1.5, 3.0]]))
         vae.decoder.requires_grad_(False)
         if name == "categorical":
-            train(vae, x, 800, lr=0.01)
+            train(vae, x, 1500, lr=0.003)
         with torch.no_grad():
             found[name] = vae.q_z(x[:1]).probs[0]
         ax = small(f"{name}: K = {K} categories", "category of z", "q(z | x), grey: p(z | x)")
