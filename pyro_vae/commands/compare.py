@@ -37,8 +37,9 @@ def task(config: DictConfig) -> None:
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=[A,B], directories that python -m pyro_vae.train printed")
     from pyro_vae.data.dataset import SPLITS
-    from pyro_vae.runs import evaluations, paired, paired_plots  # imports torch
+    from pyro_vae.runs import evaluations, paired  # imports torch
     from pyro_vae.runs.figures import drawing, save
+    from pyro_vae.runs.plots import paired as paired_plots
     from pyro_vae.runs.results import write_json
     from pyro_vae.runs.same_data import require_comparable
 

@@ -111,6 +111,12 @@ def _surgery(vae: VAE, data: Dataset, config: DictConfig, folder: Path) -> None:
     rows = {name: parts.as_json() for name, parts in found.items()}
     _log_table("ELBO surgery (nats per datapoint)", rows)
     _write(folder / "surgery.json", rows, {"seed": config.seed})
+    if config.plots:
+        with drawing(folder):
+            parts = list(found.values())
+            information, kl = [p.mutual_information for p in parts], [p.marginal_kl for p in parts]
+            at_limit = any(p.mutual_information_at_limit for p in parts)
+            save(plots.surgery(list(found), information, kl, at_limit), folder / "surgery.png")
     _note_limit(found[config.split], data.sizes[config.split])
     _warn_of_collapse(found[config.split])
 

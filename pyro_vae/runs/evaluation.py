@@ -16,11 +16,12 @@ from pyro_vae.errors import datapoints
 from pyro_vae.marginal import ELBO, Estimator, LogEvidence
 from pyro_vae.marginal.summary import Summary, table
 from pyro_vae.parallel import collectives
-from pyro_vae.runs import baseline, comparison, files, paired, paired_plots
+from pyro_vae.runs import baseline, comparison, files, paired
 from pyro_vae.runs.comparison import Evaluated
 from pyro_vae.runs.estimation import estimate, warn_of_doubts
 from pyro_vae.runs.figures import array, draw_evidence, drawing, save
 from pyro_vae.runs.paired import PAIRED, Scores
+from pyro_vae.runs.plots import paired as paired_plots
 from pyro_vae.runs.results import SIMULATED, set_aside, write_json
 from pyro_vae.vae import VAE
 

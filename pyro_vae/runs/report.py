@@ -63,5 +63,5 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     log.info("reconstruction error of the test set: %.5f (mean squared, per dimension)", error)
     if config.get("plots", True):
         with drawing(run_dir / "plots"):
-            draw_run(vae, data.test, metrics.read(run_dir), run_dir / "plots")
+            draw_run(vae, data.test, metrics.read(run_dir), run_dir / "plots", data.classes)
     warn()

@@ -22,9 +22,10 @@ from pyro_vae.errors import datapoints
 from pyro_vae.marginal import Estimator
 from pyro_vae.marginal.summary import summarize, verdict
 from pyro_vae.programs.notes import NOTE
-from pyro_vae.runs import files, score_plots
+from pyro_vae.runs import files
 from pyro_vae.runs.figures import array, drawing, save
 from pyro_vae.runs.new_data import NewData
+from pyro_vae.runs.plots import scores as score_plots
 from pyro_vae.runs.results import write_json
 from pyro_vae.vae import VAE
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pyro_vae.errors import BadInput
-from pyro_vae.runs import paired, paired_plots
+from pyro_vae.runs import paired
 from pyro_vae.runs.figures import save
 from pyro_vae.runs.paired import Difference, Scores
+from pyro_vae.runs.plots import paired as paired_plots
 
 RNG = np.random.default_rng(0)
 N = 50
@@ -84,7 +85,7 @@ def test_table_and_warnings(tmp_path):
     fine = Scores(LOG_PX, flags())
     assert paired.doubts(paired.compare({"a": fine, "b": fine}, "a")) == []
     axes = paired_plots.differences({"runs/a": WORSE, "runs/b": BETTER}, "runs/a")
-    drawn = np.sort(np.concatenate([line.get_ydata() for line in axes[0].lines if line.get_marker() == "."]))
+    drawn = np.sort(np.concatenate([line.get_ydata() for line in axes[0].lines if line.get_marker() in "oX"]))
     np.testing.assert_allclose(drawn, np.sort(SHIFT))
     save(axes, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000

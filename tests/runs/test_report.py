@@ -118,7 +118,7 @@ def test_the_manifold_is_of_latents_that_the_prior_gives(options, over, tmp_path
     vae = build_vae(config, [6], num_classes=3)
     drawn = {}
     true_manifold = plots.manifold
-    monkeypatch.setattr(plots, "manifold", lambda x, limits, over: drawn.update(x=x, over=over) or true_manifold(x))
+    monkeypatch.setattr(plots, "manifold", lambda x, limits, over, _: drawn.update(x=x, over=over) or true_manifold(x))
     x, y = torch.rand(9, 6).round(), torch.arange(9) % 3
     figures.draw_run(vae, Split(x, y), [], tmp_path)
     assert drawn["over"] == over
@@ -188,13 +188,13 @@ def test_evaluate_without_estimate_or_figures(command, small_run):
     one_error_line(command("evaluate", f"run={small_run}", "estimator=none", "analysis=gaps"), "estimator=none")
     outcome = command("evaluate", f"run={small_run}", "estimator=none", "analysis=surgery")
     assert outcome.code == 0, outcome.err
-    assert names(small_run / "evaluations") == ["surgery.json"]
+    assert names(small_run / "evaluations") == ["surgery.json", "surgery.png"]
     assert "log p(x)" not in outcome.out
     outcome = command(
         "evaluate", f"run={small_run}", "estimator=importance", "analysis=gaps", "num_data=5", "plots=false"
     )
     assert outcome.code == 0, outcome.err
-    assert not list((small_run / "evaluations").glob("*.png"))
+    assert [path.name for path in (small_run / "evaluations").glob("*.png")] == ["surgery.png"]  # not gaps.png
     one_error_line(command("evaluate", f"run={small_run}", "plots=maybe"), "plots=maybe", "true or false")
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pyro_vae.marginal.evidence import STAGES
-from pyro_vae.runs import figures, stage_plots
+from pyro_vae.runs import figures
+from pyro_vae.runs.plots import stages as stage_plots
 
 STAGE = ["search"] * 6 + ["HMC"] * 3 + ["quadrature"]
 STATUS = ["reliable"] * 6 + ["reliable", "unreliable", "unreliable", "exact"]
