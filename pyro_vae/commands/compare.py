@@ -1,14 +1,14 @@
-"""Compare trained models: paired differences of log p(x) over the same datapoints, in nats per datapoint.
+"""Compare trained models: paired differences of log p(x) over the same datapoints, in nats.
 
-python -m pyro_vae.compare run=[A,B]
-python -m pyro_vae.compare run=[A,B,C] reference=best
-python -m pyro_vae.compare run=[A,B] evaluation=importance-5000 split=test num_data=200
+python -m pyro_vae.compare 'run=[A,B]'
+python -m pyro_vae.compare 'run=[A,B,C]' reference=best
+python -m pyro_vae.compare 'run=[A,B]' evaluation=importance-5000 split=test num_data=200
 python -m pyro_vae.compare run=SWEEP   # the directory of a sweep (-m)
 
-It reads what `python -m pyro_vae.evaluate run=DIR` has stored, and says which evaluation is missing. The table shows
-how much higher log p(x) is than that of the first run, with its standard error over datapoints, and for how many
-datapoints an estimate is flagged as unreliable. comparison.json and comparison.png are written to a new directory;
-hydra.run.dir=DIR chooses another one.
+It reads what `python -m pyro_vae.evaluate run=DIR` has stored, and names missing evaluations. The
+table shows how much higher log p(x) is than that of the first run, with its standard error over
+datapoints, and for how many datapoints an estimate is flagged as unreliable. comparison.json and
+comparison.png are written to a new directory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Estimate log p(x) of a trained model, in nats per datapoint.
 
 python -m pyro_vae.evaluate run=DIR
-python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
-python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
+python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 num_data=200
+python -m pyro_vae.evaluate run=DIR estimator=importance 'estimator.num_samples=[1,10,100,1000]'
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR certify=true
 python -m pyro_vae.evaluate run=DIR analysis=all
@@ -38,10 +38,10 @@ def task(config: DictConfig) -> None:
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from pyro_vae.analysis.certificate import require_testable
-    from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import analyses, comparison, evaluation  # imports torch
+    from pyro_vae.runs.build import instantiate
 
     positive_int("num_steps", config.num_steps)
     true_false("plots", config.plots)

@@ -15,8 +15,8 @@ from pyro_vae.commands.terminal import EXIT_BAD_INPUT, fail
 from pyro_vae.errors import BadInput
 from pyro_vae.parallel import environment
 from pyro_vae.runs import locks
-from pyro_vae.runs.config import explain
 from pyro_vae.runs.directory import check_run_directory, patience
+from pyro_vae.runs.explain import explain
 from pyro_vae.runs.files import given, refuse_link
 
 _made: list[Path] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import suppress
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
 
@@ -56,6 +58,25 @@ class PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
         return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def hold() -> None:
+    """Keep messages from the screen until `show`: if the input is rejected, its error is the only output."""
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+            root.addHandler(MemoryHandler(sys.maxsize, sys.maxsize, handler, flushOnClose=False))
+
+
+def show() -> None:
+    """Show the messages that `hold` has kept, and those that follow."""
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if isinstance(handler, MemoryHandler) and handler.target is not None:
+            root.removeHandler(handler)
+            root.addHandler(handler.target)
+            handler.flush()
 
 
 def to_logs_only(line: str) -> None:

@@ -1,11 +1,11 @@
 """Search for options that raise the validation ELBO, with Optuna.
 
 python -m pyro_vae.search study=mine.db num_trials=20 +experiment=bernoulli trainer.max_epochs=20 \\
-    '+space.latent_dim={low:2,high:50,log:true}' '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}' \\
-    '+space.guide=[diagonal,full_covariance]'
+    '+space.latent_dim={low:2,high:50,log:true}' '+space.guide=[diagonal,full_covariance]' \\
+    '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}'
 
-All other arguments are passed to the runs. The study is stored: repeat the command to continue it, or run several
-commands on it at once.
+All other arguments are passed to the runs. The study is stored: repeat the command to continue it,
+or run several commands on it at once.
 """
 
 from __future__ import annotations
@@ -256,8 +256,8 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
 
 def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> float:
     """Train a trial's run, and return the validation ELBO of its best epoch, in nats per datapoint."""
-    from pyro_vae.build import build_data, instantiate
     from pyro_vae.runs import metrics
+    from pyro_vae.runs.build import build_data, instantiate
     from pyro_vae.runs.resume import make_paths_absolute
     from pyro_vae.runs.run import train
 

@@ -11,11 +11,11 @@ import pyro
 import torch
 from omegaconf import OmegaConf
 
-from pyro_vae.build import build_vae
 from pyro_vae.data import Dataset, Split, difference
 from pyro_vae.errors import BadInput, causes, one_line, one_of
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.runs import checkpoint
+from pyro_vae.runs.build import build_vae
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.fence import Fence
 from pyro_vae.runs.targets import OF_THE_MODEL, check_sections
