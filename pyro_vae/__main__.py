@@ -8,7 +8,7 @@ from pyro_vae.commands.terminal import EXIT_BAD_INPUT, fail
 from pyro_vae.errors import meant
 
 COMMANDS = {
-    "train": "train a variational autoencoder, and estimate log p(x) of its test set",
+    "train": "train a model, and estimate log p(x) of its test set",
     "evaluate": "estimate log p(x) of a trained model, and analyse it",
     "score": "score how unusual new data are; embed and impute them",
     "compare": "compare log p(x) of trained models, datapoint by datapoint",

@@ -29,8 +29,7 @@ from pyro_vae.programs.random_state import callers_generators
 from pyro_vae.programs.session import by_default
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.companions import AXES, completed, is_given
-from pyro_vae.runs.config import keys_of
-from pyro_vae.runs.explain import explain
+from pyro_vae.runs.config import explain, keys_of
 from pyro_vae.runs.files import given, make_directory
 from pyro_vae.runs.in_memory import NOT_IN_MEMORY, data_of, is_table
 from pyro_vae.runs.options import configuration

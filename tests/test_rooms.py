@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "errors", "parallel", "data", "programs", "distributions", "networks", "priors", "likelihoods", "guides",
     "objectives", "compilation", "marginal", "analysis", "vae", "training", "em", "runs", "api", "sklearn",
-    "commands", "benchmark", "train", "evaluate", "compare", "score", "search", "__main__", "__init__",
+    "commands", "benchmark", "train", "evaluate", "compare", "score", "search", "__init__", "__main__",
 ]  # fmt: skip
 """From the bottom to the top: a room imports those before it only."""
 MAX_LINES = 300

@@ -31,7 +31,7 @@ from pyro_vae.benchmark.figure import draw
 from pyro_vae.benchmark.session import Settings, measure
 from pyro_vae.benchmark.works import WORKS
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, one_of, positive, positive_int, within
+from pyro_vae.errors import BadInput, integer, one_of, positive, positive_int
 from pyro_vae.programs.notes import NOTE
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def task(config: DictConfig) -> None:
     settings = Settings(
         rounds=positive_int("rounds", config.rounds),
         seconds=positive("seconds", config.seconds),
-        seed=int(within("seed", config.seed, low=0)),
+        seed=integer("seed", config.seed),
         num_threads=None if config.num_threads is None else positive_int("num_threads", config.num_threads),
     )
     contenders, notes = installed(names)

@@ -14,6 +14,7 @@ comparison.png are written to a new directory.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def task(config: DictConfig) -> None:
         one_of("split", config.split, SPLITS)
     if config.num_data is not None:
         positive_int("num_data", config.num_data)
-    if not (config.evaluation is None or isinstance(config.evaluation, str)):
+    if config.evaluation is not None and not re.fullmatch(r".+-\d.*", str(config.evaluation)):
         raise BadInput(f"evaluation={shown(config.evaluation)} must be NAME-K, as in evaluation=auto-1000")
     runs = _runs(config.run)
     chosen = evaluations.common(runs, config.evaluation, config.split, config.num_data)

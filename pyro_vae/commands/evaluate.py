@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, in_section, one_of, positive_int, true_false
+from pyro_vae.errors import BadInput, in_section, one_of, positive_int, shown, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
@@ -46,6 +46,11 @@ def task(config: DictConfig) -> None:
     positive_int("num_steps", config.num_steps)
     true_false("plots", config.plots)
     true_false("certify", config.certify)
+    if isinstance(config.run, ListConfig):
+        raise BadInput(
+            f"run={shown(config.run)} lists several: give one run, or the directory of a sweep; pyro_vae.compare "
+            "compares evaluations"
+        )
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)

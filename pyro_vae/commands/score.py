@@ -5,7 +5,7 @@ python -m pyro_vae.score run=DIR data.path=new.csv    # if the run is of a table
 python -m pyro_vae.score run=DIR data.path=new.npy estimator=importance num_held_out=200
 python -m pyro_vae.score run=DIR data.path=new.csv embed=true impute=true
 python -m pyro_vae.score run=DIR data.path=new.npy score=false embed=true
-python -m pyro_vae.score run=DIR data.path=new.npy held_out.path=FILE  # if those of the run have moved
+python -m pyro_vae.score run=DIR data.path=new.npy held_out.path=FILE  # if the run's data moved
 
 It writes to DIR/scores, with the row numbers of the file, from 0 on:
 

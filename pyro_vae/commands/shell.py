@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-import pyro_vae
 from pyro_vae.commands import guard, help, logs, terminal
 from pyro_vae.commands.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
 from pyro_vae.errors import BadInput, FailedRun, meant, one_line
@@ -60,9 +59,6 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help.text(config_name, usage, sys.argv[1:]))
-            return
-        if sys.argv[1:] == ["--version"]:
-            print(f"pyro_vae {pyro_vae.__version__}")
             return
         check_flags(sys.argv[1:])
         check_options(sys.argv[1:])
@@ -110,6 +106,8 @@ def check_flags(argv: list[str]) -> None:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
+        if found := re.match(r"argument --([\w-]+).*: ignored explicit argument '(.*)'", message):
+            raise BadInput(f"--{found[1]}={found[2]} has dashes: write {found[1]}={found[2]}")
         raise BadInput(f"{message}: see --help")
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -137,8 +135,8 @@ def resumed(argv: list[str]) -> list[str]:
     for argument in reversed(argv):
         key, _, directory = argument.partition("=")
         if key.lstrip("+") == "resume" and directory not in ("", "null"):
-            # ++: the run's trainer and estimator may have other keys than the default ones
-            own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
+            # ++: the run's options may have other keys than the default ones
+            own = [re.sub(r"^\+*(?=(?!hydra)\w+\.)", "++", argument) for argument in argv]
             own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # earlier versions required the +
             # keep the directory's .hydra/, the record of how the run was started
             return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pyro_vae.errors import BadInput, one_line, shown, true_false, unknown, within
-from pyro_vae.runs.explain import explain, no_key
+from pyro_vae.runs.explain import explain as explain
+from pyro_vae.runs.explain import no_key
 from pyro_vae.runs.groups import CONFIG_DIR, contents_of, options_of
 from pyro_vae.runs.plain import not_plain
 
@@ -90,7 +91,7 @@ def check_options(overrides: Sequence[str]) -> None:
             value = None if parsed.is_sweep_override() else parsed.value()
         except (HydraException, ValueError):  # Hydra will raise it with a reason
             continue
-        names = value if isinstance(value, list) else [value]
+        names = value if isinstance(value, list) and group == "experiment" else [value]
         right = names and all(
             isinstance(name, str) and ".." not in name for name in names
         )  # "..": another group's file

@@ -44,9 +44,9 @@ def explain(error: BaseException) -> str | None:
     if "Config group override must be" in str(error):
         return "an option without a key cannot be read: write KEY=VALUE"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher":
-            extra = {"submitit_slurm": "slurm", "submitit_local": "slurm"}.get(name, name)
+        group, _, name = error.missing_cfg_file.partition("/")
+        if plugin := re.fullmatch(r"launcher/(.*)", name):
+            extra = "slurm" if plugin[1].startswith("submitit") else plugin[1]
             return f"+launcher={extra} needs a plugin: pip install -e '.[{extra}]'"
         return str(unknown(group, name, options_of().get(group, list(error.options))))
     if isinstance(error, ConfigCompositionException):
@@ -86,7 +86,7 @@ def _unreadable(argument: str) -> str:
     if not text:
         fix = "an empty argument cannot be read: write KEY=VALUE"
     elif any(argument.count(left) != argument.count(right) for left, right in ("[]", "{}")):
-        fix = f"{text} cannot be read: a bracket is missing; put lists in quotes, as in 'latent_dim=[100,50]'"
+        fix = f"{text} cannot be read: a bracket is missing; put lists in quotes, as in '{key or 'KEY'}=[A,B]'"
     elif re.match(r"\S+=\S* +[+~]*[\w.]+=", argument):
         fix = f"{text} holds several options: give each in quotes of its own, or in none"
     elif equals and re.fullmatch(r"\(.*\)", value):
@@ -99,7 +99,7 @@ def _unreadable(argument: str) -> str:
         fix = f"{text} cannot be read: add --help"
     elif groups:
         fix = f"{text} has no key: write {' or '.join(groups)}"
-    elif re.search(r"[/\\]|\.\w{2,7}$", argument) and not re.match(r"\w+\.[a-z_]+$", argument):
+    elif re.search(r"[/\\]|\.(npy|npz|csv|tsv|parquet|pt|db|yaml)$", argument):
         fix = f"{text} has no key: write KEY={text}, as in run=DIR or data.path=FILE"
     elif re.fullmatch(r"[a-z_][\w.]*", argument):
         fix = f"{text} has no value: write {text}=VALUE, without spaces around ="
@@ -126,6 +126,14 @@ def _not_composed(error: ConfigCompositionException) -> str:
         if found[1] in ADDED:
             return f"{found[1]} has no default that could be replaced: write {found[2] or f'+{found[1]}=NAME'}"
         return f"{found[1]} is not an option of this command: leave it out, or see --help"
+    if found := re.match(r"In '(\w+)/.*?': Could not override", text):
+        return f"{found[1]} is not an option of this command: leave it out, or see --help"
+    if found := re.match(r"Multiple values for (.*?)\. To override .*: (.*)'", text):
+        group, name = found.groups()
+        fix = "choose one" if group in ADDED else f"write {group}={name}, without +"
+        return f"{group}={name} would be a second option of {group}: {fix}"
+    if found := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
+        return f"+{found[1]} would add a key that exists: write {found[1]}=VALUE, without +"
     if found := re.match(r"force-add of config groups is not supported: '\+\+(.*)'", text):
         group = found[1].partition("=")[0]
         return f"++{found[1]} cannot be read: write {'+' * (group in ADDED)}{found[1]}"
@@ -146,10 +154,9 @@ def no_key(key: str, choices: Sequence[str], content: Any = MappingProxyType({})
     name = key.rpartition(".")[-1]
     sections: Mapping[str, Any] = {g: s for g, s in content.items() if isinstance(s, dict) and g != "hydra"}
     places = [name] * (name in content) + [f"{group}.{name}" for group, section in sections.items() if name in section]
-    everywhere = {k: f"{group}.{k}" for group, section in sections.items() for k in section if k not in content}
-    close = places or difflib.get_close_matches(name, choices, n=1)
-    if not close:
-        close = [everywhere[k] for k in difflib.get_close_matches(name, everywhere, n=1, cutoff=0.75)]
+    names = {k: f"{group}.{k}" for group, section in sections.items() for k in section}
+    names |= {choice: choice for choice in choices}
+    close = places or [names[k] for k in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     listed = f"choose one of {', '.join(choices)}" if choices else "it has no settings"
     return f"{key} is not a key of the configuration{meant}: {listed}"

@@ -152,7 +152,8 @@ class Run:
         set_seed(config.seed)
         trainer: TrainingAlgorithm = instantiate(config, "trainer")
         require("trainer", trainer, TrainingAlgorithm)
-        device = torch_device(trainer.device)
+        with in_section("trainer", config.trainer):
+            device = torch_device(trainer.device)
         data.to(device)
         describe_data(config, data)
         checkpoints = Checkpoints(run_dir)

@@ -55,12 +55,6 @@ def test_writes_scores_and_embeddings_with_row_numbers(command, small_run, new):
     assert json.loads((folder / "new.json").read_text())["num_held_out"] == 20
 
 
-def test_help_lists_its_options(command):
-    out = command("score", "--help").out
-    assert "estimator=ais|auto" in out
-    assert "num_held_out: 500" in out
-
-
 def test_embeddings_need_no_held_out_data(command, small_run, new, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.reload.build_data", lambda *args, **options: pytest.fail("loads them"))
     outcome = command("score", f"run={small_run}", f"data.path={new}", "score=false", "embed=true", "num_data=2")
