@@ -239,7 +239,7 @@ def unknown(name: str, value: object, choices: Sequence[str]) -> BadInput:
 
 def meant(value: object, choices: Iterable[str]) -> str:
     """Suggest the choice that is most similar to `value`, or nothing."""
-    close = difflib.get_close_matches(shown(value), choices, n=1)
+    close = difflib.get_close_matches(shown(value), choices, n=1, cutoff=0.7)
     return f" (did you mean {close[0]}?)" if close else ""
 
 

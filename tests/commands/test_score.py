@@ -82,7 +82,7 @@ def test_missing_values_of_arrays_are_imputed(command, small_run, new):
     [
         (["data.path=wrong.npy"], "data.path=wrong.npy has shape [3, 11]: the model needs [N, 12]"),
         (["data.path=none.npy"], "data.path=none.npy: no such file"),
-        (["data.path=a.csv"], "data.path=a.csv is not a .npy or .npz file"),
+        (["data.path=a.csv"], "data.path=a.csv is a table, but the run was trained on arrays"),
         ([], "data.path is missing: give data.path=FILE"),
         (["data.path=new.npy", "num_data=7"], "num_data=7 is more than the 6 rows"),
         (["data.path=new.npy", "score=false"], "score, embed and impute are all false"),
