@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "pyro_vae"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     "errors", "parallel", "data", "programs", "distributions", "networks", "priors", "likelihoods", "guides",
-    "objectives", "compilation", "marginal", "analysis", "vae", "build", "training", "em", "runs", "api", "sklearn",
-    "commands", "benchmark", "train", "evaluate", "compare", "score", "search", "__init__",
+    "objectives", "compilation", "marginal", "analysis", "vae", "training", "em", "runs", "api", "sklearn",
+    "commands", "benchmark", "train", "evaluate", "compare", "score", "search", "__init__", "__main__",
 ]  # fmt: skip
 """From the bottom to the top: a room imports those before it only."""
 MAX_LINES = 300

@@ -89,7 +89,7 @@ class Broken(Diagonal):
         ({"overrides": ["hydra.run.dir=run"]}, "the override hydra.run.dir is for the command"),
         ({"run_dir": ""}, "the path is empty: give a directory"),
         ({"guide": "../data/mnist"}, r"guide=\.\./data/mnist is unknown: choose one of categorical"),
-        ({"guide": (Diagonal, {"width": 3})}, "guide: .*unexpected keyword argument 'width'"),
+        ({"guide": (Diagonal, {"width": 3})}, "guide.width is not a setting of this option"),
         ({"guide": ("low_rank", {"_target_": "os.system"})}, "guide._target_=os.system does not apply to .*: .* rank$"),
         ({"prior": ("standard_normal", {"width": 3})}, "prior.width=3 does not apply to .*: it has no settings"),
         ({"objective": torch.ones(2)}, "settings that cannot be read from its attributes"),
@@ -97,7 +97,7 @@ class Broken(Diagonal):
         ({"overrides": ["lr=3"]}, r"^the override lr is a parameter of fit: give fit\(..., lr=VALUE\)$"),
         ({"overrides": ["~latent_dim"]}, "^latent_dim is missing: give latent_dim=VALUE$"),
         ({"overrides": ["~nothing"]}, "^nothing cannot be deleted: it is not a key of the configuration$"),
-        ({"overrides": ["latent_dim"]}, "^latent_dim cannot be read: write KEY=VALUE, or KEY=\"'VALUE'\" with quotes$"),
+        ({"overrides": ["latent_dim"]}, "^latent_dim has no value: write latent_dim=VALUE, without spaces around =$"),
         ({"overrides": ["=3"]}, "^an option without a key cannot be read: write KEY=VALUE$"),
         (
             {"overrides": ["latent_dim=1,2"]},

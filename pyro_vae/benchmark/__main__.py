@@ -1,13 +1,14 @@
 """Measure how fast this library and its peers are on this machine.
 
 python -m pyro_vae.benchmark
-python -m pyro_vae.benchmark works=[step_100,log_px] rounds=3 seconds=0.1
-python -m pyro_vae.benchmark works=[memory]
+python -m pyro_vae.benchmark 'works=[step_100,log_px]' rounds=3 seconds=0.1
+python -m pyro_vae.benchmark works=memory
 python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baseline=Pyro num_threads=1
 
-The model is a 784-200-200-50 VAE with tanh, a Bernoulli likelihood and a diagonal Gaussian guide. Data are synthetic,
-and everything runs on the CPU. All works together take half an hour. Run nothing else on the machine in the meantime.
-NumPyro and pythae are included if they are installed: pip install -e '.[benchmark]'.
+The model is a 784-200-200-50 VAE with tanh, a Bernoulli likelihood and a diagonal Gaussian guide.
+Data are synthetic, and everything runs on the CPU. All works together take half an hour; run
+nothing else on the machine in the meantime. NumPyro and pythae are included if they are installed:
+pip install -e '.[benchmark]'.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pyro_vae.benchmark.figure import draw
 from pyro_vae.benchmark.session import Settings, measure
 from pyro_vae.benchmark.works import WORKS
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, one_of, positive, positive_int, within
+from pyro_vae.errors import BadInput, integer, one_of, positive, positive_int
 from pyro_vae.programs.notes import NOTE
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,12 @@ def task(config: DictConfig) -> None:
     settings = Settings(
         rounds=positive_int("rounds", config.rounds),
         seconds=positive("seconds", config.seconds),
-        seed=int(within("seed", config.seed, low=0)),
+        seed=integer("seed", config.seed),
         num_threads=None if config.num_threads is None else positive_int("num_threads", config.num_threads),
     )
+    contenders, notes = installed(names)
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     log.info("run directory: %s", run_dir)
-    contenders, notes = installed(names)
     results: dict[str, Any] = {"machine": machine.describe(settings.environment), "settings": asdict(settings)}
     if BF16 in contenders and not results["machine"]["bf16"]:
         note = "step_100 only: the CPU lacks bfloat16 instructions, so products are many times slower than in float32"

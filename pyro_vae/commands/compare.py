@@ -1,19 +1,20 @@
-"""Compare trained models: paired differences of log p(x) over the same datapoints, in nats per datapoint.
+"""Compare trained models: paired differences of log p(x) over the same datapoints, in nats.
 
-python -m pyro_vae.compare run=[A,B]
-python -m pyro_vae.compare run=[A,B,C] reference=best
-python -m pyro_vae.compare run=[A,B] evaluation=importance-5000 split=test num_data=200
+python -m pyro_vae.compare 'run=[A,B]'
+python -m pyro_vae.compare 'run=[A,B,C]' reference=best
+python -m pyro_vae.compare 'run=[A,B]' evaluation=importance-5000 split=test num_data=200
 python -m pyro_vae.compare run=SWEEP   # the directory of a sweep (-m)
 
-It reads what `python -m pyro_vae.evaluate run=DIR` has stored, and says which evaluation is missing. The table shows
-how much higher log p(x) is than that of the first run, with its standard error over datapoints, and for how many
-datapoints an estimate is flagged as unreliable. comparison.json and comparison.png are written to a new directory;
-hydra.run.dir=DIR chooses another one.
+It reads what `python -m pyro_vae.evaluate run=DIR` has stored, and names missing evaluations. The
+table shows how much higher log p(x) is than that of the first run, with its standard error over
+datapoints, and for how many datapoints an estimate is flagged as unreliable. comparison.json and
+comparison.png are written to a new directory.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def task(config: DictConfig) -> None:
         one_of("split", config.split, SPLITS)
     if config.num_data is not None:
         positive_int("num_data", config.num_data)
-    if not (config.evaluation is None or isinstance(config.evaluation, str)):
+    if config.evaluation is not None and not re.fullmatch(r".+-\d.*", str(config.evaluation)):
         raise BadInput(f"evaluation={shown(config.evaluation)} must be NAME-K, as in evaluation=auto-1000")
     runs = _runs(config.run)
     chosen = evaluations.common(runs, config.evaluation, config.split, config.num_data)

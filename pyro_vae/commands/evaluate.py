@@ -1,8 +1,8 @@
 """Estimate log p(x) of a trained model, in nats per datapoint.
 
 python -m pyro_vae.evaluate run=DIR
-python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 split=test num_data=200
-python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=[1,10,100,1000]
+python -m pyro_vae.evaluate run=DIR estimator=importance estimator.num_samples=5000 num_data=200
+python -m pyro_vae.evaluate run=DIR estimator=importance 'estimator.num_samples=[1,10,100,1000]'
 python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR certify=true
 python -m pyro_vae.evaluate run=DIR analysis=all
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, in_section, one_of, positive_int, true_false
+from pyro_vae.errors import BadInput, in_section, one_of, positive_int, shown, true_false
 from pyro_vae.runs.directory import refuse_links
 from pyro_vae.runs.files import given
 
@@ -38,14 +38,19 @@ def task(config: DictConfig) -> None:
     if OmegaConf.is_missing(config, "run"):
         raise BadInput("run is missing: give run=DIR, the directory that python -m pyro_vae.train printed")
     from pyro_vae.analysis.certificate import require_testable
-    from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives
     from pyro_vae.runs import analyses, comparison, evaluation  # imports torch
+    from pyro_vae.runs.build import instantiate
 
     positive_int("num_steps", config.num_steps)
     true_false("plots", config.plots)
     true_false("certify", config.certify)
+    if isinstance(config.run, ListConfig):
+        raise BadInput(
+            f"run={shown(config.run)} lists several: give one run, or the directory of a sweep; pyro_vae.compare "
+            "compares evaluations"
+        )
     folder = given(str(config.run))
     refuse_links(folder)
     runs = comparison.runs_of(folder)

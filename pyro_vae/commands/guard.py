@@ -15,7 +15,6 @@ from pyro_vae.commands.terminal import EXIT_BAD_INPUT, fail
 from pyro_vae.errors import BadInput
 from pyro_vae.parallel import environment
 from pyro_vae.runs import locks
-from pyro_vae.runs.config import explain
 from pyro_vae.runs.directory import check_run_directory, patience
 from pyro_vae.runs.files import given, refuse_link
 
@@ -90,5 +89,9 @@ class GuardRunDirectory(Callback):
                     check_run_directory(job, resume, place)
         except (BadInput, OSError) as error:
             remove_if_empty()
+            reason = str(error)
+            if isinstance(error, OSError):
+                kind = "is a file" if Path(directory).is_file() else f"cannot be used ({error.strerror})"
+                reason = f"{'resume' if resume else place}={directory} {kind}: give a directory"
             # Hydra turns exceptions of callbacks into warnings, but not SystemExit
-            fail(f"error: {explain(error)}", EXIT_BAD_INPUT)
+            fail(f"error: {reason}", EXIT_BAD_INPUT)

@@ -58,6 +58,37 @@ class PrintableFormatter(logging.Formatter):
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
+class Held(logging.Handler):
+    """Keeps the messages of another handler. Unlike `logging.handlers.MemoryHandler` it ignores Hydra's flushing."""
+
+    def __init__(self, shown_by: logging.Handler) -> None:
+        super().__init__()
+        self.shown_by = shown_by
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        self.records.append(record)
+
+
+def hold() -> None:
+    """Keep messages from the screen until `show`: if the input is rejected, its error is the only output."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
+        root.removeHandler(handler)
+        root.addHandler(Held(handler))
+
+
+def show() -> None:
+    """Show the messages that `hold` has kept, and those that follow."""
+    root = logging.getLogger()
+    for held in [handler for handler in root.handlers if isinstance(handler, Held)]:
+        root.removeHandler(held)
+        root.addHandler(held.shown_by)
+        for record in held.records:
+            held.shown_by.handle(record)
+
+
 def to_logs_only(line: str) -> None:
     """Write an error to the run's log only; the screen shows it last."""
     for handler in logging.getLogger().handlers:

@@ -2,16 +2,16 @@
 
 python -m pyro_vae.score run=DIR data.path=new.npy
 python -m pyro_vae.score run=DIR data.path=new.csv    # if the run is of a table
-python -m pyro_vae.score run=DIR data.path=new.npy estimator=importance estimator.num_samples=1000 num_held_out=200
+python -m pyro_vae.score run=DIR data.path=new.npy estimator=importance num_held_out=200
 python -m pyro_vae.score run=DIR data.path=new.csv embed=true impute=true
 python -m pyro_vae.score run=DIR data.path=new.npy score=false embed=true
-python -m pyro_vae.score run=DIR data.path=new.npy held_out.path=FILE   # if the data of the run have moved
+python -m pyro_vae.score run=DIR data.path=new.npy held_out.path=FILE  # if the run's data moved
 
 It writes to DIR/scores, with the row numbers of the file, from 0 on:
 
-NAME.csv             log p(x), its tail probability among held-out data, the likelihood regret and the least likely
-                     entry of each row; of a table, also what each column contributes
-NAME.npz             the same as arrays, with the contributions of all entries (pyro_vae.analysis.AnomalyScores)
+NAME.csv             log p(x), its tail probability among held-out data, the likelihood regret and
+                     the least likely entry of each row; of a table, also the columns' shares
+NAME.npz             the same as arrays, with the contributions of all entries
 NAME.json            settings
 NAME-histogram.png   the rows' log p(x) among those of the held-out data
 NAME-embeddings.csv  embed=true
@@ -49,10 +49,10 @@ def task(config: DictConfig) -> None:
     one_of("split", config.split, ("val", "test"))
     for name in ("num_steps", "num_held_out", "num_imputations"):
         positive_int(name, config[name])
-    from pyro_vae.build import instantiate
     from pyro_vae.marginal.estimator import require_estimator, require_log_px
     from pyro_vae.programs.random_state import set_seed
     from pyro_vae.runs import new_data, scoring  # imports torch
+    from pyro_vae.runs.build import instantiate
     from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.reload import reload
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, restore

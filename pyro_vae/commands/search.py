@@ -1,11 +1,11 @@
 """Search for options that raise the validation ELBO, with Optuna.
 
 python -m pyro_vae.search study=mine.db num_trials=20 +experiment=bernoulli trainer.max_epochs=20 \\
-    '+space.latent_dim={low:2,high:50,log:true}' '+space.optimizer.lr={low:1e-4,high:1e-2,log:true}' \\
-    '+space.guide=[diagonal,full_covariance]'
+    'space.latent_dim={low:2,high:50,log:true}' 'space.guide=[diagonal,full_covariance]' \\
+    'space.optimizer.lr={low:1e-4,high:1e-2,log:true}'
 
-All other arguments are passed to the runs. The study is stored: repeat the command to continue it, or run several
-commands on it at once.
+All other arguments are passed to the runs. The study is stored: repeat the command to continue it,
+or run several commands on it at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlite3
 import stat
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, FailedRun, positive_int, shown
+from pyro_vae.commands import logs, shell
+from pyro_vae.commands.space import leaves, require_options, suggest
+from pyro_vae.errors import BadInput, FailedRun, integer, positive_int, shown
 from pyro_vae.runs.config import compose
 from pyro_vae.runs.files import given
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RANGE = {"low", "high", "log", "step"}
 STUDY = "pyro_vae"
 """Name of the study in its file."""
 OPTUNAS = {"studies", "trials", "version_info", "alembic_version"}
@@ -49,39 +49,6 @@ NEVER = ("hydra", "resume", "trust")
 """Keys that must not be searched."""
 OWN = ("study", "num_trials", "space", "sampler_seed", "hydra")
 """Keys of the search itself."""
-
-
-def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over the searched keys with their choices or ranges.
-
-    Raises:
-        BadInput: if a key has neither.
-    """
-    for name, values in space.items():
-        key = f"{prefix}{name}"
-        if isinstance(values, Mapping) and not values.keys() & RANGE:
-            yield from leaves(values, f"{key}.")
-            continue
-        is_range = isinstance(values, Mapping) and {"low", "high"} <= values.keys() <= RANGE
-        if not is_range and not (isinstance(values, list) and values):
-            raise BadInput(f"space.{key}={values} must be [choices] or {{low: 1, high: 9, log: false, step: 1}}")
-        yield key, values
-
-
-def suggest(trial: Any, key: str, values: Any) -> Any:
-    """Let Optuna suggest a value of `key`.
-
-    Raises:
-        BadInput: if Optuna rejects the range or the choices.
-    """
-    try:
-        if isinstance(values, list):
-            return trial.suggest_categorical(key, [_choice(value) for value in values])
-        whole = isinstance(values["low"], int) and isinstance(values["high"], int)
-        extra = {name: value for name, value in values.items() if name in ("log", "step")}
-        return (trial.suggest_int if whole else trial.suggest_float)(key, values["low"], values["high"], **extra)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"space.{key}={values}: {error}") from error
 
 
 def ask(study: Any, seed: int) -> Any:
@@ -101,6 +68,8 @@ def task(config: DictConfig) -> None:
     if not space:
         raise BadInput("space is empty: give +space.KEY=[choices], as in +space.latent_dim=[5,10,20]")
     positive_int("num_trials", config.num_trials)
+    integer("sampler_seed", config.sampler_seed)
+    require_options(config.train, space, OWN)
     try:
         import optuna
     except ImportError as error:
@@ -114,6 +83,7 @@ def task(config: DictConfig) -> None:
     _require_same_runs(study, config)
     _require_options(study, space, config.study)
     folder = given(HydraConfig.get().runtime.output_dir)
+    logs.hold()  # until a trial trains
     log.info("run directory: %s; study of %d trials: %s", folder, len(study.trials), config.study)
     reason: Exception | None = None
     trials = Trials()
@@ -143,11 +113,6 @@ def task(config: DictConfig) -> None:
     log.info("best of %d: trial %d, val/elbo %.3f (nats per datapoint)", len(done), best.number, best.value)
     overrides = [*config.train, *(f"{key}={value}" for key, value in best.params.items())]
     log.info("python -m pyro_vae.train %s", shlex.join(overrides))
-
-
-def _choice(value: Any) -> Any:
-    """Convert a choice to what Optuna can store and Hydra can read."""
-    return value if isinstance(value, (int, float)) else "null" if value is None else str(value)
 
 
 def _study(path: Path) -> Any:
@@ -256,8 +221,8 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
 
 def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> float:
     """Train a trial's run, and return the validation ELBO of its best epoch, in nats per datapoint."""
-    from pyro_vae.build import build_data, instantiate
     from pyro_vae.runs import metrics
+    from pyro_vae.runs.build import build_data, instantiate
     from pyro_vae.runs.resume import make_paths_absolute
     from pyro_vae.runs.run import train
 
@@ -268,13 +233,14 @@ def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> flo
     if not len(data.val):
         raise BadInput("a search compares validation ELBOs: set data.num_val or data.val_fraction above 0")
     run_dir = folder / f"trial-{number}"
-    vae, state = train(config, data, run_dir)
+    vae, state = train(config, data, run_dir, on_start=logs.show)
     trials.add(number, vae, data)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 
 
 def separate_arguments(argv: list[str]) -> list[str]:
     """Collect the command-line arguments of the runs in the list `train`."""
+    argv = [re.sub(r"^(?=space\.)", "+", argument) for argument in argv]
     own = [a for a in argv if a.startswith("-") or a.lstrip("+~").partition("=")[0].partition(".")[0] in OWN]
     others = ",".join("'" + a.replace("'", "\\'") + "'" for a in argv if a not in own)
     return [*own, f"train=[{others}]"]

@@ -8,18 +8,22 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from pyro_vae.commands import guard, logs, terminal
+from pyro_vae.commands import guard, help, logs, terminal
 from pyro_vae.commands.terminal import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED
-from pyro_vae.errors import FailedRun, one_line
+from pyro_vae.errors import BadInput, FailedRun, meant, one_line
 from pyro_vae.errors.memory import out_of_memory
 from pyro_vae.parallel import environment
-from pyro_vae.runs.config import CONFIG_DIR, check_options, check_settings, compose, explain, options_of
+from pyro_vae.runs.config import check_options, check_settings
+from pyro_vae.runs.explain import explain
+from pyro_vae.runs.groups import CONFIG_DIR
 
 PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root|held_out\.path|held_out\.root"
 IN_LIST = r"(?<=[\[,])~[^/,\]]*(?=/)"
@@ -39,8 +43,10 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
         try:
             check_settings(config, config_name)
             task(config)
+            logs.show()
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                logs.show()
                 logs.to_logs_only(f"error: {_message(error) or one_line(error)}")
                 error.__dict__["of_sweep"] = True  # attributes survive pickling by job processes
                 raise  # Hydra runs the other jobs, then lists those that failed
@@ -52,8 +58,9 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing tracebacks
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
-            print(help_text(config_name, usage))
+            print(help.text(config_name, usage, sys.argv[1:]))
             return
+        check_flags(sys.argv[1:])
         check_options(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
         if failed:  # raised outside of Hydra, which would add a line
@@ -80,6 +87,8 @@ def end(line: str, status: int) -> None:
     logs.to_logs_only(line)
     if status == EXIT_BAD_INPUT:
         guard.remove_if_empty()
+    else:
+        logs.show()
     terminal.fail(line, status)
 
 
@@ -88,21 +97,26 @@ def _message(error: Exception) -> str | None:
     return str(error) if isinstance(error, FailedRun) else out_of_memory(error) or explain(error)
 
 
-def help_text(config_name: str, usage: str) -> str:
-    """Write usage, options and defaults, in half the time of Hydra's --help."""
-    config = compose([], config_name)
-    options = [f"  {group}={'|'.join(names)}" for group, names in sorted(options_of().items()) if group in config]
-    for added in ("experiment", "launcher") if config_name == "train" else ():
-        options.append(f"  +{added}={'|'.join(options_of()[added])}")
-    return "\n".join(
-        [
-            usage.strip(),
-            *(["\nOptions:", *options] if options else []),
-            "\nDefaults, changed by KEY=VALUE, as in trainer.max_epochs=200:\n",
-            OmegaConf.to_yaml(config),
-            "Hydra's flags: --hydra-help; --cfg job shows the composed configuration; -m sweeps over values a,b,c.",
-        ]
-    )
+def check_flags(argv: list[str]) -> None:
+    """Check that arguments with dashes are flags of Hydra, which would print its usage and no fix.
+
+    Raises:
+        BadInput: at the first that is not.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        if found := re.match(r"argument --([\w-]+).*: ignored explicit argument '(.*)'", message):
+            raise BadInput(f"--{found[1]}={found[2]} has dashes: write {found[1]}={found[2]}")
+        raise BadInput(f"{message}: see --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    unread = [argument for argument in parser.parse_known_args(argv)[1] if argument.startswith("-")]
+    if unread:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        key, _, value = unread[0].lstrip("-").partition("=")
+        suggestion = meant(unread[0], flags) or f": options have no dashes, write {key}={value or 'VALUE'}"
+        raise BadInput(f"{unread[0]} is not a flag{suggestion}")
 
 
 def expand_home(argv: list[str]) -> list[str]:
@@ -121,8 +135,8 @@ def resumed(argv: list[str]) -> list[str]:
     for argument in reversed(argv):
         key, _, directory = argument.partition("=")
         if key.lstrip("+") == "resume" and directory not in ("", "null"):
-            # ++: the run's trainer and estimator may have other keys than the default ones
-            own = [re.sub(r"^\+*(?=(trainer|estimator)\.)", "++", argument) for argument in argv]
+            # ++: the run's options may have other keys than the default ones
+            own = [re.sub(r"^\+*(?=(?!hydra)\w+\.)", "++", argument) for argument in argv]
             own = [re.sub(r"^\+(?=trust=)", "", argument) for argument in own]  # earlier versions required the +
             # keep the directory's .hydra/, the record of how the run was started
             return [*own, f"hydra.run.dir={directory}", "hydra.output_subdir=null"]

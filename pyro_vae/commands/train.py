@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pyro_vae.commands import shell
+from pyro_vae.commands import logs, shell
 from pyro_vae.errors import BadInput, true_false
 from pyro_vae.runs.config import option
 from pyro_vae.runs.files import given
@@ -24,17 +24,18 @@ log = logging.getLogger(__name__)
 
 def task(config: DictConfig) -> None:
     """Run one training, in Hydra's output directory or in the one given by `resume`."""
-    from pyro_vae.build import build_data, instantiate
     from pyro_vae.marginal.estimator import require_estimator
     from pyro_vae.parallel import collectives  # imports torch
     from pyro_vae.parallel.environment import restarted
     from pyro_vae.runs import report
+    from pyro_vae.runs.build import build_data, instantiate
     from pyro_vae.runs.companions import completed_command
     from pyro_vae.runs.restore import require_finite_outputs
     from pyro_vae.runs.resume import OF_REPORT, is_run_of, make_paths_absolute, resumed_config
     from pyro_vae.runs.run import train
     from pyro_vae.training import threads
 
+    logs.hold()
     hydra = HydraConfig.get()
     run_dir = given(str(hydra.runtime.output_dir if config.resume is None else config.resume))
     if config.resume is not None:
@@ -57,7 +58,7 @@ def task(config: DictConfig) -> None:
         data.split("test")
         with collectives.process_group():
             with nullcontext() if resume else completed_command(hydra.overrides.task, hydra.overrides.hydra, data):
-                vae, state = train(config, data, run_dir, resume=resume, estimator=estimator)
+                vae, state = train(config, data, run_dir, resume=resume, estimator=estimator, on_start=logs.show)
             if resume:
                 require_finite_outputs(vae, data.test, run_dir)
             with threads.using(state.threads):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -227,8 +228,19 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
         BadInput: otherwise, listing the choices.
     """
     if not isinstance(value, str) or value not in choices:
-        raise BadInput(f"{name}={shown(value)} is unknown: choose one of {', '.join(choices)}")
+        raise unknown(name, value, choices)
     return str(value)
+
+
+def unknown(name: str, value: object, choices: Sequence[str]) -> BadInput:
+    """Return the error of a value that is not one of `choices`, with the most similar one."""
+    return BadInput(f"{name}={shown(value)} is unknown{meant(value, choices)}: choose one of {', '.join(choices)}")
+
+
+def meant(value: object, choices: Iterable[str]) -> str:
+    """Suggest the choice that is most similar to `value`, or nothing."""
+    close = difflib.get_close_matches(shown(value), choices, n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def true_false(name: str, value: object) -> bool:

@@ -9,10 +9,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from pyro_vae.build import build_vae
 from pyro_vae.data import Dataset, Split
 from pyro_vae.programs.progress import progress
 from pyro_vae.programs.random_state import callers_generators, set_seed
+from pyro_vae.runs.build import build_vae
 from pyro_vae.vae import VAE, SemiSupervisedVAE
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from itertools import product
 import pyro
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, describe_data, instantiate
 from pyro_vae.data import Dataset
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.programs.random_state import fork_rng
+from pyro_vae.runs.build import build_vae, describe_data, instantiate
 from pyro_vae.runs.checks import check_parts
 from pyro_vae.runs.config import compose, keys_of
 

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from pyro_vae.errors import BadInput, causes, one_line, quoted, shown, true_false, within
+from pyro_vae.errors import BadInput, one_line, shown, true_false, unknown, within
+from pyro_vae.runs.explain import explain as explain
+from pyro_vae.runs.explain import no_key
+from pyro_vae.runs.groups import CONFIG_DIR, contents_of, options_of
 from pyro_vae.runs.plain import not_plain
 
-_HERE = Path(__file__).resolve().parents[1]
-# conf/ is inside the package in a wheel, beside it in a checkout
-CONFIG_DIR = next(d for d in (_HERE / "conf", _HERE.parent / "conf") if d.is_dir())
 SECTIONS = {
     "train": ("data", "network", "prior", "likelihood", "guide", "objective", "optimizer", "scheduler", "trainer",
               "estimator"),
@@ -54,14 +44,25 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     Raises:
         BadInput: if an override is unknown or malformed.
     """
+    return composed(overrides, config_name)[0]
+
+
+def composed(overrides: Sequence[str], config_name: str = "train") -> tuple[DictConfig, dict[str, str]]:
+    """Compose the configuration of a command, and return it with the option that is chosen in each group.
+
+    Raises:
+        BadInput: if an override is unknown or malformed.
+    """
     check_options(overrides)
     active = GlobalHydra.instance().hydra  # of the running command: Hydra has only one
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            config = hydra_compose(config_name, list(overrides))
+            config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+        with open_dict(config):
+            choices = config.pop("hydra").runtime.choices
         check_settings(config, config_name)
-        return config
+        return config, {str(group): str(name) for group, name in choices.items() if group in options_of()}
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise BadInput(explain(error) or one_line(error)) from error
     finally:
@@ -90,35 +91,17 @@ def check_options(overrides: Sequence[str]) -> None:
             value = None if parsed.is_sweep_override() else parsed.value()
         except (HydraException, ValueError):  # Hydra will raise it with a reason
             continue
-        names = value if isinstance(value, list) else [value]
+        names = value if isinstance(value, list) and group == "experiment" else [value]
         right = names and all(
             isinstance(name, str) and ".." not in name for name in names
         )  # "..": another group's file
         if not parsed.is_sweep_override() and not right:
-            raise BadInput(f"{group}={shown(value)} is unknown: choose one of {', '.join(options_of()[group])}")
+            raise unknown(group, value, options_of()[group])
 
 
 def keys_of(overrides: Iterable[str]) -> list[str]:
     """Return the key that each override sets, adds or deletes: `trainer.patience` for `+trainer.patience=3`."""
     return [override.partition("=")[0].lstrip("+~") for override in overrides]
-
-
-@cache
-def options_of() -> dict[str, list[str]]:
-    """List the options of each group in conf/."""
-    names = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in CONFIG_DIR.iterdir() if d.is_dir()}
-    return {group: options for group, options in names.items() if options}
-
-
-def contents_of(group: str, target: object) -> list[dict[str, Any]]:
-    """Read the options of a group in conf/ whose `_target_` is `target`, without resolving interpolations."""
-    return [content for content in _contents(group) if content.get("_target_") == target]
-
-
-@cache
-def _contents(group: str) -> list[dict[str, Any]]:
-    options: Any = [OmegaConf.to_container(OmegaConf.load(f)) for f in sorted((CONFIG_DIR / group).glob("*.yaml"))]
-    return options
 
 
 def check_settings(config: DictConfig, config_name: str = "train") -> None:
@@ -196,77 +179,4 @@ def check_key(key: str, target: str, saved: Mapping[str, Any]) -> None:
     before = saved if saved.get("_target_") == target else {}
     choices = [str(choice) for choice in dict.fromkeys(chain(before, *same)) if choice != "_target_"]
     if same and name.partition(".")[0] not in ("", "_target_", *choices):
-        raise BadInput(_no_key(key, choices))
-
-
-def explain(error: BaseException) -> str | None:
-    """Explain in one line how to fix an error in the user's input; None if the error is a bug."""
-    for cause in causes(error):
-        if isinstance(cause, BadInput):
-            return str(cause)
-    if isinstance(error, InstantiationException):
-        key = getattr(error, "full_key", "") or str(error).rsplit("full_key: ", 1)[-1].strip()
-        kinds = (TypeError, ValueError, ArithmeticError, ImportError, AttributeError, OSError)
-        if blamed := [e for e in causes(error) if isinstance(e, kinds)]:
-            return f"{key}: {one_line(blamed[-1])}"
-        raised = error.__cause__
-        if raised is None:
-            return f"{key}: {re.split(' because | full_key', one_line(error))[0]}"
-        ours = re.search("'pyro_vae[.]", str(error)) is not None
-        return None if ours else f"{key}: {type(raised).__name__}: {one_line(raised)}"
-    if isinstance(error, OverrideParseException):
-        return f"{quoted(error.override) or repr('')} cannot be read: write KEY=VALUE, or KEY=\"'VALUE'\" with quotes"
-    if isinstance(error, InterpolationResolutionError):
-        reason = one_line(error).partition(" full_key")[0]
-        return f"{error.full_key} refers to a key or value that does not exist: {reason}"
-    if found := re.match(r"Ambiguous value for argument '(.*?)=(.*?)'\n", str(error)):
-        key, values = found.groups()
-        return (
-            f"{key}={values} holds several values: write {key}=[{values}] for a list, or {key}=\"'{values}'\" for a "
-            "string; only commands can sweep over them, with --multirun"
-        )
-    if found := re.match(r"Could not delete from config. '(.*?)'", str(error)):
-        return f"{found[1]} cannot be deleted: it is not a key of the configuration"
-    if "Config group override must be" in str(error):
-        return "an option without a key cannot be read: write KEY=VALUE"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher":
-            extra = {"submitit_slurm": "slurm", "submitit_local": "slurm"}.get(name, name)
-            return f"+launcher={extra} needs a plugin: pip install -e '.[{extra}]'"
-        return f"{group}={name} is unknown: choose one of {', '.join(error.options)}"
-    if isinstance(error, ConfigCompositionException):
-        return _unknown_key(error)
-    if isinstance(error, OSError):
-        return f"{error.filename or 'file'}: {error.strerror or one_line(error)}; checkpoints saved before are kept"
-    if "integer string conversion" in str(error):  # Python's limit, raised within Hydra
-        return "an option holds an integer of thousands of digits: give a smaller number"
-    if isinstance(error, (HydraException, OmegaConfBaseException)) or re.match(
-        r"Config group override|The --resolve flag", str(error)
-    ):
-        return one_line(error).partition(" full_key")[0]
-    return None
-
-
-def _unknown_key(error: ConfigCompositionException) -> str:
-    """Explain an override of an unknown key, with the keys that exist."""
-    cause = error.__cause__
-    node, key = getattr(cause, "parent_node", None), getattr(cause, "full_key", None)
-    if node is None or not key:
-        return one_line(error)
-    if not isinstance(node, DictConfig):  # a mapping instead of a list
-        return f"{key} must be a list, as in {key}=[1,2]"
-    choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
-    if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type
-        return f"{key}: {one_line(cause) if cause else one_line(error)}"
-    return _no_key(str(key), choices, OmegaConf.to_container(node._get_root()))
-
-
-def _no_key(key: str, choices: Sequence[str], content: Any = MappingProxyType({})) -> str:
-    """Say that a key does not exist, and suggest one of that name elsewhere in `content`, or a similar choice."""
-    name = key.rpartition(".")[-1]
-    sections = [group for group, section in content.items() if isinstance(section, dict) and name in section]
-    places = [name] * (name in content) + [f"{group}.{name}" for group in sections if group != "hydra"]
-    close = places or difflib.get_close_matches(name, choices, n=1)
-    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return f"{key} is not a key of the configuration{meant}: choose one of {', '.join(choices)}"
+        raise BadInput(no_key(key, choices))

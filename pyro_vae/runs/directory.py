@@ -35,7 +35,9 @@ def check_run_directory(run_dir: Path, resume: bool, place: str = "hydra.run.dir
     saved = [name for name in ("last.pt", "previous.pt") if (run_dir / "checkpoints" / name).is_file()]
     # Hydra writes overrides.yaml last: if it exists, config.yaml is complete
     if resume and not saved and not (run_dir / ".hydra" / "overrides.yaml").is_file():
-        raise BadInput(f"resume={run_dir} is not a run: it has no checkpoints/last.pt")
+        raise BadInput(
+            f"resume={run_dir} is not a run: it has no checkpoints/last.pt; give the directory that training printed"
+        )
     if not resume and saved:
         raise BadInput(
             f"{run_dir} already holds a run: continue it with {option('resume', run_dir)}, or start a new one "

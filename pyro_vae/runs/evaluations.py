@@ -15,8 +15,9 @@ from pyro_vae.data.dataset import SPLITS
 from pyro_vae.errors import BadInput, datapoints, integer, one_of
 from pyro_vae.marginal import BDMC, ELBO, Auto
 from pyro_vae.runs import files
-from pyro_vae.runs.config import contents_of, option
+from pyro_vae.runs.config import option
 from pyro_vae.runs.files import refuse_link
+from pyro_vae.runs.groups import contents_of
 from pyro_vae.runs.paired import Scores
 
 log = logging.getLogger(__name__)

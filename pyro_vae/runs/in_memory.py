@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from pyro_vae.build import integers_of
 from pyro_vae.data import Dataset, from_array, from_frame
 from pyro_vae.data.frames import is_frame
 from pyro_vae.data.sources import Source, source_of
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import Table
+from pyro_vae.runs.build import integers_of
 from pyro_vae.runs.companions import is_given
 from pyro_vae.runs.options import choice_and_settings
 

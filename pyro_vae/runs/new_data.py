@@ -86,6 +86,8 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
         if num_classes is not None:
             raise BadInput(f"{name}: the model is conditional, and a table's labels cannot be read: use Python")
         return _of_table(vae, place, config.get("separator"), num_data)
+    if Path(path).suffix.lower() in (".csv", ".tsv", ".parquet"):
+        raise BadInput(f"{name} is a table, but the run was trained on arrays: save the rows to a .npy file")
     key, label_key = (None if place[name] is None else str(place[name]) for name in ("key", "label_key"))
     if vae.needs_labels and label_key is None:
         raise BadInput(f"{name}: the model is conditional: give FILE.npz, and its entry with labels, label_key=NAME")

@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pyro_vae.errors import BadInput, one_of, shown
-from pyro_vae.runs.config import CONFIG_DIR, check_settings, compose, keys_of, options_of
+from pyro_vae.runs.config import check_settings, compose, keys_of
+from pyro_vae.runs.groups import CONFIG_DIR, options_of
 from pyro_vae.runs.plain import not_plain
 
 BUILT_BY_THE_CALLER = ("network", "objective")
@@ -63,7 +64,7 @@ def configuration(
         else:
             sections[group] = {"_target_": target_of(group, choice), **_plain(group, settings)}
     if experiment is not None:
-        one_of("experiment", experiment, tuple(experiments()))
+        one_of("experiment", experiment, tuple(options_of()["experiment"]))
     config = compose(
         [
             f"data={data}",
@@ -85,12 +86,6 @@ def configuration(
             _set(config, key, value)
     check_settings(config)
     return config
-
-
-def experiments() -> list[str]:
-    """Return the names of all experiments, as in `kingma_welling/mnist`."""
-    folder = CONFIG_DIR / "experiment"
-    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 def choice_and_settings(group: str, option: Any) -> tuple[Any, dict[str, Any]]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pyro_vae.build import build_data
 from pyro_vae.data import Dataset, Split, fingerprint
 from pyro_vae.errors import BadInput, called
+from pyro_vae.runs.build import build_data
 from pyro_vae.runs.restore import require_same_data
 from pyro_vae.runs.targets import OF_THE_DATA, check_sections
 

@@ -11,11 +11,11 @@ import pyro
 import torch
 from omegaconf import OmegaConf
 
-from pyro_vae.build import build_vae
 from pyro_vae.data import Dataset, Split, difference
 from pyro_vae.errors import BadInput, causes, one_line, one_of
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.runs import checkpoint
+from pyro_vae.runs.build import build_vae
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.fence import Fence
 from pyro_vae.runs.targets import OF_THE_MODEL, check_sections
@@ -38,7 +38,8 @@ def restore(
     """
     checkpoints = Checkpoints(run_dir)
     if not checkpoints.folder.is_dir():
-        raise BadInput(f"{run_dir} is not a run directory: it has no checkpoints/")
+        kind = "is a file" if run_dir.is_file() else "has no checkpoints/" if run_dir.exists() else "does not exist"
+        raise BadInput(f"{run_dir} is not a run directory: it {kind}; give the one that training printed")
     path = checkpoints.folder / f"{one_of('which', which, ('best', 'last'))}.pt"
     saved = checkpoints.load_last(device) if path == checkpoints.last else checkpoint.load(path, device)
     check_sections(saved["config"], OF_THE_MODEL, path, trust)

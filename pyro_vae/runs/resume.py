@@ -83,7 +83,7 @@ def _override(saved: DictConfig, key: str, override: str, config: DictConfig, co
     group = key.partition(".")[0]
     if group not in ("trainer", "estimator", *OF_REPORT):
         raise BadInput(
-            f"{override}: a resumed run keeps its configuration, except for trainer.*, estimator.*, "
+            f"{override.lstrip('+')}: a resumed run keeps its configuration, except for trainer.*, estimator.*, "
             f"{' and '.join(OF_REPORT)}; leave it out, or start a new run"
         )
     epochs = saved.scheduler.get("T_max")

@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from pyro_vae.build import build_vae, describe_data, instantiate
 from pyro_vae.data import Dataset, Stored, fingerprint
 from pyro_vae.errors import BadInput, in_callers_names, in_section
 from pyro_vae.errors.own_code import is_own, own_code
@@ -24,6 +23,7 @@ from pyro_vae.programs import random_state
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs import baseline, checkpoint, misfit
+from pyro_vae.runs.build import build_vae, describe_data, instantiate
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.checks import check_parts
 from pyro_vae.runs.config import check_settings
@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     estimator: Estimator | None = None,
     tell: Tell = lambda row: None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> tuple[VAE, State]:
     """Train the VAE of a configuration, saving a checkpoint every epoch.
 
@@ -69,6 +70,7 @@ def train(
         estimator: will estimate log p(x) of the test set after training; rejected now if it does not fit the model.
             None: the validation ELBO is compared with the baseline.
         tell: called with each epoch's row of metrics once it is saved; what it raises ends the training.
+        on_start: called once the configuration and the data have passed all checks.
 
     Returns:
         The VAE of the epoch with the best validation ELBO (without a validation set, of the last epoch), and the
@@ -81,6 +83,7 @@ def train(
     check_settings(config)
     with _claimed(run_dir, resume):
         run = Run.open(config, data, run_dir, resume=resume, estimator=estimator)
+        on_start()
         run.fit(tell)
         run.restore_best()
     if estimator is None:
@@ -149,7 +152,8 @@ class Run:
         set_seed(config.seed)
         trainer: TrainingAlgorithm = instantiate(config, "trainer")
         require("trainer", trainer, TrainingAlgorithm)
-        device = torch_device(trainer.device)
+        with in_section("trainer", config.trainer):
+            device = torch_device(trainer.device)
         data.to(device)
         describe_data(config, data)
         checkpoints = Checkpoints(run_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.errors import BadInput, shown
-from pyro_vae.runs.config import contents_of
+from pyro_vae.runs.groups import contents_of
 from pyro_vae.runs.plain import require_plain
 
 OF_THE_MODEL = ("prior", "likelihood", "guide", "network")

@@ -25,6 +25,7 @@ def torch_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise_out_of_memory(error)
         raise BadInput(
-            f"device={shown(name)} is not available here: use cpu or auto, and at most one process per GPU"
+            f"device={shown(name)} is not available here: use cpu or auto, or cuda on a machine with a GPU, and "
+            "at most one process per GPU"
         ) from error
     return device

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.data.schema import Column
-from pyro_vae.errors import MAX_WIDTH, BadInput, Incompatible, one_of, positive_int
+from pyro_vae.errors import MAX_WIDTH, BadInput, Incompatible, one_of, positive_int, quoted
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides import Diagonal
 from pyro_vae.guides.guide import Guide
@@ -64,7 +64,9 @@ def assemble(
         BadInput: if an option is out of its range, does not fit the data or another option, or if a family does not
             define a member of its contract.
     """
-    several = isinstance(latent_dim, Sequence) and not isinstance(latent_dim, str)
+    if isinstance(latent_dim, str):
+        raise BadInput(f"latent_dim={quoted(latent_dim)} must be an integer, or a list of integers, as in [100,50]")
+    several = isinstance(latent_dim, Sequence)
     dims: list[Any] = list(latent_dim) if several else [latent_dim]  # type: ignore[arg-type]
     if not dims:
         raise BadInput("latent_dim=[] has no layer: give at least one dimension, as in [100,50]")

@@ -65,13 +65,6 @@ def test_one_line():
     assert len(one_line(ValueError("x" * 1000))) == 300
 
 
-def test_help_of_evaluate_lists_its_options_alone(command):
-    out = command("evaluate", "--help").out
-    assert "estimator=ais|auto|bdmc|elbo|exact|importance|none|nuts|prior|refined|sandwich" in out
-    assert "guide=" not in out
-    assert "run: ???" in out
-
-
 def test_hydras_own_flags_work(command):
     out = command("train", "--cfg", "job", "latent_dim=7").out
     assert "latent_dim: 7" in out

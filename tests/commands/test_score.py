@@ -55,12 +55,6 @@ def test_writes_scores_and_embeddings_with_row_numbers(command, small_run, new):
     assert json.loads((folder / "new.json").read_text())["num_held_out"] == 20
 
 
-def test_help_lists_its_options(command):
-    out = command("score", "--help").out
-    assert "estimator=ais|auto" in out
-    assert "num_held_out: 500" in out
-
-
 def test_embeddings_need_no_held_out_data(command, small_run, new, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.reload.build_data", lambda *args, **options: pytest.fail("loads them"))
     outcome = command("score", f"run={small_run}", f"data.path={new}", "score=false", "embed=true", "num_data=2")
@@ -88,7 +82,7 @@ def test_missing_values_of_arrays_are_imputed(command, small_run, new):
     [
         (["data.path=wrong.npy"], "data.path=wrong.npy has shape [3, 11]: the model needs [N, 12]"),
         (["data.path=none.npy"], "data.path=none.npy: no such file"),
-        (["data.path=a.csv"], "data.path=a.csv is not a .npy or .npz file"),
+        (["data.path=a.csv"], "data.path=a.csv is a table, but the run was trained on arrays"),
         ([], "data.path is missing: give data.path=FILE"),
         (["data.path=new.npy", "num_data=7"], "num_data=7 is more than the 6 rows"),
         (["data.path=new.npy", "score=false"], "score, embed and impute are all false"),

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from conftest import SMALL, one_error_line
 
-from pyro_vae.commands import search
+from pyro_vae.commands import search, space
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
 
@@ -69,7 +69,7 @@ def test_workers_do_not_repeat_each_other(small, tmp_path):
     """Those that start at once, with nothing to learn from yet."""
     storage = f"sqlite:///{tmp_path / 'mine.db'}"
     one, other = (optuna.create_study(storage=storage, study_name="s", load_if_exists=True) for _ in range(2))
-    values = [search.suggest(search.ask(study, 0), "lr", {"low": 0.0, "high": 1.0}) for study in (one, other, one)]
+    values = [space.suggest(search.ask(study, 0), "lr", {"low": 0.0, "high": 1.0}) for study in (one, other, one)]
     assert len(set(values)) == 3
 
 
@@ -213,12 +213,12 @@ def test_a_refused_search_leaves_no_directory_and_a_study_may_be_at_home(command
 
 
 def test_leaves():
-    assert dict(search.leaves({"a": {"b": [1], "c": {"low": 0, "high": 1}}})) == {
+    assert dict(space.leaves({"a": {"b": [1], "c": {"low": 0, "high": 1}}})) == {
         "a.b": [1],
         "a.c": {"low": 0, "high": 1},
     }
     with pytest.raises(BadInput, match="space.a.b="):
-        dict(search.leaves({"a": {"b": []}}))
+        dict(space.leaves({"a": {"b": []}}))
 
 
 def test_options_that_do_not_go_together_do_not_end_the_search(command, small, tmp_path):

@@ -341,8 +341,7 @@ def test_help_needs_no_torch(command):
         "assert 'torch' not in sys.modules and 'pyro' not in sys.modules"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    for line in ("guide=categorical|diagonal|enumerated", "likelihood=bernoulli|beta", "max_epochs: 100"):
-        assert line in out
+    assert "max_epochs=100" in out
 
 
 @pytest.mark.slow

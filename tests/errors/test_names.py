@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pyro_vae.build import instantiate
 from pyro_vae.errors import BadInput, FailedRun, in_section
 from pyro_vae.guides import LowRank
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.marginal import Importance
 from pyro_vae.priors import Mixture
+from pyro_vae.runs.build import instantiate
 from pyro_vae.runs.config import CONFIG_DIR, options_of
 
 ARGUMENTS = {"guide": (8, 2), "prior": (2,), "likelihood": ([12],)}

@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import assert_same, every, outcome
 
-from pyro_vae.build import build_data
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
+from pyro_vae.runs.build import build_data
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.config import compose
 from pyro_vae.runs.resume import resumed_config

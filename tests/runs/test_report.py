@@ -9,9 +9,9 @@ import torch
 from conftest import every, one_error_line
 
 from pyro_vae.analysis import Surgery
-from pyro_vae.build import build_vae
 from pyro_vae.data import Split
 from pyro_vae.runs import figures, plots
+from pyro_vae.runs.build import build_vae
 from pyro_vae.runs.config import compose
 
 SHORT = [

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import assert_same
 
-from pyro_vae.build import build_data
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import NUTS
+from pyro_vae.runs.build import build_data
 from pyro_vae.runs.config import compose
 from pyro_vae.runs.run import Run
 
