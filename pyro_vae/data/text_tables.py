@@ -100,7 +100,7 @@ def _require_text(texts: Any, numbers: Any, kind: str | None) -> None:
             "separators"
         )
     if kind is not None:
-        raise BadInput(f"column {name} is {kind}, but holds {shown(first)!r}: correct it, or leave the cell empty")
+        raise BadInput(f"column {name} is {kind}, but holds text ({shown(first)!r}): correct it, or empty the cell")
     if count < len(texts) - texts.null_count():
         number = texts.filter(numbers.is_not_null())[0]
         raise BadInput(

@@ -259,6 +259,9 @@ def _unknown_key(error: ConfigCompositionException) -> str:
     choices = [str(name) for name in node if name != "_target_" and not str(name).startswith("_")]
     if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type
         return f"{key}: {one_line(cause) if cause else one_line(error)}"
+    if not choices:
+        parent, _, name = str(key).rpartition(".")
+        return f"{key} is not a key of the configuration: set the whole mapping, as in '{parent}={{{name}: VALUE}}'"
     return _no_key(str(key), choices, OmegaConf.to_container(node._get_root()))
 
 
