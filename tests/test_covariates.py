@@ -205,7 +205,7 @@ def test_kinds_and_types_of_columns():
             pd.DataFrame({"age": [1.0, 2.0, np.nan, np.nan] * 20}),
             "column age of y lacks 40 values, but covariates must be complete",
         ),
-        (pd.DataFrame({"sex": ["f", "m", None, None] * 20}), "column sex of y lacks 40 values"),
+        (pd.DataFrame({"sex": ["f", "m", None, None] * 20}), "column sex of y lacks 40 values.*give labels 0, 1"),
         (pd.DataFrame({"age": np.ones(80)}), "column age is constant"),
         (np.arange(158.0).reshape(79, 2), "y has 79 rows, but there are 80 datapoints"),
         (np.array([[0.0, np.inf], [1.0, 2.0]] * 40), "y holds infinite values"),

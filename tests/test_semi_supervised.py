@@ -177,6 +177,29 @@ def test_missing_entries():
     assert ((summed - drawn.log_px).abs() < 5 * drawn.se + 0.02).all()
 
 
+@pytest.mark.filterwarnings("ignore:chains moved", "ignore:the weights of")
+@pytest.mark.parametrize(("method", "num_steps"), [("gibbs", 30), ("importance", 2000)])
+def test_without_labels_imputation_draws_the_class_given_the_observed_values(method, num_steps):
+    vae, x, _ = exact(2)
+    with torch.no_grad():
+        vae.decoder.head[0].weight[:, 1:] = 3 * torch.eye(4).double()[:, :3]
+        vae.classifier[-1].weight.fill_(0.1)  # a guide that is not exact
+    observed = torch.tensor([True, True, False, True])
+    x[0, 0], x[1, 1] = 4.0, 4.0
+    w, b = vae.decoder.head[0].weight[:, 0].detach(), vae.decoder.head[0].bias.detach()
+    means = b + 3 * torch.eye(4).double()[:3]
+    S = torch.outer(w, w) + 0.25 * torch.eye(4).double()
+    o = observed
+    log_p = vae.log_p_y + MultivariateNormal(means[:, o], S[o][:, o]).log_prob(x[:, None, o])
+    given = means[:, 2] + (x[:, None, o] - means[:, o]) @ S[o][:, o].inverse() @ S[o, 2]
+    expected = (log_p.softmax(1) * given).sum(1)
+    torch.manual_seed(0)
+    draws = vae.impute(x, o, num_samples=200, num_steps=num_steps, method=method)[..., 2]
+    se = (S[2, 2] + (log_p.softmax(1) * (given - expected[:, None]) ** 2).sum(1)).sqrt() / 200**0.5
+    assert ((draws.mean(0) - expected).abs() < 4.5 * se).all()
+    assert vae.impute(x, o, num_samples=1, num_steps=2).shape == (1, 2, 4)  # the default is gibbs
+
+
 @pytest.mark.usefixtures("as_traced")
 def test_the_bound_compiles(x):
     vae = build()

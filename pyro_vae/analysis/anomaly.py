@@ -155,9 +155,10 @@ def compare(new: Measures, held_out: Measures) -> AnomalyScores:
     fewest, most = held_out.num_observed.aminmax()
     if others := int(((new.num_observed < fewest) | (new.num_observed > most)).sum()):
         observed = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        instead = "" if new.contributions is None else ", see their contributions instead"
         warnings.warn(
             f"{others} of {datapoints(len(new.elbo))} do not have {observed} observed entries, as the held-out ones "
-            "have: their log p(x_obs) and regret do not compare, see their contributions instead",
+            f"have: their log p(x_obs) and regret do not compare{instead}",
             stacklevel=4,
         )
     log_px, known = new.evidence.log_px, held_out.evidence.log_px

@@ -95,8 +95,8 @@ def impute(
         accepts_nan: whether model and guide accept x with NaN, as those of a VAE trained with missing entries do.
 
     Raises:
-        BadInput: if a number is out of range, or `posterior` does not apply: a latent is discrete, or the mask observes
-            a part of an event that does not factorize given z.
+        BadInput: if a number is out of range, `posterior` does not apply because a latent is discrete, or the mask
+            observes a part of an event that does not factorize given z.
         NoEvidence: if the guide is a point, which cannot propose.
 
     Example:
@@ -124,11 +124,10 @@ def impute(
             raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")
         if method == "auto":
             method = _applicable(model, x, y)
-        if method != "gibbs":
-            with fork_rng(x):
-                check_factorizes(
-                    trace(model, known[:1], None if y is None else y[:1], num_samples=None).nodes["x"]["fn"], observed
-                )
+        with fork_rng(x):
+            check_factorizes(
+                trace(model, known[:1], None if y is None else y[:1], num_samples=None).nodes["x"]["fn"], observed
+            )
         steps = num_steps or METHODS[method] or 0
         n = rows_in_memory(CHAINS_AT_ONCE, steps if method == "importance" else num_samples, model, known, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:

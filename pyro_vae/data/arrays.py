@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.data.covariates import are_covariates, describe, in_x_or_apart, values_for
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.frames import RESOLUTION
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.schema import Column, plain
@@ -23,8 +25,12 @@ from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bi
 from pyro_vae.errors import BadInput, true_false
 from pyro_vae.errors.memory import require_memory
 
+log = logging.getLogger(__name__)
+
 LOOKED_AT, LOOKED_AT_BYTES = 100, 2**25
 """Maximum number of rows on disk, and of their bytes, read to tell bytes of 0 and 1 from grey values."""
+PART = 2**20
+"""Number of values whose rounding errors are looked at."""
 
 
 def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
@@ -150,7 +156,22 @@ def _in_memory(values: Array | SparseRows, name: str, nan: bool, units: Units) -
         return torch.cat(list(values.chunks()))
     floats = as_floats(values, name, device="cpu", units=units)
     require_finite(floats.numpy(), name, nan, "missing=auto")
+    if unit_of(values, name, units) == 1:
+        _warn_of_rounding(to_numpy(values[: max(2, PART // math.prod(values.shape[1:]))]), name)
     return floats
+
+
+def _warn_of_rounding(x: np.ndarray, name: str) -> None:
+    """Warn if single precision does not resolve how a dimension of x `[N, ...]` varies."""
+    x = x.reshape(len(x), -1)
+    if x.dtype.itemsize < 8:
+        return
+    error, low, high = abs(x.astype(np.float32) - x), np.fmin.reduce(x, 0), np.fmax.reduce(x, 0)
+    if len(bad := np.flatnonzero(np.fmax.reduce(error, 0) > RESOLUTION * (high - low))):
+        log.warning(
+            "%s varies too little for single precision in %d of %d dimensions, such as %d, from %.9g to %.9g: subtract "
+            "a number from it", name, len(bad), x.shape[1], bad[0], low[bad[0]], high[bad[0]],
+        )  # fmt: skip
 
 
 def _validation(

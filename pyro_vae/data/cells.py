@@ -123,15 +123,21 @@ def cells_of(series: Any) -> Cells:
         stamps = series.dt.timestamp("ms").to_list()
         return Cells(name, "date", np.array([np.nan if t is None else t / MS_A_DAY for t in stamps], float))
     if dtype == nw.Boolean:
-        return _numbers(series.to_list(), name, "boolean")
+        return cells_from(series.to_list(), name)
     if dtype.is_numeric():
         return _numbers(series.cast(nw.Float64).to_numpy(), name, "integer" if dtype.is_integer() else "float")
-    raise BadInput(f"column {name} has type {dtype}, which is not supported: drop it or convert it")
+    own = dtype if dtype != nw.Unknown else series.to_native().dtype
+    raise BadInput(f"column {name} has type {own}, which is not supported: drop it or convert it")
+
+
+def _with_none(values: list[Any]) -> list[Any]:
+    """Replace missing values of pandas, NaN, NaT and NA, by None: none of them equals itself."""
+    return [value if str(value == value) == "True" else None for value in values]
 
 
 def _texts(values: list[Any], name: str, order: tuple[str, ...] = ()) -> Cells:
     texts = np.empty(len(values), dtype=object)
-    texts[:] = [None if value is None or value != value else value for value in values]  # pandas has NaN
+    texts[:] = _with_none(values)
     return Cells(name, "text", texts, order)
 
 
@@ -149,9 +155,9 @@ def cells_from(values: list[Any], name: str) -> Cells:
     """Read a list of Python objects, as pandas keeps booleans with holes and mixed columns.
 
     Raises:
-        BadInput: if they are of several types, or infinite.
+        BadInput: if they are of several types, of an unsupported one, or infinite.
     """
-    cleaned = [None if value is None or value != value else value for value in values]
+    cleaned = _with_none(values)
     kinds = {type(value) for value in cleaned if value is not None}
     if kinds <= {bool, np.bool_}:
         return _numbers([np.nan if value is None else float(value) for value in cleaned], name, "boolean")
@@ -162,5 +168,7 @@ def cells_from(values: list[Any], name: str) -> Cells:
     try:
         return _numbers([np.nan if value is None else float(value) for value in cleaned], name, "float")
     except (TypeError, ValueError):
-        examples = " and ".join(shown(repr(next(v for v in cleaned if type(v) is kind))) for kind in list(kinds)[:2])
-        raise BadInput(f"column {name} mixes types, such as {examples}: give it one type") from None
+        examples = [shown(repr(next(v for v in cleaned if type(v) is kind))) for kind in list(kinds)[:2]]
+        if len(examples) == 1:
+            raise BadInput(f"column {name} holds {examples[0]}: convert it to numbers or text, or drop it") from None
+        raise BadInput(f"column {name} mixes types, such as {' and '.join(examples)}: give it one type") from None

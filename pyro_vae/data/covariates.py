@@ -133,7 +133,8 @@ def _stacked(values: Sequence[np.ndarray], columns: Sequence[Column], n: int, na
         if num_missing := int(np.isnan(cells).sum()):
             raise BadInput(
                 f"column {column.name} of {name} lacks {num_missing} values, but covariates must be complete: drop "
-                "these rows, or impute them"
+                "these rows, or impute them; for conditioning=semi_supervised give labels 0, 1, 2, …, and -1 where "
+                "they are missing"
             )
         if len(cells) not in (1, n):
             raise BadInput(f"{name} has {len(cells)} rows, but there are {n} datapoints")

@@ -65,8 +65,15 @@ def require_names(columns: Sequence[str], name: str) -> None:
             raise BadInput(f"{name} has a column {shown(column)!r}, which a configuration cannot keep: rename it")
 
 
-def values_of(cells: Cells, column: Column) -> np.ndarray:
+def values_of(
+    cells: Cells, column: Column, remedy: str = "set another kind or other bounds in data.kinds, or correct it"
+) -> np.ndarray:
     """Return the values that x holds for a column, float64 `[N]`, NaN where missing.
+
+    Args:
+        cells: the cells.
+        column: the column.
+        remedy: advice for a value that does not fit.
 
     Raises:
         BadInput: if a value does not fit the column.
@@ -85,10 +92,7 @@ def values_of(cells: Cells, column: Column) -> np.ndarray:
         bad = present[(present <= low) | (present >= high)]
         wanted = f"values strictly between {low:g} and {high:g}"
     if len(bad):
-        raise BadInput(
-            f"column {column.name} is {column.kind} and needs {wanted}, but holds {bad[0]:.6g}: "
-            "set another kind or other bounds in data.kinds, or correct it"
-        )
+        raise BadInput(f"column {column.name} is {column.kind} and needs {wanted}, but holds {bad[0]:.6g}: {remedy}")
     sd = present.std() if len(present) else 0.0
     if sd > 0 and np.abs(present.astype(np.float32) - present).max() > RESOLUTION * sd:
         raise BadInput(
@@ -125,7 +129,8 @@ def to_x(frame: Any, columns: Sequence[Column], name: str = "x") -> Tensor:
         raise BadInput(f"{name} lacks the column {missing[0]}: the model has columns {_listed(modelled(columns))}")
     if unknown := [other for other in table.columns if other not in known]:
         raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
-    return stacked([values_of(cells_of(table[column.name]), column) for column in modelled(columns)])
+    remedy = "correct it, or leave the cell empty"
+    return stacked([values_of(cells_of(table[column.name]), column, remedy) for column in modelled(columns)])
 
 
 def stacked(values: Sequence[np.ndarray]) -> Tensor:

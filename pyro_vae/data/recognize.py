@@ -138,6 +138,8 @@ def _categories(cells: Cells, kind: str, given: Any) -> tuple[Any, ...]:
         categories = tuple(cells.categories())
     if kind == "binary" and len(categories) != 2:
         raise BadInput(f"column {cells.name} is not binary: it holds {len(categories)} distinct values")
+    if kind == "ordinal" and len(categories) < 2:
+        raise BadInput(f"column {cells.name} is ordinal, but has one category: give all, or leave the column out")
     if len(categories) > MAX_CATEGORIES:
         raise BadInput(f"column {cells.name} has {len(categories)} categories, more than {MAX_CATEGORIES}")
     if bad := [c for c in categories if isinstance(c, str) and (c == "???" or "${" in c or len(c) > MAX_CATEGORIES)]:

@@ -177,8 +177,6 @@ def _of_anndata(adata: Any, y: Any, name: str, classes: tuple[str, ...]) -> Sour
         known = ", ".join(map(str, adata.obs.columns[:20])) or "none"
         raise BadInput(f"y={shown(y)} is not a column of {name}.obs: choose one of {known}")
     column = adata.obs[y].astype("category").cat.remove_unused_categories()
-    if num_missing := int(column.isna().sum()):
-        raise BadInput(f"y={shown(y)}: {num_missing} entries of this column of {name}.obs are missing: drop these rows")
     names = tuple(map(str, column.cat.categories))
     expected = classes or names
     if unknown := [found for found in names if found not in expected]:
@@ -186,5 +184,5 @@ def _of_anndata(adata: Any, y: Any, name: str, classes: tuple[str, ...]) -> Sour
             f"y={shown(y)}: {shown(unknown[0])!r} is not one of the classes that this VAE was trained on: "
             + ", ".join(expected[:20])
         )
-    of_category = np.array([expected.index(found) for found in names], dtype=np.int64)
+    of_category = np.array([*map(expected.index, names), -1], dtype=np.int64)  # the code of missing labels is -1
     return Source(adata.X, of_category[column.cat.codes.to_numpy()], expected)

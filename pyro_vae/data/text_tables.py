@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,12 @@ from pyro_vae.data.frames import INSTALL, require_names
 from pyro_vae.data.schema import IGNORE, OF_CATEGORIES
 from pyro_vae.errors import BadInput, one_line, shown
 
+log = logging.getLogger(__name__)
+
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "?")
 """Texts of cells without a value."""
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+NUMBER = re.compile(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?")
 COMMA = re.compile(r"[-+]?\d*,\d+")
 
 
@@ -57,7 +61,11 @@ def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None
     if len(columns) == 1 and (other := next((c for c in ";\t|," if c in columns[0]), None)):
         raise BadInput(f"{name} has one column, named {shown(columns[0])}: set data.separator={other!r}")
     require_names(columns, name)
+    if all(NUMBER.fullmatch(column) for column in columns):
+        log.warning("the first line of %s holds numbers, which are used as names: add a line with names", path)
     table = rows.slice(1).rename(dict(zip(rows.columns, columns, strict=True)))
+    while len(columns) > 1 and len(table) and all(cell is None for cell in table.row(-1)):
+        table = table.head(-1)  # an empty line at the end
     return table.with_columns([_typed(table[column], kinds.get(column)) for column in columns])
 
 
@@ -78,12 +86,12 @@ def _typed(texts: Any, kind: str | None) -> Any:
         if converted.null_count() == texts.null_count():
             return converted
     if kind not in OF_CATEGORIES:
-        _require_text(texts, numbers)
+        _require_text(texts, numbers, kind)
     return texts
 
 
-def _require_text(texts: Any, numbers: Any) -> None:
-    """Check that no cell of a column of texts is meant as a number."""
+def _require_text(texts: Any, numbers: Any, kind: str | None) -> None:
+    """Check that no cell of a column of texts is meant as a number; `kind` is that of a column of numbers."""
     name, others = texts.name, texts.filter(numbers.is_null() & texts.is_not_null())
     first, count = others[0], len(others)
     if all(THOUSANDS.fullmatch(text) or COMMA.fullmatch(text) for text in others):
@@ -91,6 +99,8 @@ def _require_text(texts: Any, numbers: Any) -> None:
             f"column {name} writes numbers with commas, such as {first!r}: use decimal points, and no thousands "
             "separators"
         )
+    if kind is not None:
+        raise BadInput(f"column {name} is {kind}, but holds text ({shown(first)!r}): correct it, or empty the cell")
     if count < len(texts) - texts.null_count():
         number = texts.filter(numbers.is_not_null())[0]
         raise BadInput(

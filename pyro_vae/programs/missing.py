@@ -52,7 +52,7 @@ def check_factorizes(p_x: Any, observed: Tensor) -> None:
         if (together.any(-1) != together.all(-1)).any():
             raise BadInput(
                 f"mask observes a part of an event of shape {list(shape)} of the likelihood, whose entries "
-                "are dependent given z: mask whole events, or use method=gibbs"
+                "are dependent given z: mask whole events"
             )
 
 

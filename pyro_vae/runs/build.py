@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, open_dict
 
 from pyro_vae.data import Dataset
-from pyro_vae.data.schema import of_plain
+from pyro_vae.data.schema import IGNORE, of_plain
 from pyro_vae.data.vision import without_downloads
 from pyro_vae.errors import BadInput, causes, in_section
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -54,11 +54,19 @@ def describe_data(config: DictConfig, data: Dataset) -> None:
     """Write the columns of a table, and whether to standardize, into a configuration for likelihood and checkpoints.
 
     Raises:
-        BadInput: if the likelihood cannot standardize and the data set demands it.
+        BadInput: if the likelihood cannot standardize and the data set demands it, or a table has categories that the
+            likelihood does not know of.
     """
     for section in (config.data, config.likelihood):
         if data.columns is not None and "columns" in section:
             section.columns = data.columns
+    if "columns" not in config.likelihood:
+        for column in data.columns or []:
+            if column["kind"] == "categorical":
+                raise BadInput(
+                    f"column {column['name']} is categorical, and its codes are not numbers: use likelihood=table, or "
+                    f"leave it out by data.kinds={{{column['name']}: {IGNORE}}}"
+                )
     if data.covariates and "y" in config.data:  # a file to evaluate with has the columns that were given apart
         config.data.y = [column["name"] for column in data.covariates]
     if config.likelihood.get("standardize") is None and _standardizes(config, data):

@@ -146,6 +146,9 @@ def _not_composed(error: ConfigCompositionException) -> str:
     choices = [str(name) for name in node if name != "hydra" and not str(name).startswith("_")]
     if str(key).rpartition(".")[-1] in choices:  # a known key with a value of the wrong type
         return f"{key}: {one_line(cause) if cause else text}"
+    if not node:
+        parent, _, name = str(key).rpartition(".")
+        return f"{key} is not a key of the configuration: set the whole mapping, as in '{parent}={{{name}: VALUE}}'"
     return no_key(str(key), choices, OmegaConf.to_container(node._get_root()))
 
 

@@ -92,9 +92,9 @@ def impute(vae: VAE, new: NewData, num_samples: int, path: Path) -> None:
     if not new.has_holes:
         log.warning("%s has no missing values: there is nothing to impute", new.path)
         return
-    x = new.split.x if new.frame is None else new.frame
+    x, y = (new.split.x, _labels(vae, new)) if new.frame is None else (new.frame, None)  # a frame holds its covariates
     with _warnings_in_log():
-        draws = vae.impute(x, y=_labels(vae, new), num_samples=num_samples)
+        draws = vae.impute(x, y=y, num_samples=num_samples)
     if new.frame is not None:
         file = _file(path, "-imputed.csv")
         cells = ([i, k, *row] for k, frame in enumerate(draws) for i, row in enumerate(frame.iter_rows()))

@@ -56,6 +56,10 @@ class Programs(nn.Module):
         """Return the model and the guide with which to estimate log p(x), or log p(x | y) given y."""
         return self.model, self.guide
 
+    def factorizing_programs(self, y: Tensor | None = None) -> tuple[Program, Program]:
+        """Return the model and the guide to impute with: entries of x are independent given all latents."""
+        return self.programs(y)
+
     @property
     def needs_labels(self) -> bool:
         """Whether the programs need y: labels, or covariates."""

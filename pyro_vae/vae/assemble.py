@@ -77,7 +77,8 @@ def assemble(
         positive_int("num_classes", num_classes, high=2**63)  # `_require_classes` limits those that are used
     if covariates and conditioning == "semi_supervised":
         raise Incompatible(
-            f"conditioning={conditioning} needs class labels y [N], not covariates", "use conditioning=concat"
+            f"conditioning={conditioning} needs class labels y [N], not covariates",
+            "give labels 0, 1, 2, … (in pandas, y=df[NAME].astype('category').cat.codes), or use conditioning=concat",
         )
     require("network", network, Network)
     one_of(f"network={type(network).__name__}: init", network.init, INITS)

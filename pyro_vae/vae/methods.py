@@ -166,8 +166,8 @@ class Methods(Reader):
             warnings.warn(warning, stacklevel=3)
         labels = self._labels(y, len(x), self.needs_labels)
         draws = impute(
-            *self.programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps, mean=mean,
-            method=method, accepts_nan=self.missing or bool(columns),
+            *self.factorizing_programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps,
+            mean=mean, method=method, accepts_nan=self.missing or bool(columns),
         )  # fmt: skip
         return [filled(given, draw, observed, columns) for draw in draws] if is_frame(given) and columns else draws
 

@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.data.schema import Column
-from pyro_vae.data.values import Array
+from pyro_vae.data.sources import Data
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.networks.initialization import glorot_
@@ -36,8 +36,8 @@ class SemiSupervisedVAE(VAE):
     `y`, for estimators of log p(x).
 
     Methods that are called without labels use those that `predict_class` finds most probable, except that `sample`
-    draws them from p(y), and that `log_prob` and `evidence` estimate log p(x) = log Σ_y p(y) p(x | y). `impute` needs
-    labels, unless `method="gibbs"`, and `decode` always does.
+    draws them from p(y), and that `log_prob` and `evidence` estimate log p(x) = log Σ_y p(y) p(x | y). Without
+    labels, `impute` draws y together with z, by `method="gibbs"` or `"importance"`. `decode` needs labels.
 
     Attributes:
         classifier: x -> logits of q(y | x), a network like the encoder.
@@ -126,6 +126,10 @@ class SemiSupervisedVAE(VAE):
         """Return the model and the guide to estimate log p(x) with, or, given labels y `[N]`, log p(x | y)."""
         return (self.summed_model, self.summed_guide) if y is None else (super().model, super().guide)
 
+    def factorizing_programs(self, y: Tensor | None = None) -> tuple[Program, Program]:
+        """Return the model and the guide to impute with; without labels y `[N]` they have the site `y`."""
+        return (self.model, self.guide) if y is None else self.programs(y)
+
     def summed_model(self, x: Tensor) -> None:
         """p(x, z) = p(z) Σ_y p(y) p(x | z, y); sites `z` and `x`."""
         self._register("prior", "decoder", "likelihood")
@@ -153,24 +157,23 @@ class SemiSupervisedVAE(VAE):
     # Methods for users --------------------------------------------------------------------------------
 
     @for_users
-    def predict_class(self, x: Array) -> Tensor:
+    def predict_class(self, x: Data) -> Tensor:
         """Return the probabilities q(y | x) of the classes for x `[N, *data_shape]`: `[N, num_classes]`.
 
-        `vae.predict_class(x).argmax(1)` are the most probable classes, `[N]`.
+        x may be anything that `fit` accepts. `vae.predict_class(x).argmax(1)` are the most probable classes, `[N]`.
 
         Raises:
             BadInput: if x has another shape, or values that the likelihood rejects.
         """
-        x, _ = self._data(x)
-        return by_rows(self._probs, x)
+        return torch.cat([by_rows(self._probs, data) for data, _, _ in self._parts(x, None, False)])
 
     @for_users
-    def encode(self, x: Array, *, y: Labels = None) -> Tensor:
+    def encode(self, x: Data, *, y: Labels = None) -> Tensor:
         """Embed x `[N, *data_shape]` as the mean of q(z | x, y): `[N, latent_dim]`."""
         return super().encode(x, y=self._predicted(x) if y is None else y)
 
     @for_users
-    def reconstruct(self, x: Array, *, y: Labels = None) -> Tensor:
+    def reconstruct(self, x: Data, *, y: Labels = None) -> Tensor:
         """Return the mean of p(x | z, y) at the embedding z of x: `[N, *data_shape]` -> `[N, *data_shape]`."""
         return super().reconstruct(x, y=self._predicted(x) if y is None else y)
 
@@ -188,7 +191,7 @@ class SemiSupervisedVAE(VAE):
     def _probs(self, x: Tensor) -> Tensor:
         return self.q_y(x).probs
 
-    def _predicted(self, x: Array) -> Tensor:
+    def _predicted(self, x: Data) -> Tensor:
         return self.predict_class(x).argmax(1)
 
     # From data ----------------------------------------------------------------------------------------

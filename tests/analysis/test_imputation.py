@@ -113,8 +113,9 @@ def test_dependent_entries_are_observed_together():
             pyro.sample("z", dist.Normal(0.5 * x, 0.7).to_event(1))
 
     x = torch.zeros(2, 2)
-    with pytest.raises(BadInput, match=r"a part of an event of shape \[2\]"):
-        impute(model, guide, x, torch.tensor([[True, False], [True, True]]))
+    for method in ("auto", "gibbs", "importance"):
+        with pytest.raises(BadInput, match=r"a part of an event of shape \[2\]"):
+            impute(model, guide, x, torch.tensor([[True, False], [True, True]]), method=method)
     draws = impute(model, guide, x, torch.tensor([[False, False], [True, True]]), num_samples=3, num_steps=4)
     assert (draws[:, 0] != 0).all()
     assert (draws[:, 1] == 0).all()

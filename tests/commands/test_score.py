@@ -126,6 +126,22 @@ def test_a_table_is_scored_by_column(command, run):  # noqa: F811
     assert imputed[3]["visits"] == "900"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_table_with_covariates_is_imputed(command, tmp_path):
+    frame = pl.DataFrame({"a": [0.5, None, 1.5, 2.0] * 5, "b": [1.0, 2.0, 3.0, 4.5] * 5, "site": list("ab") * 10})
+    settings = {"conditioning": "concat", "latent_dim": 1, "network": ("mlp", {"hidden": [4]}), "verbose": False}
+    pyro_vae.fit(frame, y="site", max_epochs=1, run_dir=tmp_path / "run", **settings)
+    frame.head(4).write_csv(tmp_path / "new.csv")
+    outcome = command(
+        "score", f"run={tmp_path / 'run'}", f"data.path={tmp_path / 'new.csv'}", "score=false", "impute=true",
+        "num_imputations=2",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    imputed = read(tmp_path / "run" / "scores" / "new-imputed.csv")
+    assert [row["site"] for row in imputed] == list("abab") * 2
+    assert all(row["a"] for row in imputed)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -114,9 +114,11 @@ def test_a_table_without_a_column_is_refused(command, run):
     [
         (["data=table"], "data.path is missing: give data.path=FILE.csv"),
         (["data=table", "data.path=no.csv"], "no.csv: no such file"),
-        (["data=table", "data.path=a.csv", "data.kinds={city: count}"], "column city holds text"),
+        (["data=table", "data.path=a.csv", "data.kinds={city: count}"], "column city is count, but holds text"),
         (["data=table", "data.path=a.csv", "data.kinds={town: count}"], "data.kinds names town, which is not a column"),
         (["data=table", "data.path=a.csv", "data.kinds=[1]"], "data.kinds=[1] must give a kind"),
+        (["data=table", "data.path=a.csv", "data.kinds.city=ignore"], "as in 'data.kinds={city: VALUE}'"),
+        (["data=table", "data.path=a.csv", "likelihood=gaussian"], "column city is categorical, and its codes are not"),
         (["data=table", "data.path=a.csv", "network=conv"], "network=conv needs images"),
         (["likelihood=table", "data=digits"], "likelihood=table needs a table: use data=table"),
     ],

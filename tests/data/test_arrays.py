@@ -196,3 +196,14 @@ def test_names_that_look_like_numbers(tmp_path):
     np.savez(tmp_path / "y.npz", y=np.arange(50) % 2)
     with pytest.raises(BadInput, match="y.npz holds 0 arrays beside y"):
         array(str(tmp_path / "y.npz"), label_key="y")
+
+
+def test_arrays_that_single_precision_does_not_resolve_are_told_of(caplog):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    for offset, told in ((1e4, False), ([0, 1e9, 0], True)):
+        caplog.clear()
+        from_array(x + offset)
+        assert any("in 1 of 3 dimensions, such as 1, from 99999999" in message for message in caplog.messages) == told
+    caplog.clear()
+    from_array(np.where(x > 0, 1 / 3, 1e9))  # which rounds, but varies more
+    assert not caplog.messages

@@ -183,11 +183,20 @@ def test_numbers_in_obs_are_categories():
     assert source.y.tolist() == Y.tolist()
 
 
+def test_missing_labels_in_obs_are_for_semi_supervised_models():
+    source = source_of(annotated(), "hole")
+    assert source.classes == ("a", "b")
+    assert source.y.tolist() == [-1, *[0, 1] * 29, 0]
+    vae = pyro_vae.fit(annotated(), y="hole", conditioning="semi_supervised", **OPTIONS)
+    assert vae.predict_class(annotated()).shape == (60, 2)
+    with pytest.raises(BadInput, match="labels are missing .-1., which only conditioning=semi_supervised allows"):
+        pyro_vae.fit(annotated(), y="hole", conditioning="concat", **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
         (SimpleNamespace, "type", "y=type is not a column of x.obs: choose one of cell_type, batch, hole"),
-        (SimpleNamespace, "hole", "y=hole: 1 entries of this column of x.obs are missing"),
         (lambda: X, "cell_type", "y=cell_type names a column of obs, but x has type Tensor, not AnnData"),
     ],
 )

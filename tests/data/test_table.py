@@ -183,6 +183,7 @@ TRAPS = {
     "an interpolation": (with_column(lambda i: i / 2, "a,${b}"), "cannot keep: rename"),
     "codes of ids": (with_column(lambda i: i / 7 + 1.7e9), "column b varies by .* single precision"),
     "booleans": (with_column(lambda i: ["True", "False"][i % 2]), "binary"),
+    "empty lines at the end": (with_column(lambda i: i / 2) + "\n\n\n", "real"),
     "only constants": ("a,b\n1,2\n1,2\n1,2", r"no column to model: a \(constant\), b \(constant\)"),
 }
 
@@ -196,6 +197,8 @@ def test_a_csv_file_with_a_trap_is_read_or_refused_by_name(name, tmp_path):
         data = table(str(file))
         assert data.columns[1]["kind"] == expected
         assert data.columns[0] == {"name": "a", "kind": "real", "form": "float"}
+        assert sum(data.sizes.values()) == 30
+        assert not data.train.x[:, 0].isnan().any()
         return
     with pytest.raises(BadInput, match=expected) as caught:
         table(str(file))
@@ -214,12 +217,29 @@ def test_a_csv_file_with_a_trap_is_read_or_refused_by_name(name, tmp_path):
         ("binary", "column b is not binary: it holds 30 distinct values"),
         ([0, 1, 2], "column b holds '3', which is not one of its categories 0, 1, 2"),
         ([1, 1], "column b: categories names 1 twice"),
+        ([1], "column b is ordinal, but has one category"),
     ],
 )
 def test_kinds_that_do_not_fit_are_refused(kind, message, tmp_path):
     (tmp_path / "x.csv").write_text(with_column(lambda i: i))
     with pytest.raises(BadInput, match=message):
         table(str(tmp_path / "x.csv"), kinds={"b": kind})
+
+
+def test_a_first_line_of_numbers_is_told_of(tmp_path, caplog):
+    for first, told in (("a,1", False), ("-0.5,1e3", True)):
+        (tmp_path / "x.csv").write_text(with_column(lambda i: i % 4, first))
+        caplog.clear()
+        table(str(tmp_path / "x.csv"))
+        assert any("x.csv holds numbers, which are used as names" in message for message in caplog.messages) == told
+
+
+def test_text_in_a_column_of_numbers_of_a_trained_model_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text(with_column(lambda i: i / 2))
+    columns = table(str(tmp_path / "x.csv")).columns
+    (tmp_path / "x.csv").write_text(with_column(lambda i: "heavy" if i == 3 else i / 2))
+    with pytest.raises(BadInput, match=r"column b is real, but holds text \('heavy'\): correct it"):
+        table(str(tmp_path / "x.csv"), columns=columns)
 
 
 def test_kinds_can_be_set(tmp_path):
@@ -240,7 +260,10 @@ def test_kinds_can_be_set(tmp_path):
         (lambda f: f.drop(columns="city"), "x lacks the column city"),
         (lambda f: f.assign(extra=1), "x has a column extra, which the training data did not have"),
         (lambda f: f.assign(city="Rome"), "column city holds 'Rome', which is not one of its categories Köln"),
-        (lambda f: f.assign(income=-1.0), "column income is positive and needs positive values, but holds -1"),
+        (
+            lambda f: f.assign(income=-1.0),
+            "column income is positive and needs positive values, but holds -1: correct it",
+        ),
         (lambda f: f.assign(visits="many"), r"column visits holds text \('many'\), but needs numbers"),
         (lambda f: f.head(0), "x has no rows"),
         (lambda f: f.rename(columns={"city": "id"}), "x has two columns named id"),
@@ -261,6 +284,21 @@ def test_columns_of_python_objects():
         from_frame(frame)
     (column,) = from_frame(frame[["flag"]]).columns
     assert (column["kind"], column["form"]) == ("binary", "boolean")
+    for values, message in (([b"a", b"b"], "column c holds b'a'"), ([1j, 2j], "column c has type complex128")):
+        with pytest.raises(BadInput, match=message):
+            from_frame(pd.DataFrame({"c": values * 10}))
+
+
+@pytest.mark.parametrize("dtype", ["boolean", "Int64", "Float64", "string", "category", object])
+def test_missing_values_of_pandas_own_types(dtype):
+    values = ["a", pd.NA, "b"] if dtype in ("string", "category") else [True, pd.NA, False]
+    frame = pd.DataFrame({"c": pd.Series(values * 10, dtype=dtype)})
+    columns = of_plain(from_frame(frame).columns)
+    assert columns[0].kind == "binary"
+    x = to_x(frame, columns)[:, 0]
+    assert x[::3].eq(x[0]).all()
+    assert x[1::3].isnan().all()
+    assert x[2::3].eq(1 - x[0]).all()
 
 
 def test_the_split_is_random_and_fixed():
