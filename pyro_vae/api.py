@@ -71,7 +71,7 @@ def load(
 
     Args:
         run_dir: printed by `python -m pyro_vae.train`, or given to `fit` or `vae.save`.
-        which: `best`, the epoch with the highest validation ELBO, or `last`.
+        which: `best`, the epoch with the best validation bound (the ELBO; of an IWAE L_K), or `last`.
         device: where to put the VAE.
         trust: names of your own classes that the run uses, as in `["my_package.MyGuide"]`. Other code is never called.
 
@@ -168,7 +168,8 @@ def fit(
         overrides: whatever else the command accepts, as in `["trainer.patience=10"]`. They win over parameters.
 
     Returns:
-        The VAE of the epoch with the best validation ELBO. `vae.history` has the rows of all epochs. After Ctrl-C it is
+        The VAE of the epoch with the best validation bound: the ELBO, or L_K of an IWAE, which is higher than the
+        `val/elbo` that all objectives report. `vae.history` has the rows of all epochs. After Ctrl-C it is
         the best VAE so far, with a warning; before the end of the first epoch, KeyboardInterrupt is raised.
 
     Raises:

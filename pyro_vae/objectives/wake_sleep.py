@@ -44,6 +44,7 @@ class ReweightedWakeSleep(IWAE):
 
     def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
         """Also reject models that observe a mask, whose dreams lack it."""
+        note = super().check(model, guide, x, y)
         with torch.no_grad(), poutine.block():
             sites = random_sites(trace(model, *next(slices(2, x, y)), num_samples=1))
         observed = [name for name, site in sites.items() if site["is_observed"]]
@@ -52,7 +53,7 @@ class ReweightedWakeSleep(IWAE):
                 f"insomnia={self.insomnia} dreams of x alone, but this model observes {', '.join(observed)}: use "
                 "insomnia=1"
             )
-        return super().check(model, guide, x, y)
+        return note
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
         """Evaluate L_K on a batch, with the gradients of both losses."""
