@@ -15,6 +15,7 @@ from pyro.optim import Adam
 
 import pyro_vae
 from pyro_vae.analysis.certificate import certificate
+from pyro_vae.analysis.surgery import surgery
 from pyro_vae.compilation.elbos import CompiledTrace_ELBO
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, SemiAmortized
@@ -299,6 +300,8 @@ def test_what_does_not_apply_is_refused(truth):
     vae, x = truth.vae, truth.rows(HOLES)
     with pytest.raises(BadInput, match="bdmc simulates models that observe one site; this one observes x, mask"):
         certificate(vae.model, vae.guide, x, Auto())
+    with pytest.raises(BadInput, match="analysis=surgery is about z alone"):
+        surgery(vae.model, vae.guide, x)
     with pytest.raises(BadInput, match="needs a linear-Gaussian model"):
         vae.log_prob(x, estimator="exact")
     with pytest.raises(BadInput, match="mean=True with method=posterior.*use method=importance"):
