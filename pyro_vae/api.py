@@ -71,7 +71,7 @@ def load(
 
     Args:
         run_dir: printed by `python -m pyro_vae.train`, or given to `fit` or `vae.save`.
-        which: `best`, the epoch with the highest validation ELBO, or `last`.
+        which: `best`, the epoch with the best validation bound (the ELBO; of an IWAE L_K), or `last`.
         device: where to put the VAE.
         trust: names of your own classes that the run uses, as in `["my_package.MyGuide"]`. Other code is never called.
 
@@ -100,6 +100,7 @@ def fit(
     network: Option | Network | None = None,
     objective: Option | ELBO | None = None,
     conditioning: str | None = None,
+    missingness: Option | None = None,
     latent_dim: int | Sequence[int] | None = None,
     max_epochs: int | None = None,
     batch_size: int | None = None,
@@ -144,6 +145,8 @@ def fit(
         objective: the bound to maximize, an option of conf/objective (default `trace_mean_field_elbo`).
         conditioning: `prior`: p(z | y), the prior `class_conditional` by default; `concat`: y enters encoder and
             decoder; `semi_supervised`: a `SemiSupervisedVAE`, which predicts classes; `none` (default).
+        missingness: p(mask | x), an option of conf/missingness, for entries that are not missing at random:
+            `self_masking`, `linear`, or `none` (default). log p(x) is then log p(x_obs, mask).
         latent_dim: dimension of z, or of z_1, …, z_L from the bottom up (default 20).
         max_epochs: passes over the training data (default 100).
         batch_size: datapoints a step (default 100).
@@ -165,7 +168,8 @@ def fit(
         overrides: whatever else the command accepts, as in `["trainer.patience=10"]`. They win over parameters.
 
     Returns:
-        The VAE of the epoch with the best validation ELBO. `vae.history` has the rows of all epochs. After Ctrl-C it is
+        The VAE of the epoch with the best validation bound: the ELBO, or L_K of an IWAE, which is higher than the
+        `val/elbo` that all objectives report. `vae.history` has the rows of all epochs. After Ctrl-C it is
         the best VAE so far, with a warning; before the end of the first epoch, KeyboardInterrupt is raised.
 
     Raises:
@@ -201,20 +205,14 @@ def fit(
         one_of("conditioning", conditioning, CONDITIONINGS)
     options = {
         "prior": prior, "likelihood": likelihood, "guide": guide, "network": network, "objective": objective,
-        "conditioning": conditioning,
+        "conditioning": conditioning, "missingness": missingness,
     }  # fmt: skip
     parameters = {
-        "latent_dim": latent_dim,
-        "max_epochs": max_epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "binarize": binarize,
-        "standardize": standardize,
-        "kinds": kinds,
+        "latent_dim": latent_dim, "max_epochs": max_epochs, "batch_size": batch_size, "lr": lr, "binarize": binarize,
+        "standardize": standardize, "kinds": kinds, "seed": seed,
         "val_fraction": val_fraction if validation_data is None else 0.0,
         "device": None if device is None else str(device),
-        "seed": seed,
-    }
+    }  # fmt: skip
     values = {KEYS.get(name, name): value for name, value in parameters.items()}
     source = source_of(x, y)
     kind = "table" if is_table(x, likelihood, experiment, overrides) else "array"
@@ -255,7 +253,7 @@ def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VA
             raise
         interrupted = True
     content: Any = OmegaConf.to_container(config, resolve=True)
-    trust = targets_in([content[group] for group in OF_THE_MODEL])  # it is the caller's own
+    trust = targets_in([content.get(group) for group in OF_THE_MODEL])  # it is the caller's own
     vae = trained(run_dir, "best", torch_device(config.trainer.device), trust)
     vae.held_out_data = held_out(data).in_memory  # a function, as that of `load`, which reads them when needed
     if interrupted:

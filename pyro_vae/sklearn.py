@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pyro_vae.api import Option, fit
-from pyro_vae.errors import positive_int
+from pyro_vae.data.frames import to_frame
+from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.marginal import Estimator
 from pyro_vae.programs.random_state import seeded
+from pyro_vae.runs.in_memory import is_table
 from pyro_vae.vae import VAE
 
 try:
@@ -34,12 +36,22 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     NaN marks a missing entry, which is not observed: log p(x) is that of the other entries of a row.
 
+    With `likelihood="table"`, X is a data frame whose columns have different kinds, as in `pyro_vae.fit`; you need not
+    encode them first. `inverse_transform` and `sample` then return data frames of the same library. Rows with a
+    category that the training rows did not have are rejected, which may stop a cross-validation: leave out rare
+    categories.
+
+    y is ignored, as scikit-learn expects of density models. For a model of p(x | y) use `pyro_vae.fit`.
+
     Args:
         latent_dim: dimension of z.
         likelihood: p(x | z), an option of conf/likelihood. As in `fit`, options are names, names with settings,
             as in `("gaussian", {"scale": "per_pixel"})`, or your own classes.
         prior: p(z), an option of conf/prior.
         guide: q(z | x), an option of conf/guide.
+        standardize: measure each column in its own scale, for `gaussian` and `student_t`: True, False or `auto`, if the
+            scales are very different. log p(x) stays in the units of X.
+        kinds: of a data frame's columns by name, with `likelihood="table"`, where they are not recognized.
         hidden: layer widths of the encoder, reversed in the decoder; `()` makes both linear.
         max_epochs: passes over the training data.
         batch_size: datapoints a step.
@@ -79,6 +91,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         likelihood: Option = "gaussian",
         prior: Option = "standard_normal",
         guide: Option = "diagonal",
+        standardize: bool | str = "auto",
+        kinds: Mapping[str, Any] | None = None,
         hidden: Sequence[int] = (64, 64),
         max_epochs: int = 300,
         batch_size: int = 100,
@@ -95,6 +109,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.likelihood = likelihood
         self.prior = prior
         self.guide = guide
+        self.standardize = standardize
+        self.kinds = kinds
         self.hidden = hidden
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -115,6 +131,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             FailedRun: if the loss becomes NaN or infinite.
         """
         X = self._validated(X, reset=True, ensure_min_samples=2)
+        self._library = type(X).__module__.partition(".")[0] if self._is_table(X) else None
         self._seed = check_random_state(self.random_state).randint(MAX_SEED)
         self.vae_: VAE = fit(
             X,
@@ -122,6 +139,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             prior=self.prior,
             guide=self.guide,
             network=("mlp", {"hidden": self.hidden}),
+            standardize=self.standardize if self._library is None else None,
+            kinds=self.kinds,
             latent_dim=self.latent_dim,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
@@ -139,10 +158,11 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = self._validated(X)
         return _numpy(self.vae_.encode(X))
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
+    def inverse_transform(self, X: Any) -> Any:
         """Return the means of p(x | z), `[N, P]`, at the embeddings X `[N, latent_dim]`."""
         check_is_fitted(self, "vae_")
-        return _numpy(self.vae_.decode(check_array(X, dtype="numeric")))
+        means = self.vae_.decode(check_array(X, dtype="numeric"))
+        return _numpy(means) if self._library is None else to_frame(means, self.vae_.likelihood.columns, self._library)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Estimate log p(x) of each row of X, in nats: `[N]`.
@@ -160,18 +180,28 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Return the mean log p(x) of X, in nats per row; y is ignored."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1) -> np.ndarray:
+    def sample(self, n_samples: int = 1) -> Any:
         """Draw rows from p(x): `[n_samples, P]`. With an integer `random_state`, each call draws the same rows."""
         check_is_fitted(self, "vae_")
         positive_int("n_samples", n_samples)
         seed = check_random_state(self.random_state).randint(MAX_SEED)
         with seeded(seed, next(self.vae_.parameters())):
-            return _numpy(self.vae_.sample(n_samples))
+            drawn = self.vae_.sample(n_samples, as_frame=self._library)
+        return _numpy(drawn) if self._library is None else drawn
 
-    def _validated(self, X: Any, reset: bool = False, **checks: Any) -> np.ndarray:
-        """Return X as floats. With `reset`, keep its features; otherwise compare it with those that were kept."""
+    def _is_table(self, X: Any) -> bool:
+        """Whether X is a data frame whose columns have their own kinds."""
+        return is_table(X, self.likelihood, None, self.overrides)
+
+    def _validated(self, X: Any, reset: bool = False, **checks: Any) -> Any:
+        """Return X as floats, or a table as it is. With `reset`, keep its features; otherwise compare it with them."""
         if not reset:
             check_is_fitted(self, "vae_")
+        if self._is_table(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X
+        if not reset and self._library is not None:
+            raise BadInput(f"X has type {type(X).__name__}: give a data frame, as in fit")
         floats = [np.float64, np.float32]
         X = validate_data(self, X, reset=reset, dtype=floats, ensure_all_finite="allow-nan", **checks)
         return np.asarray(X)  # of a memory map as well

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy.stats import multivariate_normal, norm
@@ -233,3 +234,44 @@ def test_the_package_does_not_need_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(ImportError, match=r"needs scikit-learn 1\.6 or later: pip install 'pyro-vae\[sklearn\]'"):
         import_module("pyro_vae.sklearn")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_table_goes_in_and_comes_out(library):
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=60)
+    columns = {
+        "size": [None if i % 9 == 0 else value for i, value in enumerate(size)],
+        "visits": rng.poisson(np.exp(size)).tolist(),
+        "colour": ["red" if value > 0 else "blue" for value in size],
+    }
+    frame = pd.DataFrame(columns) if library == "pandas" else pl.DataFrame(columns)
+    settings = {**MONTE_CARLO, "max_epochs": 2, "likelihood": "table", "kinds": {"visits": "count"}, "random_state": 0}
+    vae = VariationalAutoencoder(1, **settings)
+    assert np.isfinite(cross_val_score(vae, frame, cv=2)).all()
+    z = clone(vae).fit_transform(frame)
+    vae.fit(frame)
+    assert np.array_equal(z, vae.transform(frame))
+    assert z.shape == (60, 1)
+    assert vae.n_features_in_ == 3
+    assert list(vae.feature_names_in_) == list(columns)
+    for rows in (vae.inverse_transform(z), vae.sample(60)):
+        assert type(rows) is type(frame)
+        assert list(rows.columns) == list(columns)
+        assert set(rows["colour"]) <= {"red", "blue"}
+    with pytest.raises(ValueError, match="feature names"):
+        vae.transform(frame[["visits", "size", "colour"]])
+    with pytest.raises(BadInput, match="X has type ndarray: give a data frame, as in fit"):
+        vae.score_samples(np.zeros((2, 3)))
+
+
+def test_columns_can_be_standardized(X):
+    X = X * [1.0, 1e3, 1e-2]
+    by = {
+        choice: VariationalAutoencoder(1, standardize=choice, random_state=0, **LINEAR).fit(X)
+        for choice in (True, False)
+    }
+    assert by[True].vae_.likelihood.standardize
+    assert not by[False].vae_.likelihood.standardize
+    assert by[True].score(X) > by[False].score(X) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from pyro import poutine
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
+from pyro_vae.analysis.gibbs import chain, x_given_latents
 from pyro_vae.analysis.masked import accept_nan, draw_posterior, warn_of, warn_of_ess
 from pyro_vae.distributions import Columns
 from pyro_vae.errors import BadInput, datapoints, one_line, positive_int, true_false
@@ -22,7 +22,7 @@ from pyro_vae.programs.checks import require_programs, require_tensors
 from pyro_vae.programs.chunks import require_room, slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import rows_in_memory
-from pyro_vae.programs.missing import check_factorizes, entries
+from pyro_vae.programs.missing import X_MIS, check_factorizes, entries
 from pyro_vae.programs.progress import Shares, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
@@ -38,9 +38,6 @@ ROWS_AT_ONCE = 256
 METHODS = {"auto": None, "posterior": 20, "gibbs": 100, "importance": 1000}
 """Methods with their default numbers of steps."""
 
-State = dict[str, Tensor]
-"""Values of the latents by site."""
-
 
 def impute(
     model: Program,
@@ -51,6 +48,7 @@ def impute(
     *,
     num_samples: int = 10,
     num_steps: int | None = None,
+    num_proposals: int | None = None,
     mean: bool = False,
     method: str = "auto",
     accepts_nan: bool = False,
@@ -67,11 +65,14 @@ def impute(
     proposal in the first half of the steps. With a guide that is one or two posterior sd off they converge slowly, and
     nothing warns of that; a warning only tells if they hardly move.
 
-    `method="importance"` draws `num_steps` z from the guide and weights them by p(x_obs, z) / q(z | x_obs). With `mean`
-    it returns the self-normalized estimate of E[x_mis | x_obs], `[1, N, ...]` (single imputation), otherwise
+    `method="importance"` draws `num_proposals` z from the guide and weights them by p(x_obs, z) / q(z | x_obs). With
+    `mean` it returns the self-normalized estimate of E[x_mis | x_obs], `[1, N, ...]` (single imputation), otherwise
     draws x_mis ~ p(x_mis | z) resampled by these weights (multiple imputation). It is quick, and accurate if the guide
     knows of missing entries; a warning counts the datapoints with fewer than 100 effective draws. Mattei & Frellsen
     (2019), MIWAE, https://arxiv.org/abs/1812.02633, §3.
+
+    With a missingness model, all three draw x_mis, the latent site `x_mis`, given the mask as well: Ipsen, Mattei &
+    Frellsen (2021), not-MIWAE, https://arxiv.org/abs/2006.12871, §3.2.
 
     `method="auto"` is `posterior`, or `gibbs` where HMC cannot move: if a latent is discrete, masked, or has different
     bounds for each datapoint.
@@ -88,8 +89,9 @@ def impute(
         observed: whether each entry of x is observed, `[N, ...]`.
         y: labels of a conditional model, `[N]`.
         num_samples: chains per datapoint.
-        num_steps: steps per chain, half of them warmup: 20 of HMC by default, 100 with `gibbs`; with `importance`, the
-            number of weighted draws, 1000 by default.
+        num_steps: steps per chain, half of them warmup: 20 of HMC by default, 100 with `gibbs`. With `importance` it is
+            another name of `num_proposals`, as in earlier versions.
+        num_proposals: number of weighted draws of z with `importance`, 1000 by default.
         mean: return means of p(x_mis | z) instead of draws, whose average has less noise.
         method: `auto`, `posterior`, `gibbs` or `importance`.
         accepts_nan: whether model and guide accept x with NaN, as those of a VAE trained with missing entries do.
@@ -106,8 +108,9 @@ def impute(
     positive_int("num_samples", num_samples)
     if method not in tuple(METHODS):
         raise BadInput(f"method={method!r} is not one of {', '.join(METHODS)}")
-    if num_steps is not None:
-        positive_int("num_steps", num_steps)
+    for name, value in (("num_steps", num_steps), ("num_proposals", num_proposals)):
+        if value is not None:
+            positive_int(name, value)
     true_false("mean", mean)
     require_tensors(x, y)
     if not isinstance(observed, Tensor) or observed.dtype != torch.bool or observed.shape != x.shape:
@@ -124,11 +127,21 @@ def impute(
             raise BadInput("the model has no site x: name the observed site, whose values are imputed, x")
         if method == "auto":
             method = _applicable(model, x, y)
+        if mean and X_MIS in names and method != "importance":
+            raise BadInput(
+                f"mean=True with method={method}: given z, the mean of what is missing has no closed form under a "
+                "missingness model; use method=importance, or take the mean of the draws"
+            )
         with fork_rng(x):
             check_factorizes(
                 trace(model, known[:1], None if y is None else y[:1], num_samples=None).nodes["x"]["fn"], observed
             )
-        steps = num_steps or METHODS[method] or 0
+        if num_proposals is not None and (method != "importance" or num_steps is not None):
+            raise BadInput(
+                f"num_proposals={num_proposals} is of method=importance, whose num_steps is the same, and this is "
+                f"method={method} with num_steps={num_steps}: give one of them"
+            )
+        steps = num_proposals or num_steps or METHODS[method] or 0
         n = rows_in_memory(CHAINS_AT_ONCE, steps if method == "importance" else num_samples, model, known, y)
         with progress(f"imputing {datapoints(len(x))}", len(x), "datapoint") as tick:
             for rows in slices(min(n, ROWS_AT_ONCE) if method == "posterior" else n, x, observed, y):
@@ -145,7 +158,7 @@ def impute(
                 repeated: list[Any] = [
                     None if part is None else part.repeat(num_samples, *[1] * (part.ndim - 1)) for part in rows
                 ]
-                draws = _chain(
+                draws = chain(
                     model, guide, *repeated,
                     num_steps=steps, mean=mean, on_step=shares, accepts_nan=accepts_nan,
                 )  # fmt: skip
@@ -190,8 +203,7 @@ def _from_posterior(
     u, doubtful[index] = draw_posterior(p, num_samples, num_steps, on_step)
     values, _ = p.latents.unpack(u)
     nodes: Any = trace(poutine.condition(p.model, values), p.x, p.y, num_samples=num_samples).nodes
-    given_z = nodes["x"]["fn"]
-    drawn = given_z.mean if mean else given_z.sample()
+    drawn = x_given_latents(nodes, mean)
     result[:, index] = torch.where(observed[index], x[index], drawn)
     return result, doubtful
 
@@ -213,12 +225,15 @@ def _by_importance(
     weighted: Any = trace(poutine.replay(model, trace=proposed), missing, y, num_samples=num_steps)
     log_w = log_prob(weighted, num_steps, x) - log_prob(proposed, num_steps, x)
     weights = log_w.double().softmax(0)
-    given_z = weighted.nodes["x"]["fn"]
-    if mean:
-        drawn = _mean_of_mixture(given_z, weights.to(x.dtype)).unsqueeze(0)
+    nodes = weighted.nodes
+    if mean and X_MIS in nodes:
+        draws = nodes[X_MIS]["value"]
+        drawn = (weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 1)) * draws).sum(0, keepdim=True)
+    elif mean:
+        drawn = _mean_of_mixture(nodes["x"]["fn"], weights.to(x.dtype)).unsqueeze(0)
     else:
         index = torch.multinomial(weights.T, num_samples, replacement=True).T
-        drawn = given_z.sample()[index, torch.arange(len(x), device=x.device)]
+        drawn = x_given_latents(nodes, mean)[index, torch.arange(len(x), device=x.device)]
     for _ in range(num_steps):
         on_step()
     few = (1 / weights.square().sum(0) < MIN_ESS) & ~observed.flatten(1).all(1)
@@ -233,57 +248,3 @@ def _mean_of_mixture(fn: Any, weights: Tensor) -> Tensor:
         return columns.mean_of_mixture(weights)
     mean: Tensor = (weights.reshape(*weights.shape, *[1] * (fn.mean.dim() - 2)) * fn.mean).sum(0)
     return mean
-
-
-def _chain(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    observed: Tensor,
-    y: Tensor | None,
-    *,
-    num_steps: int,
-    mean: bool,
-    on_step: Callable[[], None],
-    accepts_nan: bool,
-) -> Tensor:
-    """Run independent chains, one for each row, and return their last states."""
-
-    def run(program: Program, z: State | None = None) -> Any:
-        """Trace a program, conditioned on the latents z if given."""
-        seen = torch.where(observed, x, torch.nan) if accepts_nan else x
-        return trace(program if z is None else poutine.condition(program, data=z), seen, y, num_samples=None)
-
-    def density(run: Any) -> Tensor:
-        return log_prob(run, 1, x)[0]
-
-    start = run(poutine.uncondition(model))
-    x, num_accepted = torch.where(observed, x, start.nodes["x"]["value"]), 0.0
-    z: State = {name: start.nodes[name]["value"] for name in start.stochastic_nodes if name != "x"}
-    for step in range(num_steps):
-        new = run(guide)
-        proposal = {name: new.nodes[name]["value"] for name in z}
-        of_new, of_old = run(model, proposal), run(model, z)
-        log_ratio = density(of_new) - density(new) - (density(of_old) - density(run(guide, z)))
-        accepted = torch.rand_like(log_ratio).log() < log_ratio
-        if step < num_steps // 2:
-            accepted = torch.ones_like(accepted)
-        else:
-            num_accepted += accepted.double().mean().item()
-        z = {name: _choose(accepted, proposal[name], z[name]) for name in z}
-        last = mean and step == num_steps - 1
-        x_new, x_old = (p.nodes["x"]["fn"].mean if last else p.nodes["x"]["fn"].sample() for p in (of_new, of_old))
-        x = torch.where(observed, x, _choose(accepted, x_new, x_old))
-        on_step()
-    rate = num_accepted / (num_steps - num_steps // 2)
-    if rate < 0.05:
-        warnings.warn(
-            f"chains moved in {100 * rate:.1f} % of their steps, because the guide is far from the posterior: raise "
-            "num_steps, and see whether the draws change",
-            stacklevel=5,
-        )
-    return x
-
-
-def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -121,7 +121,7 @@ def warn_of_ess(few: Tensor) -> None:
     if count := int(few.sum()):
         warnings.warn(
             f"the weights of {count} of {datapoints(len(few))} have an effective sample size below {MIN_ESS:g}: raise "
-            "num_steps, or use method=posterior",
+            "num_proposals, or use method=posterior",
             stacklevel=5,
         )
 

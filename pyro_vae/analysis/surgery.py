@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pyro_vae.analysis.by_name import ByName
 from pyro_vae.analysis.gaps import TOLERANCE
-from pyro_vae.errors import datapoints, positive_int
+from pyro_vae.errors import BadInput, datapoints, positive_int
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents
 from pyro_vae.programs.memory import rows_in_memory
+from pyro_vae.programs.missing import X_MIS
 from pyro_vae.programs.progress import Shares, Tick, progress
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.session import for_programs
@@ -87,6 +88,9 @@ def surgery(
         num_samples: draws of z per datapoint.
         chunk_size: pairs (draw, datapoint) in memory at once.
 
+    Raises:
+        BadInput: if a number is out of range, or the model has a missingness model.
+
     Example:
         >>> parts = surgery(vae.model, vae.guide, x)
         >>> list(parts)[:5]
@@ -103,6 +107,11 @@ def surgery(
         with fork_rng(x):  # the same draws, checked or not
             require_match(model, guide, x, y)
         latents = Latents.of(model, x, y)
+        if any(site.name == X_MIS for site in latents.sites):
+            raise BadInput(
+                "analysis=surgery is about z alone, but with a missingness model the missing entries of x are latent, "
+                "too: use analysis=gaps"
+            )
         n = rows_in_memory(chunk_size, num_samples, model, x, y)
         u = latents.draw(guide, x, y, num_samples=num_samples)  # [S, N, D]
         log_prior = latents.log_density(prior_of(model), x, y)(u)

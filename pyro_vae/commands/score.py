@@ -16,6 +16,8 @@ NAME.json            settings
 NAME-histogram.png   the rows' log p(x) among those of the held-out data
 NAME-embeddings.csv  embed=true
 NAME-imputed.csv     impute=true; of arrays, NAME-imputed.npz
+
+Earlier results of that NAME which are not the same move to DIR/scores/earlier, earlier-2, ...
 """
 
 import logging

@@ -12,7 +12,8 @@ from pyro_vae.errors import BadInput, within
 from pyro_vae.objectives.importance_weighted import IWAE
 from pyro_vae.objectives.objective import Bound, Traces
 from pyro_vae.objectives.theta_phi import gradient_only_of, theta_and_phi
-from pyro_vae.programs.trace import Program
+from pyro_vae.programs.chunks import slices
+from pyro_vae.programs.trace import Program, random_sites, trace
 
 
 class ReweightedWakeSleep(IWAE):
@@ -45,6 +46,19 @@ class ReweightedWakeSleep(IWAE):
         self.insomnia = within("insomnia", insomnia, low=0, high=1)
         if num_particles == 1 and self.insomnia > 0:
             raise BadInput("num_particles=1 has no weights to learn from: use 2 or more, or insomnia=0")
+
+    def check(self, model: Program, guide: Program, x: Tensor, y: Tensor | None = None) -> str | None:
+        """Also reject models that observe a mask, whose dreams lack it."""
+        note = super().check(model, guide, x, y)
+        with torch.no_grad(), poutine.block():
+            sites = random_sites(trace(model, *next(slices(2, x, y)), num_samples=1))
+        observed = [name for name, site in sites.items() if site["is_observed"]]
+        if self.insomnia < 1 and len(observed) > 1:
+            raise BadInput(
+                f"insomnia={self.insomnia} dreams of x alone, but this model observes {', '.join(observed)}: use "
+                "insomnia=1"
+            )
+        return note
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
         """Evaluate L_K on a batch, with the gradients of both losses."""

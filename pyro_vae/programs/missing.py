@@ -11,6 +11,9 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput
 
+X_MIS = "x_mis"
+"""The latent site of a model with a missingness model: draws of x given z, used where x is missing."""
+
 
 def observe(p_x: Any, x: Tensor, fill: Tensor) -> tuple[Any, Tensor]:
     """Return a distribution and data whose log-density is log p(x_obs): entries of x that are NaN add 0.

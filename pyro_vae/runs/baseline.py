@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -16,7 +17,7 @@ from pyro_vae.errors import NoEvidence, in_callers_names
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.likelihoods.full_gaussian import Joint
 from pyro_vae.likelihoods.likelihood import Likelihood
-from pyro_vae.likelihoods.moments import parts
+from pyro_vae.likelihoods.moments import num_observed, parts
 from pyro_vae.marginal import ELBO, LogEvidence
 from pyro_vae.programs.missing import observe
 from pyro_vae.programs.random_state import seeded
@@ -44,12 +45,15 @@ class Baseline:
         marginals: its `marginals`, fitted to the training data, or to the first part of data on disk.
         fill: see `programs.missing.observe`; None if the data are complete.
         gaussian: the likelihood's `full_gaussian`, fitted to the same data, or None.
+        mask: independent probabilities that entries are observed, if the model has a missingness model; its log p(x) is
+            log p(x_obs, mask).
     """
 
     likelihood: Likelihood
     marginals: TorchDistributionMixin
     fill: Tensor | None = None
     gaussian: Joint | None = None
+    mask: TorchDistributionMixin | None = None
 
     def beside(self, evidence: LogEvidence, x: Tensor) -> LogEvidence:
         """Add the baselines' log p(x) to the `extra` of the evidence of x `[N, *data_shape]`."""
@@ -57,6 +61,9 @@ class Baseline:
             log_px = {NAME: torch.cat([self._log_prob(part) for part in parts(x)])}
             if self.gaussian is not None:
                 log_px[GAUSSIAN] = torch.cat([self.gaussian.log_prob(part) for part in parts(x)])
+            if self.mask is not None:
+                of_mask = torch.cat([self.mask.log_prob((~part.isnan()).double()) for part in parts(x)])
+                log_px = {name: value + of_mask for name, value in log_px.items()}
         return replace(evidence, extra={**evidence.extra, **log_px})
 
     def _log_prob(self, x: Tensor) -> Tensor:
@@ -120,7 +127,16 @@ def independent_marginals(vae: VAE, data: Dataset) -> Baseline | None:
         marginals = vae.likelihood.marginals(x)
     if marginals is not None:
         require_returned("likelihood", vae.likelihood, "marginals", marginals, TorchDistributionMixin, DISTRIBUTION)
-    return None if marginals is None else Baseline(vae.likelihood, marginals, vae.fill if vae.missing else None)
+    if marginals is None:
+        return None
+    mask = None if vae.missingness is None else independent_mask(x)
+    return Baseline(vae.likelihood, marginals, vae.fill if vae.missing else None, mask=mask)
+
+
+def independent_mask(x: Tensor) -> TorchDistributionMixin:
+    """Return the distribution of independent masks `[*data_shape]`, with the frequencies in x `[N, *data_shape]`."""
+    observed = (torch.as_tensor(num_observed(x), device=x.device) + 1).double() / (len(x) + 2)
+    return dist.Bernoulli(observed.expand(x.shape[1:])).to_event(x.dim() - 1)
 
 
 def warn_of_elbo(vae: VAE, data: Dataset) -> None:

@@ -113,7 +113,8 @@ def build_vae(
     Raises:
         BadInput: if an option is out of range or does not fit the data.
     """
-    families = {axis: partial(instantiate, config, axis) for axis in ("prior", "likelihood", "guide")}
+    axes = ["prior", "likelihood", "guide", *(["missingness"] if config.get("missingness") is not None else [])]
+    families = {axis: partial(instantiate, config, axis) for axis in axes}
     conditioning = config.get("conditioning", "none")
     network = instantiate(config, "network")
     kind = SemiSupervisedVAE if conditioning == "semi_supervised" else VAE

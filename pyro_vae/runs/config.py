@@ -117,7 +117,8 @@ def check_settings(config: DictConfig, config_name: str = "train") -> None:
     for key in NEEDED.get(config_name, ()):
         if key not in content:
             raise BadInput(f"{key} is missing: give {key}=VALUE")
-    for group in SECTIONS.get(config_name, ()):
+    optional = ("missingness",) if content.get("missingness") is not None else ()
+    for group in (*SECTIONS.get(config_name, ()), *optional):
         section = content.get(group)
         if not isinstance(section, dict) or not isinstance(section.get("_target_"), str):
             raise BadInput(f"{group} is not an option of conf/{group}: choose one of {', '.join(options_of()[group])}")

@@ -77,6 +77,8 @@ def configuration(
     for group, section in sections.items():
         config[group] = section
     for group in names.keys() - {"conditioning", *given}:
+        if config[group] is None:  # missingness=none
+            continue
         _drop_foreign(config, group, names[group], given)
     if dropped := _drop_foreign(config, "data", data, given):
         foreign = ", ".join(f"data.{name}={value}" for name, value in dropped.items())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from pyro_vae.data.dataset import SPLITS
-from pyro_vae.errors import integer, one_of
+from pyro_vae.errors import BadInput, integer, one_of
 from pyro_vae.marginal.summary import Summary
 from pyro_vae.runs import files
 from pyro_vae.runs.files import Folder
@@ -45,17 +47,30 @@ def set_aside(path: Path, content: dict[str, Any]) -> None:
     before, now = _read_origin(path), _origin(content)
     if before is None or all(before.get(key, value) == value for key, value in now.items()):
         return
-    name = f"{before['split']}-{before['num_data']}"
     with Folder(path.parent) as evaluations:
-        for i in count(1):
-            with Folder(path.parent / (name if i == 1 else f"{name}-{i}"), within=evaluations) as aside:
-                if path.name in aside.names():
-                    continue
-                for file in evaluations.names():
-                    if file.startswith((f"{path.stem}.", f"{path.stem}-")):
-                        evaluations.move(file, aside)
-                log.info("kept: %s", aside.path / path.name)
+        moved = [file for file in evaluations.names() if file.startswith((f"{path.stem}.", f"{path.stem}-"))]
+        _move(evaluations, path.name, moved, f"{before['split']}-{before['num_data']}")
+
+
+def keep_earlier(path: Path, content: bytes, *beside: str) -> None:
+    """Move a file to a folder `earlier`, `earlier-2`, ... if its new content is another; so do the files beside it."""
+    with Folder(path.parent) as folder:
+        with suppress(BadInput):  # it is larger than the new content
+            if not folder.holds(path.name) or files.read(path, limit=len(content)) == content:
                 return
+        _move(folder, path.name, [name for name in (path.name, *beside) if folder.holds(name)], "earlier")
+
+
+def _move(folder: Folder, name: str, moved: Sequence[str], to: str) -> None:
+    """Move files, of which `name` is one, to a folder within theirs: `to`, `to`-2, ..., the first that lacks `name`."""
+    for i in count(1):
+        with Folder(folder.path / (to if i == 1 else f"{to}-{i}"), within=folder) as aside:
+            if name in aside.names():
+                continue
+            for file in moved:
+                folder.move(file, aside)
+            log.info("kept: %s", aside.path / name)
+            return
 
 
 def _read_origin(path: Path) -> dict[str, Any] | None:

@@ -107,6 +107,7 @@ def saved_settings(config: DictConfig) -> dict[str, Any]:
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without what the run itself writes into them: `build.describe_data`."""
     likelihood = {k: v for k, v in settings["likelihood"].items() if k not in ("columns", "standardize")}
+    settings = {"missingness": None, **settings}  # not in runs of earlier versions
     return {**settings, "likelihood": likelihood, "data": {k: v for k, v in settings["data"].items() if k != "columns"}}
 
 

@@ -58,6 +58,13 @@ def require_comparable(
                 f"log p(x) of {run} are {kinds[0]} and those of {first} {kinds[1]}, which cannot be compared: give "
                 "runs whose likelihoods are both discrete or both continuous"
             )
+        of_mask, its_of_mask = (each["config"].get("missingness") is not None for each in (saved, its_saved))
+        if of_mask != its_of_mask:
+            masked, other_run = (run, first) if its_of_mask else (first, run)
+            raise BadInput(
+                f"log p(x) of {masked} is log p(x_obs, mask), as its missingness is modelled, and that of {other_run} "
+                "log p(x_obs), which cannot be compared: give runs that both have a missingness model, or both none"
+            )
         if vae.needs_labels != its_vae.needs_labels:
             told, not_told = (run, first) if its_vae.needs_labels else (first, run)
             log.warning("%s has log p(x | y), which is given the labels, and %s has log p(x)", told, not_told)

@@ -26,7 +26,7 @@ from pyro_vae.runs import files
 from pyro_vae.runs.figures import array, drawing, save
 from pyro_vae.runs.new_data import NewData
 from pyro_vae.runs.plots import scores as score_plots
-from pyro_vae.runs.results import write_json
+from pyro_vae.runs.results import keep_earlier, write_json
 from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,9 @@ def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config:
     named = {} if new.frame is None else {"columns": np.array(new.entries)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **named)  # type: ignore[arg-type]
-    files.write(_file(path, ".npz"), buffer.getvalue())
-    _write_csv(_file(path, ".csv"), *_table(scores, new))
+    parts = (".csv", ".json", "-histogram.png")
+    _write(_file(path, ".npz"), buffer.getvalue(), *(_file(path, ending).name for ending in parts))
+    _write(_file(path, ".csv"), _csv(*_table(scores, new)))
     settings = OmegaConf.to_container(config.estimator)
     about = {"path": new.path, "num_data": len(new.split), "split": config.split, "num_held_out": len(held_out)}
     about |= {"estimator": estimator.name, "num_samples": estimator.num_samples, "seed": config.seed}
@@ -80,7 +81,8 @@ def embed(vae: VAE, new: NewData, path: Path) -> None:
     """Write the means of q(z | x) to NAME-embeddings.csv: row, z1, z2, …"""
     z = vae.encode(new.split.x, y=_labels(vae, new))
     names = ["row", *(f"z{i + 1}" for i in range(z.shape[1]))]
-    _write_csv(_file(path, "-embeddings.csv"), names, ([i, *values] for i, values in enumerate(z.tolist())))
+    rows = ([i, *values] for i, values in enumerate(z.tolist()))
+    _write(_file(path, "-embeddings.csv"), _csv(names, rows))
     log.info("written: %s", _file(path, "-embeddings.csv"))
 
 
@@ -98,11 +100,11 @@ def impute(vae: VAE, new: NewData, num_samples: int, path: Path) -> None:
     if new.frame is not None:
         file = _file(path, "-imputed.csv")
         cells = ([i, k, *row] for k, frame in enumerate(draws) for i, row in enumerate(frame.iter_rows()))
-        _write_csv(file, ["row", "draw", *new.frame.columns], cells)
+        _write(file, _csv(["row", "draw", *new.frame.columns], cells))
     else:
         file, buffer = _file(path, "-imputed.npz"), io.BytesIO()
         np.savez(buffer, row=np.arange(len(new.split)), imputed=array(draws))
-        files.write(file, buffer.getvalue())
+        _write(file, buffer.getvalue())
     log.info("written: %s", file)
 
 
@@ -165,14 +167,20 @@ def _file(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8; NaN and None become empty cells."""
+def _write(path: Path, content: bytes, *beside: str) -> None:
+    """Write a file; an earlier one with other content is kept, with the files beside it."""
+    keep_earlier(path, content, *beside)
+    files.write(path, content)
+
+
+def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return the content of a CSV file in UTF-8; NaN and None become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
         writer.writerow(["" if isinstance(cell, float) and cell != cell else cell for cell in row])
-    files.write(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from pyro_vae.errors import BadInput, shown
 from pyro_vae.runs.groups import contents_of
 from pyro_vae.runs.plain import require_plain
 
-OF_THE_MODEL = ("prior", "likelihood", "guide", "network")
+OF_THE_MODEL = ("prior", "likelihood", "guide", "network", "missingness")
+OPTIONAL = ("missingness",)
+"""Sections that may be null, or missing in the configurations of earlier versions."""
 OF_TRAINING = ("objective", "optimizer", "scheduler", "trainer", "estimator")
 OF_THE_DATA = ("data",)
 
@@ -46,6 +48,8 @@ def check_sections(config: Any, sections: Collection[str], path: Path, trust: Co
 
     for group in sections:
         section = config.get(group) if isinstance(config, dict) else None
+        if group in OPTIONAL and section is None and isinstance(config, dict):
+            continue
         if not isinstance(section, dict):
             raise BadInput(f"{path} was not written by pyro_vae: its configuration has no section {group}")
         target = section.get("_target_")

@@ -31,7 +31,8 @@ class Trials:
         """Estimate the ELBO of a trial; an autoencoder has none, and is left out."""
         val = data.val
         with suppress(NoEvidence), seeded(0, val.x):
-            elbo = ELBO(NUM_SAMPLES)(vae.model, vae.guide, val.x, vae.taken_labels(val.y)).elbo.cpu().numpy()
+            y = vae.taken_labels(val.y)
+            elbo = ELBO(NUM_SAMPLES)(*vae.programs(y), val.x, y).elbo.cpu().numpy()
             self._elbos[number] = Scores(elbo, np.zeros(len(elbo), bool)), fingerprint(data)["val"]
 
     def table(self, best: int) -> str | None:

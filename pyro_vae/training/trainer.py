@@ -51,7 +51,8 @@ class Trainer(TrainingAlgorithm):
     Args:
         max_epochs: maximal number of epochs.
         batch_size: datapoints per step, over all processes; the last batch of an epoch may be smaller.
-        patience: stop when the validation ELBO has not improved for this many epochs; None to disable.
+        patience: stop when the validation bound, by which the best epoch is chosen, has not improved for this many
+            epochs; None to disable. It is the ELBO, or the objective's own bound if that is another one (IWAE).
         max_seconds: time limit, which may end an epoch early; None to disable.
         shuffle: reorder the training set every epoch; if False, each epoch has the same batches, in the order of the
             files of MNIST and its kin, or of an array's random split.

@@ -17,9 +17,11 @@ from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides import Diagonal
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.missingness import Missingness
 from pyro_vae.networks.initialization import INITS
 from pyro_vae.networks.network import Network
 from pyro_vae.priors.prior import Prior
+from pyro_vae.programs.density import has_atoms
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.vae.context import context_of
 from pyro_vae.vae.contract import made, require, require_distribution, require_returned
@@ -108,6 +110,40 @@ def encoder_input(likelihood: Likelihood, data_shape: Sequence[int], missing: bo
     """Make the module x `[..., *data_shape]` -> the encoder's input, with a mask if entries may be missing."""
     inner = likelihood.encoder_input(data_shape)
     return WithMask(inner, data_shape) if missing else inner
+
+
+def make_missingness(missingness: Callable[..., Missingness], data_shape: Sequence[int], missing: bool) -> Missingness:
+    """Make the missingness model of a VAE.
+
+    Raises:
+        BadInput: if entries of the data cannot be missing, or it does not define a member of its contract.
+    """
+    made_one: Missingness = made("missingness", missingness, Missingness, data_shape)
+    if not missing:
+        raise BadInput(
+            f"missingness={type(made_one).__name__} needs data with missing entries (NaN): leave it out, or set "
+            "data.missing=true"
+        )
+    return made_one
+
+
+def require_mask_model(
+    missingness: Missingness, likelihood: Likelihood, p_x: TorchDistributionMixin, x: Tensor
+) -> None:
+    """Check what a missingness model returns for x `[1, *data_shape]`, and that entries of x can be latent.
+
+    Raises:
+        BadInput: if its distribution has other shapes, or p(x | z) cannot be drawn with a gradient, nor is discrete.
+    """
+    with own_code("forward", missingness=missingness):
+        p_mask = missingness(x)
+    require_distribution("missingness", missingness, p_mask, True, x.shape[1:])
+    if not (p_x.has_rsample or has_atoms(p_x)):
+        raise BadInput(
+            f"missingness={type(missingness).__name__} needs draws of x with a gradient, which "
+            f"likelihood={type(likelihood).__name__} does not have: use likelihood=gaussian, student_t or beta, or "
+            "missingness=none"
+        )
 
 
 def require_same_kind(q: TorchDistributionMixin, p: TorchDistributionMixin, parts: Parts) -> None:

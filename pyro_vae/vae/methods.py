@@ -141,6 +141,7 @@ class Methods(Reader):
         y: Labels = None,
         num_samples: int = 10,
         num_steps: int | None = None,
+        num_proposals: int | None = None,
         mean: bool = False,
         method: str = "auto",
     ) -> Any:
@@ -152,7 +153,8 @@ class Methods(Reader):
             mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
-            num_steps: length of the chains, or number of weighted draws with `method="importance"`.
+            num_steps: length of the chains.
+            num_proposals: number of weighted draws of z, with `method="importance"`.
             mean: return means of p(x_mis | z) instead of draws; with `importance`, E[x_mis | x_obs], `[1, N, ...]`.
             method: `auto`, `posterior`, `gibbs` or `importance`: see `analysis.imputation.impute`.
         """
@@ -167,7 +169,7 @@ class Methods(Reader):
         labels = self._labels(y, len(x), self.needs_labels)
         draws = impute(
             *self.factorizing_programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps,
-            mean=mean, method=method, accepts_nan=self.missing or bool(columns),
+            num_proposals=num_proposals, mean=mean, method=method, accepts_nan=self.missing or bool(columns),
         )  # fmt: skip
         return [filled(given, draw, observed, columns) for draw in draws] if is_frame(given) and columns else draws
 

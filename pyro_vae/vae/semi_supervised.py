@@ -15,6 +15,7 @@ from pyro_vae.data.schema import Column
 from pyro_vae.data.sources import Data
 from pyro_vae.errors import BadInput, Incompatible
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.missingness import Missingness
 from pyro_vae.networks.initialization import glorot_
 from pyro_vae.networks.network import Network
 from pyro_vae.priors.prior import Prior
@@ -73,8 +74,11 @@ class SemiSupervisedVAE(VAE):
         num_classes: int | None = None,
         missing: bool = False,
         covariates: Sequence[Column] = (),
+        missingness: Callable[..., Missingness] | None = None,
     ) -> SemiSupervisedVAE:
         """Build it from families; arguments and errors are those of `VAE.build`."""
+        if missingness is not None:
+            raise BadInput(f"{NAME} has no missingness model: use missingness=none, or another conditioning")
         vae = super().build(
             data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing, covariates
         )

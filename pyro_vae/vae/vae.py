@@ -16,13 +16,14 @@ from pyro_vae.errors import MAX_INT, BadInput, positive_ints
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.guides.guide import Guide
 from pyro_vae.likelihoods.likelihood import Likelihood
+from pyro_vae.missingness import Missingness
 from pyro_vae.networks.initialization import glorot_
 from pyro_vae.networks.network import Network
 from pyro_vae.networks.standardize import Standardize
 from pyro_vae.priors.prior import Prior
 from pyro_vae.programs.eval_mode import eval_mode
-from pyro_vae.programs.missing import dependent_shape, observe, typical
-from pyro_vae.vae.assemble import assemble, encoder_input, require_same_kind
+from pyro_vae.programs.missing import X_MIS, dependent_shape, observe, typical
+from pyro_vae.vae.assemble import assemble, encoder_input, make_missingness, require_mask_model, require_same_kind
 from pyro_vae.vae.context import context_of
 from pyro_vae.vae.contract import require_decoder, require_distribution
 from pyro_vae.vae.layer import Layer
@@ -51,6 +52,9 @@ class VAE(Scoring):
         missing: whether entries of x may be missing, which are NaN. The likelihood is that of the observed entries, and
             the encoder's input is `WithMask`.
         covariates: columns of y `[N, M]`, in place of class labels `[N]`.
+        missingness: p(mask | x), if entries are not missing at random; needs `missing`. Then log p(x) is log p(x_obs,
+            mask), and both programs have a latent site `x_mis`, draws of p(x | z) that replace the missing entries;
+            where x is observed, they have no effect.
 
     Source: Kingma & Welling (2014), Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114; with labels
     Sohn, Lee & Yan (2015), Learning structured output representation using deep conditional generative models.
@@ -83,6 +87,7 @@ class VAE(Scoring):
         concat: bool = False,
         missing: bool = False,
         covariates: Sequence[Column] = (),
+        missingness: Missingness | None = None,
     ) -> None:
         super().__init__()
         self.data_shape, self.latent_dim = torch.Size(data_shape), tuple(latent_dim)
@@ -93,28 +98,39 @@ class VAE(Scoring):
         self.sites = [f"z{i + 1}" for i in range(len(layers) + 1)] if layers else ["z"]
         self.num_classes, self.concat, self.missing = num_classes, concat, missing
         self.context = context_of(num_classes, covariates)
+        self.missingness = missingness
         if missing:  # until `initialize` sets them
             self.register_buffer("fill", torch.full(self.data_shape, 0.0 if likelihood.discrete else 0.5))
 
     # The probabilistic program ------------------------------------------------------------------------
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        """p(x, z | y) for x `[N, *data_shape]` and its y; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`."""
-        self._register("prior", "decoder", "likelihood", *self._of_layers("decoder", "conditional"))
+        """p(x, z | y) for x `[N, *data_shape]` and its y; sites `z` (or `z1`, `z2`, …) and `x`, plate `data`.
+
+        With a missingness model, p(x_obs, mask, x_mis, z | y), with the sites `x_mis` and `mask` as well.
+        """
+        mechanism = [] if self.missingness is None else ["missingness"]
+        self._register("prior", "decoder", "likelihood", *mechanism, *self._of_layers("decoder", "conditional"))
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample(self.sites[-1], self.p_z(y))
             for site, layer in zip(reversed(self.sites[:-1]), reversed(self.layers), strict=True):
                 z = pyro.sample(site, layer.below(z))
-            p_x, x = self._observe(self.p_x(z, y), x)
-            pyro.sample("x", p_x, obs=x)
+            every = self.p_x(z, y)
+            p_x, known = self._observe(every, x)
+            pyro.sample("x", p_x, obs=known)
+            if self.missingness is not None:
+                complete = torch.where(x.isnan(), pyro.sample(X_MIS, every), known)
+                pyro.sample("mask", self.missingness(complete), obs=(~x.isnan()).to(known.dtype))
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         """q(z | x, y) for x `[N, *data_shape]` and its y; sites `z` (or `z1`, `z2`, …), plate `data`."""
         self._register("encoder", "posterior", *self._of_layers("encoder", "posterior"))
         with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample(self.sites[0], self.q_z(x, y))
+            first = z = pyro.sample(self.sites[0], self.q_z(x, y))
             for site, layer in zip(self.sites[1:], self.layers, strict=True):
                 z = pyro.sample(site, layer.above(z))
+            if self.missingness is not None:
+                pyro.sample(X_MIS, self.p_x(first, y))
 
     def p_z(self, y: Tensor | None = None) -> TorchDistributionMixin:
         """Return the prior p(z | y) of the top layer; most priors ignore y."""
@@ -167,6 +183,7 @@ class VAE(Scoring):
         num_classes: int | None = None,
         missing: bool = False,
         covariates: Sequence[Column] = (),
+        missingness: Callable[..., Missingness] | None = None,
     ) -> VAE:
         """Build a VAE from families: `prior`, `likelihood` and `guide` are classes, or partials of classes.
 
@@ -182,6 +199,7 @@ class VAE(Scoring):
             num_classes: of y, if the data have class labels.
             missing: whether entries of x may be missing (NaN).
             covariates: columns of y, if the data have covariates.
+            missingness: of entries that are not missing at random; needs `missing`.
 
         Raises:
             BadInput: if an option is out of its range, or does not fit the data or another option.
@@ -193,7 +211,8 @@ class VAE(Scoring):
         parts = assemble(
             data_shape, latent_dim, network, prior, likelihood, guide, conditioning, num_classes, missing, covariates
         )
-        vae = cls(data_shape, **parts._asdict(), missing=missing)
+        of_mask = None if missingness is None else make_missingness(missingness, data_shape, missing)
+        vae = cls(data_shape, **parts._asdict(), missing=missing, missingness=of_mask)
         if network.init != "torch":
             glorot_(vae, alike=network.init == "glorot_alike")
         # zeros may lie outside of the likelihood's support: only the kinds of distributions matter
@@ -210,6 +229,8 @@ class VAE(Scoring):
                     f"shape {list(shape)} depend on each other given z), so missing ones cannot be left out: use "
                     "likelihood=gaussian or another one that factorizes, or complete data"
                 )
+            if of_mask is not None:
+                require_mask_model(of_mask, vae.likelihood, p_x, x)
             with own_code("forward", prior=vae.prior, guide=vae.posterior):
                 q, p = vae.q_z(x, y), vae.p_z(y)
             require_distribution("guide", vae.posterior, q, True, vae.latent_dim[:1])
@@ -236,11 +257,15 @@ class VAE(Scoring):
             inner = self.standardize.inner if isinstance(self.standardize, WithMask) else self.standardize
             if isinstance(inner, Standardize):
                 inner.set(*self.likelihood.location_and_spread(x))
+        if self.missingness is not None:
+            with own_code("initialize_from", missingness=self.missingness):
+                self.missingness.initialize_from(x)
 
     @property
     def families(self) -> dict[str, object]:
-        """Prior, likelihood and guide by their axes, for messages."""
-        return {"prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior}
+        """Prior, likelihood, guide and missingness by their axes, for messages."""
+        mechanism = {} if self.missingness is None else {"missingness": self.missingness}
+        return {"prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior, **mechanism}
 
     def taken_labels(self, y: Tensor | None) -> Tensor | None:
         """Return the y of a data set if this VAE needs it, else None.

@@ -166,6 +166,9 @@ def test_what_is_wrong_is_said(ppca, rows):
         (rows[:, :4], None, {}, r"x has shape \[3, 4\]"),
         (rows, OBSERVED, {"num_samples": 0}, "num_samples=0"),
         (rows, OBSERVED, {"num_steps": 1.5}, "num_steps=1.5"),
+        (rows, OBSERVED, {"num_proposals": 0, "method": "importance"}, "num_proposals=0"),
+        (rows, OBSERVED, {"num_proposals": 9}, "num_proposals=9 is of method=importance.*method=posterior"),
+        (rows, OBSERVED, {"num_proposals": 9, "num_steps": 9, "method": "importance"}, "num_steps=9: give one of them"),
         (rows, OBSERVED, {"method": "nuts"}, "method='nuts' is not one of auto, posterior, gibbs"),
         (rows, OBSERVED, {"y": 1}, "y is given"),
     ]:

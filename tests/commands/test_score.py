@@ -55,6 +55,24 @@ def test_writes_scores_and_embeddings_with_row_numbers(command, small_run, new):
     assert json.loads((folder / "new.json").read_text())["num_held_out"] == 20
 
 
+def test_earlier_results_are_kept_unless_they_are_the_same(command, small_run, new):
+    score = partial(command, "score", f"run={small_run}", f"data.path={new}", "embed=true", *QUICK)
+    folder = small_run / "scores"
+    assert score().code == 0
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert score().code == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    outcome = score("estimator.num_samples=31")
+    assert f"kept: {folder / 'earlier' / 'new.npz'}" in outcome.out
+    earlier = {path.name: path.read_bytes() for path in (folder / "earlier").iterdir()}
+    assert earlier == {name: content for name, content in first.items() if name != "new-embeddings.csv"}
+    assert json.loads((folder / "new.json").read_text())["num_samples"] == 31
+    np.save(new, 1 - np.load(new))
+    assert score("seed=3").code == 0
+    assert (folder / "earlier" / "new-embeddings.csv").read_bytes() == first["new-embeddings.csv"]
+    assert json.loads((folder / "earlier-2" / "new.json").read_text())["num_samples"] == 31
+
+
 def test_embeddings_need_no_held_out_data(command, small_run, new, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.reload.build_data", lambda *args, **options: pytest.fail("loads them"))
     outcome = command("score", f"run={small_run}", f"data.path={new}", "score=false", "embed=true", "num_data=2")

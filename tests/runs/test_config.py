@@ -11,6 +11,7 @@ OPTIONS = [
     (p.parent.name, p.stem)
     for p in sorted(CONFIG_DIR.glob("*/*.yaml"))
     if p.parent.name not in ("experiment", "conditioning", "launcher")  # which set keys of other groups
+    and (p.parent.name, p.stem) != ("missingness", "none")  # which is null
 ]
 
 

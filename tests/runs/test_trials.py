@@ -13,7 +13,7 @@ from pyro_vae.networks import MLP
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.runs.trials import Trials
-from pyro_vae.vae import VAE
+from pyro_vae.vae import VAE, SemiSupervisedVAE
 
 X = (np.random.default_rng(0).random((100, 6)) < 0.3).astype(np.float32)
 
@@ -45,3 +45,12 @@ def test_differences_are_those_of_the_elbos_of_the_same_datapoints():
     assert trials.table(3) is None
     assert trials.table(4) is None
     assert trials.table(9) is None
+
+
+def test_trials_may_be_semi_supervised():
+    y = np.where(np.arange(100) % 4, np.arange(100) % 3, -1)
+    build = [6], 2, MLP([8]), StandardNormal, Bernoulli, Diagonal
+    trials = Trials()
+    for number in range(2):
+        trials.add(number, SemiSupervisedVAE.build(*build, num_classes=3), from_array(X, y=y))
+    assert "trial   1" in trials.table(0)

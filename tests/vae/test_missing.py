@@ -88,7 +88,7 @@ def test_imputation_has_the_mean_of_the_exact_conditional(incomplete):
     mean, cov = ppca.evidence.mean, ppca.evidence.covariance_matrix
     by_hmc = ppca.vae.impute(x, num_samples=400, mean=True)
     single = ppca.vae.impute(x, method="importance", num_steps=20_000, mean=True)
-    draws = ppca.vae.impute(x, method="importance", num_steps=20_000, num_samples=1000)
+    draws = ppca.vae.impute(x, method="importance", num_proposals=20_000, num_samples=1000)
     by_gibbs = ppca.vae.impute(x, method="gibbs", num_samples=400, mean=True, num_steps=200)
     assert single.shape == (1, 5, 5)
     assert draws.shape == (1000, 5, 5)
