@@ -15,8 +15,8 @@ from pyro_vae.runs.groups import comments, first_comment, options_of
 
 WIDTH = 100
 GROUPS = (
-    "data", "likelihood", "prior", "guide", "network", "conditioning", "objective", "optimizer", "scheduler",
-    "trainer", "estimator",
+    "data", "likelihood", "missingness", "prior", "guide", "network", "conditioning", "objective", "optimizer",
+    "scheduler", "trainer", "estimator",
 )  # fmt: skip
 """Groups in the order of the help; others follow."""
 
