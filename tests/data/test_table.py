@@ -208,7 +208,7 @@ def test_a_csv_file_with_a_trap_is_read_or_refused_by_name(name, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("counts", "the kind of column b=counts is unknown: choose one of real"),
+        ("counts", r"the kind of column b=counts is unknown \(did you mean count\?\): choose one of real"),
         ("positive", "column b is positive and needs positive values, but holds 0"),
         ("bounded", "column b is bounded and needs values strictly between 0 and 1, but holds 0"),
         ({"kind": "bounded", "bounds": [5]}, r"column b: bounds=\[5\] must be two numbers"),

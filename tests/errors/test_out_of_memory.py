@@ -38,7 +38,7 @@ def test_draws_beyond_memory_are_refused_before_the_work(small_vae, monkeypatch)
         r"the mean of z \[20000, 2\] takes": [lambda: small_vae.decode(np.zeros((20_000, 2)))],
     }
     monkeypatch.setattr("pyro_vae.vae.methods.by_rows", impossible)
-    monkeypatch.setattr("pyro_vae.analysis.imputation._chain", impossible)
+    monkeypatch.setattr("pyro_vae.analysis.imputation.chain", impossible)
     for message, several in calls.items():
         for call in several:
             with pytest.raises(BadInput, match=f"^{message} 0.0 GiB: too much .* use fewer at a time") as caught:

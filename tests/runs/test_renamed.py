@@ -123,7 +123,7 @@ NEW = "pyro_vae.training.optim.FusedAdam"
         ("experiment.train", "runs.run"),
         ("experiment.restore", "runs.restore"),
         ("experiment.warn_of_misfit", "runs.misfit"),
-        ("experiment.build_data", "build"),
+        ("experiment.build_data", "runs.build"),
         ("experiment.fit", "api"),
         ("checkpoint.Checkpoints", "runs.checkpoint"),
         ("checkpoint.get_rng_state", "programs.random_state"),
