@@ -3,6 +3,7 @@
 import re
 import shlex
 import unicodedata
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
@@ -219,6 +220,7 @@ RUN = [page for page, blocks in BLOCKS.items() if page not in OWN_TESTS and any(
 @pytest.mark.parametrize("page", every(9, RUN))  # .ci/run has the slow ones, too
 def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
+    numbers = count()
     for block in BLOCKS[page]:
         if block.title:
             Path(block.title).write_text(block.code)
@@ -227,5 +229,7 @@ def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_
             exec(re.sub(r"max_epochs=\d+", "max_epochs=1", block.code), names)
         for line in filter(is_run, block.commands):
             name, arguments = shortened(line, folder)
+            if name == "train" and not re.search("hydra.run.dir=|resume=| -m | --", line):  # seconds name directories
+                arguments.append(f"hydra.run.dir={tmp_path / 'outputs' / str(next(numbers))}")
             outcome = command(name, *arguments)
             assert outcome.code == 0, f"{line}\n{outcome.err}"
