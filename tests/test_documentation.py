@@ -229,7 +229,8 @@ def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_
             exec(re.sub(r"max_epochs=\d+", "max_epochs=1", block.code), names)
         for line in filter(is_run, block.commands):
             name, arguments = shortened(line, folder)
-            if name == "train" and not re.search("hydra.run.dir=|resume=| -m | --", line):  # seconds name directories
+            if name == "train" and not re.search(r"hydra.run.dir=|resume=|train -m | --", line):
+                # directories are named by seconds, in which two short runs may start
                 arguments.append(f"hydra.run.dir={tmp_path / 'outputs' / str(next(numbers))}")
             outcome = command(name, *arguments)
             assert outcome.code == 0, f"{line}\n{outcome.err}"
