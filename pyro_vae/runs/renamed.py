@@ -14,6 +14,7 @@ MOVED = {
     "checkpoint": ("runs.checkpoint", "programs.random_state"),
     "comparison": ("runs.comparison",),
     "compiled": ("compilation.elbos",),
+    "build": ("runs.build",),
     "config": ("runs.config",),
     "distributed": ("parallel.collectives",),
     "experiment": (
