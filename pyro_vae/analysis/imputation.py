@@ -227,13 +227,12 @@ def _by_importance(
     weights = log_w.double().softmax(0)
     nodes = weighted.nodes
     if mean and X_MIS in nodes:
-        draws = nodes[X_MIS]["value"]
-        drawn = (weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 1)) * draws).sum(0, keepdim=True)
+        drawn = _weighted_mean(nodes[X_MIS]["value"], weights.to(x.dtype)).unsqueeze(0)
     elif mean:
         drawn = _mean_of_mixture(nodes["x"]["fn"], weights.to(x.dtype)).unsqueeze(0)
     else:
         index = torch.multinomial(weights.T, num_samples, replacement=True).T
-        drawn = x_given_latents(nodes, mean)[index, torch.arange(len(x), device=x.device)]
+        drawn = x_given_latents(nodes, mean=False)[index, torch.arange(len(x), device=x.device)]
     for _ in range(num_steps):
         on_step()
     few = (1 / weights.square().sum(0) < MIN_ESS) & ~observed.flatten(1).all(1)
@@ -246,5 +245,9 @@ def _mean_of_mixture(fn: Any, weights: Tensor) -> Tensor:
     columns = entry.base_dist if isinstance(entry, MaskedDistribution) else entry
     if isinstance(columns, Columns):  # codes of categories have no mean
         return columns.mean_of_mixture(weights)
-    mean: Tensor = (weights.reshape(*weights.shape, *[1] * (fn.mean.dim() - 2)) * fn.mean).sum(0)
-    return mean
+    return _weighted_mean(fn.mean, weights)
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the sum of values `[K, N, ...]` over K with weights `[K, N]`: `[N, ...]`."""
+    return (weights.reshape(*weights.shape, *[1] * (values.dim() - 2)) * values).sum(0)

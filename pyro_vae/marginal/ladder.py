@@ -137,8 +137,9 @@ def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal
     parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
     enough = FEWEST_LED if p.latents.dim <= FEW_DIM else 0
     found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
-    incomplete = [(f.unseen > UNSEEN) | (f.num_led < enough) for _, f in found]
-    return Proposal.cat([_polished(part, f, guide_weight, i) for (part, f), i in zip(found, incomplete, strict=True)])
+    return Proposal.cat(
+        [_polished(part, f, guide_weight, (f.unseen > UNSEEN) | (f.num_led < enough)) for part, f in found]
+    )
 
 
 def search_until_complete(

@@ -88,7 +88,7 @@ def _unreadable(argument: str) -> str:
     elif any(argument.count(left) != argument.count(right) for left, right in ("[]", "{}")):
         fix = f"{text} cannot be read: a bracket is missing; put lists in quotes, as in '{key or 'KEY'}=[A,B]'"
     elif re.match(r"\S+=\S* +[+~]*[\w.]+=", argument):
-        fix = f"{text} holds several options: give each in quotes of its own, or in none"
+        fix = f"{text} holds several options: quote each one separately, or none of them"
     elif equals and re.fullmatch(r"\(.*\)", value):
         fix = f"{text} cannot be read: write lists in brackets, as in '{key}=[{value[1:-1]}]'"
     elif equals:
