@@ -77,6 +77,7 @@ def fresh_state(monkeypatch):
 def as_traced(monkeypatch):
     """No compiler: graphs run as they have been traced. Quick, and all but the compiler is as users have it."""
     monkeypatch.setattr(backend, "inductor", lambda graph, *_: graph)
+    monkeypatch.setattr("pyro_vae.training.switch.in_background", lambda device: False)
 
 
 @pytest.fixture

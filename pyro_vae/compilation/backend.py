@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
@@ -33,28 +34,38 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("No CUDA runtime is found")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Backend:
     """Compiles graphs without Dynamo, whose guards would repeat the checks of the signature.
 
     Attributes:
         name: `inductor`, or another backend of Dynamo.
         kernels: chooses kernels for products of float32 matrices, with inductor; None for torch's.
+        postponed: if it is a list, graphs are not compiled but listed here, with tensors like their arguments.
     """
 
     name: str
     kernels: Kernels | None
+    postponed: list[tuple[GraphModule, list[Any]]] | None = None
 
     @_no_line_about_cuda()
     def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Return a function of tensors like these; on a GPU, one of CUDA graphs."""
         touch_constants()
+        if self.postponed is not None:
+            self.postponed.append((graph, tensors))
+            return graph
+        self.assign(graph)
         if self.name == "inductor":
-            if self.kernels is not None:
-                self.kernels.assign(graph)
             return inductor(graph, tensors, on_gpu)
         run: Callable[..., Any] = torch._dynamo.lookup_backend(self.name)(graph, tensors)
         return run
+
+    @_no_line_about_cuda()
+    def assign(self, graph: GraphModule) -> None:
+        """Let the chosen kernels compute the products of a graph."""
+        if self.name == "inductor" and self.kernels is not None:
+            self.kernels.assign(graph)
 
 
 def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
@@ -73,4 +84,11 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
     with tracing(TracingContext(mode)), warnings.catch_warnings():  # from torch about its own code
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-        return torch._inductor.compile(graph, [mode.from_tensor(tensor) for tensor in tensors], options)
+        with mode:
+            fakes: list[Any] = [like(tensor, tensor.device) for tensor in tensors]
+        return torch._inductor.compile(graph, fakes, options)
+
+
+def like(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor like this one, on a device and without its values."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)

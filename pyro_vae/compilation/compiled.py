@@ -123,6 +123,17 @@ class Compiled:
             run()
         self.takes_new = False
 
+    def postpone(self) -> None:
+        """Run graphs as traced until `proceed`; `backend.postponed` lists them."""
+        self.backend.postponed = []
+
+    def proceed(self) -> None:
+        """Compile each graph, including those that have run as traced, in its next call."""
+        self.backend.postponed = None
+        for graph in self._graphs.values():
+            if graph is not None:
+                graph.compile_again()
+
     def _warn(self, reason: str) -> None:
         text = f"not compiled: {reason}"
         if text not in self._warned:

@@ -85,6 +85,10 @@ class Graph:
         """Return whether parameters have been replaced, frozen, cast or moved since the trace."""
         return self._traced is not None and self._traced.is_stale()
 
+    def compile_again(self) -> None:
+        """Drop the compiled code."""
+        self._run, self.has_run = None, False
+
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Return the function's result.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import chain, count
 
 import pyro
 
 from pyro_vae.compilation.break_even import seconds
+from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.compilation.kernels import Kernels, fastest
 from pyro_vae.compilation.products import Product
 from pyro_vae.data.split import Batch, Split
@@ -19,8 +18,6 @@ from pyro_vae.parallel import collectives
 from pyro_vae.training.state import State
 from pyro_vae.training.svi import SVI
 from pyro_vae.training.validation_elbo import MeanELBO
-
-log = logging.getLogger(__name__)
 
 
 class DryRun:
@@ -60,15 +57,21 @@ class DryRun:
         except ValueError as error:
             raise FailedRun(f"step {self.state.step + 1}: {one_line(error)}") from error
 
-    def compile(self, mean_elbo: MeanELBO, val: Split) -> None:
-        """Compile the steps, and the validation."""
-        started = time.monotonic()
+    def compile(
+        self,
+        mean_elbo: MeanELBO,
+        val: Split,
+        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
+    ) -> None:
+        """Compile the steps, and the validation; `Background.take_only` compiles later."""
         chosen = self.state.kernels
         kernels = None if chosen is None else Kernels(chosen, agreed)
-        self.svi.compile(self, kernels)
-        mean_elbo.compile(val.x, val.y, kernels)
-        passed, per_step = time.monotonic() - started, seconds(self) / len(self.steps)
-        log.info("compiled in %.1f s, %.2f ms per step", passed, 1e3 * per_step)
+        self.svi.compile(self, kernels, take_only)
+        mean_elbo.compile(val.x, val.y, kernels, take_only)
+
+    def seconds(self) -> float:
+        """Return the time of a step."""
+        return seconds(self) / len(self.steps)
 
 
 def agreed(wanted: list[Product]) -> dict[str, str]:

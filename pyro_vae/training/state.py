@@ -26,6 +26,7 @@ class State:
         skipped: steps skipped by `on_nan=skip`.
         compiled: whether steps are compiled; None if undecided. A resumed run keeps the decision, since compiled code
             rounds differently.
+        compiled_at: steps before the first compiled one; None as long as another process compiles (`training.switch`).
         kernels: the kernels of compiled products of matrices (`compilation.kernels`), which a resumed run keeps, too;
             None for torch's only, as in checkpoints of earlier versions.
         threads: the number of threads chosen for the training (`training.threads`); None if it was not chosen.
@@ -38,6 +39,7 @@ class State:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool | None = None
+    compiled_at: int | None = None
     kernels: dict[str, str] | None = None
     threads: int | None = None
 
@@ -50,19 +52,21 @@ class State:
         """
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
         kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
-        kinds |= {"kernels": (dict, type(None)), "threads": (int, type(None))}
+        kinds |= {"kernels": (dict, type(None)), "threads": (int, type(None)), "compiled_at": (int, type(None))}
         for name, value in saved.items():
             if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
                 raise BadInput(f"{path} was not written by pyro_vae: its state has {name}={shown(value)}")
         for name, kernel in (saved.get("kernels") or {}).items():
             if type(name) is not str or kernel not in KERNELS:
                 raise BadInput(f"{path} was not written by pyro_vae: its state has the kernel {shown(kernel)}")
+        if saved.get("compiled"):
+            saved = {"compiled_at": 0, **saved}  # earlier versions compiled before the first step
         return cls(**saved)
 
     def decide(self, compiled: bool) -> None:
         """Set whether steps are compiled; if they were not so far, their kernels may be chosen."""
         if compiled and not self.compiled:
-            self.kernels = {}
+            self.kernels, self.compiled_at = {}, None
         self.compiled = compiled
 
     def end_epoch(

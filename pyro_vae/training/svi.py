@@ -120,14 +120,20 @@ class SVI(pyro.infer.SVI):
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
 
-    def compile(self, dry_run: Callable[[], None], kernels: Kernels | None = OF_PROCESS) -> None:
+    def compile(
+        self,
+        dry_run: Callable[[], None],
+        kernels: Kernels | None = OF_PROCESS,
+        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
+    ) -> None:
         """Compile the loss and its gradient for arguments like those in `dry_run`.
 
         Calls with others, such as a smaller batch, keep running eagerly. For `kernels`, see `Compiled`.
+        `Background.take_only` compiles later.
         """
         compiled = Compiled(self.gradients, keep=False, kernels=kernels)
         self.gradients = compiled
-        compiled.take_only(dry_run)
+        take_only(compiled, dry_run)
 
 
 def _every() -> Collection[Tensor]:

@@ -53,8 +53,12 @@ def using(number: int | None) -> Iterator[None]:
 
 def is_set() -> bool:
     """Return whether the user has set the number of threads, or torch leaves a core to other processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() < max(2, cores or 1)
+    return "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() < max(2, num_cores())
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _faster(step: Callable[[], None]) -> int:

@@ -13,7 +13,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.compilation.break_even import pays_back
 from pyro_vae.data import Dataset
 from pyro_vae.data.split import Batch
 from pyro_vae.errors import BadInput, FailedRun, one_of, positive, positive_int, true_false, true_false_auto
@@ -33,6 +32,7 @@ from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.precision import is_fast
 from pyro_vae.training.state import State
 from pyro_vae.training.svi import PRECISIONS, SVI, NotFinite, reported_loss
+from pyro_vae.training.switch import Switch
 from pyro_vae.training.validation_elbo import MeanELBO
 from pyro_vae.vae import VAE
 
@@ -61,7 +61,8 @@ class Trainer(TrainingAlgorithm):
             in training. The noise is the same every epoch.
         device: `cpu`, `cuda` …, or `auto`: a GPU if available.
         compile: trace the loss and its gradient once and compile them (`SVI.compile`): True, False, or `auto`, which
-            compiles if the run is long enough to save time. A smaller last batch runs eagerly.
+            compiles if the run is long enough to save time, in another process during the first steps if possible
+            (`Switch`). A smaller last batch runs eagerly.
         precision: `float32`, or `bf16-mixed` for matrix products in bfloat16 and the rest in float32. Validation is in
             float32.
         on_nan: `stop` at a NaN or infinite loss, on a GPU within 100 steps; or `skip` the steps whose loss or gradient
@@ -138,22 +139,23 @@ class Trainer(TrainingAlgorithm):
         def after_step() -> bool:
             bar.step()
             on_step()
+            switch.after_step()
             return out_of_time()
 
         finite = {"skip": ["loss", "gradient"], "stop": [] if data.device.type == "cuda" else ["loss"]}[self.on_nan]
         svi = SVI(vae.model, vae.guide, optim, reported_loss(objective), self.precision, finite)
         mean_elbo = MeanELBO(vae, objective.for_validation(self.val_num_samples))
         num_steps = self.max_epochs * math.ceil(len(data.train) / self.batch_size)
-        bar = TrainingBar(log, self.max_epochs, num_steps, state.step)
+        bar, switch = TrainingBar(log, self.max_epochs, num_steps, state.step), Switch(self.compile, state)
         # a fresh param store separates this training from others in the process that use the same names
-        with pyro.get_param_store().scope(), bar, threads.using(state.threads), warnings.catch_warnings():
+        with pyro.get_param_store().scope(), bar, threads.using(state.threads), switch, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # FailedRun reports it
             if reason := self.done(state):
                 log.log(NOTE, "nothing is left to train: %s", reason)
                 return
             undecided = state.compiled is None
             with own_code("the first step", objective=objective, **vae.families):
-                self.prepare(svi, mean_elbo, data, objective, state)
+                self.prepare(svi, mean_elbo, data, objective, state, switch)
             if undecided:
                 on_start()
             while not self.done(state):
@@ -166,7 +168,9 @@ class Trainer(TrainingAlgorithm):
                 on_epoch(row, best)
                 bar.epoch(row)
 
-    def prepare(self, svi: SVI, mean_elbo: MeanELBO, data: Dataset, objective: Objective, state: State) -> None:
+    def prepare(
+        self, svi: SVI, mean_elbo: MeanELBO, data: Dataset, objective: Objective, state: State, switch: Switch
+    ) -> None:
         """Run once with all of Pyro's checks, which read every value; then compile if it saves time.
 
         Raises:
@@ -186,13 +190,8 @@ class Trainer(TrainingAlgorithm):
         with pyro.validation_enabled(False):
             if data.device.type == "cpu":
                 threads.settle(dry_run, state)
-            if isinstance(self.compile, bool):
-                state.decide(self.compile)
-            elif state.compiled is None:
-                num_steps = (self.max_epochs - state.epoch) * math.ceil(N / self.batch_size) / len(dry_run.steps)
-                state.decide(collectives.from_rank_0(pays_back(dry_run, num_steps, self.max_seconds)))
-            if state.compiled:
-                dry_run.compile(mean_elbo, data.val.share())
+            num_steps = (self.max_epochs - state.epoch) * math.ceil(N / self.batch_size)
+            switch.prepare(dry_run, mean_elbo, data.val.share(), num_steps, self.max_seconds)
 
     def train_epoch(
         self,

@@ -45,16 +45,25 @@ class MeanELBO:
         elbo, log_likelihood, bound = (total / len(x)).tolist()
         return elbo, log_likelihood, bound
 
-    def compile(self, x: Tensor, y: Tensor | None = None, kernels: Kernels | None = OF_PROCESS) -> None:
+    def compile(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        kernels: Kernels | None = OF_PROCESS,
+        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
+    ) -> None:
         """Compile for data like these; a smaller last chunk runs eagerly. Random generators do not change.
 
-        For `kernels`, see `Compiled`.
+        For `kernels`, see `Compiled`. `Background.take_only` compiles later.
         """
-        if not len(x):
-            return
-        self.sums = compiled = Compiled(self._sums, kernels=kernels)
-        with fork_rng(x):
-            compiled.take_only(lambda: self(*next(slices(self.num_rows, x, y))))
+
+        def dry_run() -> None:
+            with fork_rng(x):
+                self(*next(slices(self.num_rows, x, y)))
+
+        if len(x):
+            self.sums = compiled = Compiled(self._sums, kernels=kernels)
+            take_only(compiled, dry_run)
 
     def _sums(self, x: Tensor, y: Tensor | None) -> Tensor:
         loss, elbo, log_likelihood = self.objective.bound(self.vae.model, self.vae.guide, x, y)
