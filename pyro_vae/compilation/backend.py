@@ -20,7 +20,7 @@ from pyro_vae.programs.sleef import touch_constants
 
 
 @contextmanager
-def _no_line_about_cuda() -> Iterator[None]:
+def no_line_about_cuda() -> Iterator[None]:
     """Drop the line that torch logs on machines with a CUDA compiler but no GPU: it says nothing of a CPU's graph."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     logger.addFilter(_is_worth_reading)
@@ -48,7 +48,7 @@ class Backend:
     kernels: Kernels | None
     postponed: list[tuple[GraphModule, list[Any]]] | None = None
 
-    @_no_line_about_cuda()
+    @no_line_about_cuda()
     def compile(self, graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:
         """Return a function of tensors like these; on a GPU, one of CUDA graphs."""
         touch_constants()
@@ -61,7 +61,6 @@ class Backend:
         run: Callable[..., Any] = torch._dynamo.lookup_backend(self.name)(graph, tensors)
         return run
 
-    @_no_line_about_cuda()
     def assign(self, graph: GraphModule) -> None:
         """Let the chosen kernels compute the products of a graph."""
         if self.name == "inductor" and self.kernels is not None:

@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from torch.fx._graph_pickler import GraphPickler, Options
 
 from pyro_vae.compilation import onednn
-from pyro_vae.compilation.backend import inductor, like
+from pyro_vae.compilation.backend import inductor, like, no_line_about_cuda
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.errors import one_line
 
@@ -62,6 +62,7 @@ class Background:
         pipe: Any = self._process.stdout
         return not self._has_graphs and bool(select.select([pipe], [], [], 0)[0])
 
+    @no_line_about_cuda()
     def send(self) -> None:
         """Send the graphs, for code that uses as many threads as there are now."""
         self._has_graphs, pipe = True, cast(IO[bytes], self._process.stdin)
