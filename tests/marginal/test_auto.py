@@ -142,6 +142,28 @@ def many_modes(f, prior_scale, D):
     return model, guide, lambda x: sum(torch.stack([joint(v) for v in column]) + step for column in x.double().T)
 
 
+def test_draws_from_the_prior_show_modes_that_no_start_found():
+    """In 20 dimensions, half of the searches start in the wide component only, which holds 6 % of the posterior."""
+    weights, loc = torch.tensor([0.9, 0.1]), torch.tensor([0.0, 2 / 20**0.5]).unsqueeze(-1).expand(2, 20)
+    scale = torch.tensor([1.0, 0.1]).unsqueeze(-1).expand(2, 20)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(weights), Normal(loc, scale).to_event(1)))
+            pyro.sample("x", Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(torch.zeros(len(x), 20), 1.0).to_event(1))
+
+    x = torch.zeros(8, 20)
+    p_x = MixtureSameFamily(Categorical(weights), Normal(loc, (scale**2 + 1).sqrt()).to_event(1))
+    torch.manual_seed(0)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert not evidence.unreliable.any()
+    assert ((evidence.log_px - p_x.log_prob(x)).abs() < 4 * evidence.se).all()
+
+
 def test_posteriors_with_more_modes_than_are_kept_at_first():
     model, guide, truth = many_modes(torch.square, 1.0, 4)  # 16 modes
     torch.manual_seed(0)
