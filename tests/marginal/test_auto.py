@@ -142,6 +142,52 @@ def many_modes(f, prior_scale, D):
     return model, guide, lambda x: sum(torch.stack([joint(v) for v in column]) + step for column in x.double().T)
 
 
+def test_draws_from_the_prior_show_modes_that_no_start_found():
+    """In 20 dimensions, half of the searches start in the wide component only, which holds 6 % of the posterior."""
+    weights, loc = torch.tensor([0.9, 0.1]), torch.tensor([0.0, 2 / 20**0.5]).unsqueeze(-1).expand(2, 20)
+    scale = torch.tensor([1.0, 0.1]).unsqueeze(-1).expand(2, 20)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(weights), Normal(loc, scale).to_event(1)))
+            pyro.sample("x", Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(torch.zeros(len(x), 20), 1.0).to_event(1))
+
+    x = torch.zeros(8, 20)
+    p_x = MixtureSameFamily(Categorical(weights), Normal(loc, (scale**2 + 1).sqrt()).to_event(1))
+    torch.manual_seed(0)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert not evidence.unreliable.any()
+    assert ((evidence.log_px - p_x.log_prob(x)).abs() < 4 * evidence.se).all()
+
+
+def test_a_single_draw_from_the_prior_shows_that_all_searches_missed():
+    """Of 50 narrow components in 30 dimensions, x comes from the first; the searches start in a few others."""
+    g = torch.Generator().manual_seed(3)
+    loc, A = torch.randn(50, 30, generator=g), torch.randn(30, 60, generator=g) / 30**0.5
+    z = loc[:3] + 0.3 * torch.randn(3, 30, generator=g)
+    x = z @ A + torch.randn(3, 60, generator=g)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(torch.ones(50)), Normal(loc, 0.3).to_event(1)))
+            pyro.sample("x", Normal(z @ A, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(torch.zeros(len(x), 30), 1.0).to_event(1))
+
+    covariance = 0.09 * A.T @ A + torch.eye(60)
+    components = torch.distributions.MultivariateNormal((loc @ A).double(), covariance.double())
+    log_px = components.log_prob(x.double().unsqueeze(1)).logsumexp(1) - math.log(50)
+    torch.manual_seed(0)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert ((evidence.log_px - log_px).abs() < 0.3)[~evidence.unreliable].all()
+
+
 def test_posteriors_with_more_modes_than_are_kept_at_first():
     model, guide, truth = many_modes(torch.square, 1.0, 4)  # 16 modes
     torch.manual_seed(0)
