@@ -26,7 +26,7 @@ SPACE = [
 ]
 
 
-def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
+def test_a_search_is_stored_and_goes_on(command, pictures, small, tmp_path):
     outcome = command("search", *small, *SPACE, "num_trials=3")
     assert outcome.code == 0, outcome.err
     study = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}")

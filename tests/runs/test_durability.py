@@ -20,8 +20,8 @@ from pyro_vae.runs.resume import resumed_config
 from pyro_vae.runs.run import train
 
 OPTIONS = [
-    "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=12",
-    "trainer.batch_size=30", "trainer.patience=8", "scheduler=cosine", "trainer.compile=false",
+    "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=6",
+    "trainer.batch_size=30", "trainer.patience=4", "scheduler=cosine", "trainer.compile=false",
 ]  # fmt: skip
 
 

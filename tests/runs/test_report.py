@@ -24,7 +24,7 @@ def results(tmp_path):
     return json.loads((tmp_path / "run" / "results.json").read_text())
 
 
-def test_an_autoencoder_has_no_log_px_and_says_why(command, small_data, tmp_path):
+def test_an_autoencoder_has_no_log_px_and_says_why(command, pictures, small_data, tmp_path):
     outcome = command("train", "+experiment=autoencoder", "data=array", small_data, *SHORT)
     assert outcome.code == 0, outcome.err
     test = results(tmp_path)["test"]
