@@ -179,6 +179,7 @@ def test_analysis(command, pictures, small_run):
         f"run={small_run}",
         "analysis=all",
         "num_data=15",
+        "num_steps=20",
         "estimator=importance",
         "estimator.num_samples=50",
     )

@@ -228,4 +228,5 @@ def test_options_that_do_not_go_together_do_not_end_the_search(command, small, t
     assert outcome.code == 0, outcome.err
     assert "failed: the prior StandardNormal" in outcome.out
     assert "guide=diagonal" in outcome.out.splitlines()[-1]
-    one_error_line(command("search", *small[1:], f"study={tmp_path / 'b.db'}", "+space.guide=[enumerated]"), "discrete")
+    none = [f"study={tmp_path / 'b.db'}", "+space.guide=[enumerated]", "num_trials=2"]
+    one_error_line(command("search", *small[1:], *none), "discrete")
