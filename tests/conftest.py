@@ -14,6 +14,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -166,6 +167,22 @@ class Outcome:
     err: str
 
 
+PRELOADED = [
+    "matplotlib.figure", "PIL.Image", "pytest", "pyro_vae.runs.run", "pyro_vae.training.trainer", "torch._dynamo",
+    "torch.utils.tensorboard",
+]  # fmt: skip
+"""Modules for `set_forkserver_preload`: without them, each child would import for seconds."""
+
+
+def get_mode(hydra: Hydra, config_name: str, overrides: list[str]) -> Any:
+    """Return the mode, as Hydra does, but do not compose the whole configuration to read it from there."""
+    named = any(override.lstrip("+").startswith("hydra.mode=") for override in overrides)
+    return true_mode(hydra, config_name, overrides) if named else None
+
+
+true_mode = Hydra.get_mode
+
+
 @pytest.fixture
 def pictures():
     """For tests that look into the files: with this fixture, `command` renders its figures."""
@@ -183,6 +200,7 @@ def command(request, monkeypatch, capsys, tmp_path):
     Figures are made, but saved as empty pictures unless the test has the fixture `pictures`.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hydra, "get_mode", get_mode)
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr(Figure, "savefig", save_blank)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores

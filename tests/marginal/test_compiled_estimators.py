@@ -16,7 +16,7 @@ ESTIMATORS = {
     "elbo": lambda **options: ELBO(100, chunk_size=64, **options),
     "refined": lambda **options: Refined(60, chunk_size=64, **options),
     "gaussian": lambda **options: Refined(60, chunk_size=64, family="gaussian", **options),
-    "ais": lambda **options: AIS(4, 6, 2, start="guide", chunk_size=20, **options),
+    "ais": lambda **options: AIS(4, 4, 1, start="guide", chunk_size=20, **options),
     "bdmc": lambda **options: BDMC(4, 6, 2, chunk_size=20, **options),
 }
 

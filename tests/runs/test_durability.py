@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, every, outcome
+from conftest import PRELOADED, assert_same, every, outcome
 
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
@@ -54,7 +54,7 @@ def kill_at(name, count):
 def children():
     """Processes that have imported all already: forked from a server that has one thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyro_vae.runs.run", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
