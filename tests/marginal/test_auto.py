@@ -27,7 +27,6 @@ QUICK = {  # (model, guide): cheap, and different in kind
     ("lognormals", "narrow"),
     ("half-Cauchys", "shifted"),
     ("Cauchys", "shifted"),
-    ("sharp", "fitted"),
 }
 KNOWN = {"banana, 0.05", "sharp, two modes"}  # hard: `auto` may miss a leg or a mode; these count in the mean only
 
@@ -56,7 +55,7 @@ def audited(name):
     return torch.cat(parts, 1)
 
 
-@pytest.mark.parametrize(("name", "guide"), sorted(QUICK))
+@pytest.mark.parametrize(("name", "guide"), [*sorted(QUICK), pytest.param("sharp", "fitted", marks=pytest.mark.slow)])
 def test_reliable_estimates_are_right(name, guide):
     audit = AUDIT[name]()
     x = audit.simulate(20, seed=1)
@@ -338,16 +337,16 @@ def labelled_guide(x, y):
 
 def test_labels_stay_with_their_datapoints():
     torch.manual_seed(0)
-    y = torch.arange(30) % 3
-    z = 3.0 * y.double().unsqueeze(-1) + torch.randn(30, 4).double()
-    x = z.square() + 0.5 * torch.randn(30, 4).double()
+    y = torch.arange(15) % 3
+    z = 3.0 * y.double().unsqueeze(-1) + torch.randn(15, 4).double()
+    x = z.square() + 0.5 * torch.randn(15, 4).double()
     t = torch.linspace(-12, 18, 6001).double()[:, None, None]
     log_f = Normal(3.0 * y.double().unsqueeze(-1), 1.0).log_prob(t) + Normal(t.square(), 0.5).log_prob(x)
     log_px = (torch.logsumexp(log_f, 0) + math.log(30 / 6000)).sum(-1)
     evidence = Auto(compile=False, max_modes=16, chunk_size=400)(labelled, labelled_guide, x, y)
     wide = y > 0  # for y = 0 there are 16 modes
     reliable = ~evidence.unreliable & wide
-    assert reliable.sum() >= 16
+    assert reliable.sum() >= 8
     assert ((evidence.log_px - log_px).abs() < 0.05 + 4.5 * evidence.se)[reliable].all()
 
 
