@@ -91,10 +91,11 @@ The seconds were measured on a machine that others used at the same time.
 """,
     "kingma_semi_supervised": """## Kingma et al. (2014): semi-supervised learning
 
-Model M2 with 100 labels of MNIST, ten of each class. Of the training images, 10,000 are for validation, as in the
-paper; they chose α, and the test digits nothing. The schedule is far shorter than the paper's, which trains until
-convergence. *100 labels alone*: test error of the same classifier, trained on the labelled images alone. The paper's M1
-and M2 together reach 3.33 %. The seconds were measured on a machine that others used at the same time.
+Model M2 with 100 labels of MNIST, ten of each class; one seed. Of the training images, 10,000 are for validation, as in
+the paper. They chose α from 1 and 10 after two epochs by the classifier's accuracy; the test digits chose nothing. The
+paper trains until convergence: after so few epochs M2 is still worse than *100 labels alone*, the same classifier
+trained on the labelled images. The paper's M1 and M2 together reach 3.33 %. The seconds were measured on a machine that
+others used at the same time.
 """,
     "cremer": """## Cremer, Li & Duvenaud (2018): gaps
 
@@ -186,7 +187,8 @@ def class_cells(row: dict[str, Any]) -> list[str]:
     """Return the table's cells of a run whose classifier is of interest."""
     found = row["classification"]
     error, supervised = (_share(1 - found[key]) for key in ("accuracy", "accuracy_supervised"))
-    return [*cells(row)[:3], error, M2_ERROR, supervised]
+    complete = row["epochs"] == row["all_epochs"]
+    return [*cells(row)[:3], error, M2_ERROR if complete else f"({M2_ERROR})", supervised]
 
 
 TABLES = {"cremer": (OF_GAPS, gap_cells), "kingma_semi_supervised": (OF_CLASSES, class_cells)}
