@@ -18,6 +18,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 COMMANDS = ("train", "evaluate", "score", "compare", "search", "benchmark")
+ALONE = ("index.md", "reproductions.md")
+"""Pages without neighbours in the navigation: without its columns, wide tables have room."""
 SHADOWED = {"pyro_vae.data.table": "pyro_vae.data.table.table"}
 """Functions whose short path is also that of their module, with their full one."""
 
@@ -75,6 +77,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if not page.file.src_uri.endswith(".md"):
         return markdown
     folder = Path(page.file.abs_src_path).parent
+    if page.file.src_uri in ALONE:
+        page.meta["hide"] = ["navigation", "toc"]
 
     def mended(link: re.Match[str]) -> str:
         path = (folder / link[2]).resolve()
@@ -109,7 +113,13 @@ def _commands() -> Iterator[str]:
     for name in COMMANDS:
         option = read(CONF / f"{name}.yaml")
         usage, _, what = option.description.partition(": ")
-        yield from (f"### {name} {{ #{name} }}", "", f"`{usage}`: {_text(what)}", "", *_table(option.settings))
+        settings = [[k, v, about or _of_group(k)] for k, v, about in option.settings]
+        yield from (f"### {name} {{ #{name} }}", "", f"`{usage}`: {_text(what)}", "", *_table(settings))
+
+
+def _of_group(key: str) -> str:
+    """Return a link to the options of a group, or nothing for other keys."""
+    return f"[options](#{key})" if (CONF / key).is_dir() else ""
 
 
 def _group(group: str) -> Iterator[str]:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyro
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -165,10 +168,42 @@ class Outcome:
     err: str
 
 
+PRELOADED = [
+    "matplotlib.figure", "PIL.Image", "pytest", "pyro_vae.runs.run", "pyro_vae.training.trainer", "torch._dynamo",
+    "torch.utils.tensorboard",
+]  # fmt: skip
+"""Modules for `set_forkserver_preload`: without them, each child would import for seconds."""
+
+
+def get_mode(hydra: Hydra, config_name: str, overrides: list[str]) -> Any:
+    """Return the mode, as Hydra does, but do not compose the whole configuration to read it from there."""
+    named = any(override.lstrip("+").startswith("hydra.mode=") for override in overrides)
+    return true_mode(hydra, config_name, overrides) if named else None
+
+
+true_mode = Hydra.get_mode
+
+
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder."""
+def pictures():
+    """For tests that look into the files: with this fixture, `command` renders its figures."""
+
+
+def save_blank(figure: Figure, file: Path | BinaryIO, **settings: Any) -> None:
+    """Save an empty picture. The rendering of figures takes half of a short run's time."""
+    Image.new("L", (1, 1)).save(file, "PNG")
+
+
+@pytest.fixture
+def command(request, monkeypatch, capsys, tmp_path):
+    """Run `python -m pyro_vae.COMMAND ARGUMENTS` in this process and in an empty folder.
+
+    Figures are made, but saved as empty pictures unless the test has the fixture `pictures`.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hydra, "get_mode", get_mode)
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", save_blank)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and pytest then restores
     monkeypatch.setattr("pyro_vae.runs.figures.DPI", COARSE)
 
@@ -190,7 +225,7 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 COARSE = 30
-"""Dots per inch of figures: half of a short run's time is that of drawing them."""
+"""Dots per inch of figures."""
 
 # a run of a second: 200 binary vectors of 12 entries
 SMALL = [

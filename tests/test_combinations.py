@@ -6,14 +6,15 @@ from itertools import product
 import pyro
 import pytest
 import torch
-from conftest import COLUMNS, as_override, every
+from conftest import COLUMNS, every
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from pyro_vae.analysis import surgery
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
 from pyro_vae.networks import MLP
-from pyro_vae.runs.config import CONFIG_DIR, compose
+from pyro_vae.runs.config import CONFIG_DIR
 from pyro_vae.vae import VAE
 
 
@@ -22,13 +23,14 @@ def options(group):
 
 
 SMALL = {
-    "vamp": ["prior.num_pseudo_inputs=4"],
-    "discretized_logistic": ["likelihood.num_levels=2"],
-    "discretized_logistic_mixture": ["likelihood.num_levels=2"],
-    "table": [f"likelihood.columns={as_override(COLUMNS)}"],
+    ("prior", "vamp"): {"num_pseudo_inputs": 4},
+    ("likelihood", "categorical"): {"num_levels": 2},
+    ("likelihood", "discretized_logistic"): {"num_levels": 2},
+    ("likelihood", "discretized_logistic_mixture"): {"num_levels": 2},
+    ("likelihood", "table"): {"columns": COLUMNS},
 }
-CONFIG = {
-    (group, name): compose([f"{group}={name}", *SMALL.get(name, [])])[group]
+CONFIG = {  # of single files: to compose all of them would take seconds
+    (group, name): OmegaConf.merge(OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"), SMALL.get((group, name), {}))
     for group in ("guide", "prior", "objective", "likelihood")
     for name in options(group)
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import every, write_idx
+from conftest import write_idx
 from PIL import Image
 
 import pyro_vae
@@ -215,9 +215,11 @@ def names(finished_run, tmp_path):
 
 
 RUN = [page for page, blocks in BLOCKS.items() if page not in OWN_TESTS and any(b.code for b in blocks)]
+QUICK_PAGES = {"README.md", "docs/how-to/programs.md", "docs/how-to/resume.md", "docs/reference/options.md"}
+"""Pages that are executed by default; .ci/run executes the others, too."""
 
 
-@pytest.mark.parametrize("page", every(9, RUN))  # .ci/run has the slow ones, too
+@pytest.mark.parametrize("page", [p if p in QUICK_PAGES else pytest.param(p, marks=pytest.mark.slow) for p in RUN])
 def test_blocks_run_in_their_order(page, folder, names, command, as_traced, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     numbers = count()

@@ -62,7 +62,7 @@ def test_the_programs_are_top_down_and_bottom_up():
         Importance(4000),
         Prior(4000),
         Refined(200),
-        AIS(32, 30, 4),
+        AIS(32, 15, 4),
         Exact(),
         pytest.param(NUTS(1000, num_draws=150), marks=pytest.mark.slow),
     ],
@@ -84,7 +84,7 @@ def test_bounds_are_on_the_right_sides():
     p_x = evidence_of(vae)
     x = p_x.sample((40,))
     assert ELBO(500)(vae.model, vae.guide, x).log_px.mean() < p_x.log_prob(x).mean()
-    evidence = BDMC(16, 30, 4)(vae.model, vae.guide, x)
+    evidence = BDMC(16, 15, 4)(vae.model, vae.guide, x)
     assert evidence.extra["gap"].mean() > 0
 
 

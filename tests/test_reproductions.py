@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from pyro_vae.marginal import ELBO, Importance
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reproductions"
@@ -81,7 +85,7 @@ def test_every_row_has_what_the_page_needs(collect):
         content = json.loads(file.read_text())
         if "experiment" in content:
             assert file == collect.file_of(content["command"])
-            assert content["estimates"] or content["gaps"]
+            assert content["estimates"] or content["gaps"] or content["classification"]
         else:
             assert content["table"] in ("estimators", "missing")
 
@@ -90,3 +94,61 @@ def test_a_run_without_an_experiment_is_left_out(collect, run):
     (run / ".hydra" / "overrides.yaml").write_text("- latent_dim=2\n")
     with pytest.raises(SystemExit, match="trained without \\+experiment=NAME"):
         collect.collected(run)
+
+
+def test_errors_of_classes_are_collected(collect, run):
+    from page import OF_CLASSES, class_cells
+
+    results = {"classification": {"accuracy": 0.875, "accuracy_supervised": 0.75, "num_labels": 100, "num_data": 10}}
+    (run / "results.json").write_text(json.dumps(results))
+    row = dict(zip(OF_CLASSES, class_cells(collect.collected(run)), strict=True))
+    assert (row["test error"], row["100 labels alone"]) == ("12.5 %", "25.0 %")
+    assert row["published"].startswith("(11.97 %")  # after more epochs
+
+
+@pytest.fixture
+def estimators(collect, monkeypatch):
+    """The script, with two quick estimators."""
+    import estimators
+
+    monkeypatch.setattr("estimators.NUM_DATA", 3)
+    monkeypatch.setattr("estimators.FIXED", {"elbo": (ELBO(2), "K = 2"), "auto": (Importance(100), "defaults")})
+    monkeypatch.setattr("estimators.ADJUSTED", {"importance": (Importance, "num_samples", 10, 20)})
+    return estimators
+
+
+def test_estimators_go_on_after_an_interruption(estimators, small_vae, tmp_path):
+    x = torch.bernoulli(torch.full([3, 6], 0.5)).double()
+    estimators.measure(tmp_path, small_vae, x)
+    (tmp_path / "elbo.npz").unlink()
+    kept = (tmp_path / "auto.npz").stat().st_mtime_ns
+    first = np.load(tmp_path / "importance.npz")
+    assert first["log_px"].shape == (3,)
+    assert str(first["setting"]).startswith("num_samples = ")
+    estimators.measure(tmp_path, small_vae, x)
+    assert {file.name for file in tmp_path.iterdir()} == {"elbo.npz", "auto.npz", "importance.npz"}
+    assert (tmp_path / "auto.npz").stat().st_mtime_ns == kept
+
+
+def test_estimators_are_compared_with_the_longest_reference(estimators, run, tmp_path):
+    annealed = {"num_data": 3, "log_px": -2.0, "log_px_mc_se": 0.1, "unreliable": 0.0}
+    for num_samples, num_temperatures in ((32, 100), (16, 10_000)):
+        settings = {"num_temperatures": num_temperatures, "num_samples": num_samples}
+        content = {**annealed, "num_samples": num_samples, "settings": settings}
+        (run / "evaluations" / f"ais-{num_samples}.json").write_text(json.dumps(content))
+        np.savez(run / "evaluations" / f"ais-{num_samples}.npz", log_px=np.full(3, -2.0 if num_samples == 16 else 0.0))
+    found = {"log_px": np.array([-2.05, -1.0, -2.0]), "flagged": np.array([False, True, False])}
+    for name in ("elbo", "auto", "importance"):
+        np.savez(tmp_path / f"{name}.npz", setting="K = 2", seconds=0.5, **found)
+    content = estimators.compared(run, tmp_path)
+    assert content["run"] == "iwae_table1/vae_k1"
+    assert content["reference"]["settings"]["num_temperatures"] == 10_000
+    row = content["rows"][0]
+    assert row["largest"] == 1.0
+    assert row["close"] == pytest.approx(2 / 3)
+    assert (row["close_unflagged"], row["upper"], row["setting"]) == (1.0, None, "K = 2")
+
+
+def test_a_missing_reference_is_named(estimators, run, tmp_path):
+    with pytest.raises(SystemExit, match="no reference for 3 datapoints"):
+        estimators.compared(run, tmp_path)

@@ -31,6 +31,10 @@ def test_every_option_has_a_section(group):
     assert set(re.findall(rf"^### {group}=(\S+) ", page, flags=re.MULTILINE)) == set(names)
 
 
+def test_the_groups_of_a_command_lead_to_their_options():
+    assert "| `guide` | `diagonal` | [options](#guide) |" in hooks.options("commands")
+
+
 def test_an_option_shows_its_class_settings_and_comments():
     section = hooks.options("guide").partition("### guide=low_rank")[2].partition("\n### ")[0]
     first_line = (hooks.CONF / "guide" / "low_rank.yaml").read_text().splitlines()[0].removeprefix("# ")

@@ -42,6 +42,7 @@ def train_guide(ppca, x, steps=1500):
             optim.end_epoch(0.0)
 
 
+@pytest.mark.slow
 def test_full_covariance_guide_learns_the_exact_posterior_of_a_linear_model(ppca):
     x = ppca.evidence.sample((100,))
     train_guide(ppca, x)

@@ -42,29 +42,39 @@ GAPS = ("num_data", "log_px", "elbo_best", "elbo", "approximation_gap", "amortiz
 
 def collected(run: Path) -> dict[str, Any]:
     """Return the results of a run: values in nats per datapoint."""
-    overrides = [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
-    experiment = next((o.partition("=")[2] for o in overrides if o.startswith("+experiment=")), None)
-    if experiment is None:
-        sys.exit(f"{run} was trained without +experiment=NAME: train it again with one in conf/experiment")
     rows = metrics.read(run)
-    options = [o for o in overrides if not o.startswith(LEFT_OUT)]
-    gaps = _read(run, "gaps.json").get("test", {})
-    surgery = _read(run, "surgery.json").get("test", {})
+    results = _read(run / "results.json")
+    options = [o for o in overrides(run) if not o.startswith(LEFT_OUT)]
+    gaps, surgery = (_read(run / "evaluations" / f"{name}.json").get("test", {}) for name in ("gaps", "surgery"))
     return {
-        "experiment": experiment,
+        "experiment": experiment(run),
         "command": " ".join(["train", *sorted(options, key=lambda o: not o.startswith("+experiment="))]),
         "epochs": len(rows),
-        "all_epochs": compose([f"+experiment={experiment}"]).trainer.max_epochs,
+        "all_epochs": compose([f"+experiment={experiment(run)}"]).trainer.max_epochs,
         "seconds": round(rows[-1]["seconds"]),
         "estimates": estimates(run),
         "gaps": {key: value for key, value in gaps.items() if key in GAPS},
         "active_units": surgery.get("active_units"),
+        **({"classification": results["classification"]} if "classification" in results else {}),
     }
+
+
+def overrides(run: Path) -> list[str]:
+    """Return the overrides that a run was trained with."""
+    return [str(o) for o in OmegaConf.to_object(OmegaConf.load(run / ".hydra" / "overrides.yaml"))]  # type: ignore[union-attr]
+
+
+def experiment(run: Path) -> str:
+    """Return the name of a run's experiment."""
+    for override in overrides(run):
+        if override.startswith("+experiment="):
+            return override.partition("=")[2]
+    sys.exit(f"{run} was trained without +experiment=NAME: train it again with one in conf/experiment")
 
 
 def estimates(run: Path) -> list[dict[str, Any]]:
     """Return the estimates of the test set in results.json and evaluations/, one for each estimator and N."""
-    results = json.loads((run / "results.json").read_text())
+    results = _read(run / "results.json")
     found = [results[key] for key in ("test", "importance") if key in results]
     found += [json.loads(file.read_text()) for file in sorted((run / "evaluations").rglob("*-*.json"))]
     unique = {
@@ -75,8 +85,7 @@ def estimates(run: Path) -> list[dict[str, Any]]:
     return list(unique.values())
 
 
-def _read(run: Path, name: str) -> dict[str, Any]:
-    file = run / "evaluations" / name
+def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 

@@ -3,6 +3,7 @@
 python -m pyro_vae.benchmark
 python -m pyro_vae.benchmark 'works=[step_100,log_px]' rounds=3 seconds=0.1
 python -m pyro_vae.benchmark works=memory
+python -m pyro_vae.benchmark profile=true
 python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baseline=Pyro num_threads=1
 
 The model is a 784-200-200-50 VAE with tanh, a Bernoulli likelihood and a diagonal Gaussian guide.
@@ -25,13 +26,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pyro_vae.benchmark import machine, memory, report
+from pyro_vae.benchmark import machine, memory, profile, report
 from pyro_vae.benchmark.contenders import BF16, CONTENDERS, Contender
 from pyro_vae.benchmark.figure import draw
 from pyro_vae.benchmark.session import Settings, measure
 from pyro_vae.benchmark.works import WORKS
 from pyro_vae.commands import shell
-from pyro_vae.errors import BadInput, integer, one_of, positive, positive_int
+from pyro_vae.errors import BadInput, integer, one_of, positive, positive_int, true_false
 from pyro_vae.programs.notes import NOTE
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def task(config: DictConfig) -> None:
     works = chosen(config, "works", (*WORKS, MEMORY))
     names = chosen(config, "contenders", tuple(CONTENDERS))
     one_of("baseline", config.baseline, tuple(CONTENDERS))
+    true_false("profile", config.profile)
     settings = Settings(
         rounds=positive_int("rounds", config.rounds),
         seconds=positive("seconds", config.seconds),
@@ -76,7 +78,13 @@ def task(config: DictConfig) -> None:
                 results[MEMORY] = memory.measure(settings.seed, errors, settings.environment, lambda: bar.update())
             log.info("\n%s\n", memory.table(results[MEMORY]))
             write()
-        for work in (work for work in works if work != MEMORY):
+        works = [work for work in works if work != MEMORY]
+        if config.profile:
+            with tqdm(total=len(works), desc="profile", disable=None) as bar:
+                results["profile"] = profile.measure(works, settings, errors, lambda: bar.update())
+            log.info("\n%s\n", profile.table(results["profile"]))
+            works = []
+        for work in works:
             rivals = {name: c for name, c in contenders.items() if work in c.works}
             if not rivals:
                 log.info("%s: not supported by any of these contenders", work)
@@ -87,9 +95,11 @@ def task(config: DictConfig) -> None:
             log.info("\n%s\n", report.table(work, timings, baseline, settings.rounds))
             results["works"][work] = report.as_dict(work, timings, baseline)
             write()
-    log.info("first result: time from the start of the imports, including compilation without a cache")
+    if results["works"]:
+        log.info("first result: time from the start of the imports, including compilation without a cache")
     for note in results["notes"]:
         log.log(NOTE, note)
+    write()
     if results["works"]:
         draw(results, run_dir / "benchmark.png")
     log.info("run directory: %s", run_dir)

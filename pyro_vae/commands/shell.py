@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from typing import NoReturn
 
 import hydra
@@ -59,6 +60,9 @@ def run(task: Callable[[DictConfig], None], config_name: str, usage: str) -> Non
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help.text(config_name, usage, sys.argv[1:]))
+            return
+        if "--version" in sys.argv[1:]:  # Hydra would print its own
+            print(f"pyro_vae {import_module('pyro_vae').__version__}")
             return
         check_flags(sys.argv[1:])
         check_options(sys.argv[1:])

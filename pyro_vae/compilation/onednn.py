@@ -23,6 +23,9 @@ from pyro_vae.errors import one_line
 
 log = logging.getLogger(__name__)
 
+NAME = "pyro_vae_product"
+"""Name of the kernel among inductor's."""
+
 _SYMBOL = "_ZN2at6native13mkldnn_matmulERKNS_6TensorES3_S3_ff"
 """at::native::mkldnn_matmul(a, b, result, beta, alpha): result = beta * result + alpha * a @ b."""
 _SOURCE = r"""
@@ -106,7 +109,7 @@ def _register(multiply: Kernel) -> None:
     _library.impl("product", empty, "Meta")
     _library.impl("product", lambda a, b: multiply(a, b, out=empty(a, b)), "CPU")
     operation = torch.ops.pyro_vae.product.default
-    choice = ExternKernelChoice(multiply, name="pyro_vae_product", op_overload=operation)
+    choice = ExternKernelChoice(multiply, name=NAME, op_overload=operation)
 
     @register_lowering(operation, type_promotion_kind=None)
     def lower(a: Any, b: Any) -> Any:

@@ -37,7 +37,7 @@ class Images(torch.utils.data.Dataset[Tensor]):
         if not Path(root).is_dir():
             raise BadInput(f"root={root}: no such folder")
         self.size = size
-        self.paths, self.labels = in_classes(root)
+        self.paths, self.labels, self.classes = in_classes(root)
         transforms = vision.transforms
         self.transform = transforms.Compose(
             [
@@ -110,7 +110,9 @@ def image_folder(
     y = torch.tensor(images.labels)
     parts = split_indices(len(images), y, val_fraction, test_fraction, split_seed, max_held_out)
     workers = min(4, _num_cores()) if num_workers == "auto" else int(num_workers)
-    return Dataset(*stored(images, torch.Size([channels, size, size]), parts, y, workers), **kwargs)
+    return Dataset(
+        *stored(images, torch.Size([channels, size, size]), parts, y, workers), classes=images.classes, **kwargs
+    )
 
 
 def _num_cores() -> int:

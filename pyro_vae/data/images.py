@@ -50,8 +50,8 @@ def opened(path: str | os.PathLike[str], size: int) -> Iterator[Any]:
         ) from error
 
 
-def in_classes(root: str) -> tuple[list[str], list[int]]:
-    """List the images below ROOT/CLASS/ and their class numbers, sorted by name.
+def in_classes(root: str) -> tuple[list[str], list[int], list[str]]:
+    """List the images below ROOT/CLASS/ and their class numbers, sorted by name, and the names of the classes.
 
     Links are followed. Each image counts once, so that none is in both the training and the test set.
 
@@ -76,7 +76,7 @@ def in_classes(root: str) -> tuple[list[str], list[int]]:
             f"{should}: {', '.join(empty[:5])} has no files ending in {', '.join(SUFFIXES)}, "
             "or only links to other classes"
         )
-    return paths, labels
+    return paths, labels, classes
 
 
 def _below(classes: list[str], root: str) -> tuple[list[tuple[int, str, str]], int]:

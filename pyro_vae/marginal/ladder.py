@@ -163,7 +163,7 @@ def search_until_complete(
 
 
 def _polished(p: Posteriors, found: Search, guide_weight: float, incomplete: Tensor) -> Proposal:
-    proposal = Proposal(polish(p, found.q, num_steps=30), guide_weight, found.gain, incomplete)
+    proposal = Proposal(polish(p, found.q), guide_weight, found.gain, incomplete)
     return with_prior(proposal) if p.latents.dim <= FEW_DIM else proposal
 
 

@@ -30,6 +30,9 @@ CONVERGED = 0.1
 FEW_DIM = 10
 """Largest number of dimensions in which some draws from the prior come near most modes."""
 
+MANY_DIM = 20
+"""Dimensions up to which `polish` moves by its full step: a scale_tril has about D² / 2 entries that add up noise."""
+
 NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""
 
@@ -175,12 +178,16 @@ def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps:
     return _Modes(loc, scale_tril, torch.where(evidence.isfinite(), evidence, -math.inf), decrement)
 
 
-def polish(p: Posteriors, q: Mixture, num_steps: int, lr: float = 0.05) -> Mixture:
-    """Fit each component by gradient steps on its ELBO, which also gives the components their shares."""
+def polish(p: Posteriors, q: Mixture, num_steps: int = 30, lr: float = 0.05) -> Mixture:
+    """Fit each component by gradient steps on its ELBO, which also gives the components their shares.
+
+    In many dimensions D, there are more steps, proportional to D, and each is shorter, proportional to 1 / D.
+    """
+    many = max(1.0, q.loc.shape[-1] / MANY_DIM)
     m, n = q.log_weights.isfinite().nonzero(as_tuple=True)
     real, m, n = len(n), padded(m), padded(n)
     f = p.rows(n).first_order
-    fitted = fit_elbo(f, CholeskyNormal(q.loc[m, n], scale_tril=q.scale_tril[m, n]), num_steps, lr)
+    fitted = fit_elbo(f, CholeskyNormal(q.loc[m, n], scale_tril=q.scale_tril[m, n]), int(num_steps * many), lr / many)
     with torch.no_grad():
         u = fitted.rsample((16,))
         elbo = (f(u) - fitted.log_prob(u)).mean(0)

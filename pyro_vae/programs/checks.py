@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -177,13 +178,19 @@ def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, site
     values = {name: site["value"][:1] for name, site in latents.items()}
     copies = {n: v.index_select(v.dim() - latents[n]["fn"].event_dim - 1, first) for n, v in values.items()}
     expected = _log_probs(program, x, y, values)
-    for name, value in _log_probs(program, x, y, values, seed=1).items():
+    again = _log_probs(program, x, y, values, seed=1)
+    beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
+    for name in sorted((sites.keys() ^ expected) | (sites.keys() ^ again) | (sites.keys() ^ beside_copy)):
+        raise BadInput(
+            f"site {name} is not in every run of the {role}: draw the same sites each time, without branches on random "
+            "numbers or on values of x"
+        )
+    for name, value in again.items():
         if not _close(value, expected[name]):
             raise BadInput(
                 f"the log-density of site {name} of the {role} at given latents is random: draw all random numbers at "
                 "sites, and call eval() on modules with dropout"
             )
-    beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
     for name, value in expected.items():
         if not _close(value[..., 0], beside_copy[name][..., 0]):
             raise BadInput(
@@ -245,7 +252,7 @@ def _require_support(name: str, prior: Any, site: Any) -> None:
         raise BadInput(f"the guide draws NaN at site {name}: replace NaN in x, and check the guide's parameters")
     if not _contains(prior, site["value"]):
         raise BadInput(
-            f"the guide draws site {name} outside its support in the model ({support_of(prior)}): use a "
+            f"the guide draws site {name} outside its support in the model ({_words(prior)}): use a "
             "distribution with the same support"
         )
     try:
@@ -255,9 +262,14 @@ def _require_support(name: str, prior: Any, site: Any) -> None:
         return
     if draws is not None and not _contains(site["fn"], draws):
         raise BadInput(
-            f"the guide never draws site {name} from a part of its support in the model ({support_of(site['fn'])} "
-            f"instead of {support_of(prior)}): use a distribution with the same support"
+            f"the guide never draws site {name} from a part of its support in the model ({_words(site['fn'])} "
+            f"instead of {_words(prior)}): use a distribution with the same support"
         )
+
+
+def _words(fn: Any) -> str:
+    """Describe the support of a distribution in one line, without the numbers in its bounds."""
+    return re.sub(r"tensor\([^)]*\)", "[...]", str(support_of(fn)))
 
 
 def _contains(fn: Any, draws: Tensor) -> bool:

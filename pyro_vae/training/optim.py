@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_vae.errors import BadInput, FailedRun, integer, one_line, positive, positive_ints, shown, within
+from pyro_vae.errors import BadInput, FailedRun, one_line, positive, shown, within
 from pyro_vae.training.burda_code import start_squares
 from pyro_vae.training.interrupt import half_imported, import_whole
+from pyro_vae.training.optim_settings import check_optimizer, check_schedule
 from pyro_vae.training.optim_state import restore
 
 OF_ARGUMENTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError)
@@ -90,7 +91,8 @@ class JointOptim(PyroOptim):
         self.watches_validation = False
         self._waiting: dict[str, Any] | None = None
         given = {"optimizer": optimizer, "scheduler": scheduler}
-        _check_schedule(scheduler)
+        check_optimizer(optimizer)
+        check_schedule(scheduler)
         import_whole("torch._dynamo")  # which torch's first optimizer imports
         try:  # torch checks the arguments only once it has a parameter: do so before the data are read
             parameter = torch.zeros(1)
@@ -182,20 +184,3 @@ def _advice(message: str, settings: dict[str, Any]) -> str:
     ]
     listed = ", ".join(f"{key}={shown(settings[key])}" for key in blamed or settings)
     return f"change {listed}" if len(blamed) == 1 else f"change one of {listed}"
-
-
-def _check_schedule(scheduler: Any) -> None:
-    """Check settings that torch accepts silently but does not follow.
-
-    Raises:
-        BadInput: if one is out of its range.
-    """
-    settings = getattr(scheduler, "keywords", {})
-    for name, value in settings.items():
-        key = f"scheduler.{name}"
-        if name in ("gamma", "factor"):
-            positive(key, value)
-        elif name in ("step_size", "patience", "cooldown", "T_max", "total_iters"):
-            integer(key, value, low=name in ("step_size", "T_max"))
-        elif name == "milestones":
-            positive_ints(key, value)

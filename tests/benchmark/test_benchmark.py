@@ -250,7 +250,7 @@ def test_the_model_by_hand_is_ours():
 
 
 @pytest.mark.slow
-def test_writes_numbers_and_figure_and_prints_the_table(command, tmp_path):
+def test_writes_numbers_and_figure_and_prints_the_table(command, pictures, tmp_path):
     outcome = command(
         "benchmark.__main__",
         "works=[step_100]",

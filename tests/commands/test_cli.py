@@ -7,6 +7,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import pyro_vae
 from pyro_vae.commands import shell
 from pyro_vae.errors import BadInput, one_line
 from pyro_vae.runs.config import CONFIG_DIR, option
@@ -68,6 +69,10 @@ def test_one_line():
 def test_hydras_own_flags_work(command):
     out = command("train", "--cfg", "job", "latent_dim=7").out
     assert "latent_dim: 7" in out
+
+
+def test_version_is_that_of_this_package(command):
+    assert command("train", "--version").out == f"pyro_vae {pyro_vae.__version__}\n"
 
 
 def test_what_is_to_be_pasted_is_quoted_for_the_shell_and_for_hydra(tmp_path):

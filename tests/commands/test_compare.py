@@ -52,7 +52,7 @@ def lower_outputs(content):
     content["vae"]["likelihood.logits.bias" if "likelihood.logits.bias" in content["vae"] else "decoder.0.bias"] -= 1.0
 
 
-def test_evaluated_runs_are_compared(command, two, tmp_path):
+def test_evaluated_runs_are_compared(command, pictures, two, tmp_path):
     change(two[1], lower_outputs)
     for run in two:
         options = ["estimator=importance", "estimator.num_samples=50", "plots=false"]

@@ -30,7 +30,7 @@ def new(tmp_path, small_data) -> Path:
     return tmp_path / "new.npy"
 
 
-def test_writes_scores_and_embeddings_with_row_numbers(command, small_run, new):
+def test_writes_scores_and_embeddings_with_row_numbers(command, pictures, small_run, new):
     outcome = command("score", f"run={small_run}", f"data.path={new}", "embed=true", *QUICK)
     assert outcome.code == 0, outcome.err
     assert "compared with 20 datapoints held out of training (split=test)" in outcome.out

@@ -26,7 +26,7 @@ SPACE = [
 ]
 
 
-def test_a_search_is_stored_and_goes_on(command, small, tmp_path):
+def test_a_search_is_stored_and_goes_on(command, pictures, small, tmp_path):
     outcome = command("search", *small, *SPACE, "num_trials=3")
     assert outcome.code == 0, outcome.err
     study = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{tmp_path / 'mine.db'}")
@@ -228,4 +228,5 @@ def test_options_that_do_not_go_together_do_not_end_the_search(command, small, t
     assert outcome.code == 0, outcome.err
     assert "failed: the prior StandardNormal" in outcome.out
     assert "guide=diagonal" in outcome.out.splitlines()[-1]
-    one_error_line(command("search", *small[1:], f"study={tmp_path / 'b.db'}", "+space.guide=[enumerated]"), "discrete")
+    none = [f"study={tmp_path / 'b.db'}", "+space.guide=[enumerated]", "num_trials=2"]
+    one_error_line(command("search", *small[1:], *none), "discrete")

@@ -140,7 +140,7 @@ def test_images_are_in_the_order_of_torchvision(folder):
     (folder / "a" / "folder.png").mkdir()
     (folder / "stray.png").write_bytes(b"")
     expected = datasets.ImageFolder(str(folder)).samples
-    assert list(zip(*images.in_classes(str(folder)), strict=True)) == expected
+    assert list(zip(*images.in_classes(str(folder))[:2], strict=True)) == expected
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (2, 9000)])
@@ -212,3 +212,7 @@ def test_pixels_are_bounded_in_omniglot_too(tmp_path, monkeypatch):
 
 def test_values_are_those_of_the_pixels(folder):
     np.testing.assert_array_equal([value for value, _ in values(read(folder))], 5 * np.arange(40))
+
+
+def test_classes_are_named_by_their_folders(folder):
+    assert read(folder).classes == ("a", "b")

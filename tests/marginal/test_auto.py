@@ -27,7 +27,6 @@ QUICK = {  # (model, guide): cheap, and different in kind
     ("lognormals", "narrow"),
     ("half-Cauchys", "shifted"),
     ("Cauchys", "shifted"),
-    ("sharp", "fitted"),
 }
 KNOWN = {"banana, 0.05", "sharp, two modes"}  # hard: `auto` may miss a leg or a mode; these count in the mean only
 
@@ -56,7 +55,7 @@ def audited(name):
     return torch.cat(parts, 1)
 
 
-@pytest.mark.parametrize(("name", "guide"), sorted(QUICK))
+@pytest.mark.parametrize(("name", "guide"), [*sorted(QUICK), pytest.param("sharp", "fitted", marks=pytest.mark.slow)])
 def test_reliable_estimates_are_right(name, guide):
     audit = AUDIT[name]()
     x = audit.simulate(20, seed=1)
@@ -140,6 +139,52 @@ def many_modes(f, prior_scale, D):
     joint = lambda v: (Normal(0.0, prior_scale).log_prob(grid) + Normal(f(grid), 0.1).log_prob(v)).logsumexp(0)  # noqa: E731
     step = math.log(grid[1] - grid[0])
     return model, guide, lambda x: sum(torch.stack([joint(v) for v in column]) + step for column in x.double().T)
+
+
+def test_draws_from_the_prior_show_modes_that_no_start_found():
+    """In 20 dimensions, half of the searches start in the wide component only, which holds 6 % of the posterior."""
+    weights, loc = torch.tensor([0.9, 0.1]), torch.tensor([0.0, 2 / 20**0.5]).unsqueeze(-1).expand(2, 20)
+    scale = torch.tensor([1.0, 0.1]).unsqueeze(-1).expand(2, 20)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(weights), Normal(loc, scale).to_event(1)))
+            pyro.sample("x", Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(torch.zeros(len(x), 20), 1.0).to_event(1))
+
+    x = torch.zeros(8, 20)
+    p_x = MixtureSameFamily(Categorical(weights), Normal(loc, (scale**2 + 1).sqrt()).to_event(1))
+    torch.manual_seed(0)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert not evidence.unreliable.any()
+    assert ((evidence.log_px - p_x.log_prob(x)).abs() < 4 * evidence.se).all()
+
+
+def test_a_single_draw_from_the_prior_shows_that_all_searches_missed():
+    """Of 50 narrow components in 30 dimensions, x comes from the first; the searches start in a few others."""
+    g = torch.Generator().manual_seed(3)
+    loc, A = torch.randn(50, 30, generator=g), torch.randn(30, 60, generator=g) / 30**0.5
+    z = loc[:3] + 0.3 * torch.randn(3, 30, generator=g)
+    x = z @ A + torch.randn(3, 60, generator=g)
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(torch.ones(50)), Normal(loc, 0.3).to_event(1)))
+            pyro.sample("x", Normal(z @ A, 1.0).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(torch.zeros(len(x), 30), 1.0).to_event(1))
+
+    covariance = 0.09 * A.T @ A + torch.eye(60)
+    components = torch.distributions.MultivariateNormal((loc @ A).double(), covariance.double())
+    log_px = components.log_prob(x.double().unsqueeze(1)).logsumexp(1) - math.log(50)
+    torch.manual_seed(0)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert ((evidence.log_px - log_px).abs() < 0.3)[~evidence.unreliable].all()
 
 
 def test_posteriors_with_more_modes_than_are_kept_at_first():
@@ -292,16 +337,16 @@ def labelled_guide(x, y):
 
 def test_labels_stay_with_their_datapoints():
     torch.manual_seed(0)
-    y = torch.arange(30) % 3
-    z = 3.0 * y.double().unsqueeze(-1) + torch.randn(30, 4).double()
-    x = z.square() + 0.5 * torch.randn(30, 4).double()
+    y = torch.arange(15) % 3
+    z = 3.0 * y.double().unsqueeze(-1) + torch.randn(15, 4).double()
+    x = z.square() + 0.5 * torch.randn(15, 4).double()
     t = torch.linspace(-12, 18, 6001).double()[:, None, None]
     log_f = Normal(3.0 * y.double().unsqueeze(-1), 1.0).log_prob(t) + Normal(t.square(), 0.5).log_prob(x)
     log_px = (torch.logsumexp(log_f, 0) + math.log(30 / 6000)).sum(-1)
     evidence = Auto(compile=False, max_modes=16, chunk_size=400)(labelled, labelled_guide, x, y)
     wide = y > 0  # for y = 0 there are 16 modes
     reliable = ~evidence.unreliable & wide
-    assert reliable.sum() >= 16
+    assert reliable.sum() >= 8
     assert ((evidence.log_px - log_px).abs() < 0.05 + 4.5 * evidence.se)[reliable].all()
 
 

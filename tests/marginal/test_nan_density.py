@@ -25,7 +25,9 @@ def guide(x):
         pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
 
 
-@pytest.mark.parametrize("estimator", [Auto(100, max_seconds=1.0), Sandwich(100, num_draws=16)])
+@pytest.mark.parametrize(
+    "estimator", [Auto(100, max_seconds=1.0), Sandwich(100, num_starts=4, num_warmup=5, num_draws=16)]
+)
 def test_a_density_that_is_nan_makes_estimates_unreliable(estimator):
     torch.manual_seed(0)
     evidence = estimator(model, guide, torch.tensor([[0.2, 0.1], [0.3, -0.1]]))

@@ -55,7 +55,7 @@ def test_such_bounds_are_not_certified(seen, monkeypatch):
     if not seen:
         monkeypatch.setattr(sandwich, "is_rounded", lambda *_: None)
     x = torch.full((1, 1), 1.5)
-    evidence = Sandwich(1000, num_starts=4, num_draws=40, num_warmup=20, compile=False)(*programs(0.05, 1), x)
+    evidence = Sandwich(1000, num_starts=4, num_draws=16, num_warmup=10, compile=False)(*programs(0.05, 1), x)
     assert (evidence.extra["log_px_upper"] < log_px(x, 0.05) - 0.1).all()
     assert evidence.extra["certified"].tolist() == [not seen]
 

@@ -87,7 +87,7 @@ def log_px_on_a_grid(x):
     return joint.logsumexp(-1) + (z[1] - z[0]).log()
 
 
-@pytest.mark.parametrize("loc", [-4.0, 4.0])
+@pytest.mark.parametrize("loc", [pytest.param(-4.0, marks=pytest.mark.slow), 4.0])
 def test_bounds_and_certificate_of_a_bimodal_posterior(loc):
     x = torch.linspace(-2, 2, 30).double()
     evidence = SHORT(num_starts=24)(bimodal, partial(at, loc), x)
@@ -207,7 +207,7 @@ def test_struskis_bound_lies_above_in_expectation():
 
 
 def test_the_summary_tells_the_largest_certified_gap_and_the_noise_of_the_mean():
-    evidence = SHORT()(bimodal, partial(at, 4.0), torch.zeros(3).double())
+    evidence = SHORT(num_warmup=2, num_draws=16)(bimodal, partial(at, 4.0), torch.zeros(3).double())
     extra = evidence.extra | {
         "gap": torch.tensor([0.1, 0.3, 9.0]),
         "certified": torch.tensor([1.0, 1.0, 0.0]),
@@ -248,6 +248,6 @@ def test_a_narrow_gap_outweighs_a_large_pareto_k(ppca, monkeypatch, gap):
     monkeypatch.setattr(sandwich, "accumulate", poor)
     narrow = lambda posterior, log_w: (log_w.logsumexp(0) - math.log(len(log_w)) + gap).expand(posterior.shape)  # noqa: E731
     monkeypatch.setattr(sandwich, "iw_eubo", narrow)
-    evidence = SHORT()(ppca.vae.model, ppca.vae.guide, x)
+    evidence = SHORT(num_warmup=5, num_draws=16)(ppca.vae.model, ppca.vae.guide, x)
     assert (evidence.extra["certified"] == (gap < 0.05)).all()
     assert (evidence.unreliable == (gap > 0.05)).all()

@@ -21,7 +21,7 @@ from pyro_vae.priors import Mixture, StandardNormal
 from pyro_vae.programs.density import Latents
 from pyro_vae.vae import VAE
 
-SHORT_AIS = {"num_samples": 32, "num_temperatures": 40, "num_leapfrog": 4}
+SHORT_AIS = {"num_samples": 32, "num_temperatures": 20, "num_leapfrog": 4}
 
 
 @pytest.fixture(params=[1, 2])
@@ -276,12 +276,12 @@ def test_every_likelihood_and_image_network(likelihood, estimator):
 
 
 def test_progress_is_told_of_everything_once(ppca):
-    x = ppca.evidence.sample((10,))
-    annealed = AIS(4, 5, start="guide"), BDMC(4, 5, start="guide", chunk_size=12)
+    x = ppca.evidence.sample((5,))
+    annealed = AIS(4, 5, 2, start="guide"), BDMC(4, 5, 2, start="guide", chunk_size=12)
     for estimator in (Importance(30, chunk_size=64), Refined(30, chunk_size=64), *annealed):
         told = []
         estimator(ppca.vae.model, ppca.vae.guide, x, progress=told.append)
-        assert sum(told) == 10 * estimator.num_samples
+        assert sum(told) == 5 * estimator.num_samples
 
 
 @pytest.mark.parametrize("estimator", [Importance, Refined])

@@ -16,7 +16,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import SMALL, assert_same, make_ppca, outcome
+from conftest import PRELOADED, SMALL, assert_same, make_ppca, outcome
 
 from pyro_vae.data import Dataset, Split
 from pyro_vae.errors import BadInput
@@ -52,7 +52,7 @@ def in_two_processes(fn, folder):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyro_vae.runs.run"])
+    context.set_forkserver_preload(PRELOADED)
     paths = [folder / f"{rank}.pickle" for rank in range(WORLD)]
     children = [context.Process(target=child, args=(rank, port, fn, path)) for rank, path in enumerate(paths)]
     for process in children:

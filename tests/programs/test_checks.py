@@ -167,3 +167,34 @@ def test_evidence_moves_to_the_cpu_whole(small_vae):
     assert torch.equal(moved.tail, evidence.tail)
     assert torch.equal(moved.curve[0].se, evidence.curve[0].se)
     assert moved.num_samples == 60
+
+
+def guide_of_two(x):
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(x, 0.5).to_event(1))
+
+
+def test_sites_that_come_and_go_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            for d in pyro.plate("columns", 2, subsample_size=1):
+                pyro.sample(f"x{d}", dist.Normal(z[..., d], 0.3), obs=x[:, d])
+
+    with pytest.raises(BadInput, match="site x[01] is not in every run of the model"):
+        Importance(4)(model, guide_of_two, X)
+
+
+def test_the_support_of_a_guide_is_told_in_one_line():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Uniform(x - 1, x + 1).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+
+    def narrow(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Uniform(x - 0.1, x + 0.1).to_event(1))
+
+    with pytest.raises(BadInput, match=r"lower_bound=\[\.\.\.\]") as error:
+        Importance(4)(model, narrow, X)
+    assert "\n" not in str(error.value)

@@ -177,7 +177,7 @@ def test_what_does_not_compare_is_left_out_or_refused(command, small_run, tmp_pa
 
 
 @pytest.mark.parametrize("launcher", [pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS])
-def test_sweep_and_compare(command, small_data, tmp_path, launcher):
+def test_sweep_and_compare(command, pictures, small_data, tmp_path, launcher):
     if LAUNCHERS[launcher]:
         pytest.importorskip(f"hydra_plugins.hydra_{LAUNCHERS[launcher].removesuffix('_launcher')}_launcher")
     folder = tmp_path / "sweep"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, every, outcome
+from conftest import PRELOADED, assert_same, every, outcome
 
 from pyro_vae.errors import BadInput
 from pyro_vae.runs import checkpoint, metrics
@@ -20,8 +20,8 @@ from pyro_vae.runs.resume import resumed_config
 from pyro_vae.runs.run import train
 
 OPTIONS = [
-    "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=12",
-    "trainer.batch_size=30", "trainer.patience=8", "scheduler=cosine", "trainer.compile=false",
+    "data=array", "data.binarize=dynamic", "network.hidden=[16]", "latent_dim=2", "trainer.max_epochs=6",
+    "trainer.batch_size=30", "trainer.patience=4", "scheduler=cosine", "trainer.compile=false",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def kill_at(name, count):
 def children():
     """Processes that have imported all already: forked from a server that has one thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyro_vae.runs.run", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 

@@ -24,7 +24,7 @@ def results(tmp_path):
     return json.loads((tmp_path / "run" / "results.json").read_text())
 
 
-def test_an_autoencoder_has_no_log_px_and_says_why(command, small_data, tmp_path):
+def test_an_autoencoder_has_no_log_px_and_says_why(command, pictures, small_data, tmp_path):
     outcome = command("train", "+experiment=autoencoder", "data=array", small_data, *SHORT)
     assert outcome.code == 0, outcome.err
     test = results(tmp_path)["test"]
@@ -191,7 +191,13 @@ def test_evaluate_without_estimate_or_figures(command, small_run):
     assert names(small_run / "evaluations") == ["surgery.json", "surgery.png"]
     assert "log p(x)" not in outcome.out
     outcome = command(
-        "evaluate", f"run={small_run}", "estimator=importance", "analysis=gaps", "num_data=5", "plots=false"
+        "evaluate",
+        f"run={small_run}",
+        "estimator=importance",
+        "analysis=gaps",
+        "num_data=5",
+        "num_steps=5",
+        "plots=false",
     )
     assert outcome.code == 0, outcome.err
     assert [path.name for path in (small_run / "evaluations").glob("*.png")] == ["surgery.png"]  # not gaps.png
@@ -218,7 +224,8 @@ def test_a_saturated_mutual_information_is_shown_as_a_bound(command, small_run, 
 
 
 def test_analyses_say_of_which_split_they_are(command, small_run):
-    outcome = command("evaluate", f"run={small_run}", "analysis=all", "num_data=4", "plots=false", "estimator=elbo")
+    short = ["num_data=4", "num_steps=5", "plots=false", "estimator=elbo"]
+    outcome = command("evaluate", f"run={small_run}", "analysis=all", *short)
     assert outcome.code == 0, outcome.err
     told = [line.partition(" ...")[0] for line in outcome.out.splitlines() if line.endswith(" ...")]
     for task in ("estimating log p(x) of 4 datapoints by elbo, K = 100", "fitting the guide's family", "ELBO surgery"):

@@ -10,7 +10,14 @@ import torch
 from hydra.utils import instantiate
 from pyro.infer import SVI
 from pyro.optim import PyroOptim
-from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, MultiStepLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    MultiStepLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from pyro_vae.errors import BadInput, FailedRun
 from pyro_vae.objectives import TraceMeanField_ELBO
@@ -114,15 +121,38 @@ def test_refuses_bad_settings_at_once(arguments):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -1.0, "weight_decay": 0.0}, "Invalid learning rate: -1.0: change optimizer.lr=-1.0$"),
-        ({"lr": 0.1, "betas": [0.9, 1.5]}, r"index 1: 1.5: change optimizer.betas=\[0.9, 1.5\]$"),
-        ({"lr": -1.0, "eps": -1.0}, "change one of optimizer.lr=-1.0, optimizer.eps=-1.0$"),
-        ({"lr": 0.1, "betas": [0.9]}, r"change one of optimizer.lr=0.1, optimizer.betas=\[0.9\]$"),
+        ({"lr": -1.0, "weight_decay": 0.0}, "^optimizer.lr=-1.0 must be at least 0$"),
+        ({"lr": "fast"}, "^optimizer.lr=fast must be a finite number$"),
+        ({"lr": 0.1, "eps": -1.0}, "^optimizer.eps=-1.0 must be at least 0$"),
+        ({"lr": 0.1, "weight_decay": -1.0}, "^optimizer.weight_decay=-1.0 must be at least 0$"),
+        ({"lr": 0.1, "betas": [0.9, 1.5]}, r"^optimizer.betas=1.5 must be a number in \[0, 1\)$"),
+        ({"lr": 0.1, "betas": [0.9]}, r"^optimizer.betas=\[0.9\] must be two numbers in \[0, 1\)"),
     ],
 )
-def test_only_the_setting_that_torch_rejects_is_named(settings, message):
+def test_a_setting_out_of_its_range_is_named_with_its_range(settings, message):
     with pytest.raises(BadInput, match=message):
         JointOptim(partial(torch.optim.Adam, **settings))
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(BadInput, match="optimizer.nesterov=true needs optimizer.momentum above 0"):
+        JointOptim(partial(torch.optim.SGD, lr=0.1, momentum=0.0, nesterov=True))
+
+
+class Own(torch.optim.Adam):
+    """An optimizer that this package does not know."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0, "weight_decay": 0.0}, "Invalid learning rate: -1.0: change optimizer.lr=-1.0$"),
+        ({"lr": -1.0, "eps": -1.0}, "change one of optimizer.lr=-1.0, optimizer.eps=-1.0$"),
+    ],
+)
+def test_of_your_own_optimizer_the_setting_that_it_rejects_is_named(settings, message):
+    with pytest.raises(BadInput, match=message):
+        JointOptim(partial(Own, **settings))
 
 
 def test_a_half_imported_torch_is_not_blamed_on_the_settings(monkeypatch):
@@ -189,7 +219,9 @@ def test_a_first_square_above_0_is_that_of_the_authors_adam():
         (partial(ReduceLROnPlateau, patience="abc"), "scheduler.patience=abc"),
         (partial(ReduceLROnPlateau, patience=-1), "scheduler.patience=-1"),
         (partial(ReduceLROnPlateau, threshold="abc"), "scheduler.threshold=abc"),
+        (partial(ReduceLROnPlateau, threshold=-1.0), "scheduler.threshold=-1.0 must be at least 0"),
         (partial(ExponentialLR, gamma=-1), "scheduler.gamma=-1"),
+        (partial(CosineAnnealingLR, T_max=5, eta_min=-1.0), "scheduler.eta_min=-1.0 must be at least 0"),
         (partial(MultiStepLR, milestones=[0.5, 2.5], gamma=0.1), "scheduler.milestones=0.5"),
         (partial(StepLR, step_size=1.5), "scheduler.step_size=1.5"),
         (partial(StepLR, step_size=0), "scheduler.step_size=0"),
