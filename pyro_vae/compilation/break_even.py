@@ -16,21 +16,14 @@ log = logging.getLogger(__name__)
 
 SAVED = 0.4
 """Approximate share of a step's time that compilation saves."""
-BACKGROUND = 0.5
-"""Approximate share of the time to compile that is lost if another process compiles during the first steps."""
 
 
-def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | None, background: bool = False) -> bool:
-    """Return whether compiling saves more time than it takes in `num_steps` calls of `step` or in `max_seconds`.
-
-    With `background`, another process compiles during the first of these calls.
-    """
+def pays_back(step: Callable[[], None], num_steps: float, max_seconds: float | None) -> bool:
+    """Return whether compiling saves more time than it takes in `num_steps` calls of `step` or in `max_seconds`."""
     each = seconds(step)
     total = min(num_steps * each, max_seconds or math.inf)
-    cost = COMPILE_SECONDS * (BACKGROUND if background else 1.0)
-    worth_it = total * SAVED > cost
-    how = "compiling in the background" if background else "compiling"
-    verdict = how if worth_it else f"too few to pay for compiling, {cost:.0f} s or so"
+    worth_it = total * SAVED > COMPILE_SECONDS
+    verdict = "compiling" if worth_it else f"too few to pay for compiling, {COMPILE_SECONDS:.0f} s or so"
     log.info("trainer.compile=auto: %s steps of %.2f ms: %s", f"{num_steps:,.0f}", 1e3 * each, verdict)
     return worth_it
 

@@ -33,15 +33,15 @@ def fastest(wanted: Sequence[Product]) -> dict[str, str]:
     kernel = onednn.kernel()
     if kernel is None:
         return {str(product): TORCH for product in wanted}
-    path = _path()
-    known = _read(path)
+    file = path()
+    known = _read(file)
     timed = {
         str(product): ONEDNN if _is_faster(kernel, product) else TORCH
         for product in wanted
         if str(product) not in known
     }
     if timed:
-        _write(path, {**_read(path), **timed})
+        _write(file, {**_read(file), **timed})
     return {str(product): {**known, **timed}[str(product)] for product in wanted}
 
 
@@ -86,8 +86,10 @@ OF_PROCESS = Kernels({})
 """For graphs that are not part of a training."""
 
 
-def _path() -> Path:
+def path() -> Path:
     """Return the file of choices for this processor, this version of torch, these settings and number of threads."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second to import
+
     words = "vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features"
     info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     settings = "ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"
@@ -102,8 +104,7 @@ def _path() -> Path:
         GAIN,
     )
     name = sha256(repr(key).encode()).hexdigest()[:16]
-    folder: str = torch._inductor.codecache.cache_dir()  # type: ignore[attr-defined]
-    return Path(folder) / "pyro_vae" / f"kernels-{name}.json"
+    return Path(cache_dir()) / "pyro_vae" / f"kernels-{name}.json"
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -54,13 +54,16 @@ class Switch:
             state.decide(self.setting)
         elif state.compiled is None:
             num_calls = num_steps / len(dry_run.steps)
-            state.decide(collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds, background)))
+            state.decide(collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds)))
         if not state.compiled:
             return
         self._dry_run, self._num_threads, self._started = dry_run, torch.get_num_threads(), time.monotonic()
         if background and state.compiled_at is None:
             self._background = Background()
             dry_run.compile(mean_elbo, val, self._background.take_only)
+            if self._background.is_cached():
+                self._finish("compiled")
+                return
             self._background.start()
             # OpenMP's threads wait for each other, also for one whose core compiles
             torch.set_num_threads(min(self._num_threads, threads.num_cores() - 1))
@@ -82,9 +85,13 @@ class Switch:
                 self._background.send()
                 torch.set_num_threads(num_threads)
             else:
-                self._background.finish()
-                self._background = None
-                self._done(f"step {self.state.step + 1} is the first compiled one,")
+                self._finish(f"step {self.state.step + 1} is the first compiled one,")
+
+    def _finish(self, what: str) -> None:
+        if self._background is not None:
+            self._background.finish()
+        self._background = None
+        self._done(what)
 
     def _done(self, what: str) -> None:
         if self.state.compiled_at is None:
