@@ -13,9 +13,6 @@ from typing import IO, Any
 from pyro_vae.benchmark.session import Settings
 from pyro_vae.errors import FailedRun
 
-SECONDS = 1.0
-"""Duration of the measurement with the profiler, and of that without it."""
-
 CAUSES = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "product"),
     "fused kernels": ("cpp_fused", "graph_"),
@@ -59,13 +56,13 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def by_cause(run: Callable[[int], None], units: float) -> dict[str, float]:
-    """Profile n repetitions of a work, and return the milliseconds per unit by cause."""
+def by_cause(run: Callable[[int], None], units: float, seconds: float = 1.0) -> dict[str, float]:
+    """Profile a work for some seconds, and return the milliseconds per unit by cause."""
     from torch.profiler import profile
 
     started = time.perf_counter()
     run(1)
-    n = max(1, round(SECONDS / (time.perf_counter() - started)))
+    n = max(1, round(seconds / (time.perf_counter() - started)))
     started = time.perf_counter()
     run(n)
     scale = 1e3 / (n * units)

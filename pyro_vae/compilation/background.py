@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx._graph_pickler import GraphPickler, Options
 
 from pyro_vae.compilation import onednn
 from pyro_vae.compilation.backend import Backend, inductor, like, no_line_about_cuda
@@ -71,6 +70,8 @@ class Background:
     @no_line_about_cuda()
     def send(self) -> None:
         """Send the graphs, for code that uses as many threads as there are now."""
+        from torch.fx._graph_pickler import GraphPickler, Options  # a second to import
+
         self._has_graphs, pipe = True, self._process.stdin
         try:
             content = torch.get_num_threads(), torch.get_default_dtype(), self._portable()
@@ -132,6 +133,8 @@ class Background:
 
 def serve() -> None:
     """Compile the graphs that another process sends."""
+    from torch.fx._graph_pickler import GraphPickler
+
     onednn.kernel()
     os.write(1, b"\n")
     content: Any = GraphPickler.loads(sys.stdin.buffer.read(), FakeTensorMode())

@@ -19,7 +19,7 @@ from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
 
 NUM_ANNEALED = 300
-"""Chains of annealed importance sampling for each datapoint."""
+"""Chains of annealed importance sampling for each datapoint; twice as many where these would do."""
 
 FEWEST = 500
 """Smallest number of draws that the steps after the search multiply."""
@@ -88,6 +88,16 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
         return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
+    def anneal(factor: int) -> Stage:
+        def promising(evidence: LogEvidence, proposal: Proposal) -> Tensor:
+            # few chains have a larger standard error than draws: only for estimates that are not reliable
+            if factor == 1:
+                return evidence.unreliable
+            enough = (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > LARGEST)
+            return evidence.unreliable & enough & ~proposal.incomplete
+
+        return Stage("AIS", factor * NUM_ANNEALED, partial(annealed, num_chains=factor * NUM_ANNEALED), promising)
+
     def wide(num_starts: int) -> Stage:
         def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
             return sample(p, wide_search(p, num_starts, proposal.guide_weight), K)
@@ -101,8 +111,8 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
         hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),
-        # few chains have a larger standard error than the draws before: only for estimates that are not reliable
-        Stage("AIS", NUM_ANNEALED, annealed, lambda evidence, proposal: evidence.unreliable),
+        anneal(1),
+        anneal(2),
     ]
 
 
@@ -193,13 +203,13 @@ def from_chains(
     return fit(p, with_prior(proposal), draws, start)
 
 
-def annealed(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+def annealed(p: Posteriors, proposal: Proposal, num_chains: int) -> tuple[Proposal, Tensor]:
     """Anneal chains from the mixture and the prior to the posterior: each gives a weight, see `AIS`.
 
     In many dimensions an estimate may then be reliable although the search was incomplete: modes that matter rarely
     escape both, and a search that converges to many ends of little weight is never complete.
     """
-    ais = AIS(NUM_ANNEALED, num_temperatures=50)
+    ais = AIS(num_chains, num_temperatures=50)
     start = Start.at(proposal.q.top(NUM_COMPONENTS), proposal.q.largest())
     prior = replace(start, draw=p.draw_prior, evaluate=partial(p.value_and_grad_of, p.prior))
     start = start.mixed(prior, FROM_PRIOR)

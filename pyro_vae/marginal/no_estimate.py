@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from pyro_vae.programs.trace import Program
 class NoEstimate(Estimator):
     """Estimates only the guide's `elbo`, from 10 draws per datapoint; all other values are NaN.
 
+    Args:
+        **settings: of the estimator that this one replaces, e.g. in an experiment; they have no effect.
+
     Example:
         >>> bool(NoEstimate()(vae.model, vae.guide, x).elbo.isfinite().all())
         True
@@ -25,6 +29,9 @@ class NoEstimate(Estimator):
     name = "none"
     num_samples = 0
     estimates = False
+
+    def __init__(self, **settings: Any) -> None:
+        pass
 
     def task(self, num_data: int) -> str:
         """Describe the work, for the progress bar."""

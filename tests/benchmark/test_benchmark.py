@@ -14,7 +14,7 @@ import torch
 from conftest import one_error_line
 
 from pyro_vae.benchmark import __main__ as benchmark
-from pyro_vae.benchmark import client, contenders, gemm, hand_written, memory, report, session, works
+from pyro_vae.benchmark import client, contenders, gemm, hand_written, memory, profile, report, session, works
 from pyro_vae.benchmark.client import Failed, Spread, Timing, calibrate, rounds
 from pyro_vae.benchmark.contenders import CONTENDERS, Contender
 from pyro_vae.benchmark.session import Settings
@@ -288,6 +288,7 @@ def test_writes_numbers_and_figure_and_prints_the_table(command, pictures, tmp_p
         "seconds=-1",
         "seed=-1",
         "num_threads=0",
+        "profile=maybe",
         "nonsense=1",
     ],
 )
@@ -321,6 +322,34 @@ def test_memory_of_training(tmp_path, monkeypatch):
         with pytest.raises(FailedRun, match="exited with status 2: see workers.log"):
             memory.peak(broken, 5, 0, errors, {})
     assert "5 datapoints" in (tmp_path / "workers.log").read_text()
+
+
+def test_profile_divides_the_time_by_cause():
+    a = torch.randn(300, 300)
+
+    def run(n):
+        for _ in range(n):
+            (a @ a).normal_().add_(1.0)
+
+    row = profile.by_cause(run, 2.0, seconds=0.05)
+    total = row.pop("total")
+    assert sum(row.values()) == pytest.approx(total, rel=1.0)  # another process may interfere
+    assert min(row.values()) >= 0
+    for cause in ("matrix products", "random numbers", "other operations"):
+        assert row[cause] > 0, cause
+    assert row["Adam"] == 0
+    lines = profile.table({"a": row, "b": {**row, "total": 1.25}}).splitlines()
+    assert lines[1].split() == ["a", "b"]
+    assert lines[-1].split() == ["total", "0.000", "1.250"]
+
+
+@pytest.mark.slow
+def test_profile_of_a_compiled_step(command, tmp_path):
+    outcome = command("benchmark.__main__", "works=[step_100]", "profile=true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    row = json.loads((tmp_path / "run" / "benchmark.json").read_text())["profile"]["step_100"]
+    assert min(row["matrix products"], row["fused kernels"], row["Adam"], row["random numbers"]) > 0
+    assert "matrix products" in outcome.out
 
 
 def test_memorys_images_are_what_is_read(tmp_path):

@@ -13,7 +13,7 @@ from pyro.distributions import Bernoulli, Beta, Categorical, MixtureSameFamily, 
 from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import annealed
+from pyro_vae.marginal.ladder import annealed, ladder
 from pyro_vae.marginal.laplace import positive_definite, scale_tril_of
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.posterior import Posteriors
@@ -203,11 +203,22 @@ def test_annealing_from_the_prior_finds_modes_that_the_mixture_lacks():
     p = Posteriors.of(model, guide, x, None, compile=False)
     found = find_modes(p, 1, 1, max_steps=25)
     unknown = torch.ones(2, dtype=torch.bool)
-    proposal, log_w = annealed(p, Proposal(found.q, 0.1, found.gain, unknown))
+    proposal, log_w = annealed(p, Proposal(found.q, 0.1, found.gain, unknown), num_chains=300)
     evidence = judge(log_w)
     error = evidence.log_px - truth(x)
     assert (error.abs() < 4 * evidence.se).all()  # one mode: -1.5
     assert proposal.incomplete.all()  # in one dimension the search must find them
+
+
+def test_more_chains_are_annealed_only_where_they_would_do():
+    spread = torch.tensor([0.8, 0.9, 3.0]).double()  # of log-weights of 300 chains
+    torch.manual_seed(0)
+    log_w = spread * torch.randn(300, 3).double()
+    found, once, twice = judge(log_w), *ladder(1000, 12, 0.05)[-2:]
+    proposal = Proposal(None, 0.1, torch.zeros(3), torch.zeros(3, dtype=torch.bool))
+    assert found.unreliable.tolist() == once.promising(found, proposal).tolist() == [False, True, True]
+    assert twice.promising(found, proposal).tolist() == [False, True, False]
+    assert twice.num_samples == 2 * once.num_samples
 
 
 def test_flat_directions_do_not_end_the_search():

@@ -110,3 +110,9 @@ def test_every_option_is_described():
     paths = list((Path(__file__).parents[2] / "conf/estimator").glob("*.yaml"))
     assert len(paths) > 5
     assert all(path.read_text().startswith("# ") for path in paths)
+
+
+def test_no_estimate_accepts_an_experiments_settings_of_another_estimator(small_vae):
+    evidence = NoEstimate(num_samples=20)(small_vae.model, small_vae.guide, torch.zeros(2, 6).double())
+    assert evidence.elbo.isfinite().all()
+    assert evidence.log_px.isnan().all()
