@@ -59,12 +59,14 @@ class Switch:
             return
         self._dry_run, self._num_threads, self._started = dry_run, torch.get_num_threads(), time.monotonic()
         if background and state.compiled_at is None:
-            self._background = Background()
-            dry_run.compile(mean_elbo, val, self._background.take_only)
-            if self._background.is_cached():
-                self._finish("compiled")
+            postponed = Background()
+            dry_run.compile(mean_elbo, val, postponed.take_only)
+            if postponed.is_cached():
+                postponed.finish()
+                self._done("compiled")
                 return
-            self._background.start()
+            self._background = postponed
+            postponed.start()
             # OpenMP's threads wait for each other, also for one whose core compiles
             torch.set_num_threads(min(self._num_threads, threads.num_cores() - 1))
         else:
@@ -85,13 +87,9 @@ class Switch:
                 self._background.send()
                 torch.set_num_threads(num_threads)
             else:
-                self._finish(f"step {self.state.step + 1} is the first compiled one,")
-
-    def _finish(self, what: str) -> None:
-        if self._background is not None:
-            self._background.finish()
-        self._background = None
-        self._done(what)
+                self._background.finish()
+                self._background = None
+                self._done(f"step {self.state.step + 1} is the first compiled one,")
 
     def _done(self, what: str) -> None:
         if self.state.compiled_at is None:
