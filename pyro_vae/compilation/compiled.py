@@ -148,6 +148,9 @@ def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
     return Compiled(fn, after=0.0 if setting is True else COMPILE_SECONDS)
 
 
+TakeOnly = Callable[[Compiled, Callable[[], None]], None]
+"""`Compiled.take_only`, or `Background.take_only`, which compiles later."""
+
 _UNSEEN: Any = object()
 
 

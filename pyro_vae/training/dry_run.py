@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from itertools import chain, count
 
 import pyro
 
 from pyro_vae.compilation.break_even import seconds
-from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.compiled import Compiled, TakeOnly
 from pyro_vae.compilation.kernels import Kernels, fastest
 from pyro_vae.compilation.products import Product
 from pyro_vae.data.split import Batch, Split
@@ -57,13 +57,8 @@ class DryRun:
         except ValueError as error:
             raise FailedRun(f"step {self.state.step + 1}: {one_line(error)}") from error
 
-    def compile(
-        self,
-        mean_elbo: MeanELBO,
-        val: Split,
-        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
-    ) -> None:
-        """Compile the steps, and the validation; `Background.take_only` compiles later."""
+    def compile(self, mean_elbo: MeanELBO, val: Split, take_only: TakeOnly = Compiled.take_only) -> None:
+        """Compile the steps, and the validation."""
         chosen = self.state.kernels
         kernels = None if chosen is None else Kernels(chosen, agreed)
         self.svi.compile(self, kernels, take_only)

@@ -12,7 +12,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.compiled import Compiled, TakeOnly
 from pyro_vae.compilation.gradients import owned, with_gradients
 from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 from pyro_vae.errors import one_of
@@ -124,12 +124,11 @@ class SVI(pyro.infer.SVI):
         self,
         dry_run: Callable[[], None],
         kernels: Kernels | None = OF_PROCESS,
-        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
+        take_only: TakeOnly = Compiled.take_only,
     ) -> None:
         """Compile the loss and its gradient for arguments like those in `dry_run`.
 
         Calls with others, such as a smaller batch, keep running eagerly. For `kernels`, see `Compiled`.
-        `Background.take_only` compiles later.
         """
         compiled = Compiled(self.gradients, keep=False, kernels=kernels)
         self.gradients = compiled

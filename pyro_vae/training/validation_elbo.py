@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.compilation.compiled import Compiled
+from pyro_vae.compilation.compiled import Compiled, TakeOnly
 from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 from pyro_vae.objectives import Objective, Trace_ELBO
 from pyro_vae.programs.chunks import slices
@@ -50,11 +50,11 @@ class MeanELBO:
         x: Tensor,
         y: Tensor | None = None,
         kernels: Kernels | None = OF_PROCESS,
-        take_only: Callable[[Compiled, Callable[[], None]], None] = Compiled.take_only,
+        take_only: TakeOnly = Compiled.take_only,
     ) -> None:
         """Compile for data like these; a smaller last chunk runs eagerly. Random generators do not change.
 
-        For `kernels`, see `Compiled`. `Background.take_only` compiles later.
+        For `kernels`, see `Compiled`.
         """
 
         def dry_run() -> None:
