@@ -92,8 +92,8 @@ The seconds were measured on a machine that others used at the same time.
     "kingma_semi_supervised": """## Kingma et al. (2014): semi-supervised learning
 
 Model M2 with 100 labels of MNIST, ten of each class; one seed. Of the training images, 10,000 are for validation, as in
-the paper: there α = 1 was better than 10 after two epochs. The test digits were used for nothing but the test error. The
-paper trains until convergence. After only ten epochs, M2 is still worse than *100 labels alone*, the same classifier
+the paper: there α = 1 was better than 10 after two epochs. The test digits gave only the test error. The paper trains
+until convergence. After only ten epochs, M2 is still worse than *100 labels alone*, the same classifier
 trained on the labelled images. The paper's M1 and M2 together reach 3.33 %. The seconds were measured on a machine that
 others used at the same time.
 """,

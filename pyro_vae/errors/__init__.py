@@ -254,12 +254,13 @@ def true_false(name: str, value: object) -> bool:
     return value
 
 
-def true_false_auto(name: str, value: object) -> bool | str:
-    """Return `value` if it is True, False or `auto`.
+def true_false_auto(name: str, value: object, *others: str) -> bool | str:
+    """Return `value` if it is True, False, `auto` or one of `others`.
 
     Raises:
         BadInput: otherwise.
     """
-    if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
-        raise BadInput(f"{name}={quoted(value)} must be true, false or auto")
+    if not isinstance(value, bool) and not (isinstance(value, str) and value in ("auto", *others)):
+        *first, last = "true", "false", "auto", *others
+        raise BadInput(f"{name}={quoted(value)} must be {', '.join(first)} or {last}")
     return value

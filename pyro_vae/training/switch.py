@@ -29,7 +29,7 @@ class Switch:
     On leaving the context, the other process ends.
 
     Args:
-        setting: of `Trainer.compile`; only `auto` compiles in another process.
+        setting: of `Trainer.compile`; `background` compiles in another process, if possible.
         state: the position in training, which contains the decisions.
     """
 
@@ -49,9 +49,9 @@ class Switch:
             num_steps: number of steps to come.
             max_seconds: time for them.
         """
-        state, background = self.state, self.setting == "auto" and in_background(val.x.device)
-        if isinstance(self.setting, bool):
-            state.decide(self.setting)
+        state, background = self.state, self.setting == "background" and in_background(val.x.device)
+        if self.setting != "auto":
+            state.decide(bool(self.setting))
         elif state.compiled is None:
             num_calls = num_steps / len(dry_run.steps)
             state.decide(collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds)))

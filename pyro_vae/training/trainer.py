@@ -60,9 +60,9 @@ class Trainer(TrainingAlgorithm):
         val_num_samples: draws of z per datapoint for the validation ELBO, except that an IWAE's bound uses as many as
             in training. The noise is the same every epoch.
         device: `cpu`, `cuda` …, or `auto`: a GPU if available.
-        compile: trace the loss and its gradient once and compile them (`SVI.compile`): True, False, or `auto`, which
-            compiles if the run is long enough to save time, in another process during the first steps if possible
-            (`Switch`). A smaller last batch runs eagerly.
+        compile: trace the loss and its gradient once and compile them (`SVI.compile`): True, False, `auto`, which
+            compiles if the run is long enough to save time, or `background`: in another process, if possible, while
+            the first steps run as traced (`Switch`). A smaller last batch runs eagerly.
         precision: `float32`, or `bf16-mixed` for matrix products in bfloat16 and the rest in float32. Validation is in
             float32.
         on_nan: `stop` at a NaN or infinite loss, on a GPU within 100 steps; or `skip` the steps whose loss or gradient
@@ -88,7 +88,7 @@ class Trainer(TrainingAlgorithm):
         if self.max_seconds is not None:
             positive("max_seconds", self.max_seconds)
         true_false("shuffle", self.shuffle)
-        true_false_auto("compile", self.compile)
+        true_false_auto("compile", self.compile, "background")
         one_of("precision", self.precision, PRECISIONS)
         one_of("on_nan", self.on_nan, ("stop", "skip"))
 

@@ -52,7 +52,7 @@ def ready_after(background, monkeypatch):
     return lambda steps: left.__setitem__(0, steps)
 
 
-def train(vae, data, epochs, state=None, optim=None, compile="auto", error=None):
+def train(vae, data, epochs, state=None, optim=None, compile="background", error=None):
     optim, state, rows = optim or JointOptim(partial(torch.optim.Adam, lr=0.01)), state or State(), []
 
     def on_epoch(row, best):
