@@ -125,7 +125,7 @@ def test_an_exception_leaves_the_session_as_it_was():
     before = generators()
     with poutine.scale(scale=2.0), torch.autocast("cpu", torch.bfloat16):
         handlers = list(runtime._PYRO_STACK)
-        with pytest.raises(BadInput, match="learning rate"):  # after seeding
+        with pytest.raises(BadInput, match="lr=-1.0 must be at least 0"):  # after seeding
             pyro_vae.fit(X, **QUICK, lr=-1.0)
         assert handlers == runtime._PYRO_STACK
         assert torch.is_autocast_enabled("cpu")
