@@ -77,7 +77,7 @@ def test_fit_takes_tensors_bytes_and_booleans_and_writes_nothing_unless_asked(x,
     [
         ({"guide": "banana"}, "guide=banana is unknown"),
         ({"latent_dim": 0}, "latent_dim=0"),
-        ({"lr": -1.0}, "Invalid learning rate: -1"),
+        ({"lr": -1.0}, "lr=-1.0 must be at least 0"),
         ({"max_epochs": 0}, "^max_epochs=0"),
         ({"binarize": "maybe"}, "^binarize=maybe"),
         ({"overrides": ["trainer.banana=1"]}, "trainer.banana is not a key"),
