@@ -78,13 +78,13 @@ def task(config: DictConfig) -> None:
                 results[MEMORY] = memory.measure(settings.seed, errors, settings.environment, lambda: bar.update())
             log.info("\n%s\n", memory.table(results[MEMORY]))
             write()
-        works = [work for work in works if work != MEMORY]
+        timed = [work for work in works if work != MEMORY]
         if config.profile:
-            with tqdm(total=len(works), desc="profile", disable=None) as bar:
-                results["profile"] = profile.measure(works, settings, errors, lambda: bar.update())
+            with tqdm(total=len(timed), desc="profile", disable=None) as bar:
+                results["profile"] = profile.measure(timed, settings, errors, lambda: bar.update())
             log.info("\n%s\n", profile.table(results["profile"]))
-            works = []
-        for work in works:
+            write()
+        for work in () if config.profile else timed:
             rivals = {name: c for name, c in contenders.items() if work in c.works}
             if not rivals:
                 log.info("%s: not supported by any of these contenders", work)
@@ -99,7 +99,6 @@ def task(config: DictConfig) -> None:
         log.info("first result: time from the start of the imports, including compilation without a cache")
     for note in results["notes"]:
         log.log(NOTE, note)
-    write()
     if results["works"]:
         draw(results, run_dir / "benchmark.png")
     log.info("run directory: %s", run_dir)

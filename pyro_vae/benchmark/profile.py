@@ -22,9 +22,6 @@ CAUSES = {
 }
 """Names of the profiler's events, or parts of them, by cause; others are `other operations`."""
 
-PYTHON = "Python"
-"""The time between operations."""
-
 
 def measure(
     works: list[str], settings: Settings, errors: IO[str], on_work: Callable[[], object] = lambda: None
@@ -75,7 +72,7 @@ def by_cause(run: Callable[[int], None], units: float, seconds: float = 1.0) -> 
             continue
         causes = (cause for cause, names in CAUSES.items() if any(name in event.key for name in names))
         found[next(causes, "other operations")] += scale * 1e-6 * event.self_cpu_time_total
-    return {**found, PYTHON: max(0.0, total - sum(found.values())), "total": total}
+    return {**found, "Python": max(0.0, total - sum(found.values())), "total": total}
 
 
 def main() -> None:

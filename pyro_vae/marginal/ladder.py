@@ -77,8 +77,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
         def promising(evidence: LogEvidence, proposal: Proposal) -> Tensor:
             factor = num_samples / evidence.extra["num_draws"]
             precise = evidence.se <= 0.9 * target_se * factor.sqrt()
-            precise &= ~proposal.incomplete
-            return precise & (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > LARGEST)
+            return precise & ~proposal.incomplete & would_do(evidence, factor)
 
         return Stage(name, num_samples, partial(sample, num_samples=num_samples), promising)
 
@@ -88,15 +87,8 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
         return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
-    def anneal(factor: int) -> Stage:
-        def promising(evidence: LogEvidence, proposal: Proposal) -> Tensor:
-            # few chains have a larger standard error than draws: only for estimates that are not reliable
-            if factor == 1:
-                return evidence.unreliable
-            enough = (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > LARGEST)
-            return evidence.unreliable & enough & ~proposal.incomplete
-
-        return Stage("AIS", factor * NUM_ANNEALED, partial(annealed, num_chains=factor * NUM_ANNEALED), promising)
+    def anneal(num_chains: int, promising: Callable[[LogEvidence, Proposal], Tensor]) -> Stage:
+        return Stage("AIS", num_chains, partial(annealed, num_chains=num_chains), promising)
 
     def wide(num_starts: int) -> Stage:
         def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
@@ -111,9 +103,18 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
         hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),
-        anneal(1),
-        anneal(2),
+        # few chains have a larger standard error than the draws before: only for estimates that are not reliable
+        anneal(NUM_ANNEALED, lambda evidence, proposal: evidence.unreliable),
+        anneal(
+            2 * NUM_ANNEALED,
+            lambda evidence, proposal: evidence.unreliable & ~proposal.incomplete & would_do(evidence, 2),
+        ),
     ]
+
+
+def would_do(evidence: LogEvidence, factor: Tensor | float) -> Tensor:
+    """Return whether the weights promise that `factor` times as many of them are enough, `[N]`."""
+    return (evidence.ess * factor >= 1.2 * MIN_ESS) & ~(evidence.pareto_k > LARGEST)
 
 
 def sample(p: Posteriors, proposal: Proposal, num_samples: int) -> tuple[Proposal, Tensor]:

@@ -61,17 +61,16 @@ class Switch:
         if background and state.compiled_at is None:
             postponed = Background()
             dry_run.compile(mean_elbo, val, postponed.take_only)
-            if postponed.is_cached():
-                postponed.finish()
-                self._done("compiled")
+            if not postponed.is_cached():
+                self._background = postponed
+                postponed.start()
+                # OpenMP's threads wait for each other, also for one whose core compiles
+                torch.set_num_threads(min(self._num_threads, threads.num_cores() - 1))
                 return
-            self._background = postponed
-            postponed.start()
-            # OpenMP's threads wait for each other, also for one whose core compiles
-            torch.set_num_threads(min(self._num_threads, threads.num_cores() - 1))
+            postponed.finish()
         else:
             dry_run.compile(mean_elbo, val)
-            self._done("compiled")
+        self._done("compiled")
 
     def after_step(self) -> None:
         """Let the following steps run compiled if their code is ready."""
@@ -83,13 +82,13 @@ class Switch:
         num_threads = torch.get_num_threads()
         torch.set_num_threads(self._num_threads)
         with fork_rng():
-            if not ended:
-                self._background.send()
-                torch.set_num_threads(num_threads)
-            else:
+            if ended:
                 self._background.finish()
                 self._background = None
                 self._done(f"step {self.state.step + 1} is the first compiled one,")
+            else:
+                self._background.send()
+                torch.set_num_threads(num_threads)
 
     def _done(self, what: str) -> None:
         if self.state.compiled_at is None:
