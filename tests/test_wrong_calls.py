@@ -13,7 +13,7 @@ import torch
 import pyro_vae
 from pyro_vae import analysis
 from pyro_vae.analysis import imputation
-from pyro_vae.errors import BadInput, FailedRun
+from pyro_vae.errors import BadInput, FailedRun, one_line
 from pyro_vae.guides import Diagonal
 from pyro_vae.marginal import AIS, ELBO, Importance, Refined
 from pyro_vae.runs.config import compose
@@ -62,6 +62,11 @@ def test_evaluate_names_a_key_that_was_deleted(command, deleted):
 @pytest.mark.parametrize("error", [BadInput, FailedRun])
 def test_messages_have_one_line_and_no_control_sequences(error):
     assert str(error("x=a\nb\x1b[2J must be")) == r"x=a\nb\x1b[2J must be"
+
+
+def test_messages_of_torch_come_without_its_cpp_frames():
+    error = RuntimeError("needs avx512bw\nException raised from f at Matmul.cpp:357 (most recent call first):")
+    assert one_line(error) == "needs avx512bw"
 
 
 class Silent:
