@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +34,14 @@ FEW_DIM = 10
 MANY_DIM = 20
 """Dimensions up to which `polish` moves by its full step: a scale_tril has about D² / 2 entries that add up noise."""
 
+ON_A_SLOPE = 10.0
+"""Twice the nats that a Newton step may gain where the curvature still tells the volume of a mode."""
+
 NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""
+
+MOST_RESUMED = 4
+"""How often they are resumed at most, while that raises a log-density."""
 
 FLOOR = 0.03
 """Smallest share of a mode in the proposal, before normalization: its evidence is only an approximation."""
@@ -100,10 +107,7 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, n
     found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
     of_guide, census = found.evidence[0], found.census(num_prior)
     kept = found.best(max(max_modes, NUM_RESUMED), within=math.inf)
-    if (kept.decrement > CONVERGED).any():  # only the best ones are worth more steps
-        metric = kept.scale_tril @ kept.scale_tril.mT
-        kept = _laplace(p, kept.loc, metric, widest, max_steps)
-    kept = kept.best(max_modes)
+    kept = _resumed(p, kept, widest, max_steps).best(max_modes)  # only the best ones are worth more steps
     loc, scale_tril, evidence = kept.loc, kept.scale_tril, kept.evidence
     df = torch.full_like(evidence[0], max(DF, u.shape[-1] / 4))
     gain = torch.logsumexp(evidence, 0) - of_guide
@@ -119,12 +123,23 @@ class _Modes:
         scale_tril: `[S, N, D, D]`.
         evidence: its log-evidence up to (D/2) log 2π, `[S, N]`, nats; −inf if not finite or not a mode.
         decrement: twice the nats that a Newton step would gain, `[S, N]`.
+        curvature: scale_tril as the curvature has it, however absurd, `[S, N, D, D]`.
     """
 
     loc: Tensor
     scale_tril: Tensor
     evidence: Tensor
     decrement: Tensor
+    curvature: Tensor
+
+    def __getitem__(self, index: Any) -> _Modes:
+        """Return some of the candidates."""
+        return _Modes(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def index_copy(self, index: Tensor, other: _Modes) -> _Modes:
+        """Return these candidates, with those of `other` for the datapoints of `index`."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return _Modes(*(mine.index_copy(1, index, theirs) for mine, theirs in pairs))
 
     def best(self, max_modes: int, within: float = WITHIN) -> _Modes:
         """Return distinct modes with the highest evidence, in descending order; the rest have evidence −inf."""
@@ -133,9 +148,9 @@ class _Modes:
         kept = _distinct(self.loc[order, rows], self.scale_tril[order, rows], self.evidence[order, rows], within)
         first = (~kept).long().argsort(dim=0, stable=True)[:max_modes]  # kept ones first, in their order
         order, exists = order[first, rows], kept[first, rows]
-        evidence = torch.where(exists, self.evidence[order, rows], -math.inf)
-        decrement = torch.where(exists, self.decrement[order, rows], 0.0)
-        return _Modes(self.loc[order, rows], self.scale_tril[order, rows], evidence, decrement)
+        best = self[order, rows]
+        evidence = torch.where(exists, best.evidence, -math.inf)
+        return replace(best, evidence=evidence, decrement=torch.where(exists, best.decrement, 0.0))
 
     def census(self, num_prior: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return `num_found`, `unseen` and `num_led` of `Search`; the last `num_prior` starts came from the prior."""
@@ -166,16 +181,35 @@ def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps:
     converged, a volume larger than that of twice the guide's `scale` `[N, D]` is replaced by the guide's.
     """
     loc, gradient = find_mode(p.value_and_grad, u, metric, max_steps)
-    scale_tril, step, decrement = newton(p.log_joint, loc, gradient)
+    curvature, step, decrement = newton(p.log_joint, loc, gradient)
     value, of_step = p.log_prob(loc), p.log_prob(loc + step)
     uphill = (decrement < CONVERGED) | (of_step > value)
     loc = loc + torch.where(uphill.unsqueeze(-1), step, 0.0)
-    volume, of_guide = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1), scale.log().sum(-1)
-    usable = (decrement < CONVERGED) | (volume < of_guide + scale.shape[-1] * math.log(2))
-    usable &= scale_tril.isfinite().flatten(-2).all(-1)
-    scale_tril = torch.where(usable[..., None, None], scale_tril, torch.diag_embed(scale))
+    volume, of_guide = curvature.diagonal(dim1=-2, dim2=-1).log().sum(-1), scale.log().sum(-1)
+    usable = (decrement < ON_A_SLOPE) | (volume < of_guide + scale.shape[-1] * math.log(2))
+    usable &= curvature.isfinite().flatten(-2).all(-1)
+    scale_tril = torch.where(usable[..., None, None], curvature, torch.diag_embed(scale))
     evidence = torch.where(uphill, of_step, value) + torch.where(usable, volume, of_guide)
-    return _Modes(loc, scale_tril, torch.where(evidence.isfinite(), evidence, -math.inf), decrement)
+    return _Modes(loc, scale_tril, torch.where(evidence.isfinite(), evidence, -math.inf), decrement, curvature)
+
+
+def _resumed(p: Posteriors, modes: _Modes, scale: Tensor, max_steps: int) -> _Modes:
+    """Resume the searches `[S, N]` of datapoints of which one has not converged, while that raises an evidence.
+
+    The metric is the curvature, since the guide may be far too narrow.
+    """
+    active = (modes.decrement > CONVERGED).any(0).nonzero().squeeze(1)
+    for _ in range(MOST_RESUMED):
+        if not len(active):
+            break
+        index, real = padded(active), slice(len(active))
+        old = modes[:, index]
+        new = _laplace(p.rows(index), old.loc, old.curvature @ old.curvature.mT, scale[index], max_steps)
+        new, old = new[:, real], old[:, real]
+        modes = modes.index_copy(active, new)
+        gained = (new.evidence - old.evidence > CONVERGED) & (new.decrement > CONVERGED)
+        active = active[gained.any(0)]
+    return modes
 
 
 def polish(p: Posteriors, q: Mixture, num_steps: int = 30, lr: float = 0.05) -> Mixture:
