@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_vae.marginal.incremental import incremental
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.modes import find_modes, polish
 from pyro_vae.marginal.posterior import Posteriors
@@ -60,3 +61,29 @@ def test_polishing_keeps_an_exact_proposal(D):
     with torch.no_grad():
         _, log_w = Proposal(gaussian, 0.0, found.gain, found.num_found > 2).draw(p, 500)
     assert log_w.std(0).max() < 0.05
+
+
+def test_components_where_weights_are_large_follow_a_curved_ridge():
+    """x ~ N(z₂ − z₁², 0.05), with ten latents that have no data: both legs of a parabola, far longer than the modes."""
+
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(12), 1).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 1:2] - z[..., :1] ** 2, 0.05).to_event(1), obs=x)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 12), 1).to_event(1))
+
+    x = torch.tensor([[-1.5], [-0.5], [0.5]])
+    t = torch.linspace(-8, 8, 8001).double()
+    normal = torch.distributions.Normal
+    truth = (normal(0.0, 1.0).log_prob(t) + normal(-t.square(), math.hypot(1, 0.05)).log_prob(x.double())).logsumexp(1)
+    torch.manual_seed(0)
+    p = Posteriors.of(model, guide, x, None, False, "auto")
+    found = find_modes(p, num_starts=8, max_modes=4, max_steps=25)
+    proposal = Proposal(polish(p, found.q), 0.1, found.gain, found.num_found > 4)
+    before, after = (judge(q.draw(p, 5000)[1]) for q in (proposal, incremental(p, proposal)))
+    assert after.ess.min() > 500, (before.ess, after.ess)
+    assert after.ess.min() > 2 * before.ess.min(), (before.ess, after.ess)
+    assert ((after.log_px - truth - math.log(t[1] - t[0])).abs() < 4 * after.se + 0.02).all()
