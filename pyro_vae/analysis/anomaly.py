@@ -133,7 +133,7 @@ def measure(
         >>> compare(new, held_out).tail_probability                                              # doctest: +SKIP
     """
     require_tensors(x, y)
-    require_programs(model, guide)
+    require_programs(model, guide, y)
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
     require_log_px(estimator)

@@ -154,7 +154,7 @@ def certificate(
     require_testable(estimator, len(x))
     if positive_int("num_samples", num_samples) < 2:
         raise BadInput(f"num_samples={num_samples} must be at least 2")
-    require_programs(model, guide)
+    require_programs(model, guide, y)
     with for_programs(x):
         x, y = ordinary(x), ordinary(y)
         simulated, z = simulate(model, x, y)

@@ -122,7 +122,7 @@ def gaps(
         (torch.Size([3]), torch.Size([3]))
     """
     require_tensors(x, y)
-    require_programs(model, guide)
+    require_programs(model, guide, y)
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
     require_log_px(estimator)

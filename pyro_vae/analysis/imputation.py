@@ -115,7 +115,7 @@ def impute(
     require_tensors(x, y)
     if not isinstance(observed, Tensor) or observed.dtype != torch.bool or observed.shape != x.shape:
         raise BadInput(f"observed must be a tensor of bools of the same shape as x, {list(x.shape)}")
-    require_programs(model, guide)
+    require_programs(model, guide, y)
     require_room(num_samples * x.numel(), x, f"num_samples={num_samples} takes")
     parts, doubtful = [], []
     with for_programs(x), torch.no_grad():

@@ -97,7 +97,7 @@ def surgery(
         ['elbo', 'reconstruction', 'kl', 'mutual_information', 'mutual_information_at_limit']
     """
     require_tensors(x, y)
-    require_programs(model, guide)
+    require_programs(model, guide, y)
     for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
         positive_int(name, value)
     N, labels = len(x), torch.zeros(len(x), device=x.device) if y is None else y

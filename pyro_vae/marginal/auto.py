@@ -58,7 +58,8 @@ class Auto(Estimator):
        guide, gives the estimate. Up to three dimensions are also integrated (`quadrature`), which is used where it
        converges and agrees. Posteriors of several modes are searched again, from 4 to 16 times as many starts, if some
        may be missing, or if draws from the prior give a higher estimate.
-    3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do.
+    3. `more samples`: 2, 5 or 20 times as many draws, where the weights tell that they will do; up to 20 dimensions,
+       else 5 times as many after components were added where the weights were largest (`incremental`).
     4. `HMC`: another mixture is fitted to Markov chains, which start at all modes and jump between them, first short
        ones and then longer ones. Draws come from both mixtures, the guide and the prior.
     5. `AIS`: chains are annealed from the mixture, and as many from the prior, to the posterior.
@@ -199,14 +200,19 @@ class Auto(Estimator):
             missed = _below_prior(found, _from_prior(p))
             proposal = replace(proposal, incomplete=proposal.incomplete | missed)
         if p.latents.dim <= MAX_DIM:
-            found = with_quadrature(found, *quadrature(p, proposal.q))
+            integral, converged = quadrature(p, proposal.q)
+            # heavy weights may come from draws that saw more than the search and the grid did: look there first
+            found = with_quadrature(found, integral, converged & ~found.unreliable)
         return _unfinished(ledger, index, found, log_w, "search", started, proposal)
 
     def _step(self, ledger: Ledger, p: Posteriors, index: Tensor, proposal: Proposal, stage: Stage) -> list[Waiting]:
         started = time.monotonic()
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
         proposal, log_w = stage.run(p, proposal)
-        return _unfinished(ledger, index, judge(log_w), log_w, stage.name, started, proposal)
+        found = judge(log_w)
+        if p.latents.dim <= MAX_DIM and stage.name != "AIS":
+            found = with_quadrature(found, *quadrature(p, proposal.q))
+        return _unfinished(ledger, index, found, log_w, stage.name, started, proposal)
 
     def _from_guide(
         self, ledger: Ledger, model: Program, guide: Program, x: Tensor, y: Tensor | None, progress: Progress

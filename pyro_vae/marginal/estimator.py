@@ -86,7 +86,7 @@ class Estimator(ABC):
         """
         require_estimator(self)
         require_tensors(x, y)
-        require_programs(model, guide)
+        require_programs(model, guide, y)
         with for_programs(x):
             x, y = ordinary(x), ordinary(y)
             with fork_rng(x):  # the same draws, checked or not

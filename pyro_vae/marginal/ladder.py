@@ -12,8 +12,9 @@ from torch import Tensor
 from pyro_vae.marginal.ais import AIS, Start
 from pyro_vae.marginal.chains import fit, run_chains
 from pyro_vae.marginal.evidence import LogEvidence
+from pyro_vae.marginal.incremental import incremental
 from pyro_vae.marginal.judge import MIN_ESS
-from pyro_vae.marginal.modes import FEW_DIM, Search, find_modes, polish
+from pyro_vae.marginal.modes import FEW_DIM, MANY_DIM, Search, find_modes, polish
 from pyro_vae.marginal.pareto import LARGEST
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal, is_rounded
@@ -87,6 +88,15 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
         return Stage("HMC", num_samples, run, lambda evidence, proposal: ~proposal.incomplete)
 
+    def add(num_samples: int) -> Stage:
+        def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
+            return sample(p, incremental(p, proposal), num_samples)
+
+        def promising(evidence: LogEvidence, proposal: Proposal) -> Tensor:
+            return ~proposal.incomplete & (proposal.q.loc.shape[-1] <= MANY_DIM)
+
+        return Stage("more samples", num_samples, run, promising)
+
     def anneal(num_chains: int, promising: Callable[[LogEvidence, Proposal], Tensor]) -> Stage:
         return Stage("AIS", num_chains, partial(annealed, num_chains=num_chains), promising)
 
@@ -100,6 +110,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
     return [
         *(wide(n * num_starts) for n in REPEATED),
         *(more("more samples", n * K) for n in (2, 5, 20)),
+        add(5 * K),
         hmc(5 * K, 8, 50, 100),
         more("HMC", 20 * K),
         hmc(20 * K, 16, 100, 200, NUM_COMPONENTS),

@@ -77,7 +77,7 @@ class Ledger:
         }
         if stage == "search" and proposal is not None:
             extra |= {"num_modes": proposal.num_modes.to(found.se), "gain": proposal.gain.to(found.se)}
-        by = torch.where(integrated & (stage == "search"), STAGES.index("quadrature"), STAGES.index(stage))
+        by = torch.where(integrated, STAGES.index("quadrature"), STAGES.index(stage))
         new = replace(found, elbo=old.elbo, extra=extra, stage=by)
         (kept,) = (old.log_px.isfinite() & ~new.log_px.isfinite()).nonzero(as_tuple=True)
         new = new.updated(kept, replace(old.rows(kept), reliable=torch.zeros_like(kept, dtype=torch.bool)))

@@ -29,6 +29,7 @@ def fit_elbo(
     num_particles: int = NUM_PARTICLES,
     num_rounds: int = 1,
     on_step: Callable[[], Any] = lambda: None,
+    eps: float = 1e-8,
 ) -> Any:
     """Find a distribution of q's family that maximizes E_q[log p(x, u) − log q(u)] of each datapoint.
 
@@ -49,12 +50,13 @@ def fit_elbo(
         num_rounds: rounds of optimization. Each starts from the result of the previous one, in units of its spread:
             from far away, two rounds of 150 steps end much nearer than one of 300.
         on_step: called after each step.
+        eps: of Adam, in nats per standard deviation: smaller gradients make shorter steps.
 
     Raises:
         NotImplementedError: if q's family has no parameters that can be optimized.
     """
     for _ in range(num_rounds):
-        q = _climb(log_joint, q, max(1, num_steps // num_rounds), lr, num_particles, on_step)
+        q = _climb(log_joint, q, max(1, num_steps // num_rounds), lr, num_particles, on_step, eps)
     return q
 
 
@@ -112,10 +114,16 @@ def still_rises(log_joint: LogDensity, q: Any, num_samples: int = 64) -> Tensor:
 
 
 def _climb(
-    log_joint: LogDensity, q: Any, num_steps: int, lr: float, num_particles: int, on_step: Callable[[], Any]
+    log_joint: LogDensity,
+    q: Any,
+    num_steps: int,
+    lr: float,
+    num_particles: int,
+    on_step: Callable[[], Any],
+    eps: float,
 ) -> Any:
     moves, member = _opened(q)
-    optimizer = torch.optim.Adam(moves, lr=lr)
+    optimizer = torch.optim.Adam(moves, lr=lr, eps=eps)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for _ in range(num_steps):
         optimizer.zero_grad()

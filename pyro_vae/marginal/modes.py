@@ -37,6 +37,11 @@ MANY_DIM = 20
 ON_A_SLOPE = 10.0
 """Twice the nats that a Newton step may gain where the curvature still tells the volume of a mode."""
 
+NEGLIGIBLE = 0.1
+"""Gradients, in nats per standard deviation, much smaller than which `polish` hardly follows.
+
+Adam would make full steps along gradients that are only noise, and halve the samples of a proposal that was exact."""
+
 NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""
 
@@ -220,8 +225,8 @@ def polish(p: Posteriors, q: Mixture, num_steps: int = 30, lr: float = 0.05) -> 
     many = max(1.0, q.loc.shape[-1] / MANY_DIM)
     m, n = q.log_weights.isfinite().nonzero(as_tuple=True)
     real, m, n = len(n), padded(m), padded(n)
-    f = p.rows(n).first_order
-    fitted = fit_elbo(f, CholeskyNormal(q.loc[m, n], scale_tril=q.scale_tril[m, n]), int(num_steps * many), lr / many)
+    f, start = p.rows(n).first_order, CholeskyNormal(q.loc[m, n], scale_tril=q.scale_tril[m, n])
+    fitted = fit_elbo(f, start, int(num_steps * many), lr / many, eps=NEGLIGIBLE)
     with torch.no_grad():
         u = fitted.rsample((16,))
         elbo = (f(u) - fitted.log_prob(u)).mean(0)

@@ -87,12 +87,16 @@ class Proposal:
 
     def log_weight(self, p: Posteriors, u: Tensor) -> Tensor:
         """Return log p(x, u) − log q(u), `[k, N]`, float64, for u `[k, N, D]`."""
+        return (p.log_prob(u) - self.log_density(p, u)).double()
+
+    def log_density(self, p: Posteriors, u: Tensor) -> Tensor:
+        """Return log q(u) of the whole, `[k, N]`, for u `[k, N, D]`."""
         log_q = math.log(1 - self.guide_weight - self.prior_weight) + self.q.log_prob(u)
         if self.guide_weight:
             log_q = torch.logaddexp(log_q, math.log(self.guide_weight) + p.log_guide(u))
         if self.prior_weight:
             log_q = torch.logaddexp(log_q, math.log(self.prior_weight) + p.log_prior(u))
-        return (p.log_prob(u) - log_q).double()
+        return log_q
 
     def reweighted(self, u: Tensor, log_w: Tensor) -> Proposal:
         """Return the proposal with shares fitted to weighted draws: its own ones, u `[k, N, D]`."""

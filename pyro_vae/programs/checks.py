@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator
@@ -51,8 +52,8 @@ def require_tensors(x: Tensor, y: Tensor | None) -> None:
         raise BadInput(f"y has {len(y)} labels for {len(x)} datapoints: give one for each")
 
 
-def require_programs(model: Program, guide: Program) -> None:
-    """Check that both programs are callable.
+def require_programs(model: Program, guide: Program, y: Tensor | None) -> None:
+    """Check that both programs are callable, with y if it is given, and without it if not.
 
     Raises:
         BadInput: if one is not.
@@ -62,6 +63,23 @@ def require_programs(model: Program, guide: Program) -> None:
             raise BadInput(
                 f"{name} has type {type(program).__name__} and is not a Pyro program: give a function, e.g. vae.{name}"
             )
+        if not _takes(program, y is not None) and _takes(program, y is None):
+            problem = "needs labels, but y is not given" if y is None else "takes no labels, but y is given"
+            remedy = "give y" if y is None else "leave out y"
+            raise BadInput(f"{name} {problem}: {remedy}, or define {name}(x, y=None)")
+
+
+def _takes(program: Program, labels: bool) -> bool:
+    """Return whether a program can be called with x, or with x and labels."""
+    try:
+        signature = inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+    except (TypeError, ValueError):  # not known
+        return True
+    try:
+        signature.bind(*range(1 + labels))
+    except TypeError:
+        return False
+    return True
 
 
 def require_match(model: Program, guide: Program, x: Tensor, y: Tensor | None) -> None:

@@ -33,10 +33,17 @@ CUSTOMARY_K = 1000
 def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, state: State, run_dir: Path) -> None:
     """Estimate log p(x) of the test set. Print tables; write results.json and the figures in plots/.
 
+    Each estimate is written as soon as it is made, in case the next one is interrupted.
+
     Unless `config.second_estimator` is false, importance sampling from the guide, which papers report, stands beside
     another estimator. The results of an autoencoder say why there is no log p(x).
     """
+    of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
     results: dict[str, Any] = {}
+
+    def write() -> None:
+        write_json(run_dir / "results.json", {**results, **of_training, "config": saved_settings(config)})
+
     independent = baseline.fitted(vae, data)
     estimators = {"test": estimator}
     warn: Callable[[], None]
@@ -50,6 +57,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
                 warn = partial(warn_of_doubts, evidence, summary, each, independent)
             if collectives.rank() == 0:
                 log.info(table(summary, "test", "" if name == "test" else "samples from the guide, as in papers"))
+                write()
     except NoEvidence as reason:
         results["test"] = {"elbo": None, "log_px": None, "refused": str(reason), "num_data": len(data.test)}
         warn = partial(log.warning, str(reason))
@@ -58,8 +66,7 @@ def report(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, st
     error = results["reconstruction_error"] = reconstruction_error(vae, data.test)
     if (found := classification(vae, data, config)) is not None:
         results["classification"] = found
-    of_training = {"train_seconds": state.seconds, "skipped_steps": state.skipped}
-    write_json(run_dir / "results.json", {**results, **of_training, "config": saved_settings(config)})
+    write()
     log.info("reconstruction error of the test set: %.5f (mean squared, per dimension)", error)
     if config.get("plots", True):
         with drawing(run_dir / "plots"):

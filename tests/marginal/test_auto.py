@@ -15,9 +15,11 @@ from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import annealed, ladder
 from pyro_vae.marginal.laplace import positive_definite, scale_tril_of
+from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
+from pyro_vae.marginal.quadrature import quadrature
 
 WRONG = 0.3
 """Nats by which an estimate may be off before it must be called unreliable."""
@@ -121,6 +123,47 @@ def test_draws_from_the_prior_show_modes_that_a_grid_misses():
     x = torch.zeros(20, 2).double()
     evidence, error = run(audit, "wrong", x, num_starts=1)
     assert (error.abs() < 0.05)[~evidence.unreliable].all()
+
+
+def spike_and_broad(sd, share):
+    """Return model, guide and log p(x): z ~ (1 − share) N(0, 1) + share N((1, ½), sd), x ~ N(z, 0.7)."""
+    weights, scale = torch.tensor([1 - share, share]), torch.tensor([1, sd])
+    loc = torch.tensor([[0.0, 0.0], [1.0, 0.5]])
+    wide = scale.unsqueeze(-1).expand(2, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", MixtureSameFamily(Categorical(weights), Normal(loc, wide).to_event(1)))
+            pyro.sample("x", Normal(z, 0.7).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Normal(0.7 * x, 0.6).to_event(1))
+
+    p_x = MixtureSameFamily(Categorical(weights), Normal(loc, (wide**2 + 0.49).sqrt()).to_event(1))
+    return model, guide, p_x.log_prob
+
+
+def test_a_grid_that_is_too_coarse_for_a_narrow_mode_does_not_converge():
+    """Two grids agree that both miss a spike which holds a third of the posterior."""
+    model, guide, truth = spike_and_broad(0.003, 0.2)
+    x = torch.tensor([[1.0, 0.5]]) + torch.linspace(-0.4, 0.4, 9).unsqueeze(-1)
+    p = Posteriors.of(model, guide, x, None, compile=False)
+    broad = Mixture.single(0.7 * x, 0.6 * torch.eye(2).expand(len(x), 2, 2), 5.0)
+    narrow = Mixture.single(torch.tensor([[1.0, 0.5]]).expand_as(x), 0.003 * torch.eye(2).expand(len(x), 2, 2), 5.0)
+    value, converged = quadrature(p, broad)
+    assert (converged & ((value - truth(x)).abs() > WRONG)).any()  # what it does not know
+    value, converged = quadrature(p, broad.union(narrow))
+    assert ((value - truth(x)).abs() < 0.02)[converged].all()
+
+
+def test_draws_from_the_prior_show_a_spike_that_a_grid_misses():
+    model, guide, truth = spike_and_broad(0.01, 0.15)
+    torch.manual_seed(0)
+    x = torch.tensor([[1.0, 0.5]]) + 0.7 * torch.randn(30, 2)
+    evidence = Auto(compile=False)(model, guide, x)
+    assert ((evidence.log_px - truth(x)).abs() < 0.15)[~evidence.unreliable].all()
+    assert evidence.unreliable.sum() <= 1
 
 
 def many_modes(f, prior_scale, D):

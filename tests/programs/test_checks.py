@@ -120,6 +120,16 @@ def model_of_prior_alone(prior):
     return guide
 
 
+def test_labels_suit_the_programs():
+    model, guide, _ = with_deterministic_sites()
+    y = torch.zeros(len(X))
+    for call in (Importance(4), AIS(**SHORT), analysis.surgery):
+        with pytest.raises(BadInput, match="model takes no labels, but y is given: leave out y"):
+            call(model, guide, X, y=y)
+    with pytest.raises(BadInput, match="guide needs labels, but y is not given: give y"):
+        Importance(4)(model, lambda x, y: guide(x), X)
+
+
 def test_no_data():
     model, guide, _ = with_deterministic_sites()
     for estimator in (Importance(10), Refined(10), AIS(**SHORT), NUTS(10, 10), Exact()):

@@ -10,6 +10,7 @@ from conftest import every, one_error_line
 
 from pyro_vae.analysis import Surgery
 from pyro_vae.data import Split
+from pyro_vae.marginal import Importance
 from pyro_vae.runs import figures, plots
 from pyro_vae.runs.build import build_vae
 from pyro_vae.runs.config import compose
@@ -159,6 +160,22 @@ def test_the_second_estimate_may_be_left_out(command, small_data, tmp_path, seco
     assert outcome.code == 0, outcome.err
     assert ("importance" in results(tmp_path)) == second
     assert ("by importance, K = 1000" in outcome.out) == second
+
+
+def test_the_first_estimate_outlives_an_interruption_of_the_second(command, small_data, tmp_path, monkeypatch):
+    estimate = Importance.estimate
+
+    def interrupted(self, *args):
+        if type(self) is Importance:  # not those that derive from it
+            raise KeyboardInterrupt
+        return estimate(self, *args)
+
+    monkeypatch.setattr(Importance, "estimate", interrupted)
+    outcome = command("train", "data=array", small_data, *SHORT, "plots=false")
+    assert outcome.code != 0
+    assert math.isfinite(results(tmp_path)["test"]["log_px"])
+    assert "importance" not in results(tmp_path)
+    assert results(tmp_path)["config"]["seed"] == 0
 
 
 @pytest.mark.parametrize("key", ["plots", "second_estimator"])
