@@ -15,6 +15,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 
+from pyro_vae.compilation import functions
 from pyro_vae.compilation.kernels import Kernels
 from pyro_vae.programs.sleef import touch_constants
 
@@ -62,9 +63,12 @@ class Backend:
         return run
 
     def assign(self, graph: GraphModule) -> None:
-        """Let the chosen kernels compute the products of a graph."""
-        if self.name == "inductor" and self.kernels is not None:
+        """Let the chosen kernels compute the products of a graph, and faster code its elementary functions."""
+        if self.name != "inductor":
+            return
+        if self.kernels is not None:
             self.kernels.assign(graph)
+        functions.replace(graph)
 
 
 def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[..., Any]:

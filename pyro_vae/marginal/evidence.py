@@ -14,6 +14,7 @@ from pyro_vae.errors import positive_int
 from pyro_vae.marginal import to_arviz
 from pyro_vae.marginal.draws import Draws
 from pyro_vae.marginal.pareto import FEW, LARGEST, pareto_k, tail_length, threshold
+from pyro_vae.programs.log_weights import joined
 
 MIN_ESS = 10
 """Smallest effective sample size of a reliable estimate."""
@@ -229,7 +230,7 @@ def accumulate(
     """Reduce blocks of float64 log-weights `[k, n]` to evidence, from all of them and from the first of each size."""
     sums: list[Accumulator] = []
     done = 0
-    for log_w in blocks:
+    for log_w in joined(blocks):
         sums = sums or [Accumulator(K, log_w.shape[1], log_w.device) for K in sizes]
         for part in sums:
             if done < part.num_samples:
@@ -259,9 +260,8 @@ class Accumulator:
 
     def add(self, log_w: Tensor) -> None:
         """Add a block of log-weights `[k, n]`."""
-        log_sum, log_sum_squares = torch.logsumexp(log_w, 0), torch.logsumexp(2 * log_w, 0)
-        self.log_sum = torch.logaddexp(self.log_sum, log_sum)
-        self.log_sum_squares = torch.logaddexp(self.log_sum_squares, log_sum_squares)
+        self.log_sum = torch.logaddexp(self.log_sum, torch.logsumexp(log_w, 0))
+        self.log_sum_squares = torch.logaddexp(self.log_sum_squares, torch.logsumexp(2 * log_w, 0))
         if self.first is None:  # centre log w, so that its variance keeps its digits
             self.first = log_w[0]
         self.sum_log = self.sum_log + log_w.sum(0)

@@ -75,6 +75,18 @@ def stream(
         yield blocks(x_part, y_part)
 
 
+def joined(blocks: Iterable[Tensor], num_rows: int = 1024) -> Iterator[Tensor]:
+    """Concatenate successive blocks `[k, n]` to at least `num_rows` rows: work on many small blocks takes longer."""
+    waiting: list[Tensor] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= num_rows:
+            yield torch.cat(waiting)
+            waiting.clear()
+    if waiting:
+        yield torch.cat(waiting)
+
+
 def gathered(chunks: Iterable[Iterable[Tensor]]) -> Tensor:
     """Concatenate the blocks of `stream` to log-weights `[K, N]`."""
     return torch.cat([torch.cat(list(blocks)) for blocks in chunks], 1)

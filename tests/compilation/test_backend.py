@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.compilation import backend
@@ -65,6 +66,6 @@ def test_the_line_about_a_cuda_compiler_without_gpu_is_not_shown(monkeypatch, ca
         torch_log.warning("a compiler is missing")
 
     monkeypatch.setattr(backend, "inductor", inductor)
-    backend.Backend("inductor", None).compile(None, [], False)
+    backend.Backend("inductor", None).compile(symbolic_trace(lambda x: x), [], False)
     torch_log.warning("No CUDA runtime is found")
     assert caplog.messages == ["a compiler is missing", "No CUDA runtime is found"]
