@@ -47,18 +47,29 @@ def _file(path: Path, folder: str, config: Any) -> File:
 
 
 def for_site(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Direct a notebook's links to pages, and replace its formulas by MathML, which browsers draw without a script."""
+    """Direct a notebook's links to pages, and replace its formulas by MathML."""
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             text = re.sub(r"\]\(\.\./docs/([^)#]+)\.md", r"](../../\1/", "".join(cell["source"]))
-            cell["source"] = re.sub(r"\$\$(.+?)\$\$|\$([^$]+?)\$", _mathml, text, flags=re.DOTALL)
+            cell["source"] = with_formulas(text)
     return notebook
 
 
-def _mathml(formula: re.Match[str]) -> str:
-    block, inline = formula.groups()
+def with_formulas(markdown: str) -> str:
+    """Replace formulas by MathML, which browsers draw without a script; code stays as it is."""
+    code, formulas = r"^ *```.*?^ *```$|`[^`]*`", r"\$\$(.+?)\$\$|\$([^$]+?)\$"
+    return re.sub(f"{code}|{formulas}", _mathml, markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    block, inline = found.groups()
+    if not (block or inline):
+        return found[0]
     markup = convert(block or inline, display="block" if block else "inline")
-    return re.sub(r"\s*\n\s*", " ", markup)  # an empty line would end it
+    markup = re.sub(r"\s*\n\s*", " ", markup)  # an empty line would end it
+    # a space after the name of a function, as in log p
+    markup = re.sub(r"(<mi>log</mi>|<msub><mi>log</mi>.*?</msub>)(?!<mo[ >])", r'\1<mspace width="0.17em" />', markup)
+    return markup if block else f"<span>{markup}</span>"  # Markdown would take a line's first <math> for a block
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
@@ -73,7 +84,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Mend links that lead out of docs/, and fill in the tables of options."""
+    """Mend links that lead out of docs/, draw formulas, and fill in the tables of options."""
     if not page.file.src_uri.endswith(".md"):
         return markdown
     folder = Path(page.file.abs_src_path).parent
@@ -87,7 +98,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         is_page = path.is_relative_to(ROOT / "docs") and not path.is_dir()
         return link[0] if is_page or not path.exists() else link[1]  # the site has no other files, and no folders
 
-    markdown = re.sub(r"\[([^\]]*)\]\(([^):#]+)[^)]*\)", mended, markdown)
+    markdown = with_formulas(re.sub(r"\[([^\]]*)\]\(([^):#]+)[^)]*\)", mended, markdown))
     return re.sub(r"<!-- options of (\w+) -->", lambda found: options(found[1]), markdown)
 
 

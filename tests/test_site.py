@@ -82,10 +82,20 @@ def test_a_notebook_gets_mathml_and_links_to_pages():
     text = "see $z_1$ and [this](../docs/explanation/bounds.md):\n\n$$\\frac12$$"
     cells = [{"cell_type": "markdown", "source": [text]}, {"cell_type": "code", "source": ["print('$a$')"]}]
     markdown, code = hooks.for_site({"cells": cells})["cells"]
-    assert re.fullmatch(r"see <math.*</math> and \[this\]\((.*)\):\n\n<math.*</math>", markdown["source"])
+    assert re.fullmatch(r"see <span><math.*</math></span> and \[this\]\((.*)\):\n\n<math.*</math>", markdown["source"])
     assert "](../../explanation/bounds/)" in markdown["source"]
     assert "<mfrac>" in markdown["source"]
     assert code["source"] == ["print('$a$')"]
+
+
+def test_a_page_gets_mathml_outside_of_code():
+    code = "`$HOME` and\n\n```sh\necho $a $b\n```\n"
+    page = hooks.on_page_markdown(f"{code}$z_1$ starts a line\n\n$$\n\\log p\n$$\n", page_of("explanation/x.md"))
+    assert page.startswith(code)
+    inline, block = page.removeprefix(code).split(" starts a line\n\n")
+    assert re.fullmatch(r"<span><math.*<msub>.*</math></span>", inline)
+    assert "<mi>log</mi><mspace" in block
+    assert re.fullmatch(r'<math[^>]*display="block".*</math>\n', block)
 
 
 def test_links_out_of_docs_lead_into_the_site_or_become_text():
