@@ -52,11 +52,15 @@ def reconstructions(columns: Sequence[Column], x: np.ndarray, mean: np.ndarray) 
     jitter = np.random.default_rng(0)
     for ax, column, values, of_model in zip(panels, columns, x.T, mean.T, strict=False):
         noise = jitter.uniform(-0.3, 0.3, (2, len(values))) * bool(column.categories)
+        noise[1] *= of_model == np.round(of_model)  # not for probabilities, the means of binary columns
         ax.scatter(values + noise[0], of_model + noise[1], s=9, alpha=0.6, lw=0, color=MODEL)
         if not column.categories and np.isfinite(values).any():
             ends = [np.nanmin(values), np.nanmax(values)]
             ax.plot(ends, ends, color="0.3", lw=0.8, label="equal")
         _name_categories(column, ax.xaxis, ax.yaxis)
+        if column.categories:
+            limits = (-0.5, len(column.categories) - 0.5)
+            ax.set(xlim=limits, ylim=limits)
     return panels[0]
 
 
@@ -72,7 +76,7 @@ def _panels(columns: Sequence[Column], title: str, below: str, beside: str) -> l
         name = "\n".join(wrap(shorten(column.name, 50, placeholder=" …") or column.name[:50], 25))
         ax.set_title(name, fontsize=10, parse_math=False)
         ax.tick_params(labelsize=8.5)
-        ax.ticklabel_format(scilimits=(-3, 4))
+        ax.ticklabel_format(scilimits=(-3, 5))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         if column.kind == "count":
