@@ -80,10 +80,11 @@ def task(config: DictConfig) -> None:
             write()
         timed = [work for work in works if work != MEMORY]
         if config.profile:
-            with tqdm(total=len(timed), desc="profile", disable=None) as bar:
-                results["profile"] = profile.measure(timed, settings, errors, lambda: bar.update())
+            results["profile"] = {}
+            for work in tqdm(timed, desc="profile", disable=None):
+                results["profile"][work] = profile.measure(work, settings, errors)
+                write()
             log.info("\n%s\n", profile.table(results["profile"]))
-            write()
         for work in () if config.profile else timed:
             rivals = {name: c for name, c in contenders.items() if work in c.works}
             if not rivals:

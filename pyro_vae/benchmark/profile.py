@@ -23,26 +23,19 @@ CAUSES = {
 """Names of the profiler's events, or parts of them, by cause; others are `other operations`."""
 
 
-def measure(
-    works: list[str], settings: Settings, errors: IO[str], on_work: Callable[[], object] = lambda: None
-) -> dict[str, dict[str, float]]:
-    """Return for each work the milliseconds per step or datapoint by cause; `total` is measured without the profiler.
+def measure(work: str, settings: Settings, errors: IO[str]) -> dict[str, float]:
+    """Return the milliseconds per step or datapoint by cause; `total` is measured without the profiler.
 
     Raises:
-        FailedRun: if a work fails; its output is in `errors`.
+        FailedRun: if the work fails; its output is in `errors`.
     """
+    command = [sys.executable, "-m", "pyro_vae.benchmark.profile", work, str(settings.seed)]
     environment = {**os.environ, **settings.environment}
-    rows = {}
-    for work in works:
-        command = [sys.executable, "-m", "pyro_vae.benchmark.profile", work, str(settings.seed)]
-        process = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, check=False
-        )
-        if process.returncode:
-            raise FailedRun(f"profile: {work} exited with status {process.returncode}: see workers.log")
-        rows[work] = json.loads(process.stdout.splitlines()[-1])
-        on_work()
-    return rows
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, check=False)
+    if process.returncode:
+        raise FailedRun(f"profile: {work} exited with status {process.returncode}: see workers.log")
+    row: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return row
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -57,6 +57,8 @@ class Switch:
             state.decide(collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds)))
         if not state.compiled:
             return
+        if self.setting == "background" and not background:
+            log.info("compiled before the first step: background needs a CPU with two cores and a single process")
         self._dry_run, self._num_threads, self._started = dry_run, torch.get_num_threads(), time.monotonic()
         if background and state.compiled_at is None:
             postponed = Background()

@@ -118,6 +118,13 @@ def test_a_second_training_of_the_same_graphs_is_compiled_from_the_start(small_v
     assert train(twin, data, 1)[1].compiled_at == 0
 
 
+def test_a_line_says_why_steps_wait_for_the_compiler(small_vae, data, background, monkeypatch, caplog):
+    monkeypatch.setattr("pyro_vae.training.switch.in_background", lambda device: False)
+    with caplog.at_level("INFO"):
+        assert train(small_vae, data, 1)[1].compiled_at == 0
+    assert "background needs a CPU with two cores and a single process" in caplog.text
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_training_that_is_left_ends_the_process(small_vae, data, background, monkeypatch, error):
     started, start = [], Background.start
