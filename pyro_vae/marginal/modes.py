@@ -40,7 +40,7 @@ ON_A_SLOPE = 10.0
 NEGLIGIBLE = 0.1
 """Gradients, in nats per standard deviation, much smaller than which `polish` hardly follows.
 
-Adam would make full steps along gradients that are only noise, and halve the samples of a proposal that was exact."""
+Adam would make full steps along gradients that are only noise, and worsen a proposal that was exact."""
 
 NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""

@@ -42,7 +42,7 @@ def test_polishing_helps_in_many_dimensions():
 
 @pytest.mark.parametrize("D", [2, 20, 30])
 def test_polishing_keeps_an_exact_proposal(D):
-    """The posterior is Gaussian. Adam's full steps along rounding errors would take up to a half of the samples."""
+    """The posterior is Gaussian. Adam's full steps along rounding errors would take some of the samples."""
     torch.manual_seed(0)
     W = torch.randn(D, 2 * D) / D**0.5
 
