@@ -75,9 +75,9 @@ starts at 1, and the training set has 59,600 images.
 
 The whole schedule has eight learning rates, each for three times as many epochs as the one before: 3,280 epochs.
 Rows with 121 epochs have had the first five rates, and stop there for want of compute: beside other work on two
-cores, an epoch took 7 to 9 seconds with k = 1, 16 to 38 with k = 5 and 57 with k = 50. At 10 seconds, the least that
-k = 5 takes, the whole schedule lasts nine hours. The model of such a row is unfinished, not a reproduction: compare
-its log p(x) with other rows of 121 epochs only.
+cores, an epoch took 7 to 9 seconds with k = 1, 16 to 38 with k = 5 and 57 with k = 50. Even at 10 seconds, the
+whole schedule lasts nine hours. The model of such a row is unfinished, not a reproduction: compare its log p(x) with
+other rows of 121 epochs only.
 """,
     "kingma_welling": """## Kingma & Welling (2014)
 
