@@ -29,7 +29,6 @@ SHARE = 0.05
 LONGEST = 2.0
 """Standard deviation of a new component in each direction, at most, in units of the largest of the old ones."""
 
-
 LENGTHS = (0.0, 0.1, 0.3, 1.0)
 """Lengths of the Newton step from a draw, of which the best is taken: most of its coordinates are off by chance."""
 
