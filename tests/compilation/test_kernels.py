@@ -24,6 +24,9 @@ from pyro_vae.training import dry_run
 from pyro_vae.training.optim import JointOptim
 from pyro_vae.training.trainer import State, Trainer
 
+HAS_ONEDNN, WHY = torch.backends.cpu.get_cpu_capability() == "AVX512", "without AVX-512 oneDNN refuses float32 products"
+needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason=WHY)
+
 
 def only(kernel):
     """A choice of one kernel for all products."""
@@ -33,6 +36,8 @@ def only(kernel):
 @pytest.fixture
 def always(monkeypatch):
     """oneDNN computes all products, also those that are too small to gain from it."""
+    if not HAS_ONEDNN:
+        pytest.skip(WHY)
     assert onednn.kernel()
     monkeypatch.setattr(products, "MIN_SIZE", 1)
 
@@ -61,6 +66,7 @@ def operands(M, K, N, *batch):
     }
 
 
+@needs_onednn
 @pytest.mark.parametrize("sizes", [(100, 784, 200), (37, 53, 101), (1, 300, 7), (300, 1, 5), (17, 31, 13, 4)], ids=str)
 def test_products_are_accurate(sizes):
     torch.manual_seed(0)
@@ -73,6 +79,7 @@ def test_products_are_accurate(sizes):
     torch.testing.assert_close(onednn.kernel()(a, b, out=torch.empty(2, 5, 3)), a @ b)
 
 
+@needs_onednn
 def test_an_error_of_onednn_is_an_exception():
     with pytest.raises(RuntimeError, match="could not create"):
         onednn.kernel()(torch.ones(2, 3), torch.ones(4, 2), out=torch.ones(2, 2))
@@ -147,6 +154,7 @@ def test_inductor_calls_onednn_without_copies_and_fuses_the_bias(always, cache):
 SMALL = Product("addmm", Layout((6, 8), (8, 1)), Layout((8, 4), (1, 8)))
 
 
+@needs_onednn
 def test_a_kernel_that_is_always_faster_is_chosen(cache, monkeypatch):
     slow = Product("mm", SMALL.a, SMALL.b)
     gains = {SMALL: iter([1.2, 1.1, 1.3]), slow: iter([1.2, 1.3, 1.02])}  # the other work on the machine
@@ -162,6 +170,7 @@ def test_memory_that_is_too_small_for_the_operands(cache, monkeypatch):
     assert fastest([SMALL]) == {str(SMALL): TORCH}
 
 
+@needs_onednn
 @pytest.mark.parametrize("operation", ["addmm", "mm", "bmm"])
 def test_the_gain_is_measured_without_using_up_noise(monkeypatch, operation):
     monkeypatch.setattr(products, "SECONDS", 1e-3)
@@ -177,6 +186,7 @@ def test_the_gain_is_measured_without_using_up_noise(monkeypatch, operation):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@needs_onednn
 def test_products_are_timed_once_and_a_damaged_memory_is_replaced(cache, monkeypatch):
     timed = []
     monkeypatch.setattr(kernels, "_is_faster", lambda kernel, product: timed.append(product) or True)
@@ -199,6 +209,7 @@ def test_products_are_timed_once_and_a_damaged_memory_is_replaced(cache, monkeyp
     assert len([*file.parent.iterdir()]) == 2
 
 
+@needs_onednn
 def test_a_folder_that_cannot_be_written(cache, monkeypatch):
     monkeypatch.setattr(Product, "gain", lambda self, kernel: 2.0)
     (cache / "pyro_vae").write_text("")
