@@ -114,7 +114,7 @@ def datapoints(n: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Write the message of another library's error in a line of 300 characters, without shapes and C++ frames."""
+    """Write another library's error in one line of at most 300 characters, without shapes and C++ frames."""
     text = re.split("Trace Shapes:|Exception raised from", str(error))[0]
     return (" ".join(text.split()) or type(error).__name__)[:300]
 

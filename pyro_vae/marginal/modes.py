@@ -46,7 +46,7 @@ NUM_RESUMED = 6
 """Searches that are resumed if one has not converged."""
 
 MOST_RESUMED = 4
-"""How often they are resumed at most, while that raises a log-density."""
+"""How often they are resumed at most, while that raises an evidence."""
 
 FLOOR = 0.03
 """Smallest share of a mode in the proposal, before normalization: its evidence is only an approximation."""
@@ -182,8 +182,9 @@ class _Modes:
 def _laplace(p: Posteriors, u: Tensor, metric: Tensor, scale: Tensor, max_steps: int) -> _Modes:
     """Search a mode from each u `[S, N, D]`, with the inverse curvature `metric` `[S, N, D, D]` as a first guess.
 
-    A search that ends on a slope may find hardly any curvature there, and therefore an absurd volume. Unless it has
-    converged, a volume larger than that of twice the guide's `scale` `[N, D]` is replaced by the guide's.
+    A search that ends on a slope may find hardly any curvature there, and therefore an absurd volume. Unless a Newton
+    step would gain little (`ON_A_SLOPE`), a volume larger than that of twice the guide's `scale` `[N, D]` is replaced
+    by the guide's.
     """
     loc, gradient = find_mode(p.value_and_grad, u, metric, max_steps)
     curvature, step, decrement = newton(p.log_joint, loc, gradient)

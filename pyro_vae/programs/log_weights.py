@@ -79,6 +79,9 @@ def joined(blocks: Iterable[Tensor], num_rows: int = 1024) -> Iterator[Tensor]:
     """Concatenate successive blocks `[k, n]` to at least `num_rows` rows: work on many small blocks takes longer."""
     waiting: list[Tensor] = []
     for block in blocks:
+        if not waiting and len(block) >= num_rows:  # without a copy
+            yield block
+            continue
         waiting.append(block)
         if sum(map(len, waiting)) >= num_rows:
             yield torch.cat(waiting)
