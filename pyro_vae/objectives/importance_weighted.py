@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.errors import BadInput, within
 from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
+from pyro_vae.objectives.negligible import without_negligible
 from pyro_vae.objectives.objective import Bound, Objective, Traces
 from pyro_vae.programs.trace import Program, log_prob
 
@@ -115,7 +116,8 @@ class Renyi(MultiSample):
 
     def of_weights(self, log_w: Tensor) -> Tensor:
         """Return L_α of each datapoint."""
-        return ((1 - self.alpha) * log_w).logsumexp(0).sub(math.log(len(log_w))) / (1 - self.alpha)
+        powers = without_negligible((1 - self.alpha) * log_w)
+        return powers.logsumexp(0).sub(math.log(len(log_w))) / (1 - self.alpha)
 
 
 class IWAE(Renyi):

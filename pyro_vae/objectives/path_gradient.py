@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.objectives.importance_weighted import IWAE, MultiSample
+from pyro_vae.objectives.negligible import without_negligible
 from pyro_vae.objectives.objective import Traces
 from pyro_vae.programs.trace import Program
 
@@ -86,5 +87,5 @@ class DReG(_PathGradient, IWAE):
 
     def coefficients(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalized weights w̃, and w̃²."""
-        weights = log_w.softmax(0)
+        weights = without_negligible(log_w).softmax(0)
         return weights, weights.square()

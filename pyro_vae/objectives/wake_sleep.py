@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.errors import BadInput, within
 from pyro_vae.objectives.importance_weighted import IWAE
+from pyro_vae.objectives.negligible import without_negligible
 from pyro_vae.objectives.objective import Bound, Traces
 from pyro_vae.objectives.theta_phi import gradient_only_of, theta_and_phi
 from pyro_vae.programs.chunks import slices
@@ -71,7 +72,7 @@ class ReweightedWakeSleep(IWAE):
     def surrogate(self, log_p: Tensor, log_q: Tensor, traces: Traces) -> Tensor:
         """Return Σ w̃ log p for θ plus Σ w̃ log q for φ."""
         theta, phi = theta_and_phi(*traces)
-        weights = (log_p - log_q).detach().softmax(0)
+        weights = without_negligible((log_p - log_q).detach()).softmax(0)
         wake_phi = self.insomnia * (weights * log_q).sum()
         return gradient_only_of(theta, (weights * log_p).sum()) + gradient_only_of(phi, wake_phi)
 

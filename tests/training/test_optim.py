@@ -192,6 +192,32 @@ def test_fused_adam_passes_its_settings_to_torchs_adam():
     assert states[0] == states[1]
 
 
+def test_adam_sets_means_of_gradients_to_zero_that_have_become_zero():
+    """They decay to subnormal numbers, where rounding keeps them."""
+    twins = [torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
+    theirs, ours = torch.optim.Adam([twins[0]], fused=True), FusedAdam([twins[1]])
+    for step in range(1280):
+        for p, optim in zip(twins, (theirs, ours), strict=True):
+            p.grad = torch.ones(2, 40)
+            p.grad[1] = float(step < 3)
+            optim.step()
+    tiny = torch.finfo(torch.float32).tiny
+    stuck, dropped = (optim.state[p]["exp_avg"][1] for p, optim in zip(twins, (theirs, ours), strict=True))
+    assert (stuck > 0).all()
+    assert (stuck < tiny).all()
+    assert (dropped == 0).all()
+    assert torch.equal(*twins)
+
+
+def test_adam_without_eps_keeps_small_means():
+    p = torch.ones(3, requires_grad=True)
+    optim = FusedAdam([p], lr=0.1, eps=0.0)
+    for _ in range(129):
+        p.grad = torch.full((3,), 1e-17)  # its square is 1e-34
+        optim.step()
+    torch.testing.assert_close(p.detach(), torch.full((3,), 1 - 12.9), rtol=1e-3, atol=0)
+
+
 def test_a_first_square_above_0_is_that_of_the_authors_adam():
     """Burda, Grosse & Salakhutdinov's code, optimizers.py, which takes sums of n gradients where ours are means."""
     n, beta_1, beta_2, lr, eps = 20, 0.99, 0.999, 0.01, 1e-4
