@@ -8,11 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pyro_vae.marginal.laplace import positive_definite, scale_tril_of
+from pyro_vae.marginal.laplace import newton
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import Proposal
-from pyro_vae.programs.density import hessian
 
 NUM_ROUNDS = 3
 """Rounds of new draws."""
@@ -56,11 +55,8 @@ def _with_component(p: Posteriors, q: Mixture, u: Tensor, log_w: Tensor) -> Mixt
     rows = torch.arange(len(p), device=u.device)
     start = u[log_w.nan_to_num(nan=-math.inf).argmax(0), rows]
     longest = LONGEST * q.scale_tril.square().sum(-1).amax((0, -1)).sqrt()
-    eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    precision = positive_definite(-hessian(p.log_joint, start)) + eye / longest.square()[:, None, None]
-    scale_tril = scale_tril_of(precision)
     _, gradient = p.value_and_grad(start.unsqueeze(0))
-    step = (scale_tril @ (scale_tril.mT @ gradient.squeeze(0).unsqueeze(-1))).squeeze(-1)
+    scale_tril, step, _ = newton(p.log_joint, start, gradient.squeeze(0), longest.square().reciprocal())
     tried = start + u.new_tensor(LENGTHS)[:, None, None] * step
     loc = tried[p.log_prob(tried).nan_to_num(nan=-math.inf).argmax(0), rows]
     log_weights = torch.cat([q.log_weights + math.log(1 - SHARE), torch.full_like(q.log_weights[:1], math.log(SHARE))])

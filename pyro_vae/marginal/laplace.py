@@ -95,9 +95,14 @@ def laplace(f: LogDensity, u: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]
     return u + torch.where((decrement < 0.1).unsqueeze(-1), step, 0.0), scale_tril
 
 
-def newton(f: LogDensity, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the curvature's scale_tril at u, the Newton step from there, and twice its gain in nats, `[..., N]`."""
-    scale_tril = scale_tril_of(positive_definite(-hessian(f, u)))
+def newton(f: LogDensity, u: Tensor, grad: Tensor, damping: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the curvature's scale_tril at u, the Newton step from there, and twice its gain in nats, `[..., N]`.
+
+    `damping`, `[..., N]`, is added to the curvature in each direction.
+    """
+    eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+    damping = torch.as_tensor(damping, dtype=u.dtype, device=u.device)[..., None, None]
+    scale_tril = scale_tril_of(positive_definite(-hessian(f, u)) + damping * eye)
     step = (scale_tril @ (scale_tril.mT @ grad.unsqueeze(-1))).squeeze(-1)
     return scale_tril, step, (grad * step).sum(-1)
 
