@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 
 from pyro_vae.compilation import functions
 from pyro_vae.compilation.kernels import Kernels
+from pyro_vae.compilation.products import split_biases
 from pyro_vae.programs.sleef import touch_constants
 
 
@@ -66,6 +67,7 @@ class Backend:
         """Let the chosen kernels compute the products of a graph, and faster code its elementary functions."""
         if self.name != "inductor":
             return
+        split_biases(graph)
         if self.kernels is not None:
             self.kernels.assign(graph)
         functions.replace(graph)

@@ -1,4 +1,4 @@
-"""The products of float32 matrices in a graph: finds, times and replaces them."""
+"""The products of float32 matrices in a graph: separates them from biases, finds, times and replaces them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ MIN_SIZE = 2**19
 """Minimal M·N·K: oneDNN takes 10 µs to start, the time of a smaller product."""
 
 aten = torch.ops.aten
-_OPERANDS: dict[Any, tuple[int, int]] = {aten.addmm.default: (1, 2), aten.mm.default: (0, 1), aten.bmm.default: (0, 1)}
-"""Positions of the matrices among the arguments."""
 
 
 class Layout(NamedTuple):
@@ -45,7 +43,7 @@ class Product:
     """A product of float32 matrices `[M, K]` and `[K, N]`, or of batches of them.
 
     Attributes:
-        operation: `mm`, `bmm`, or `addmm`, which adds a bias `[N]`.
+        operation: `mm` or `bmm`.
         a: layout of the first operand.
         b: layout of the second operand.
     """
@@ -62,8 +60,7 @@ class Product:
         generator = torch.Generator("cpu").manual_seed(0)
         a, b = self.a.random(generator), self.b.random(generator)
         out = torch.empty(*a.shape[:-1], b.shape[-1], dtype=torch.float32, device="cpu")
-        bias = (out.new_zeros(out.shape[-1]),) if self.operation == "addmm" else ()
-        calls = partial(getattr(torch, self.operation), *bias, a, b, out=out), partial(kernel, a, b, out=out)
+        calls = partial(getattr(torch, self.operation), a, b, out=out), partial(kernel, a, b, out=out)
         times: tuple[list[float], ...] = ([], [])
         end = math.inf
         with torch.no_grad():
@@ -77,12 +74,32 @@ class Product:
         return usual / other
 
 
+def split_biases(graph: GraphModule) -> None:
+    """Add biases after the products of float32 matrices on a CPU, where inductor fuses the addition with what follows.
+
+    torch fills the result with the bias before the product, which reads and writes it once more.
+    """
+    for node in graph.graph.find_nodes(op="call_function", target=aten.addmm.default):
+        bias, a, b = node.args
+        value = node.meta["val"]
+        if value.dtype == torch.float32 and value.device.type == "cpu" and not node.kwargs:  # these are factors
+            with graph.graph.inserting_before(node):
+                product = graph.graph.call_function(aten.mm.default, (a, b))
+                opposite = graph.graph.call_function(aten.neg.default, (bias,))
+                # inductor would turn a sum into addmm again
+                result = graph.graph.call_function(aten.sub.Tensor, (product, opposite))
+            product.meta, result.meta = dict(node.meta), dict(node.meta)
+            node.replace_all_uses_with(result)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
 def products(graph: GraphModule) -> dict[Node, Product]:
     """Return the products of a graph that another kernel may compute."""
     found = {}
     for node in graph.graph.nodes:
-        if node.target in _OPERANDS and not node.kwargs:  # these are factors of addmm
-            a, b = (node.args[i].meta["val"] for i in _OPERANDS[node.target])
+        if node.target in (aten.mm.default, aten.bmm.default):
+            a, b = (operand.meta["val"] for operand in node.args)
             right = node.meta["val"].dtype == torch.float32 and a.device.type == "cpu"
             if right and math.prod(a.shape) * b.shape[-1] >= MIN_SIZE:
                 layouts = (Layout(tuple(x.shape), x.stride()) for x in (a, b))
@@ -91,11 +108,8 @@ def products(graph: GraphModule) -> dict[Node, Product]:
 
 
 def replace(graph: GraphModule, node: Any) -> None:
-    """Let oneDNN compute a product; inductor then fuses the addition of a bias with what follows."""
+    """Let oneDNN compute a product."""
     with graph.graph.inserting_before(node):
-        operands = tuple(node.args[i] for i in _OPERANDS[node.target])
-        result = graph.graph.call_function(torch.ops.pyro_vae.product.default, operands)
-        if node.target is aten.addmm.default:
-            result = graph.graph.call_function(aten.add.Tensor, (result, node.args[0]))
+        result = graph.graph.call_function(torch.ops.pyro_vae.product.default, node.args)
     node.replace_all_uses_with(result)
     graph.graph.erase_node(node)
