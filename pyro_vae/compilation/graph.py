@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.runtime import am_i_wrapped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_vae.compilation.backend import Backend
 from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
 from pyro_vae.compilation.places import Places
+from pyro_vae.compilation.without_values import WithoutValues
 from pyro_vae.errors import one_line
 from pyro_vae.programs.random_state import get_other_rng_state, get_rng_state, set_other_rng_state, set_rng_state
 from pyro_vae.programs.session import one_thread
@@ -156,7 +157,7 @@ class Graph:
             for i, tensor in zip(self.arguments, tensors, strict=True):
                 leaves[i] = tensor
             args, kwargs = tree_unflatten(leaves, self.structure)
-            with _WithoutValues(), Record(tensors, places.now) if self.watch else nullcontext() as record:
+            with WithoutValues(), Record(tensors, places.now) if self.watch else nullcontext() as record:
                 results.append(self.fn(*args, **kwargs))
             operations.extend(record.operations if record else ())
             return [value for value in tree_flatten(results[0])[0] if _is_computed(value)]
@@ -204,10 +205,17 @@ class _Call:
     def fill(self, computed: Sequence[Tensor], arguments: Sequence[Tensor]) -> Any:
         """Build the function's result from the computed values."""
         left = iter(computed)
-        values = (next(left) if value is _COMPUTED else value for value in self.known)
-        return tree_unflatten(
-            [arguments[value.index] if isinstance(value, _Argument) else value for value in values], self.structure
-        )
+        values = [
+            next(left) if value is _COMPUTED else arguments[value.index] if isinstance(value, _Argument) else value
+            for value in self.known
+        ]
+        return tree_unflatten(values, self.structure) if self.places is None else _filled(self.places, values)
+
+    @cached_property
+    def places(self) -> list[Any] | tuple[Any, ...] | None:
+        """The result with the positions of its values, if it is a nest of lists and tuples."""
+        nest = tree_unflatten(list(range(len(self.known))), self.structure)
+        return nest if _is_nest(nest) else None
 
 
 class _Traced:
@@ -235,6 +243,15 @@ class _Argument:
     """A result that is one of the arguments."""
 
     index: int
+
+
+def _is_nest(part: Any) -> bool:
+    return type(part) in (list, tuple) and all(type(inner) is int or _is_nest(inner) for inner in part)
+
+
+def _filled(nest: Any, values: Sequence[Any]) -> Any:
+    """Replace positions by values: `tree_unflatten` takes ten times as long."""
+    return type(nest)([values[part] if type(part) is int else _filled(part, values) for part in nest])
 
 
 def _plainly(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -272,23 +289,3 @@ def _unchecked() -> Iterator[None]:
                 yield
         finally:
             owner.__init__, owner._validate_sample = init, validate
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Replaces functions that read the values of tensors, while tracing.
-
-    `tensor.item()` returns the detached tensor: Pyro's ELBOs only add and multiply it. `one_hot` compares indices.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.item:
-            return args[0].detach()
-        if func is nn.functional.one_hot:
-            return _one_hot(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
-    if num_classes < 1:
-        raise ValueError("one_hot without num_classes depends on the values of its argument: pass num_classes")
-    return (index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)).long()
