@@ -289,10 +289,7 @@ def _in_use(source: Source, config: DictConfig) -> Source:
     if source.with_x and not in_use:
         return source._replace(y=None)
     if source.y is not None and not in_use:
-        raise BadInput(
-            'y is given, but the model ignores it: give conditioning="prior" with prior="class_conditional", or '
-            'conditioning="concat", or leave y out'
-        )
+        raise BadInput('y is given, but the model ignores it: give conditioning="prior" or "concat", or leave y out')
     if source.y is None and conditional:
         raise BadInput("this model is conditional: give y, labels or covariates, or leave conditioning and prior out")
     return source

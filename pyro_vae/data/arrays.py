@@ -240,5 +240,6 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     labels = integers(values)
     missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
     if ((labels < 0) & ~missing).any():
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing")
+        number = "; numpy.unique(y, return_inverse=True)[1] numbers names" if values.dtype.kind not in "biuf" else ""
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing{number}")
     return torch.from_numpy(labels)

@@ -55,7 +55,7 @@ class Mapped(Dataset[Tensor]):
                 if self.map is not None:
                     self.map.madvise(mmap.MADV_DONTNEED)
         try:
-            require_finite(rows, self.name, self.missing, "data.missing=true")
+            require_finite(rows, f"{self.name} (in {len(rows)} of its rows)", self.missing, "data.missing=true")
         except BadInput as error:
             return error
         return torch.from_numpy(rows if grey or self.unit == 1 else rows / np.float32(self.unit))

@@ -17,9 +17,10 @@ def in_unit_interval(name: str, x: Tensor) -> None:
     """Reject values outside [0, 1]."""
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1:
+        others = "gaussian" if low < 0 or (x != x.round()).any() else "poisson (for counts) or gaussian"
         raise BadInput(
             f"likelihood={name} needs values in [0, 1], the data span [{low:.4g}, {high:.4g}]: "
-            "rescale them or use likelihood=gaussian"
+            f"rescale them or use likelihood={others}"
         )
 
 
@@ -28,8 +29,8 @@ def are_counts(name: str, x: Tensor) -> str | None:
     num_bad = int(((x < 0) | (x != x.round())).sum())
     if num_bad:
         raise BadInput(
-            f"likelihood={name} needs counts 0, 1, 2, …, {num_bad} values of the data are not: "
-            "use data=digits data.counts=true data.binarize=none, an array of counts as floats, or likelihood=gaussian"
+            f"likelihood={name} needs counts 0, 1, 2, …, but {num_bad} values of the data are not: use "
+            "likelihood=gaussian, or give counts (of the pixels in data=digits: data.counts=true data.binarize=none)"
         )
     if not is_binary(x):
         return None

@@ -44,8 +44,8 @@ def as_data(
     x = as_floats(x, "x", like.dtype, like.device, units)
     if not (nan or columns) and x.isnan().any():
         raise BadInput(
-            "x holds NaN, but the training data were complete: train with the option data.missing=true, or draw the "
-            "missing values with impute(x)"
+            "x holds NaN, but the training data were complete: train with the option data.missing=true (of fit: "
+            "overrides=['data.missing=true']), or draw the missing values with impute(x)"
         )
     if not inf and x.isinf().any():
         raise BadInput("x holds infinite values: set missing ones to NaN")

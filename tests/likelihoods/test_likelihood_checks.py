@@ -93,8 +93,8 @@ def test_warns_where_it_does_not(family, x, warning):
         (LEVELS3, COUNTS, "likelihood=categorical needs values k/2"),
         (LEVELS3, UNIT - 0.5, "likelihood=categorical needs values k/2"),
         (LOGISTIC3, INNER, "likelihood=discretized_logistic needs values k/2"),
-        (Poisson, UNIT, "likelihood=poisson needs counts 0, 1, 2, …, 1 values of the data are not.*data.counts=true"),
-        (Poisson, -COUNTS, "likelihood=poisson needs counts 0, 1, 2, …, 2 values"),
+        (Poisson, UNIT, "likelihood=poisson needs counts 0, 1, 2, …, but 1 values of the data are not.*counts=true"),
+        (Poisson, -COUNTS, "likelihood=poisson needs counts 0, 1, 2, …, but 2 values"),
         (NegativeBinomial, UNIT, "likelihood=negative_binomial needs counts"),
     ],
 )
