@@ -55,7 +55,8 @@ def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None
         if "more fields" in reason:
             reason = "a row has more cells than the first line: quote cells with the separator, or set data.separator"
         elif "utf-8" in reason.lower():
-            reason = "save it in UTF-8"
+            text = suffix in ("", ".csv", ".tsv", ".txt")
+            reason = "save it in UTF-8" if text else "give a file .csv, .tsv or .parquet"
         raise BadInput(f"{name} cannot be read as a table: {reason}") from error
     columns = [(cell or "").strip() for cell in rows.row(0)]
     if len(columns) == 1 and (other := next((c for c in ";\t|," if c in columns[0]), None)):

@@ -30,7 +30,8 @@ def samples(columns: Sequence[Column], x: np.ndarray, drawn: np.ndarray) -> Axes
         if column.categories:
             bins = np.arange(len(column.categories) + 1) - 0.5
         else:
-            low, high = np.quantile(np.concatenate([values, of_model]), [0.005, 0.995])
+            shown = [np.quantile(each, [0.005, 0.995]) for each in (values, of_model) if len(each)]
+            low, high = np.min(shown), np.max(shown)  # few data would hardly count among many samples
             bins = np.linspace(low, high if high > low else low + 1, 25)
             if column.kind == "count":
                 low, high = math.floor(low), math.ceil(high)
