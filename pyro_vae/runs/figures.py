@@ -87,7 +87,7 @@ def draw_run(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path, 
     _draw_training(rows, folder)
     if vae.latent_dim[0] == 2:
         _draw_latent(vae, test, folder, classes)
-        save(_manifold(vae, limits, behind), folder / "manifold.png")
+        save(_manifold(vae, limits, behind, classes), folder / "manifold.png")
 
 
 def _draw_table(vae: VAE, test: Split, rows: list[dict[str, float]], folder: Path) -> None:
@@ -121,10 +121,10 @@ def _limits(x: torch.Tensor) -> tuple[float, float]:
     return x.nan_to_num(torch.inf).min().item(), x.nan_to_num(-torch.inf).max().item()
 
 
-def _manifold(vae: VAE, limits: tuple[float, float], behind: np.ndarray | None) -> Axes:
+def _manifold(vae: VAE, limits: tuple[float, float], behind: np.ndarray | None, classes: Sequence[str]) -> Axes:
     """Decode a grid of quantiles of the prior, which have equal shares of p(z), or all values of a discrete z."""
     y: Any
-    y, p_z = (None, "p(z)") if vae.num_classes is None else (0, "p(z | y), y = 0")
+    y, p_z = (None, "p(z)") if vae.num_classes is None else (0, f"p(z | y), y = {classes[0] if classes else 0}")
     if isinstance(vae.context, Covariates):
         y, p_z = vae.context.example(torch.empty(0)), "p(z | y), y = its mean"
     draws = vae.sample_z(10_000, y=y)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pyro_vae.errors import datapoints
 from pyro_vae.runs.paired import Difference, Scores, with_error
 from pyro_vae.runs.paired import differences as paired_differences
-from pyro_vae.runs.plots.style import ORANGE, STATUS, short, styled
+from pyro_vae.runs.plots.style import ORANGE, STATUS, integers, short, styled
 
 MAX_MODELS = 8
 """Models that the figure shows beside the reference, the first ones."""
@@ -37,6 +37,7 @@ def differences(scores: Mapping[str, Scores], reference: str, value: str = "log 
         flagged = scores[name].unreliable | base.unreliable
         about = Difference.of(scores[name], base)
         _sorted(left, paired_differences(scores[name], base), flagged, about)
+        integers(left.xaxis)
         mean = "" if about.difference is None else f"\nmean {with_error(about.difference, about.se)} nats"
         left.set_title(f"{short(name, 40)} minus reference{mean}", fontsize="medium", parse_math=False)
         _scatter(right, base.log_px, scores[name].log_px, flagged)
