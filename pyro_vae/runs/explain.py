@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from pyro_vae.errors import BadInput, causes, one_line, shown, unknown
-from pyro_vae.runs.groups import options_of
+from pyro_vae.runs.groups import options_of, options_with
 
 ADDED = ("experiment", "launcher")
 """Groups of which no option is chosen by default."""
@@ -160,6 +160,9 @@ def no_key(key: str, choices: Sequence[str], content: Any = MappingProxyType({})
     names = {k: f"{group}.{k}" for group, section in sections.items() for k in section}
     names |= {choice: choice for choice in choices}
     close = places or [names[k] for k in difflib.get_close_matches(name, names, n=1, cutoff=0.7)]
+    group = key.partition(".")[0]
+    if key == f"{group}.{name}" and (options := options_with(group, name)):  # settings of options not chosen
+        close = [f"{key} of {' or '.join(f'{group}={option}' for option in options)}"]
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     listed = f"choose one of {', '.join(choices)}" if choices else "it has no settings"
     return f"{key} is not a key of the configuration{meant}: {listed}"

@@ -27,6 +27,12 @@ def contents_of(group: str, target: object) -> list[dict[str, Any]]:
     return [content for content in _contents(group) if content.get("_target_") == target]
 
 
+def options_with(group: str, key: str) -> list[str]:
+    """List the options of a group in conf/ that have a setting of this name."""
+    names = options_of().get(group, [])
+    return [name for name in names if key in comments(f"{group}/{name}")]
+
+
 @cache
 def _contents(group: str) -> list[dict[str, Any]]:
     options: Any = [OmegaConf.to_container(OmegaConf.load(f)) for f in sorted((CONFIG_DIR / group).glob("*.yaml"))]

@@ -72,6 +72,8 @@ def test_top_level_keys_are_few():
         ("banana=1", "banana is not a key.*latent_dim"),
         ("trainer.max_epoch=1", r"trainer.max_epoch is not a key.*did you mean max_epochs\?"),
         ("max_epochs=1", r"max_epochs is not a key.*did you mean trainer.max_epochs\?"),
+        ("data.path=x.npy", r"did you mean data.path of data=array or data=table\?"),
+        ("guide.rank=3", r"did you mean guide.rank of guide=low_rank\?"),
         ("compile=true", r"did you mean trainer.compile or estimator.compile\?"),
         ("trainer.seed=1", r"trainer.seed is not a key.*did you mean seed\?"),
         ("guides=diagonal", r"guides is not a key.*did you mean guide\?"),
