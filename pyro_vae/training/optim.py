@@ -96,9 +96,9 @@ def _drop_negligible(adam: Optimizer) -> None:
         return
     for group in adam.param_groups:
         for p in group["params"] if group["eps"] >= SMALLEST_EPS else ():
-            for mean in map(adam.state[p].get, ("exp_avg", "exp_avg_sq")):
-                if mean is not None:
-                    mean.copy_(nn.functional.hardshrink(mean, NEGLIGIBLE))
+            state = adam.state.get(p, {})  # empty without a gradient so far
+            for mean in (state[name] for name in ("exp_avg", "exp_avg_sq") if name in state):
+                mean.copy_(nn.functional.hardshrink(mean, NEGLIGIBLE))
 
 
 class JointOptim(PyroOptim):

@@ -209,6 +209,15 @@ def test_adam_sets_means_of_gradients_to_zero_that_have_become_zero():
     assert torch.equal(*twins)
 
 
+def test_parameters_without_gradient_get_no_state():
+    p, unused = (torch.ones(3, requires_grad=True) for _ in range(2))
+    optim = FusedAdam([p, unused])
+    for _ in range(128):
+        p.grad = torch.ones(3)
+        optim.step()
+    assert list(optim.state) == [p]
+
+
 def test_adam_without_eps_keeps_small_means():
     p = torch.ones(3, requires_grad=True)
     optim = FusedAdam([p], lr=0.1, eps=0.0)
