@@ -56,8 +56,10 @@ def data():
 
 
 @pytest.fixture
-def in_float32(monkeypatch):
-    """Allow for float32: on some processors, products round differently in batches of other sizes."""
+def in_float32(request, monkeypatch):
+    """Allow for float32 in one check: on some processors, products round differently in batches of other sizes."""
+    if request.node.callspec.params["check"].func is not estimator_checks.check_methods_subset_invariance:
+        return
 
     def close(actual, desired, rtol=1e-6, **options):
         assert_allclose(actual, desired, rtol=rtol, **options)
