@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from pyro_vae.compilation import functions
 from pyro_vae.compilation.kernels import Kernels
 from pyro_vae.compilation.products import split_biases
+from pyro_vae.compilation.vectors import vector_width
 from pyro_vae.programs.sleef import touch_constants
 
 
@@ -80,12 +81,11 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
     vector instructions that the code was written for nor, before torch 2.14, the number of threads. Options are part
     of the key.
     """
-    from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": on_gpu}
     if not on_gpu:
-        options |= {"cpp.simdlen": pick_vec_isa().bit_width(), "cpp.threads": torch.get_num_threads()}
+        options |= {"cpp.simdlen": vector_width(), "cpp.threads": torch.get_num_threads()}
     mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
     with tracing(TracingContext(mode)), warnings.catch_warnings():  # from torch about its own code
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")

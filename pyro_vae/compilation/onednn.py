@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.compilation.vectors import vector_width
 from pyro_vae.errors import one_line
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def _load() -> Kernel:
 
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     address = ctypes.cast(getattr(library, _SYMBOL), ctypes.c_void_p).value
+    vector_width()  # the compiler's options depend on it
     call = CppPythonBindingsCodeCache.load_pybinding(["int64_t"] * 4, _SOURCE)
 
     def multiply(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
