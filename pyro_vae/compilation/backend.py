@@ -37,6 +37,14 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("No CUDA runtime is found")
 
 
+_has_compiled = False
+
+
+def has_compiled() -> bool:
+    """Return whether this process has compiled a graph, so that inductor is loaded and set up."""
+    return _has_compiled
+
+
 @dataclass
 class Backend:
     """Compiles graphs without Dynamo, whose guards would repeat the checks of the signature.
@@ -83,6 +91,7 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
     """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+    global _has_compiled
     options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": on_gpu}
     if not on_gpu:
         options |= {"cpp.simdlen": vector_width(), "cpp.threads": torch.get_num_threads()}
@@ -91,7 +100,9 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         with mode:
             fakes: list[Any] = [like(tensor, tensor.device) for tensor in tensors]
-        return torch._inductor.compile(graph, fakes, options)
+        compiled = torch._inductor.compile(graph, fakes, options)
+    _has_compiled = True
+    return compiled
 
 
 def like(tensor: Tensor, device: torch.device | str) -> Tensor:

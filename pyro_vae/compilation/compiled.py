@@ -12,13 +12,19 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from pyro_vae.compilation.backend import Backend
+from pyro_vae.compilation.backend import Backend, has_compiled
 from pyro_vae.compilation.graph import Graph, NotCompiled, reason
 from pyro_vae.compilation.kernels import OF_PROCESS, Kernels
 from pyro_vae.programs.time_limit import seconds_left
 
 COMPILE_SECONDS = 15.0
-"""Approximate time to compile a graph; 2 s if a process on this machine has compiled the same one before."""
+"""Approximate time to compile a process's first graphs; 2 s if this machine has compiled the same ones before."""
+
+COMPILE_NEXT_SECONDS = 3.0
+"""Approximate time to compile another graph."""
+
+TRACE_SECONDS = 0.3
+"""Approximate time to trace a graph. Even without compiling, it saves the time of Pyro and autograd."""
 
 MAX_SIGNATURES = 64
 """Maximum number of graphs: a number that changes in every call would otherwise compile one per call."""
@@ -42,8 +48,9 @@ class Compiled:
     Args:
         fn: returns tensors, possibly in tuples, lists and dicts. Tensors that it computes must not require gradients.
         backend: `inductor`, or another backend of Dynamo.
-        after: seconds that the calls of a signature must have taken before it is compiled. With the cost of compiling
-            as the threshold, the total time is at most twice that of the better choice made in advance.
+        after: returns the seconds that the calls of a signature must have taken before it is compiled. With the cost of
+            compiling as the threshold, the total time is at most twice that of the better choice made in advance. A
+            signature is traced after `TRACE_SECONDS`, and runs as traced until it is compiled.
         keep: whether results are needed after the next call. They are then copied, since a CUDA graph overwrites them.
         watch: whether to look for changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
             `fn` runs eagerly, and its operations are compared with the traced ones. If they differ, the next call is
@@ -59,7 +66,7 @@ class Compiled:
         self,
         fn: Callable[..., Any],
         backend: str = "inductor",
-        after: float = 0.0,
+        after: Callable[[], float] = float,
         keep: bool = True,
         watch: bool = False,
         kernels: Kernels | None = OF_PROCESS,
@@ -94,8 +101,10 @@ class Compiled:
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
             graph = self._graphs[key] = Graph(self.fn, leaves, structure, self.backend, self.keep, self.watch)
-        if graph.spent is None or graph.spent < self.after or seconds_left() < 2 * self.after:  # too late to pay back
-            started = time.perf_counter()
+        after = self.after()
+        due = graph.spent is not None and graph.spent >= after and seconds_left() >= 2 * after  # else too late to pay
+        started = time.perf_counter()
+        if not due and (graph.spent is None or graph.spent < TRACE_SECONDS or graph.untraceable):
             with _noting(self._modules):
                 result = self.fn(*args, **kwargs)
             graph.spent = (graph.spent or 0.0) + time.perf_counter() - started
@@ -103,11 +112,14 @@ class Compiled:
             self._graphs[signature, self._modes()] = graph  # includes modules first seen in this call
             return result
         try:
-            result = graph(leaves)
+            result = graph(leaves, compile=due)
         except NotCompiled as error:
-            self._warn(str(error))
-            self._graphs[key] = None  # do not try again
+            if due:
+                self._warn(str(error))
+                self._graphs[key] = None  # do not try again
+            graph.untraceable = True  # a warning follows if it would have been compiled
             return self.fn(*args, **kwargs)
+        graph.spent += time.perf_counter() - started
         if graph.frozen:
             self._warn(graph.frozen)
             self._graphs = dict.fromkeys(self._graphs)  # any of them may contain the changed value
@@ -145,7 +157,12 @@ def compiled(fn: Callable[..., Any], setting: bool | str) -> Callable[..., Any]:
     """Return `fn` compiled (True), unchanged (False), or compiled once its calls have cost as much (`auto`)."""
     if setting is False:
         return fn
-    return Compiled(fn, after=0.0 if setting is True else COMPILE_SECONDS)
+    return Compiled(fn) if setting is True else Compiled(fn, after=compile_seconds)
+
+
+def compile_seconds() -> float:
+    """Return the approximate time that compiling a graph takes now."""
+    return COMPILE_NEXT_SECONDS if has_compiled() else COMPILE_SECONDS
 
 
 TakeOnly = Callable[[Compiled, Callable[[], None]], None]

@@ -54,7 +54,9 @@ class Graph:
 
     Attributes:
         frozen: the reason why the graph must not be used, once it is known.
-        spent: seconds spent so far in calls that were neither traced nor compiled.
+        has_run: whether it has run compiled.
+        spent: seconds spent in calls so far; None before the first.
+        untraceable: whether tracing has failed.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Graph:
         self.keep = keep
         self.watch = watch
         self.spent: float | None = None
+        self.untraceable = False
         self.frozen: str | None = None
         self.has_run = False
         self._traced: _Traced | None = None
@@ -90,8 +93,8 @@ class Graph:
         """Drop the compiled code."""
         self._run, self.has_run = None, False
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
-        """Return the function's result.
+    def __call__(self, leaves: Sequence[Any], compile: bool = True) -> Any:
+        """Return the function's result; a graph that has not been compiled yet runs as traced unless `compile`.
 
         Raises:
             NotCompiled: if the call cannot be traced or the graph cannot be compiled; random states are then unchanged.
@@ -104,7 +107,7 @@ class Graph:
         self._num_calls += 1
         if self.watch and self._num_calls >= self._next_look:
             return self._look(self._traced.call, tensors)
-        return self._call(self._traced, tensors)
+        return self._call(self._traced, tensors, compile)
 
     def _look(self, before: _Call, tensors: list[Tensor]) -> Any:
         """Run the function and compare its operations with the traced ones."""
@@ -117,7 +120,7 @@ class Graph:
             self._next_look *= 10
         return result
 
-    def _call(self, traced: _Traced, tensors: list[Tensor]) -> Any:
+    def _call(self, traced: _Traced, tensors: list[Tensor], compile: bool) -> Any:
         on_gpu = traced.on_gpu or any(tensor.is_cuda for tensor in tensors)
         try:
             if am_i_wrapped():  # by SVI, for example, which collects the parameters
@@ -126,14 +129,15 @@ class Graph:
             if on_gpu:
                 torch.compiler.cudagraph_mark_step_begin()
             with torch.no_grad():
-                self._run = self._run or self.backend.compile(traced.graph, tensors, on_gpu)
-                results = self._run(*tensors)
+                if compile and self._run is None:
+                    self._run = self.backend.compile(traced.graph, tensors, on_gpu)
+                results = (self._run or traced.graph)(*tensors)
                 computed = [result.clone() for result in results] if on_gpu and self.keep else results
         except Exception as error:
             if self.has_run:
                 raise
             raise NotCompiled(reason(error, Places().of_error(error))) from error
-        self.has_run = True
+        self.has_run = self._run is not None
         return traced.call.fill(computed, tensors)
 
     def _noting(self, tensors: list[Tensor], how: Callable[..., Any]) -> tuple[Any, _Call, Any]:

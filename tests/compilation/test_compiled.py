@@ -160,7 +160,7 @@ def test_waits_until_compiling_is_paid_for(as_traced, monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # each call takes a second
     monkeypatch.setattr("pyro_vae.compilation.compiled.COMPILE_SECONDS", 15.0)
     fn = Counted(lambda x: x + 1)
-    fast = Compiled(fn, after=4.5)
+    fast = Compiled(fn, after=lambda: 4.5)
     for _ in range(9):
         fast(torch.ones(2))
     assert fn.calls == 6  # 5 s, and the trace

@@ -89,7 +89,7 @@ def test_nothing_is_compiled_shortly_before_a_time_limit(as_traced):
         return 2 * x
 
     for seconds, num_calls in ((20, 5), (40, 2)):  # else the third call runs the graph
-        function = Compiled(double, after=15.0)
+        function = Compiled(double, after=lambda: 15.0)
         calls.clear()
         with time_limit.time_limit(time_limit.time.monotonic() + seconds):
             for _ in range(5):
