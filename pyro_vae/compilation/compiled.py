@@ -135,6 +135,13 @@ class Compiled:
             run()
         self.takes_new = False
 
+    def only_trace(self, run: Callable[[], Any]) -> None:
+        """Trace for the signatures of the calls that `run` makes; others run eagerly, as does what cannot be traced."""
+        self.postpone()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "not compiled")
+            self.take_only(run)
+
     def postpone(self) -> None:
         """Run graphs as traced until `proceed`; `backend.postponed` lists them."""
         self.backend.postponed = []
