@@ -136,8 +136,12 @@ class Compiled:
         self.takes_new = False
 
     def only_trace(self, run: Callable[[], Any]) -> None:
-        """Trace for the signatures of the calls that `run` makes; others run eagerly, as does what cannot be traced."""
+        """Trace for the signatures of the calls that `run` makes; others run eagerly, as does what cannot be traced.
+
+        Changes outside the arguments are looked for.
+        """
         self.postpone()
+        self.watch = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "not compiled")
             self.take_only(run)

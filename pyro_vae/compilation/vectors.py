@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 
-
-@cache
 def vector_width() -> int:
     """Return the number of bits in a vector.
 
     Before its first graph, inductor compiles a program with torch's headers for each set of instructions that the
     processor has, which takes 7 to 8 s in all. These checks are left out here, unless `TORCHINDUCTOR_VEC_ISA_OK` is
     set: all sets need the same headers, and whether the compiler knows the newer instructions is checked by shorter
-    programs. The result holds for the whole process.
+    programs. Torch keeps what it has found for the whole process.
     """
     from torch._inductor import config, cpu_vec_isa
 

@@ -6,10 +6,12 @@ import random
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor import config, cpu_vec_isa
 from torch.fx import symbolic_trace
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.compilation import backend
+from pyro_vae.compilation.vectors import vector_width
 
 
 @pytest.fixture
@@ -46,6 +48,27 @@ def test_code_for_other_vector_instructions_has_another_key(monkeypatch):
         monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
         backend.inductor(None, [], False)
     assert [each["cpp.simdlen"] for each in options] == [0, 256 if torch.cpu._is_avx2_supported() else 0]
+
+
+@pytest.mark.parametrize("given", [None, True, False])
+def test_checks_of_vector_instructions_are_left_out_unless_asked_for(monkeypatch, given):
+    seen = []
+
+    def pick_vec_isa():
+        seen.append(config.cpp.vec_isa_ok)
+        return cpu_vec_isa.VecAVX2()
+
+    monkeypatch.setattr(cpu_vec_isa, "pick_vec_isa", pick_vec_isa)
+    with config.patch({"cpp.vec_isa_ok": given}):
+        assert vector_width() == 256
+        assert (seen, config.cpp.vec_isa_ok) == ([given is not False], given)
+
+
+def test_the_width_is_that_of_instructions_that_torch_has_checked():
+    expected = cpu_vec_isa.VecAVX512() if torch.cpu._is_avx512_supported() else cpu_vec_isa.VecAVX2()
+    if not expected.check_build(cpu_vec_isa.VecISA._avx_code):
+        pytest.skip("the compiler knows none of them")
+    assert vector_width() == expected.bit_width()
 
 
 def test_code_for_another_number_of_threads_is_not_used(compile_again):

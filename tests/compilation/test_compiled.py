@@ -11,6 +11,7 @@ import random
 import warnings
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
 import numpy as np
 import pyro
@@ -155,21 +156,55 @@ def test_numbers_that_change_do_not_fill_the_memory(as_traced, monkeypatch):
     assert (graphs_of(fast), len(fast._graphs)) == (3, 3)
 
 
-def test_waits_until_compiling_is_paid_for(as_traced, monkeypatch):
-    clock = iter(range(1000))
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # each call takes a second
-    monkeypatch.setattr("pyro_vae.compilation.compiled.COMPILE_SECONDS", 15.0)
+@pytest.fixture
+def slow(monkeypatch):
+    """Each call takes a second, tracing 1.5 s, and compiling 15, and 4 a second time."""
+    clock = count()
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    for name, seconds in (("TRACE_SECONDS", 1.5), ("COMPILE_SECONDS", 15.0), ("COMPILE_NEXT_SECONDS", 4.0)):
+        monkeypatch.setattr(f"pyro_vae.compilation.compiled.{name}", seconds)
+    monkeypatch.setattr("pyro_vae.compilation.compiled.has_compiled", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "has_compiled", "eager", "traced"),
+    [(False, False, 30, 0), (True, False, 1, 1), ("auto", False, 2, 13), ("auto", True, 2, 2)],
+)
+def test_traces_and_compiles_once_that_is_paid_for(as_traced, slow, monkeypatch, setting, has_compiled, eager, traced):
+    monkeypatch.setattr("pyro_vae.compilation.compiled.has_compiled", lambda: has_compiled)
     fn = Counted(lambda x: x + 1)
-    fast = Compiled(fn, after=lambda: 4.5)
-    for _ in range(9):
-        fast(torch.ones(2))
-    assert fn.calls == 6  # 5 s, and the trace
-    for setting, calls in ((False, 30), (True, 2), ("auto", 16)):
-        fn.calls = 0
-        fast = compiled(fn, setting)
-        for _ in range(30):
-            fast(torch.ones(2))
-        assert fn.calls == calls
+    fast = compiled(fn, setting)
+    for call in range(1, 31):
+        assert fast(torch.ones(2)).sum() == 4
+        assert fn.calls == (call if setting is False else min(call, eager + 1))
+        assert setting is False or graphs_of(fast) == (call > eager + traced)
+
+
+def test_warns_of_what_cannot_be_traced_when_it_would_be_compiled(as_traced, slow):
+    fast = compiled(lambda x: x + 1 if x.sum() > 0 else x - 1, "auto")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for call in range(1, 31):
+            sign = (-1) ** call
+            assert fast(torch.full((2,), sign)).sum() == 4 * sign
+            assert len(caught) == (call > 16)  # the third call, which tried to trace, is not counted
+    assert "the program uses the value of a tensor" in str(caught[0].message)
+
+
+def test_only_traces(as_traced, monkeypatch):
+    monkeypatch.setattr("pyro_vae.compilation.backend.inductor", None)
+    fn = Counted(lambda x: x + 1)
+    fast = Compiled(fn)
+    fast.only_trace(lambda: fast(torch.ones(2)))
+    for call in range(1, 4):
+        assert fast(torch.ones(2)).sum() == 4
+        assert fn.calls == 1 + call
+        assert fast(torch.ones(3)).sum() == 6
+    dependent = Compiled(lambda x: x + 1 if x.sum() > 0 else x - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dependent.only_trace(lambda: dependent(torch.ones(2)))
+        assert dependent(-torch.ones(2)).sum() == -4
 
 
 @pytest.mark.parametrize("always", [True, False])
