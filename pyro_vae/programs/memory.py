@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -13,6 +12,9 @@ from pyro_vae.errors import positive_int
 from pyro_vae.programs.chunks import LARGEST, require_room, slices
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, trace
+
+CACHE = 2**24
+"""Bytes of a last-level cache that a process can count on. Larger blocks are no faster, and far slower without it."""
 
 
 def chunk_option(value: int | str) -> int | str:
@@ -27,14 +29,15 @@ def chunk_option(value: int | str) -> int | str:
 def pairs_at_once(chunk_size: int | str, model: Program, x: Tensor, y: Tensor | None = None) -> int:
     """Return how many pairs (sample, datapoint) to process at once, for data x `[N, ...]`.
 
-    With `auto` on a CPU, two of their largest tensors (`bytes_per_pair`) fit into the last-level cache; on a GPU, 64
-    fit into a quarter of the free memory. The number is a power of two from 256 to 262,144, or smaller if a tensor of
-    256 pairs exceeds `LARGEST`.
+    With `auto` on a CPU, their largest tensor (`bytes_per_pair`) fits into `CACHE`; on a GPU, 64 of them fit into a
+    quarter of the free memory. The number is a power of two from 256 to 262,144, or smaller if a tensor of 256 pairs
+    exceeds `LARGEST`.
     """
     if isinstance(chunk_size, int):
         return chunk_size
     each = bytes_per_pair(model, x, y)
-    pairs = _bytes(x.device) // ((64 if x.is_cuda else 2) * each)
+    room = torch.cuda.mem_get_info(x.device)[0] // (4 * 64) if x.is_cuda else CACHE
+    pairs = room // each
     fewest = min(2**8, power_of_two(LARGEST // each))
     return min(max(power_of_two(pairs), fewest), 2**18)
 
@@ -78,12 +81,3 @@ def padded(index: Tensor) -> Tensor:
     """Repeat the last entry until the length is a power of two, so that few shapes of compiled graphs are needed."""
     missing = power_of_two(2 * len(index) - 1) - len(index)
     return torch.cat([index, index[-1:].expand(missing)])
-
-
-def _bytes(device: torch.device) -> int:
-    """Return the size of the memory to fill."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 4
-    name = "SC_LEVEL3_CACHE_SIZE"
-    cache = os.sysconf(name) if name in getattr(os, "sysconf_names", ()) else 0
-    return max(cache, 2**24)  # some systems do not report it
