@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ RESOLUTION = 0.01
 def is_frame(x: Any) -> bool:
     """Whether x is a data frame."""
     return type(x).__module__.partition(".")[0] in LIBRARIES and hasattr(x, "columns")
+
+
+def not_numbers(frame: Any) -> list[str]:
+    """Return the names of the columns of a data frame that do not hold numbers, at most three of them."""
+    names = (str(name) for name in frame.columns if np.asarray(frame[name]).dtype.kind not in "biuf")
+    return list(islice(names, 3))
 
 
 def opened(frame: Any, name: str) -> Any:

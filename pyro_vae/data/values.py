@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_vae.data.frames import is_frame, not_numbers
 from pyro_vae.data.sparse import is_sparse
 from pyro_vae.data.units import Units
-from pyro_vae.errors import BadInput, one_line
+from pyro_vae.errors import BadInput, one_line, shown
 
 Array = Tensor | np.ndarray
 
@@ -49,11 +50,17 @@ def as_array(x: Any, name: str) -> Array:
         return _of_lists(x, name)
     if isinstance(x, (bool, int, float, complex)) or hasattr(type(x), "__array__"):
         try:
-            return np.asarray(x)
+            array = np.asarray(x)
         except Exception as error:  # raised by the object's own code
             raise BadInput(
                 f"{name} has type {kind}, which cannot be converted to an array ({one_line(error)})"
             ) from error
+        if array.dtype.kind == "O" and is_frame(x) and (others := not_numbers(x)):
+            listed = ", ".join(map(shown, others))
+            raise BadInput(
+                f'{name} has columns that are not numbers ({listed}): choose likelihood="table", or leave them out'
+            )
+        return array
     raise BadInput(f"{name} has type {kind}: give a tensor, a NumPy array, or lists of numbers")
 
 

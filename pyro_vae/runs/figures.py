@@ -117,8 +117,10 @@ def _draw_latent(vae: VAE, test: Split, folder: Path, classes: Sequence[str] = (
 
 
 def _limits(x: torch.Tensor) -> tuple[float, float]:
-    """Return the range of the observed entries of x."""
-    return x.nan_to_num(torch.inf).min().item(), x.nan_to_num(-torch.inf).max().item()
+    """Return the range of the observed entries of x, without outliers that would flatten the colours of the rest."""
+    low, high = x.nan_to_num(torch.inf).min().item(), x.nan_to_num(-torch.inf).max().item()
+    first, last = np.nanquantile(array(x), (0.001, 0.999)).tolist()
+    return (first, last) if first < last and high - low > 3 * (last - first) else (low, high)
 
 
 def _manifold(vae: VAE, limits: tuple[float, float], behind: np.ndarray | None, classes: Sequence[str]) -> Axes:

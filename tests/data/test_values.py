@@ -201,8 +201,10 @@ def test_a_table_with_a_column_of_text():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(X)
     assert torch.equal(from_array(table).train.x, from_array(X).train.x)
-    with pytest.raises(BadInput, match="x has dtype object: convert it to floats"):
-        from_array(table.assign(text="a"))
+    for others in ({"text": "a"}, {"text": "a", "when": pandas.Timestamp("2020")}):
+        message = rf'x has columns that are not numbers \({", ".join(others)}\): choose likelihood="table"'
+        with pytest.raises(BadInput, match=message):
+            from_array(table.assign(**others))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from conftest import COARSE
 from matplotlib.collections import PathCollection
 from PIL import Image
 
 from pyro_vae.data.schema import Column
 from pyro_vae.runs import figures, plots
-from pyro_vae.runs.figures import save
+from pyro_vae.runs.figures import _limits, save
 from pyro_vae.runs.plots import scores, stages, style, tables, vectors
 
 ROWS = [{"epoch": e, "train/elbo": -100.0 / e, "val/elbo": -110.0 / e, "train/kl": float(e)} for e in range(1, 6)]
@@ -318,3 +319,15 @@ def test_long_options_of_a_sweep_are_written_in_full(tmp_path):
     ax = plots.comparison({options: [1.0], "all": [2.0]}, [1.0, 2.0], [np.nan, np.nan])
     assert ticks_of(ax.yaxis)[0].split() == options.split()
     assert ax.yaxis.get_ticklabels()[0].get_window_extent().x0 >= 0
+
+
+def test_outliers_do_not_flatten_the_colours():
+    x = torch.rand(500, 20)
+    whole = x.min().item(), x.max().item()
+    assert _limits(x) == whole
+    x[0, :2] = torch.tensor([torch.nan, 1e6])
+    low, high = _limits(x)
+    assert 0 <= low < 0.01 < 0.99 < high <= 1
+    rare = torch.zeros(500, 20)
+    rare[0, 0] = 1
+    assert _limits(rare) == (0, 1)
