@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
@@ -23,8 +26,11 @@ COMPILE_SECONDS = 15.0
 COMPILE_NEXT_SECONDS = 3.0
 """Approximate time to compile another graph."""
 
-TRACE_SECONDS = 0.3
-"""Approximate time to trace a graph. Even without compiling, it saves the time of Pyro and autograd."""
+TRACE_SECONDS = 0.5
+"""Time from which tracing pays even without compiling: it takes 0.2 s, and saves the time of Pyro and autograd."""
+
+TRACEABLE = {"pyro_vae", "pyro", "torch", *sys.stdlib_module_names}
+"""Packages whose code does not depend on anything that a trace misses, as users' own may."""
 
 MAX_SIGNATURES = 64
 """Maximum number of graphs: a number that changes in every call would otherwise compile one per call."""
@@ -50,7 +56,8 @@ class Compiled:
         backend: `inductor`, or another backend of Dynamo.
         after: returns the seconds that the calls of a signature must have taken before it is compiled. With the cost of
             compiling as the threshold, the total time is at most twice that of the better choice made in advance. A
-            signature is traced after `TRACE_SECONDS`, and runs as traced until it is compiled.
+            signature is traced after `TRACE_SECONDS` if its programs are `TRACEABLE`, and runs as traced until it is
+            compiled.
         keep: whether results are needed after the next call. They are then copied, since a CUDA graph overwrites them.
         watch: whether to look for changes outside the arguments. In the 1st, 10th, 100th, ... call after the trace,
             `fn` runs eagerly, and its operations are compared with the traced ones. If they differ, the next call is
@@ -101,10 +108,11 @@ class Compiled:
             return self.fn(*args, **kwargs)
         if graph is _UNSEEN or graph.is_stale():
             graph = self._graphs[key] = Graph(self.fn, leaves, structure, self.backend, self.keep, self.watch)
+            graph.may_trace = all(_is_traceable(value) for value in (self.fn, *leaves))
         after = self.after()
         due = graph.spent is not None and graph.spent >= after and seconds_left() >= 2 * after  # else too late to pay
         started = time.perf_counter()
-        if not due and (graph.spent is None or graph.spent < TRACE_SECONDS or graph.untraceable):
+        if not due and (graph.spent is None or graph.spent < TRACE_SECONDS or not graph.may_trace):
             with _noting(self._modules):
                 result = self.fn(*args, **kwargs)
             graph.spent = (graph.spent or 0.0) + time.perf_counter() - started
@@ -117,7 +125,7 @@ class Compiled:
             if due:
                 self._warn(str(error))
                 self._graphs[key] = None  # do not try again
-            graph.untraceable = True  # a warning follows if it would have been compiled
+            graph.may_trace = False  # a warning follows if it would have been compiled
             return self.fn(*args, **kwargs)
         graph.spent += time.perf_counter() - started
         if graph.frozen:
@@ -134,17 +142,6 @@ class Compiled:
         for _ in range(3):  # eager, traced, compiled
             run()
         self.takes_new = False
-
-    def only_trace(self, run: Callable[[], Any]) -> None:
-        """Trace for the signatures of the calls that `run` makes; others run eagerly, as does what cannot be traced.
-
-        Changes outside the arguments are looked for.
-        """
-        self.postpone()
-        self.watch = True
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "not compiled")
-            self.take_only(run)
 
     def postpone(self) -> None:
         """Run graphs as traced until `proceed`; `backend.postponed` lists them."""
@@ -187,6 +184,23 @@ def _signature(value: Any) -> Hashable:
         return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
     owner = getattr(value, "__self__", value)  # the object of a bound method
     return type(value), value, owner.training if isinstance(owner, nn.Module) else None
+
+
+def _is_traceable(value: Any) -> bool:
+    """Return whether a program, or another argument, consists of code in `TRACEABLE` only."""
+    if isinstance(value, partial):
+        return all(map(_is_traceable, (value.func, *value.args, *value.keywords.values())))
+    owner = getattr(value, "__self__", value)
+    if not isinstance(owner, nn.Module):
+        return _is_known(owner) if isinstance(owner, FunctionType) else all(map(_is_known, type(owner).__mro__))
+    return all(
+        all(map(_is_known, type(module).__mro__)) and not (module._forward_hooks or module._forward_pre_hooks)
+        for module in owner.modules()
+    )
+
+
+def _is_known(definition: Any) -> bool:
+    return (definition.__module__ or "").partition(".")[0] in TRACEABLE  # None for what `exec` defines
 
 
 @contextmanager

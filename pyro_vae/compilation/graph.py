@@ -21,7 +21,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from pyro_vae.compilation.backend import Backend
 from pyro_vae.compilation.frozen import Operation, OtherNoise, Record, difference
 from pyro_vae.compilation.places import Places
-from pyro_vae.compilation.without_values import WithoutValues
+from pyro_vae.compilation.without_values import WithoutValues, require_static_shapes
 from pyro_vae.errors import one_line
 from pyro_vae.programs.random_state import get_other_rng_state, get_rng_state, set_other_rng_state, set_rng_state
 from pyro_vae.programs.session import one_thread
@@ -56,7 +56,7 @@ class Graph:
         frozen: the reason why the graph must not be used, once it is known.
         has_run: whether it has run compiled.
         spent: seconds spent in calls so far; None before the first.
-        untraceable: whether tracing has failed.
+        may_trace: whether it may run as traced before it pays to compile it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Graph:
         self.keep = keep
         self.watch = watch
         self.spent: float | None = None
-        self.untraceable = False
+        self.may_trace = True
         self.frozen: str | None = None
         self.has_run = False
         self._traced: _Traced | None = None
@@ -122,6 +122,7 @@ class Graph:
 
     def _call(self, traced: _Traced, tensors: list[Tensor], compile: bool) -> Any:
         on_gpu = traced.on_gpu or any(tensor.is_cuda for tensor in tensors)
+        noise = None if self.has_run else get_rng_state()
         try:
             if am_i_wrapped():  # by SVI, for example, which collects the parameters
                 for name in traced.call.params:
@@ -134,8 +135,9 @@ class Graph:
                 results = (self._run or traced.graph)(*tensors)
                 computed = [result.clone() for result in results] if on_gpu and self.keep else results
         except Exception as error:
-            if self.has_run:
+            if noise is None:
                 raise
+            set_rng_state(noise)
             raise NotCompiled(reason(error, Places().of_error(error))) from error
         self.has_run = self._run is not None
         return traced.call.fill(computed, tensors)
@@ -173,6 +175,8 @@ class Graph:
         try:
             with _unchecked(), poutine.trace(param_only=True) as params, places:
                 made = how(fn)(*aliases)
+                if isinstance(made, GraphModule):
+                    require_static_shapes(made)
         except Exception as error:
             set_rng_state(noise)  # undo the draws of the failed attempt
             set_other_rng_state(others)

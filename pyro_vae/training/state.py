@@ -26,7 +26,6 @@ class State:
         skipped: steps skipped by `on_nan=skip`.
         compiled: whether steps are compiled; None if undecided. A resumed run keeps the decision, since compiled code
             rounds differently.
-        traced: whether steps that are not compiled run as traced (`training.switch`); None if undecided.
         compiled_at: steps before the first compiled one; None as long as another process compiles (`training.switch`).
         kernels: the kernels of compiled products of matrices (`compilation.kernels`), which a resumed run keeps, too;
             None for torch's only, as in checkpoints of earlier versions.
@@ -40,7 +39,6 @@ class State:
     seconds: float = 0.0
     skipped: int = 0
     compiled: bool | None = None
-    traced: bool | None = None
     compiled_at: int | None = None
     kernels: dict[str, str] | None = None
     threads: int | None = None
@@ -53,8 +51,7 @@ class State:
             BadInput: if a name is unknown, or a value does not have the type that `asdict(state)` gives it.
         """
         kinds: dict[str, tuple[type, ...]] = {field.name: (type(field.default),) for field in fields(cls)}
-        kinds |= {name: (bool, type(None)) for name in ("compiled", "traced")}
-        kinds |= {"best_elbo": (float,), "seconds": (float, int)}
+        kinds |= {"compiled": (bool, type(None)), "best_elbo": (float,), "seconds": (float, int)}
         kinds |= {"kernels": (dict, type(None)), "threads": (int, type(None)), "compiled_at": (int, type(None))}
         for name, value in saved.items():
             if type(value) not in kinds.get(name, ()) or (type(value) is int and not 0 <= value < 2**53):
@@ -66,11 +63,11 @@ class State:
             saved = {"compiled_at": 0, **saved}  # earlier versions compiled before the first step
         return cls(**saved)
 
-    def decide(self, compiled: bool, traced: bool = False) -> None:
-        """Set whether steps are compiled or traced; if they were not compiled so far, their kernels may be chosen."""
+    def decide(self, compiled: bool) -> None:
+        """Set whether steps are compiled; if they were not so far, their kernels may be chosen."""
         if compiled and not self.compiled:
             self.kernels, self.compiled_at = {}, None
-        self.compiled, self.traced = compiled, traced
+        self.compiled = compiled
 
     def end_epoch(
         self, elbo: float, log_likelihood: float, val_elbo: float, score: float, seconds: float

@@ -12,7 +12,6 @@ import torch
 
 from pyro_vae.compilation.background import Background
 from pyro_vae.compilation.break_even import pays_back
-from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.data.split import Split
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.random_state import fork_rng
@@ -27,8 +26,7 @@ log = logging.getLogger(__name__)
 class Switch:
     """Compiles a training: at its start, or in another process while its first steps run as traced.
 
-    A training that is too short for it runs as traced to the end, unless it is very short. On leaving the context, the
-    other process ends.
+    On leaving the context, the other process ends.
 
     Args:
         setting: of `Trainer.compile`; `background` compiles in another process, if possible.
@@ -56,9 +54,7 @@ class Switch:
             state.decide(bool(self.setting))
         elif state.compiled is None:
             num_calls = num_steps / len(dry_run.steps)
-            state.decide(*collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds)))
-        if state.traced and val.x.device.type == "cpu":
-            dry_run.compile(mean_elbo, val, Compiled.only_trace)
+            state.decide(collectives.from_rank_0(pays_back(dry_run, num_calls, max_seconds)))
         if not state.compiled:
             return
         if self.setting == "background" and not background:

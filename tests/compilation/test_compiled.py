@@ -8,6 +8,7 @@ import copy
 import inspect
 import os
 import random
+import re
 import warnings
 from contextlib import contextmanager
 from functools import partial
@@ -25,10 +26,15 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from pyro_vae.compilation.compiled import Compiled, compiled
+from pyro_vae.compilation.compiled import TRACEABLE, Compiled, _is_traceable, compiled
 from pyro_vae.compilation.elbos import CompiledTrace_ELBO
 from pyro_vae.compilation.gradients import with_gradients
+from pyro_vae.guides import Diagonal
+from pyro_vae.likelihoods import Bernoulli
+from pyro_vae.marginal.prior import prior_of
 from pyro_vae.networks import MLP
+from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.density import Latents, density_and_grad
 from pyro_vae.runs.config import CONFIG_DIR
 from pyro_vae.vae import VAE
 
@@ -164,6 +170,7 @@ def slow(monkeypatch):
     for name, seconds in (("TRACE_SECONDS", 1.5), ("COMPILE_SECONDS", 15.0), ("COMPILE_NEXT_SECONDS", 4.0)):
         monkeypatch.setattr(f"pyro_vae.compilation.compiled.{name}", seconds)
     monkeypatch.setattr("pyro_vae.compilation.compiled.has_compiled", lambda: False)
+    monkeypatch.setattr("pyro_vae.compilation.compiled.TRACEABLE", {*TRACEABLE, __name__})
 
 
 @pytest.mark.parametrize(
@@ -180,6 +187,44 @@ def test_traces_and_compiles_once_that_is_paid_for(as_traced, slow, monkeypatch,
         assert setting is False or graphs_of(fast) == (call > eager + traced)
 
 
+def test_own_code_is_not_traced_before_it_is_compiled(as_traced, slow, monkeypatch):
+    """It may depend on what a trace would miss."""
+    monkeypatch.setattr("pyro_vae.compilation.compiled.TRACEABLE", TRACEABLE)
+    fn = Counted(lambda x: x + 1)
+    fast = compiled(fn, "auto")
+    for _ in range(10):
+        fast(torch.ones(2))
+    assert fn.calls == 10
+
+
+def test_which_code_is_own():
+    class Mine(nn.Linear):
+        pass
+
+    vae = VAE.build([3], 2, MLP([4]), StandardNormal, Bernoulli, Diagonal)
+    known = [
+        vae.model,
+        prior_of(vae.model),
+        density_and_grad,
+        None,
+        2,
+        torch.ones(2),
+        Latents.of(vae.model, torch.ones(2, 3)),
+    ]
+    assert all(map(_is_traceable, known))
+    hooked = nn.Sequential(nn.Linear(2, 2))
+    hooked[0].register_forward_hook(lambda *_: None)
+    own = [
+        lambda x: x,
+        Mine(2, 2),
+        nn.Sequential(Mine(2, 2)).forward,
+        hooked,
+        partial(torch.add, Mine(2, 2)),
+        Counted(abs),
+    ]
+    assert not any(map(_is_traceable, own))
+
+
 def test_warns_of_what_cannot_be_traced_when_it_would_be_compiled(as_traced, slow):
     fast = compiled(lambda x: x + 1 if x.sum() > 0 else x - 1, "auto")
     with warnings.catch_warnings(record=True) as caught:
@@ -191,20 +236,61 @@ def test_warns_of_what_cannot_be_traced_when_it_would_be_compiled(as_traced, slo
     assert "the program uses the value of a tensor" in str(caught[0].message)
 
 
-def test_only_traces(as_traced, monkeypatch):
-    monkeypatch.setattr("pyro_vae.compilation.backend.inductor", None)
-    fn = Counted(lambda x: x + 1)
+SHAPES_OF_VALUES = {
+    "mask": lambda x: x[x > 0].sum(),
+    "nonzero": lambda x: x.nonzero().sum(),
+    "unique": lambda x: x.unique().sum(),
+    "masked_select": lambda x: x.masked_select(x > 0).exp().sum(),
+}
+VALUES = {
+    "numpy": lambda x: x + float(x.detach().numpy().sum()),
+    "asarray": lambda x: x + float(np.asarray(x).sum()),
+    "tolist": lambda x: x + sum(x.tolist()),
+}
+
+
+@pytest.mark.parametrize("name", [*SHAPES_OF_VALUES, *VALUES])
+def test_values_are_not_frozen(as_traced, name):
+    fn = {**SHAPES_OF_VALUES, **VALUES}[name]
     fast = Compiled(fn)
-    fast.only_trace(lambda: fast(torch.ones(2)))
-    for call in range(1, 4):
-        assert fast(torch.ones(2)).sum() == 4
-        assert fn.calls == 1 + call
-        assert fast(torch.ones(3)).sum() == 6
-    dependent = Compiled(lambda x: x + 1 if x.sum() > 0 else x - 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        dependent.only_trace(lambda: dependent(torch.ones(2)))
-        assert dependent(-torch.ones(2)).sum() == -4
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(5):
+            x = torch.randn(6)
+            close(fast(x), fn(x))
+    assert re.search("not compiled: .* (depends on|reads) the values of a tensor", str(caught[0].message))
+    assert (len(caught), graphs_of(fast)) == (1, 0)
+
+
+def test_indices_and_assignments_by_masks_are_compiled(as_traced):
+    def fn(x):
+        y = x.clone()
+        y[x > 0] = 1.0
+        return y[torch.tensor([0, 2])] + y[..., None][:2, 0]
+
+    fast = Compiled(fn)
+    with no_fallback():
+        for _ in range(5):
+            x = torch.randn(6)
+            close(fast(x), fn(x))
+    assert graphs_of(fast) == 1
+
+
+def test_a_graph_that_fails_uses_up_no_noise(as_traced, monkeypatch):
+    def failing(graph, *_):
+        def run(*tensors):
+            graph(*tensors)
+            raise RuntimeError("no memory")
+
+        return run
+
+    monkeypatch.setattr("pyro_vae.compilation.backend.inductor", failing)
+    fast = Compiled(lambda x: x + torch.randn(2))
+    torch.manual_seed(0)
+    expected = [torch.randn(2) for _ in range(4)]
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="no memory"):
+        close([fast(torch.zeros(2)) for _ in range(4)], expected)
 
 
 @pytest.mark.parametrize("always", [True, False])

@@ -1,8 +1,6 @@
 import math
 from copy import deepcopy
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -372,35 +370,6 @@ def test_auto_compiles_if_that_is_paid_back(small_vae, data, as_traced, monkeypa
     state.epoch, state.compiled = 2, not compiled
     _, _, state = train(small_vae, data, state=state)
     assert state.compiled is not compiled
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
-def test_short_training_runs_as_traced_with_the_same_numbers(small_vae, data, objective, monkeypatch):
-    twin, calls = deepcopy(small_vae), []
-    expected, rows, _ = train(twin, data, objective, {"compile": False})
-    small_vae.decoder.register_forward_hook(lambda *_: calls.append(1))
-    monkeypatch.setattr("pyro_vae.compilation.backend.inductor", None)
-    monkeypatch.setattr("pyro_vae.compilation.break_even.TRACE_SECONDS", 0.0)
-    actual, traced_rows, state = train(small_vae, data, objective, on_start=calls.clear)
-    assert (state.compiled, state.traced) == (False, True)
-    assert 3 <= len(calls) <= 6  # the last batch of each epoch, of 10, runs eagerly; others are compared with the trace
-    assert torch.equal(actual, expected)
-    assert [{**row, "seconds": 0} for row in traced_rows] == [{**row, "seconds": 0} for row in rows]
-    # a resumed run does as it did before, whatever is left of it
-    monkeypatch.setattr("pyro_vae.compilation.break_even.TRACE_SECONDS", math.inf)
-    state = State.of(asdict(state), Path("last.pt"))
-    calls.clear()
-    train(small_vae, data, objective, {"max_epochs": 33}, state=state)
-    assert len(calls) < 30 + 15 < 30 * 4
-
-
-def test_short_training_does_not_freeze_numbers_that_change(small_vae, data, monkeypatch):
-    numbers = []
-    small_vae.decoder.register_forward_hook(lambda module, args, h: h * (1 + 1e-3 * (len(numbers) // 2)))
-    monkeypatch.setattr("pyro_vae.compilation.break_even.TRACE_SECONDS", 0.0)
-    with pytest.warns(UserWarning, match=r"not compiled: .*mul.Tensor gets 1.006, and got 1.0 when it was traced"):
-        train(small_vae, data, None, {"max_epochs": 12}, on_step=lambda: numbers.append(1))
-    assert len(numbers) == 48
 
 
 def test_one_trajectory_whether_interrupted_or_not(small_vae, data, as_traced):
