@@ -37,6 +37,9 @@ FEWEST_OF_PRIOR = 10
 NUM_OF_PRIOR = 200
 """Draws from the prior that may contradict a search in many dimensions."""
 
+BY_CHANCE = 5.0
+"""Nats by which an unbiased p̂ exceeds p(x) in at most 0.7 % of cases, by Markov's inequality."""
+
 NUM_AT_FIRST = 10
 """Draws from the guide that give the ELBO, and an estimate where the time is over before there is a better one."""
 
@@ -197,7 +200,8 @@ class Auto(Estimator):
         proposal, log_w = sample(p, proposal, self.num_samples)
         found = judge(log_w)
         if not proposal.prior_weight:  # else its draws would have seen what the search missed
-            missed = _below_prior(found, _from_prior(p))
+            missed = _below_prior(found, of_prior := _from_prior(p))
+            ledger.raise_floor(index, (of_prior.log_px - BY_CHANCE)[: len(index)])
             proposal = replace(proposal, incomplete=proposal.incomplete | missed)
         if p.latents.dim <= MAX_DIM:
             integral, converged = quadrature(p, proposal.q)
@@ -210,6 +214,8 @@ class Auto(Estimator):
         p, proposal = p.rows(padded(index)), proposal.rows(padded(torch.arange(len(index), device=index.device)))
         proposal, log_w = stage.run(p, proposal)
         found = judge(log_w)
+        if stage.name == "search":
+            proposal = replace(proposal, incomplete=proposal.incomplete | ledger.refutes(padded(index), found))
         if p.latents.dim <= MAX_DIM and stage.name != "AIS":
             found = with_quadrature(found, *quadrature(p, proposal.q))
         return _unfinished(ledger, index, found, log_w, stage.name, started, proposal)
@@ -261,10 +267,10 @@ def _unless_missed(found: LogEvidence, of_prior: LogEvidence) -> LogEvidence:
 def _below_prior(found: LogEvidence, of_prior: LogEvidence) -> Tensor:
     """Return whether draws from the prior exceed the estimates, `[N]`.
 
-    Few of them may carry all weight: by Markov's inequality, an unbiased p̂ exceeds p(x) by 5 nats in 0.7 % of cases.
+    Few of them may carry all weight (`BY_CHANCE`).
     """
     higher = of_prior.log_px - found.log_px - 4 * (of_prior.se.square() + found.se.square()).sqrt()
-    return (higher > 0.01) & (of_prior.ess >= FEWEST_OF_PRIOR) | (of_prior.log_px > found.log_px + 5)
+    return (higher > 0.01) & (of_prior.ess >= FEWEST_OF_PRIOR) | (of_prior.log_px > found.log_px + BY_CHANCE)
 
 
 def _from_prior(p: Posteriors) -> LogEvidence:

@@ -40,6 +40,9 @@ REPEATED = (1, 2)
 WIDE_AT_ONCE = 8
 """Datapoints whose many modes are found at once."""
 
+NUM_KNOWN = 4
+"""Modes of the last search at which a wide one starts, too."""
+
 MATTERS = 0.05
 """Share of the evidence which modes of single starts have to hold, so that others like them matter."""
 
@@ -102,7 +105,7 @@ def ladder(num_samples: int, num_starts: int, target_se: float) -> list[Stage]:
 
     def wide(num_starts: int) -> Stage:
         def run(p: Posteriors, proposal: Proposal) -> tuple[Proposal, Tensor]:
-            return sample(p, wide_search(p, num_starts, proposal.guide_weight), K)
+            return sample(p, wide_search(p, num_starts, proposal), K)
 
         return Stage("search", K, run, lambda evidence, proposal: proposal.incomplete)
 
@@ -149,19 +152,23 @@ def search(p: Posteriors, num_starts: int, max_modes: int, guide_weight: float) 
     return _polished(p, found, guide_weight, incomplete)
 
 
-def wide_search(p: Posteriors, num_starts: int, guide_weight: float) -> Proposal:
+def wide_search(p: Posteriors, num_starts: int, proposal: Proposal) -> Proposal:
     """Search from many more starts, nearly all from the prior, and keep all modes that more than one start found.
 
-    The search is complete if another start is unlikely to find a new mode. In few dimensions, enough starts must have
-    led to modes that matter to tell.
+    It also starts at the best modes of the last proposal, so that it does not lose them. The search is complete if
+    another start is unlikely to find a new mode. In few dimensions, enough starts must have led to modes that matter to
+    tell.
     """
     num_starts *= WIDE if p.latents.dim <= FEW_DIM else WIDE // 2
-    parts = [p.rows(index) for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE)]
     enough = FEWEST_LED if p.latents.dim <= FEW_DIM else 0
-    found = [(part, find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4)) for part in parts]
-    return Proposal.cat(
-        [_polished(part, f, guide_weight, (f.unseen > UNSEEN) | (f.num_led < enough)) for part, f in found]
-    )
+    best = proposal.q.top(NUM_KNOWN).loc
+    known = torch.cat([best, best[:1].expand(NUM_KNOWN - len(best), *best.shape[1:])])  # of one shape, for graphs
+    found = []
+    for index in torch.arange(len(p), device=p.x.device).split(WIDE_AT_ONCE):
+        part = p.rows(index)
+        f = find_modes(part, num_starts, num_starts // 2, 25, num_starts - 4, known[:, index])
+        found.append(_polished(part, f, proposal.guide_weight, (f.unseen > UNSEEN) | (f.num_led < enough)))
+    return Proposal.cat(found)
 
 
 def search_until_complete(
@@ -180,7 +187,7 @@ def search_until_complete(
         if not again.any():
             return
         index = index[again]
-        proposal = wide_search(p.rows(index), factor * num_starts, guide_weight)
+        proposal = wide_search(p.rows(index), factor * num_starts, proposal.rows(again.nonzero().squeeze(1)))
     yield index, proposal
 
 

@@ -24,11 +24,13 @@ class Ledger:
         evidence: estimates of N datapoints, NaN where there is none so far.
         target_se: standard error above which an estimate is not good enough, in nats.
         rounded: whether an estimate is unreliable because of rounding (`proposal.is_rounded`), `[N]`.
+        floor: the highest lower confidence bound so far, of any estimate, `[N]`.
     """
 
     evidence: LogEvidence
     target_se: float
     rounded: Tensor
+    floor: Tensor
 
     @classmethod
     def empty(cls, elbo: Tensor, num_samples: int, target_se: float) -> Ledger:
@@ -45,7 +47,15 @@ class Ledger:
         evidence = LogEvidence(
             unknown, unknown, zero, unknown, elbo, num_samples, extra=extra, reliable=no, stage=no.long()
         )
-        return cls(evidence, target_se, no)
+        return cls(evidence, target_se, no, torch.full_like(elbo, -math.inf))
+
+    def refutes(self, index: Tensor, found: LogEvidence) -> Tensor:
+        """Return which estimates of the datapoints in `index` are below an earlier confidence bound, `[n]`."""
+        return found.log_px + 4 * found.se < self.floor[index]
+
+    def raise_floor(self, index: Tensor, bound: Tensor) -> None:
+        """Take note of lower confidence bounds `[n]` of the datapoints in `index`."""
+        self.floor[index] = self.floor[index].fmax(bound)
 
     def write(
         self, index: Tensor, found: LogEvidence, stage: str, started: float, proposal: Proposal | None = None
@@ -53,7 +63,7 @@ class Ledger:
         """Replace the estimates of the datapoints in `index` `[n]` by those in `found`.
 
         Two kinds of estimates are not reliable whatever their weights: those whose search was incomplete, except
-        integrals, and those below the previous one's confidence bound, which have missed what that one saw.
+        integrals, and those below an earlier one's confidence bound, which have missed what that one saw.
 
         A finite estimate stays where the new one is not finite, but is unreliable: some density is NaN, or too small.
 
@@ -68,7 +78,8 @@ class Ledger:
             Which of them are still not good enough, `[n]`.
         """
         old, integrated = self.evidence.rows(index), found.ess.isinf()
-        fell = found.log_px + 4 * found.se < old.extra["log_px_lower"]
+        fell = self.refutes(index, found)
+        self.raise_floor(index, found.extra["log_px_lower"])
         incomplete = ~integrated & proposal.incomplete if proposal is not None else torch.zeros_like(fell)
         found = found.unless(fell | incomplete)
         extra = old.extra | {

@@ -96,7 +96,14 @@ class Search:
     num_led: Tensor
 
 
-def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, num_prior: int | None = None) -> Search:
+def find_modes(
+    p: Posteriors,
+    num_starts: int,
+    max_modes: int,
+    max_steps: int,
+    num_prior: int | None = None,
+    known: Tensor | None = None,
+) -> Search:
     """Fit a Student-t to each mode that a search from several starts finds.
 
     Args:
@@ -105,9 +112,11 @@ def find_modes(p: Posteriors, num_starts: int, max_modes: int, max_steps: int, n
         max_modes: M, the largest number of modes kept, those with the highest evidence in Laplace's approximation.
         max_steps: evaluations of the gradient per search.
         num_prior: starts that are draws from the prior; half of them if None.
+        known: more starts, `[m, N, D]`: modes that another search has found.
     """
     num_prior = num_starts // 2 if num_prior is None else num_prior
     u, variance = starts(p, num_starts, num_prior)
+    u = u if known is None else torch.cat([u[:1], known, u[1:]])
     widest = variance.sqrt()
     found = _laplace(p, u, torch.diag_embed(variance.expand_as(u)), widest, max_steps)
     of_guide, census = found.evidence[0], found.census(num_prior)

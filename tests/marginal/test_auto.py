@@ -8,12 +8,13 @@ import pyro
 import pytest
 import torch
 from audit_models import AUDIT, SMALL, banana, cauchy, linear, mixture, poisson
+from conftest import every
 from pyro.distributions import Bernoulli, Beta, Categorical, MixtureSameFamily, Normal, Uniform
 
 from pyro_vae.marginal import Auto
 from pyro_vae.marginal.evidence import STAGES
 from pyro_vae.marginal.judge import judge
-from pyro_vae.marginal.ladder import annealed, ladder
+from pyro_vae.marginal.ladder import annealed, ladder, wide_search
 from pyro_vae.marginal.laplace import positive_definite, scale_tril_of
 from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.modes import find_modes
@@ -206,8 +207,8 @@ def test_draws_from_the_prior_show_modes_that_no_start_found():
     assert ((evidence.log_px - p_x.log_prob(x)).abs() < 4 * evidence.se).all()
 
 
-def test_a_single_draw_from_the_prior_shows_that_all_searches_missed():
-    """Of 50 narrow components in 30 dimensions, x comes from the first; the searches start in a few others."""
+def narrow_components():
+    """Of 50 narrow components in 30 dimensions, the three x come from the first: model, guide, x, log p(x), means."""
     g = torch.Generator().manual_seed(3)
     loc, A = torch.randn(50, 30, generator=g), torch.randn(30, 60, generator=g) / 30**0.5
     z = loc[:3] + 0.3 * torch.randn(3, 30, generator=g)
@@ -224,10 +225,26 @@ def test_a_single_draw_from_the_prior_shows_that_all_searches_missed():
 
     covariance = 0.09 * A.T @ A + torch.eye(60)
     components = torch.distributions.MultivariateNormal((loc @ A).double(), covariance.double())
-    log_px = components.log_prob(x.double().unsqueeze(1)).logsumexp(1) - math.log(50)
-    torch.manual_seed(0)
+    return model, guide, x, components.log_prob(x.double().unsqueeze(1)).logsumexp(1) - math.log(50), loc[:3]
+
+
+@pytest.mark.parametrize("seed", every(3, range(3)))
+def test_a_single_draw_from_the_prior_shows_that_all_searches_missed(seed):
+    """The searches start in a few of the components, and wide ones miss some that others have found."""
+    model, guide, x, log_px, _ = narrow_components()
+    torch.manual_seed(seed)
     evidence = Auto(compile=False)(model, guide, x)
     assert ((evidence.log_px - log_px).abs() < 0.3)[~evidence.unreliable].all()
+
+
+def test_a_wide_search_does_not_lose_a_mode():
+    model, guide, x, _, loc = narrow_components()
+    p = Posteriors.of(model, guide, x, None, compile=False)
+    q = Mixture.single(loc, 0.3 * torch.eye(30).expand(3, 30, 30), 5.0)
+    proposal = Proposal(q, 0.1, torch.zeros(3), torch.ones(3, dtype=torch.bool))
+    found = wide_search(p, 1, proposal).q
+    nearest = (found.loc - loc).square().sum(-1).where(found.log_weights.isfinite(), math.inf).amin(0)
+    assert (nearest < 30 * 0.3**2).all()
 
 
 def test_posteriors_with_more_modes_than_are_kept_at_first():

@@ -51,3 +51,19 @@ def test_an_estimate_that_is_not_finite_is_replaced():
     assert not ledger.evidence.log_px.isfinite().any()
     assert not ledger.write(ALL, judge(weights(-3.0, -4.0)), "HMC", 0.0).any()
     assert ledger.evidence.status == ["reliable"] * 2
+
+
+def test_no_later_estimate_below_an_earlier_bound_is_reliable(ledger):
+    for _ in range(3):
+        assert ledger.write(ALL, judge(weights(-9.0, -4.0)), "more samples", 0.0).tolist() == [True, False]
+    assert not ledger.write(ALL, judge(weights(-3.0, -4.0)), "AIS", 0.0).any()
+
+
+def test_bounds_from_elsewhere_refute_estimates():
+    ledger = Ledger.empty(torch.zeros(2).double(), 1000, target_se=0.05)
+    ledger.raise_floor(ALL[1:], torch.tensor([-2.0]))
+    ledger.raise_floor(ALL, torch.tensor([math.nan, -9.0]))
+    found = judge(weights(-3.0, -4.0))
+    assert ledger.refutes(ALL, found).tolist() == [False, True]
+    assert ledger.refutes(ALL.flip(0), found).tolist() == [True, False]  # of datapoints 1 and 0
+    assert ledger.write(ALL, found, "search", 0.0).tolist() == [False, True]
