@@ -48,4 +48,6 @@ def require_static_shapes(graph: GraphModule) -> None:
 
 
 def _is_mask(index: Any) -> bool:
-    return index is not None and index.meta["val"].dtype in (torch.bool, torch.uint8)
+    """Return whether an index is a mask that is computed; a constant one always has the same number of entries."""
+    is_computed = index is not None and index.op != "get_attr"
+    return is_computed and index.meta["val"].dtype in (torch.bool, torch.uint8)

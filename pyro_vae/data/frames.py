@@ -27,8 +27,8 @@ def is_frame(x: Any) -> bool:
 
 def not_numbers(frame: Any) -> list[str]:
     """Return the names of the columns of a data frame that do not hold numbers, at most three of them."""
-    names = (str(name) for name in frame.columns if np.asarray(frame[name]).dtype.kind not in "biuf")
-    return list(islice(names, 3))
+    names = frame.column_names if type(frame).__module__.startswith("pyarrow") else frame.columns
+    return list(islice((str(name) for name in names if np.asarray(frame[name]).dtype.kind not in "biuf"), 3))
 
 
 def opened(frame: Any, name: str) -> Any:

@@ -263,10 +263,12 @@ def test_values_are_not_frozen(as_traced, name):
 
 
 def test_indices_and_assignments_by_masks_are_compiled(as_traced):
+    mask = torch.tensor([True, False, False, True, False, False])
+
     def fn(x):
         y = x.clone()
         y[x > 0] = 1.0
-        return y[torch.tensor([0, 2])] + y[..., None][:2, 0]
+        return y[torch.tensor([0, 2])] + y[..., None][:2, 0] + y[mask]
 
     fast = Compiled(fn)
     with no_fallback():
