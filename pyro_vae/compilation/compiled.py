@@ -125,7 +125,8 @@ class Compiled:
             if due:
                 self._warn(str(error))
                 self._graphs[key] = None  # do not try again
-            graph.may_trace = False  # a warning follows if it would have been compiled
+            else:
+                graph.may_trace = False  # a warning follows if it would have been compiled
             return self.fn(*args, **kwargs)
         graph.spent += time.perf_counter() - started
         if graph.frozen:

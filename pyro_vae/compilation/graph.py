@@ -93,7 +93,7 @@ class Graph:
         """Drop the compiled code."""
         self._run, self.has_run = None, False
 
-    def __call__(self, leaves: Sequence[Any], compile: bool = True) -> Any:
+    def __call__(self, leaves: Sequence[Any], compile: bool) -> Any:
         """Return the function's result; a graph that has not been compiled yet runs as traced unless `compile`.
 
         Raises:

@@ -22,12 +22,16 @@ RESOLUTION = 0.01
 
 def is_frame(x: Any) -> bool:
     """Whether x is a data frame."""
-    return type(x).__module__.partition(".")[0] in LIBRARIES and hasattr(x, "columns")
+    return _library(x) in LIBRARIES and hasattr(x, "columns")
+
+
+def _library(frame: Any) -> str:
+    return type(frame).__module__.partition(".")[0]
 
 
 def not_numbers(frame: Any) -> list[str]:
     """Return the names of the columns of a data frame that do not hold numbers, at most three of them."""
-    names = frame.column_names if type(frame).__module__.startswith("pyarrow") else frame.columns
+    names = frame.column_names if _library(frame) == "pyarrow" else frame.columns
     return list(islice((str(name) for name in names if np.asarray(frame[name]).dtype.kind not in "biuf"), 3))
 
 
@@ -41,7 +45,7 @@ def opened(frame: Any, name: str) -> Any:
         import narwhals.stable.v2 as nw
     except ImportError as error:
         raise BadInput(f"{name} is a data frame, which needs narwhals: {INSTALL}") from error
-    columns = list(frame.columns) if type(frame).__module__.partition(".")[0] in ("pandas", "modin", "cudf") else []
+    columns = list(frame.columns) if _library(frame) in ("pandas", "modin", "cudf") else []
     if others := [column for column in columns if not isinstance(column, str)]:
         raise BadInput(f"{name} names a column {shown(others[0])}: names must be text, df.columns.astype(str)")
     require_names(columns, name)

@@ -187,7 +187,7 @@ def search_until_complete(
         if not again.any():
             return
         index = index[again]
-        proposal = wide_search(p.rows(index), factor * num_starts, proposal.rows(again.nonzero().squeeze(1)))
+        proposal = wide_search(p.rows(index), factor * num_starts, proposal.rows(again))
     yield index, proposal
 
 

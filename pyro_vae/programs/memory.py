@@ -14,7 +14,7 @@ from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, trace
 
 CACHE = 2**24
-"""Bytes of a last-level cache that a process can count on. Larger blocks are no faster, and far slower without it."""
+"""Bytes of last-level cache that a process can expect. Larger blocks are no faster, and much slower beyond it."""
 
 
 def chunk_option(value: int | str) -> int | str:
