@@ -192,6 +192,35 @@ def test_fused_adam_passes_its_settings_to_torchs_adam():
     assert states[0] == states[1]
 
 
+def cleared(optim):
+    optim.state.clear()
+    return optim
+
+
+def reloaded(optim):
+    optim.load_state_dict(deepcopy(optim.state_dict()))
+    return optim
+
+
+@pytest.mark.parametrize("between", [cleared, reloaded])
+def test_fused_adam_steps_the_same_as_torchs_whichever_parameters_have_gradients(between):
+    """The lists that it keeps for the kernel follow gradients that come and go, and a new state."""
+    twins = [[torch.ones(3).requires_grad_() for _ in range(3)] for _ in range(2)]
+    theirs, ours = ([{"params": ps[:2]}, {"params": ps[2:], "lr": 0.2}] for ps in twins)
+    optims = [torch.optim.Adam(theirs, lr=0.1, fused=True), FusedAdam(ours, lr=0.1)]
+    for step, used in enumerate(([0, 2], [0, 1, 2], [1], [0, 1], [0, 1, 2], [0, 1, 2], [0])):
+        for ps, optim in zip(twins, optims, strict=True):
+            for i, p in enumerate(ps):
+                p.grad = torch.full((3,), 1.0 + step) if i in used else None
+            (between(optim) if step == 5 else optim).step()
+        assert all(torch.equal(*pair) for pair in zip(*twins, strict=True))
+    for mine, other in zip(
+        *([optim.state[p] for p in ps] for ps, optim in zip(twins, optims, strict=True)), strict=True
+    ):
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
 def test_adam_sets_means_of_gradients_to_zero_that_have_become_zero():
     """They decay to subnormal numbers, where rounding keeps them."""
     twins = [torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
