@@ -22,7 +22,7 @@ from pyro_vae.runs.plots.style import (
 )
 
 CLOSEST = 1e-3
-"""Nats; closer bounds are drawn at this distance."""
+"""Nats; the axis of distances is linear below, to show zeros, and logarithmic above."""
 
 
 @styled
@@ -80,16 +80,17 @@ def lower_bounds(
     if high > low:  # a single ELBO may be far lower
         above.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     above.set(ylabel="nats", title=f"log p(x) of {datapoints(len(order))} and lower bounds")
-    distance = np.maximum(log_px - lower, CLOSEST)
+    distance = log_px - lower
     for each, (color, marker) in STATUS.items():
         here = state[order] == each
         if here.any():
             label = f"to the bound, {each}"
             below.plot(rank[here], distance[order][here], marker, ms=3.5, color=color, label=label)
-    below.plot(rank, np.maximum(se[order], CLOSEST), color="0.3", lw=0.8, label="standard error")
+    below.plot(rank, se[order], color="0.3", lw=0.8, label="standard error")
     high = below.get_ylim()[1]
-    below.set(yscale="log", ylabel="nats below the estimate", xlabel="datapoints, from least to most likely")
-    below.set_ylim(CLOSEST / 2, max(2 * high, 0.2))
+    below.set_yscale("symlog", linthresh=CLOSEST)
+    below.set(ylabel="nats below the estimate", xlabel="datapoints, from least to most likely")
+    below.set_ylim(-CLOSEST / 4, max(2 * high, 0.2))
     plain_numbers(below.yaxis)
     integers(below.xaxis)
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
