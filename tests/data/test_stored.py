@@ -154,6 +154,7 @@ print(*peaks)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="getrusage counts otherwise")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     paths = [tmp_path / "small.npy", tmp_path / "large.npy"]

@@ -70,6 +70,7 @@ def test_nonlinear_models_within_four_standard_errors(nonlinear, estimator):
     assert evidence.elbo.mean() < log_px.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["auto", "guide"])
 def test_standard_errors_of_ais_are_calibrated(nonlinear, start):
     """Over 200 repeats. One estimate's z-score is heavy-tailed: 32 chains may miss the few with small weights."""

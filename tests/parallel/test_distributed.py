@@ -194,6 +194,7 @@ def finish(process):
     return out
 
 
+@pytest.mark.slow
 def test_torchrun_trains_into_one_run_directory(small_data, tmp_path):
     out = finish(torchrun("pyro_vae.train", *SMALL, small_data, "trainer.batch_size=53", cwd=tmp_path))
     (run_dir,) = (tmp_path / "outputs" / "default").iterdir()

@@ -94,6 +94,7 @@ def assert_same(one, other):
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unreliable", "ignore:Anomaly")
 @pytest.mark.parametrize("name", SESSIONS)
 def test_results_do_not_depend_on_the_callers_session(name, fitted, used, small_run):

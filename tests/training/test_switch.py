@@ -81,6 +81,7 @@ def test_steps_before_the_switch_are_eager_ones_and_those_after_it_compiled(smal
     assert "step 9 is the first compiled one" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", [1, 2, 3])
 def test_a_run_resumed_before_or_after_the_switch_is_the_same(small_vae, data, ready_after, interrupted):
     twin = deepcopy(small_vae)
