@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import sys
 import time
 from collections import Counter
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -18,6 +20,8 @@ from pyro_vae.benchmark import client, contenders, gemm, hand_written, memory, p
 from pyro_vae.benchmark.client import Failed, Spread, Timing, calibrate, rounds
 from pyro_vae.benchmark.contenders import CONTENDERS, Contender
 from pyro_vae.benchmark.session import Settings
+from pyro_vae.benchmark.worker import serve
+from pyro_vae.benchmark.works import Timed
 from pyro_vae.data import image_folder
 from pyro_vae.errors import FailedRun
 from pyro_vae.guides import Diagonal
@@ -78,6 +82,20 @@ def test_ratios_are_those_of_the_times_spent(measure, tmp_path):
     assert 0.002 <= short.first_seconds < 60
     assert short.peak_mib is None or 5 < short.peak_mib < 10_000
     assert "when it runs" in (tmp_path / "workers.log").read_text()  # not among the replies
+
+
+def test_a_timing_follows_an_equal_run_that_is_not_timed(monkeypatch):
+    calls, replies = [], []
+
+    def run(n):
+        calls.append(n)
+        time.sleep(0.2 if len(calls) == 2 else 0.0)  # the first one sets up
+
+    monkeypatch.setitem(sys.modules, "idler", SimpleNamespace(works=lambda: {"step_100": lambda x: Timed(run)}))
+    requests = {"options": {}, "seed": 0, "num_threads": None}, {"repetitions": 7}
+    serve("idler", [json.dumps({"work": "step_100", **request}) for request in requests], replies.append)
+    assert calls == [1, 7, 7]
+    assert replies[1]["seconds"] < 0.2
 
 
 def test_an_epoch_is_timed_beside_its_own_steps(measure):
