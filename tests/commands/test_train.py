@@ -312,6 +312,7 @@ def spawn(*arguments, cwd):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(command, small_data, tmp_path):
     run_dir = tmp_path / "run"
     small = [s for s in SMALL if not s.startswith("trainer.max_epochs")]

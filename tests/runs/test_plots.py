@@ -87,6 +87,7 @@ def test_every_figure_of_every_kind_of_data_is_drawn(shape, n, tmp_path):
             assert np.asarray(picture.convert("L")).std() > 1  # something is drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1500, 2), (1500, 8), (3, 9, 5000), (1, 500, 500), (10**5,)])
 def test_large_data_make_no_large_figures(shape, tmp_path):
     x = np.random.default_rng(0).random((4, *shape), dtype=np.float32)
