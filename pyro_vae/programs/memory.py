@@ -14,7 +14,7 @@ from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.programs.trace import Program, trace
 
 CACHE = 2**24
-"""Bytes of last-level cache that a process can expect. Larger blocks are no faster, and much slower beyond it."""
+"""Bytes of last-level cache that a process can expect. Blocks that exceed the cache are much slower."""
 
 
 def chunk_option(value: int | str) -> int | str:

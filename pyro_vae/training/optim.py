@@ -49,7 +49,13 @@ class _States:
 
     def belong_to(self, params: list[Tensor], state: Mapping[Tensor, Any]) -> bool:
         """Return whether an optimizer with this `state` still uses them for `params`."""
-        return list(map(id, params)) == self.ids and state[params[0]].get("step") is self.each_step[0]
+        if list(map(id, params)) != self.ids:
+            return False
+        for p, mean, square, step in zip(params, self.means, self.squares, self.each_step, strict=True):
+            its = state.get(p)
+            if not its or its["step"] is not step or its["exp_avg"] is not mean or its["exp_avg_sq"] is not square:
+                return False
+        return True
 
 
 class FusedAdam(torch.optim.Adam):
@@ -85,13 +91,23 @@ class FusedAdam(torch.optim.Adam):
         self.first_square = within("first_square", first_square, low=0)
         self._states: dict[int, _States] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs."""
+        return {**super().__getstate__(), "first_square": self.first_square}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state that was copied or loaded."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._states = {}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step; return the closure's result."""
         result = None if closure is None else torch.enable_grad()(closure)()
         if self.first_square:
             start_squares(self, self.first_square)
-        if len({(p.device, p.dtype) for group in self.param_groups for p in group["params"]}) > 1:
+        kinds = {(p.device, p.dtype) for group in self.param_groups for p in group["params"]}
+        if len(kinds) > 1 or any(group["amsgrad"] for group in self.param_groups):
             super().step()
         else:
             for i in range(len(self.param_groups)):

@@ -1,3 +1,4 @@
+import pickle
 import sys
 from copy import deepcopy
 from functools import partial
@@ -25,6 +26,7 @@ from pyro_vae.runs.config import compose
 from pyro_vae.training.optim import FusedAdam, JointOptim
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
+FUSED = partial(torch.optim.Adam, fused=True)
 
 
 def steps(vae, optim, n, end_epoch=False):
@@ -202,7 +204,18 @@ def reloaded(optim):
     return optim
 
 
-@pytest.mark.parametrize("between", [cleared, reloaded])
+def partly_cleared(optim):
+    del optim.state[optim.param_groups[0]["params"][1]]
+    return optim
+
+
+def with_other_means(optim):
+    for state in optim.state.values():
+        state["exp_avg"] = torch.zeros(3)
+    return optim
+
+
+@pytest.mark.parametrize("between", [cleared, reloaded, partly_cleared, with_other_means])
 def test_fused_adam_steps_the_same_as_torchs_whichever_parameters_have_gradients(between):
     """The lists that it keeps for the kernel follow gradients that come and go, and a new state."""
     twins = [[torch.ones(3).requires_grad_() for _ in range(3)] for _ in range(2)]
@@ -219,6 +232,34 @@ def test_fused_adam_steps_the_same_as_torchs_whichever_parameters_have_gradients
     ):
         assert mine.keys() == other.keys()
         assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+@pytest.mark.parametrize(
+    "copied", [deepcopy, lambda optim: pickle.loads(pickle.dumps(optim))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_of_fused_adam_steps_like_the_original(copied):
+    p = torch.ones(3).requires_grad_()
+    optim = FusedAdam([p], lr=0.1, first_square=0.5)
+    for _ in range(2):
+        p.grad = torch.ones(3)
+        optim.step()
+    twin = copied(optim)
+    (q,) = twin.param_groups[0]["params"]
+    for parameter, each in ((p, optim), (q, twin)):
+        parameter.grad = torch.ones(3)
+        each.step()
+    assert torch.equal(p, q)
+    assert twin.first_square == 0.5
+
+
+def test_fused_adam_takes_amsgrad_of_a_group():
+    twins = [torch.ones(3).requires_grad_() for _ in range(2)]
+    optims = [adam([{"params": [p], "amsgrad": True}]) for adam, p in zip((FUSED, FusedAdam), twins, strict=True)]
+    for gradient in (2.0, 0.1):
+        for p, optim in zip(twins, optims, strict=True):
+            p.grad = torch.full((3,), gradient)
+            optim.step()
+    assert torch.equal(*twins)
 
 
 def test_adam_sets_means_of_gradients_to_zero_that_have_become_zero():
