@@ -7,7 +7,7 @@ python -m pyro_vae.benchmark profile=true
 python -m pyro_vae.benchmark 'contenders=[pyro_vae compiled,Pyro,torch]' baseline=Pyro num_threads=1
 
 The model is a 784-200-200-50 VAE with tanh, a Bernoulli likelihood and a diagonal Gaussian guide.
-Data are synthetic, and everything runs on the CPU. All works together take half an hour; run
+Data are synthetic, and everything runs on the CPU. All works together take over half an hour; run
 nothing else on the machine in the meantime. NumPyro and pythae are included if they are installed:
 pip install -e '.[benchmark]'.
 """

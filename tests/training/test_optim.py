@@ -184,7 +184,7 @@ def test_refuses_the_state_of_other_parameters(small_vae):
 def test_fused_adam_passes_its_settings_to_torchs_adam():
     twins = [torch.ones(3).requires_grad_() for _ in range(2)]
     settings = {"lr": 0.1, "betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}
-    optims = [torch.optim.Adam([twins[0]], fused=True, **settings), FusedAdam([twins[1]], **settings)]
+    optims = [FUSED([twins[0]], **settings), FusedAdam([twins[1]], **settings)]
     for gradient in (2.0, 1.0, -0.5):
         for p, optim in zip(twins, optims, strict=True):
             p.grad = torch.full((3,), gradient)
@@ -220,7 +220,7 @@ def test_fused_adam_steps_the_same_as_torchs_whichever_parameters_have_gradients
     """The lists that it keeps for the kernel follow gradients that come and go, and a new state."""
     twins = [[torch.ones(3).requires_grad_() for _ in range(3)] for _ in range(2)]
     theirs, ours = ([{"params": ps[:2]}, {"params": ps[2:], "lr": 0.2}] for ps in twins)
-    optims = [torch.optim.Adam(theirs, lr=0.1, fused=True), FusedAdam(ours, lr=0.1)]
+    optims = [FUSED(theirs, lr=0.1), FusedAdam(ours, lr=0.1)]
     for step, used in enumerate(([0, 2], [0, 1, 2], [1], [0, 1], [0, 1, 2], [0, 1, 2], [0])):
         for ps, optim in zip(twins, optims, strict=True):
             for i, p in enumerate(ps):
@@ -265,7 +265,7 @@ def test_fused_adam_takes_amsgrad_of_a_group():
 def test_adam_sets_means_of_gradients_to_zero_that_have_become_zero():
     """They decay to subnormal numbers, where rounding keeps them."""
     twins = [torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
-    theirs, ours = torch.optim.Adam([twins[0]], fused=True), FusedAdam([twins[1]])
+    theirs, ours = FUSED([twins[0]]), FusedAdam([twins[1]])
     for step in range(1280):
         for p, optim in zip(twins, (theirs, ours), strict=True):
             p.grad = torch.ones(2, 40)

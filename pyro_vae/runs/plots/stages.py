@@ -21,7 +21,7 @@ from pyro_vae.runs.plots.style import (
     styled,
 )
 
-CLOSEST = 1e-3
+LINEAR_BELOW = 1e-3
 """Nats; the axis of distances is linear below, to show zeros, and logarithmic above."""
 
 
@@ -88,9 +88,9 @@ def lower_bounds(
             below.plot(rank[here], distance[order][here], marker, ms=3.5, color=color, label=label)
     below.plot(rank, se[order], color="0.3", lw=0.8, label="standard error")
     high = below.get_ylim()[1]
-    below.set_yscale("symlog", linthresh=CLOSEST)
+    below.set_yscale("symlog", linthresh=LINEAR_BELOW)
     below.set(ylabel="nats below the estimate", xlabel="datapoints, from least to most likely")
-    below.set_ylim(-CLOSEST / 4, max(2 * high, 0.2))
+    below.set_ylim(-LINEAR_BELOW / 4, max(2 * high, 0.2))
     plain_numbers(below.yaxis)
     integers(below.xaxis)
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
