@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import ExitStack
 
 from tqdm import tqdm
@@ -10,10 +11,9 @@ from tqdm import tqdm
 from pyro_vae.programs.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.training.algorithm import Row
 
-LINE = (
-    "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f  "
-    "val/elbo %(val/elbo)9.3f  %(seconds).1f s"
-)
+TRAINING = "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f"
+VALIDATION = "  val/elbo %(val/elbo)9.3f"
+SECONDS = "  %(seconds).1f s"
 
 
 class TrainingBar(ExitStack):
@@ -41,7 +41,9 @@ class TrainingBar(ExitStack):
         self.bar.update()
 
     def epoch(self, row: Row) -> None:
-        """Show an epoch's metrics."""
-        self.bar.set_postfix(epoch=row["epoch"], elbo=f"{row['train/elbo']:.2f}", val=f"{row['val/elbo']:.2f}")
+        """Show an epoch's metrics; without validation data there is no val/elbo."""
+        validated = not math.isnan(row["val/elbo"])
+        val = {"val": f"{row['val/elbo']:.2f}"} if validated else {}
+        self.bar.set_postfix(epoch=row["epoch"], elbo=f"{row['train/elbo']:.2f}", **val)
         if self.bar.disable:
-            self.lines.tell(LINE, row)
+            self.lines.tell(TRAINING + VALIDATION * validated + SECONDS, row)
