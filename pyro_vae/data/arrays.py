@@ -42,7 +42,7 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
     Args:
         path: the file.
         key: entry of a .npz file; optional if there is only one besides the labels.
-        label_key: entry of the .npz file with integer labels `[N]`, or continuous covariates `[N, M]`.
+        label_key: entry of the .npz file with labels `[N]`, integers or names, or continuous covariates `[N, M]`.
         **kwargs: as for `from_array`.
 
     Raises:
@@ -85,8 +85,8 @@ def from_array(
         test_fraction: share of the data for testing.
         split_seed: seed of the random split.
         name: name of the array in messages.
-        y: integer labels `[N]`, starting at 0, −1 or NaN where they are missing; or the name of a column of `x.obs`;
-            the splits are stratified by them.
+        y: labels `[N]`: names, or integers from 0 on, −1 where they are missing; or the name of a column of `x.obs`.
+            The splits are stratified by them.
             Or covariates: an array `[N, M]` of numbers, a data frame, or names of columns of x, if x is a data frame.
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
@@ -240,6 +240,5 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     labels = integers(values)
     missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
     if ((labels < 0) & ~missing).any():
-        number = "; numpy.unique(y, return_inverse=True)[1] numbers names" if values.dtype.kind not in "biuf" else ""
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing{number}")
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing, or names")
     return torch.from_numpy(labels)

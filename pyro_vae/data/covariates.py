@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.cells import Cells, cells_from, cells_of
-from pyro_vae.data.frames import is_frame, opened, values_of
+from pyro_vae.data.frames import is_frame, opened, require_resolution, values_of
 from pyro_vae.data.recognize import recognize
 from pyro_vae.data.schema import IGNORE, OF_CATEGORIES, Column, written
 from pyro_vae.data.values import as_array, to_numpy
@@ -65,6 +65,7 @@ def describe(
         column, _ = recognize(cells, **settings)
         columns.append(column)
         values.append(values_of(cells, column))
+        require_resolution(values[-1], column)
     return tuple(columns), _stacked(values, columns, n, name).float()
 
 

@@ -104,13 +104,24 @@ def values_of(
         wanted = f"values strictly between {low:g} and {high:g}"
     if len(bad):
         raise BadInput(f"column {column.name} is {column.kind} and needs {wanted}, but holds {bad[0]:.6g}: {remedy}")
-    sd = present.std() if len(present) else 0.0
-    if sd > 0 and np.abs(present.astype(np.float32) - present).max() > RESOLUTION * sd:
+    return values
+
+
+def require_resolution(values: np.ndarray, column: Column) -> None:
+    """Check that single precision resolves how the training data `[N]` of a column vary.
+
+    Raises:
+        BadInput: otherwise.
+    """
+    present = values[~np.isnan(values)]
+    if column.kind in OF_CATEGORIES or not len(present) or present.min() == present.max():
+        return
+    sd = present.std()
+    if np.abs(present.astype(np.float32) - present).max() > RESOLUTION * sd:
         raise BadInput(
             f"column {column.name} varies by {sd:.3g} around {present.mean():.6g}, too little for single precision: "
             "subtract a number from it, or leave it out"
         )
-    return values
 
 
 def to_x(frame: Any, columns: Sequence[Column], name: str = "x") -> Tensor:

@@ -1,11 +1,65 @@
-"""Labels of which some are missing, which are −1."""
+"""Labels: names of classes, and labels of which some are missing, which are −1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.data.frames import is_frame
+from pyro_vae.errors import BadInput, positive_int, shown
+
+
+def are_names(y: Any) -> bool:
+    """Return whether y `[N]` is a list, array or data frame's column of names, some of which may be missing."""
+    cells = _cells(y)
+    return any(isinstance(cell, str) for cell in cells) and all(isinstance(c, str) or _missing(c) for c in cells)
+
+
+def numbered(y: Any, classes: Sequence[str] | None = None, name: str = "y") -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the labels of names y `[N]`, −1 where they are missing, and the names of all classes.
+
+    Args:
+        y: for which `are_names` is true.
+        classes: the names that a model knows; None: those in y, sorted, or in the order of a categorical column.
+        name: of y in messages.
+
+    Raises:
+        BadInput: if y holds a name that is not known.
+
+    Example:
+        >>> numbered(["cat", "dog", None, "cat"])
+        (array([ 0,  1, -1,  0]), ('cat', 'dog'))
+    """
+    cells = _cells(y)
+    found = {cell for cell in cells if isinstance(cell, str)}
+    if classes is None:
+        ordered = getattr(getattr(y, "cat", None), "categories", sorted(found))
+        classes = [str(category) for category in ordered if category in found]
+    known = {category: i for i, category in enumerate(classes)}
+    if (unknown := sorted(found - known.keys())) and classes:
+        raise BadInput(f"{name} holds {shown(unknown[0])}, which is not one of the classes {', '.join(classes[:20])}")
+    if unknown:
+        raise BadInput(f"{name} holds {shown(unknown[0])}, but the classes have no names: give labels 0, 1, 2, …")
+    return np.array([known.get(cell, -1) for cell in cells], dtype=np.int64), tuple(classes)
+
+
+def _cells(y: Any) -> list[Any]:
+    """Return y as a list, or [] if it cannot hold names."""
+    if isinstance(y, (list, tuple)):
+        return list(y)
+    if isinstance(y, Tensor) or is_frame(y) or not hasattr(type(y), "__array__"):
+        return []
+    values = np.asarray(y)
+    return values.tolist() if values.ndim == 1 and values.dtype.kind in "OUT" else []
+
+
+def _missing(cell: Any) -> bool:
+    """Return whether a cell is None, NaN, or what a data frame has instead."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
 def keep_labels(y: Tensor | None, num_labels: int, seed: int) -> Tensor:

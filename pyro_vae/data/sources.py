@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from pyro_vae.data.covariates import split_off
 from pyro_vae.data.frames import is_frame
+from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
 
@@ -38,16 +39,16 @@ class Source(NamedTuple):
     with_x: bool = False
 
 
-def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = ()) -> Source:
+def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | None = None) -> Source:
     """Return x and y as arrays.
 
     Args:
         x: a map-style data set of tensors or of pairs (tensor, label), which is read into memory; an AnnData object,
             whose matrix X is x, sparse or not; everything else stays as it is.
-        y: labels or covariates; for AnnData also the name of a column of `obs`, whose categories become labels 0, 1, 2,
-            …; for a data frame names of its columns, which are split off.
+        y: labels or covariates; names of classes become labels 0, 1, 2, … (`numbered`). For AnnData also the name of a
+            column of `obs`, whose categories are classes; for a data frame names of its columns, which are split off.
         name: name of x in messages.
-        classes: the names of the classes that a model knows, if it does.
+        classes: the names of the classes that a model knows, () if they have none; None: learn them from y.
 
     Raises:
         BadInput: if x is a data set whose datapoints are not tensors, a DataLoader, or AnnData that is not in memory,
@@ -59,20 +60,26 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] = (
         (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
     if _is_anndata(x):
-        return _of_anndata(x, y, name, tuple(classes))
-    names = [y] if isinstance(y, str) else y
-    if is_frame(x) and isinstance(names, (list, tuple)) and names and all(isinstance(each, str) for each in names):
-        return Source(*split_off(x, names, name))
-    if isinstance(y, str):
+        x, y, name_of_y = *_of_anndata(x, y, name), f"y={shown(y)}" if isinstance(y, str) else "y"
+        return Source(x, *_labels(y, classes, name_of_y))
+    columns = [y] if isinstance(y, str) else y
+    if is_frame(x) and isinstance(columns, (list, tuple)) and columns and all(isinstance(c, str) for c in columns):
+        if len(columns) != len(x) or set(columns) <= set(x.columns):
+            return Source(*split_off(x, columns, name))
+    elif isinstance(y, str):
         raise BadInput(
             f"y={shown(y)} names a column of obs, but {name} has type {type(x).__name__}, not AnnData or a data frame"
         )
     if isinstance(x, (Dataset, DataLoader)):
-        data, labels = _of_dataset(x, name)
-        if labels is None or y is not None:
-            return Source(data, y)
-        return Source(data, labels, with_x=True)
-    return Source(x, y)
+        x, labels = _of_dataset(x, name)
+        if labels is not None and y is None:
+            return Source(x, labels, with_x=True)
+    return Source(x, *_labels(y, classes, "y"))
+
+
+def _labels(y: Any, classes: Sequence[str] | None, name: str) -> tuple[Any, tuple[str, ...]]:
+    """Return names as labels, with all names, and anything else as it is."""
+    return numbered(y, classes, name) if are_names(y) else (y, ())
 
 
 def _of_dataset(dataset: Any, name: str) -> tuple[Tensor, Tensor | None]:
@@ -165,24 +172,16 @@ def _is_anndata(x: Any) -> bool:
     return type(x).__name__ == "AnnData" and type(x).__module__.partition(".")[0] == "anndata"
 
 
-def _of_anndata(adata: Any, y: Any, name: str, classes: tuple[str, ...]) -> Source:
-    """Return the matrix of an AnnData object, and a column of obs as labels."""
+def _of_anndata(adata: Any, y: Any, name: str) -> tuple[Any, Any]:
+    """Return the matrix of an AnnData object, and y or the column of obs that it names, as names of classes."""
     if adata.isbacked:
         raise BadInput(f"{name} is AnnData in backed mode, which stays on disk: give {name}.to_memory()")
     if adata.X is None:
         raise BadInput(f"{name} is AnnData without a matrix X: give one of its layers, {name}.layers[NAME]")
     if not isinstance(y, str):
-        return Source(adata.X, y)
+        return adata.X, y
     if y not in adata.obs.columns:
         known = ", ".join(map(str, adata.obs.columns[:20])) or "none"
         raise BadInput(f"y={shown(y)} is not a column of {name}.obs: choose one of {known}")
-    column = adata.obs[y].astype("category").cat.remove_unused_categories()
-    names = tuple(map(str, column.cat.categories))
-    expected = classes or names
-    if unknown := [found for found in names if found not in expected]:
-        raise BadInput(
-            f"y={shown(y)}: {shown(unknown[0])!r} is not one of the classes that this VAE was trained on: "
-            + ", ".join(expected[:20])
-        )
-    of_category = np.array([*map(expected.index, names), -1], dtype=np.int64)  # the code of missing labels is -1
-    return Source(adata.X, of_category[column.cat.codes.to_numpy()], expected)
+    column = adata.obs[y].astype("category")
+    return adata.X, column.cat.rename_categories([*map(str, column.cat.categories)])

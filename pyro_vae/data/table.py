@@ -12,7 +12,7 @@ from pyro_vae.data.arrays import given_y, y_like
 from pyro_vae.data.cells import cells_of
 from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.frames import is_frame, opened, stacked, to_x, values_of
+from pyro_vae.data.frames import is_frame, opened, require_resolution, stacked, to_x, values_of
 from pyro_vae.data.recognize import recognize, settings_of
 from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain, plain
 from pyro_vae.data.sources import source_of
@@ -58,6 +58,7 @@ def from_frame(
     name: str = "x",
     y: Any = None,
     validation: tuple[Any, Any] | None = None,
+    classes: Sequence[str] = (),
 ) -> Dataset:
     """Make a data set of a data frame: x `[N, P]` holds numbers, and indices of categories; NaN is missing.
 
@@ -71,16 +72,17 @@ def from_frame(
         split_seed: seed of the random split.
         max_held_out: maximum number of rows for validation, and for testing.
         name: name of the table in messages.
-        y: integer labels `[N]`, starting at 0; the splits are stratified by them. Or covariates: names of columns of
-            the frame, another data frame, or an array `[N, M]` of numbers. Columns of texts and booleans are
+        y: labels `[N]`, names or integers from 0 on; the splits are stratified by them. Or covariates: names of columns
+            of the frame, another data frame, or an array `[N, M]` of numbers. Columns of texts and booleans are
             categorical, others are real, unless `kinds` says otherwise.
         validation: validation data and their labels or None, instead of a share of the rows.
+        classes: names of the classes of y, if they have any.
 
     Raises:
         BadInput: if a column cannot be used, or there are too few rows.
     """
     settings = _settings(kinds)
-    frame, y, *_ = source_of(frame, y, name)
+    frame, y, names, _ = source_of(frame, y, name)
     of_y = {column: settings.pop(column) for column in list(settings) if is_frame(y) and column in y.columns}
     if columns is not None:
         described = of_plain(columns)
@@ -94,7 +96,10 @@ def from_frame(
         rows = to_x(other, described, "validation_data")
         val = Split(rows, y_like(other_y, covariates, len(rows), labels is not None))
     missing = any(bool(split.x.isnan().any()) for split in (train, val, test))
-    return Dataset(train, val, test, missing=missing, columns=plain(described), covariates=plain(covariates))
+    return Dataset(
+        train, val, test, missing=missing, columns=plain(described), classes=names or classes,
+        covariates=plain(covariates),
+    )  # fmt: skip
 
 
 def _names(y: Any) -> list[str] | None:
@@ -137,6 +142,7 @@ def _recognized(frame: Any, kinds: Mapping[str, dict[str, Any]], name: str) -> t
             left_out.append(f"{column} ({reason})")
         elif described.kind != IGNORE:
             values.append(values_of(cells, described))
+            require_resolution(values[-1], described)
     if not values:
         raise BadInput(f"{name} has no column to model: {', '.join(left_out) or 'all are ignored'}")
     if left_out:

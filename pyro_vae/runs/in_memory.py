@@ -43,9 +43,9 @@ def data_of(config: DictConfig, source: Source, validation_data: Any) -> Dataset
     x, y, classes, _ = source
     make: Any = from_frame
     if "kinds" not in settings:
-        make = partial(from_array, integers=integers_of(config), classes=classes)
+        make = partial(from_array, integers=integers_of(config))
     if validation_data is None:
-        return make(x, y=y, **settings)
+        return make(x, y=y, classes=classes, **settings)
     if settings["val_fraction"]:
         raise BadInput(f"data.val_fraction={settings['val_fraction']} and validation_data exclude each other")
     in_pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
@@ -54,4 +54,4 @@ def data_of(config: DictConfig, source: Source, validation_data: Any) -> Dataset
     pair = tuple(validation_data) if in_pair else (validation_data, None)
     other = source_of(pair[0], pair[1], "validation_data", classes)
     labels = None if y is None and other.with_x else other.y
-    return make(x, y=y, validation=(other.x, labels), **settings)
+    return make(x, y=y, classes=classes, validation=(other.x, labels), **settings)

@@ -33,9 +33,12 @@ def warn_of_scales(vae: VAE, x: Tensor) -> None:
         log.warning(in_callers_names(warning))
 
 
-def warn_of_empty_rows(data: Dataset) -> None:
-    """Warn if training datapoints in memory have no observed entry: their log p(x) is 0, whatever the model."""
-    if not data.missing or isinstance(data.train, Stored):
+def warn_of_empty_rows(vae: VAE, data: Dataset) -> None:
+    """Warn if training datapoints in memory have no observed entry: their log p(x) is 0, whatever the model.
+
+    A model of missingness learns from them, too: that all entries are missing is observed.
+    """
+    if vae.missingness is not None or not data.missing or isinstance(data.train, Stored):
         return
     if count := int(data.train.x.isnan().flatten(1).all(1).sum()):
         log.warning(

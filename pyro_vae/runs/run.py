@@ -201,7 +201,7 @@ class Run:
         for split in (data.train, *data.held_out.values()):
             vae.taken_labels(split.y)
         misfit.warn_of_empty_classes(vae, data.train.y)
-        misfit.warn_of_empty_rows(data)
+        misfit.warn_of_empty_rows(vae, data)
         start = data.train.sample().x
         with own_code("warning_of_scales", likelihood=vae.likelihood):
             misfit.warn_of_scales(vae, start)

@@ -16,8 +16,9 @@ from pyro_vae.data.values import GREY, Array, as_array, as_floats, as_latents, i
 from pyro_vae.errors import BadInput, shown
 
 Labels = Any
-"""One class label for all datapoints, or one for each of N. Or covariates: a data frame or a mapping of their columns,
-rows `[N, M]`, a single row, or names of columns of x, if x is a data frame (`data.covariates.values_for`). Or None."""
+"""One class label for all datapoints, or one for each of N; integers, or names of classes. Or covariates: a data frame
+or a mapping of their columns, rows `[N, M]`, a single row, or names of columns of x, if x is a data frame
+(`data.covariates.values_for`). Or None."""
 
 
 def as_data(

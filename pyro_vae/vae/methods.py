@@ -72,7 +72,7 @@ class Methods(Reader):
 
         Args:
             n: number of draws.
-            y: label to draw, or n labels, if the VAE is conditional.
+            y: label to draw, or n labels, if the VAE is conditional; integers, or names of classes.
             mean: return the means of p(x | z) instead of draws.
             as_frame: return the rows of a table as a data frame of `pandas`, `polars`, `pyarrow`, `modin` or `cudf`.
 
@@ -162,7 +162,7 @@ class Methods(Reader):
 
         given, columns, units = x, self.likelihood.columns, self.likelihood.units
         x, y = self._source(x, y)
-        x = as_data(x, self.data_shape, self._like, nan=True, inf=True, columns=columns, units=units)
+        x = as_data(self._dense(x), self.data_shape, self._like, nan=True, inf=True, columns=columns, units=units)
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             warnings.warn(warning, stacklevel=3)

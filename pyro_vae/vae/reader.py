@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.frames import is_frame
+from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.data.schema import modelled
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.errors import BadInput
+from pyro_vae.programs.chunks import require_room
 from pyro_vae.vae.abstract import Programs
-from pyro_vae.vae.context import Covariates
+from pyro_vae.vae.context import ClassLabels, Covariates
 from pyro_vae.vae.inputs import Labels, as_data
 
 
@@ -24,7 +27,7 @@ class Reader(Programs):
     """Reads users' data and labels for the methods of a VAE."""
 
     classes: Sequence[str] = ()
-    """Names of the classes, if the training data's labels had any."""
+    """Names of the classes in the order of their labels, if the training data's labels had any."""
 
     @property
     def column_names(self) -> list[str]:
@@ -35,6 +38,8 @@ class Reader(Programs):
         """Return the array x and the labels or covariates y in both (`source_of`); those in x only if they matter."""
         if isinstance(self.context, Covariates) and is_frame(x):
             return in_x_or_apart(x, y, self.context.names)
+        if isinstance(y, str) and y in self.classes:
+            return source_of(x).x, y
         source = source_of(x, y, classes=self.classes)
         return source.x, None if source.with_x and not self.needs_labels else source.y
 
@@ -52,6 +57,13 @@ class Reader(Programs):
             yield data, None if labels is None else labels[start : start + len(data)], warning
             start += len(data)
 
+    def _dense(self, x: Any) -> Any:
+        """Return a sparse matrix as an array, and anything else as it is."""
+        if not is_sparse(x):
+            return x
+        require_room(math.prod(x.shape), self._like, f"x {list(x.shape)} takes")
+        return x.toarray()
+
     def _data(self, x: Any) -> tuple[Tensor, str | None]:
         """Return x as data `[N, *data_shape]` in the likelihood's support, and a warning about its log p(x)."""
         likelihood = self.likelihood
@@ -68,4 +80,8 @@ class Reader(Programs):
             raise BadInput(
                 "y is given, but this VAE does not depend on labels: leave it out, or train with conditioning=prior"
             )
+        if isinstance(self.context, ClassLabels) and isinstance(y, str):
+            y = numbered([y], self.classes)[0][0]
+        elif isinstance(self.context, ClassLabels) and are_names(y):
+            y, _ = numbered(y, self.classes)
         return self.context.read(y, n, self._like)

@@ -80,7 +80,7 @@ class Scoring(Methods):
         measured: list[Measures] = []
         for data, labels in ((x, y), (held_out, held_out_y)):
             own_x, own_y = self._source(data, labels)
-            values, warning = self._data(own_x)
+            values, warning = self._data(self._dense(own_x))
             if warning:
                 warnings.warn(warning, stacklevel=3)
             own = self._labels(own_y, len(values), self.needs_labels)

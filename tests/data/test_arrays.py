@@ -76,7 +76,7 @@ def test_the_split_without_labels_is_what_it_was():
         (np.arange(50) / 2, "y must hold labels 0, 1, 2"),
         (np.full(50, np.nan), "all labels are missing"),
         (np.full(50, np.inf), "y must hold labels 0, 1, 2"),
-        (np.full(50, "a"), "y must hold labels 0, 1, 2"),
+        (np.full((50, 1), "a"), r"y has shape \[50, 1\]"),
     ],
 )
 def test_refuses_labels_that_are_none(y, message, tmp_path):

@@ -173,7 +173,7 @@ def test_anndata_is_its_matrix_and_a_column_of_obs(x, tmp_path):
     assert loaded.classes == ("B", "NK", "T")
     assert torch.equal(loaded.encode(some, y="cell_type"), vae.encode(some, y="cell_type"))
     other = annotated(X.numpy()[:3], CELLS[:3].assign(cell_type=["B", "monocyte", "T"]))
-    with pytest.raises(BadInput, match="'monocyte' is not one of the classes that this VAE was trained on: B, NK, T"):
+    with pytest.raises(BadInput, match="y=cell_type holds monocyte, which is not one of the classes B, NK, T"):
         vae.log_prob(other, y="cell_type")
 
 

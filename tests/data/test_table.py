@@ -326,3 +326,11 @@ def test_a_missing_reader_is_named(monkeypatch, tmp_path):
         table(str(tmp_path / "x.csv"))
     with pytest.raises(BadInput, match=r"needs narwhals: pip install 'pyro-vae\[table\]'"):
         from_frame(frame)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6])
+def test_new_rows_may_repeat_a_value(n):
+    """The mean of three 0.2 in double precision is not 0.2."""
+    train = from_frame(pl.DataFrame({"a": RNG.normal(size=N).tolist(), "b": RNG.poisson(3, N)}))
+    x = to_x(pl.DataFrame({"a": [0.2] * n, "b": [1] * n}), of_plain(train.columns))
+    assert torch.equal(x, torch.tensor([[0.2, 1.0]]).expand(n, 2))

@@ -353,3 +353,14 @@ def test_the_command_reports_baselines_of_the_mask_and_refuses_to_compare(comman
     assert results["self_masking"]["baseline_gaussian"] - results["none"]["baseline_gaussian"] == pytest.approx(of_mask)
     one_error_line(command("compare", "run=[none,self_masking]"), "log p(x_obs, mask)", "both have a missingness model")
     assert command("train", "resume=self_masking", "trainer.max_epochs=2").code == 0
+
+
+def test_only_without_a_mechanism_rows_without_entries_are_called_useless(caplog):
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    x[x > 0.7] = math.nan
+    x[:3] = math.nan
+    options = {"likelihood": "gaussian", "latent_dim": 1, "network": ("mlp", {"hidden": [8]}), "max_epochs": 1}
+    for missingness, warned in ((None, True), ("self_masking", False)):
+        caplog.clear()
+        pyro_vae.fit(x, missingness=missingness, verbose=False, **options)
+        assert ("have no observed entry" in caplog.text) == warned
