@@ -9,6 +9,7 @@ from conftest import one_error_line
 from own_families import Doubled, FixedScale, LaplaceLikelihood, LaplacePrior, Linear
 
 import pyro_vae
+from pyro_vae.errors import BadInput
 from pyro_vae.vae import VAE
 
 OF_THE_MODEL = [
@@ -67,3 +68,15 @@ def test_build_with_one_of_each_axis_of_the_model():
 def test_a_family_of_ones_own_that_misses_a_member_is_named(command, data):
     refused = command("train", *data, "likelihood._target_=torch.nn.Identity", "trainer.max_epochs=1")
     one_error_line(refused, "likelihood=Identity does not define at, discrete", "pyro_vae.likelihoods.Likelihood")
+
+
+class NarrowPrior(LaplacePrior):
+    """A prior that does not accept what all are given about the data."""
+
+    def __init__(self, latent_dim):
+        super().__init__(latent_dim)
+
+
+def test_a_prior_that_does_not_accept_what_it_is_given_is_told_how():
+    with pytest.raises(BadInput, match=r"prior: .*argument 'data_shape'.*: add \*\*data to its parameters"):
+        pyro_vae.fit(torch.rand(20, 3), prior=NarrowPrior, max_epochs=1, verbose=False)

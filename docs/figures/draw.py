@@ -245,7 +245,9 @@ def draw_estimators() -> None:
         upper, kind = found.extra.get("log_px_upper"), ""
         if upper is not None:
             kind = "lower bound: "
-            ax.plot(here[:, 0], upper - truth, "v", mec=GREEN, mfc="none", ms=9, label="upper bound", zorder=1)
+            noise = 2 * found.extra.get("log_px_upper_se", torch.zeros(len(x)))
+            ax.errorbar(here[:, 0], upper - truth, noise, fmt="v", color=GREEN, mfc="none", ms=9, lw=1, capsize=4,
+                        label="upper bound", zorder=1)  # fmt: skip
             ax.set_title(f"{name}: bounds {(upper - found.log_px).mean():.3f} nats apart", fontsize=10)
         flagged = found.unreliable.numpy()
         for which, color, label in ((~flagged, BLUE, "passes checks"), (flagged, RED, "flagged")):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,9 +102,26 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         with mode:
             fakes: list[Any] = [like(tensor, tensor.device) for tensor in tensors]
-        compiled = torch._inductor.compile(graph, fakes, options)
+        try:
+            compiled = torch._inductor.compile(graph, fakes, options)
+        except Exception as error:  # inductor wraps some
+            if not _removed_unfinished_library(error):
+                raise
+            compiled = torch._inductor.compile(graph, fakes, options)
     _has_compiled = True
     return compiled
+
+
+def _removed_unfinished_library(error: Exception) -> bool:
+    """Remove the library that could not be loaded since an earlier process was killed while it wrote the cache.
+
+    Inductor would try to load it forever.
+    """
+    found = re.search(r"(/\S+\.so): (file too short|invalid ELF header)", str(error))
+    if found is None:
+        return False
+    Path(found[1]).unlink(missing_ok=True)
+    return True
 
 
 def like(tensor: Tensor, device: torch.device | str) -> Tensor:

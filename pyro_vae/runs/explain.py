@@ -24,6 +24,9 @@ from pyro_vae.runs.groups import options_of, options_with
 ADDED = ("experiment", "launcher")
 """Groups of which no option is chosen by default."""
 
+ABOUT_THE_DATA = ("data_shape", "num_classes", "num_categories")
+"""What priors are given besides their settings (`pyro_vae.priors.Prior`)."""
+
 
 def explain(error: BaseException) -> str | None:
     """Explain in one line how to fix an error in the user's input; None if the error is a bug."""
@@ -69,6 +72,8 @@ def _not_built(error: InstantiationException) -> str | None:
     if blamed := [e for e in causes(error) if isinstance(e, kinds)]:
         reason = one_line(blamed[-1])
         if found := re.search(r"unexpected keyword argument '(\w+)'", reason):
+            if key == "prior" and found[1] in ABOUT_THE_DATA:
+                return f"prior: {reason}, which every prior is given: add **data to its parameters"
             return f"{key}.{found[1]} is not a setting of this option ({reason}): leave it out"
         return f"{key}: {reason}"
     raised = error.__cause__

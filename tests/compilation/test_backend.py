@@ -1,7 +1,10 @@
 """Graphs that inductor has compiled before come from its cache on disk, if their code suits this process."""
 
 import logging
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +95,32 @@ def test_the_line_about_a_cuda_compiler_without_gpu_is_not_shown(monkeypatch, ca
     backend.Backend("inductor", None).compile(symbolic_trace(lambda x: x), [], False)
     torch_log.warning("No CUDA runtime is found")
     assert caplog.messages == ["a compiler is missing", "No CUDA runtime is found"]
+
+
+COMPILE = """
+import torch
+from torch.fx import symbolic_trace
+from pyro_vae.compilation.backend import inductor
+
+torch.set_num_threads(1)
+x = torch.linspace(0, 1, 8)
+(y,) = inductor(symbolic_trace(lambda x: (x.sin() * 2 + x.cos(),)), [x], on_gpu=False)(x)
+torch.testing.assert_close(y, x.sin() * 2 + x.cos())
+"""
+
+
+@pytest.mark.slow
+def test_a_library_that_a_killed_process_left_unfinished_is_built_again(tmp_path):
+    """Twice in another process: a process loads a library only once."""
+
+    def run():
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        return subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+
+    assert run().returncode == 0
+    libraries = list(tmp_path.rglob("*.so"))
+    assert libraries
+    for library in libraries:
+        library.write_bytes(b"")
+    assert (outcome := run()).returncode == 0, outcome.stderr
+    assert any(library.stat().st_size for library in libraries)
