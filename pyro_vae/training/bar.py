@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pyro_vae.programs.progress import Epochs, beside_bar, shows_bars
 from pyro_vae.training.algorithm import Row
 
-TRAINING = "epoch %(epoch)4d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f"
+TRAINING = "epoch %(epoch)4d of %(num_epochs)d  train/elbo %(train/elbo)9.3f  train/kl %(train/kl)7.3f"
 VALIDATION = "  val/elbo %(val/elbo)9.3f"
 SECONDS = "  %(seconds).1f s"
 
@@ -29,7 +29,7 @@ class TrainingBar(ExitStack):
     def __init__(self, log: logging.Logger, num_epochs: int, num_steps: int, step: int) -> None:
         super().__init__()
         self.bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=not shows_bars())
-        self.lines = Epochs(log, num_epochs)
+        self.num_epochs, self.lines = num_epochs, Epochs(log, num_epochs)
 
     def __enter__(self) -> TrainingBar:
         for context in (beside_bar(), self.bar, self.lines):
@@ -46,4 +46,5 @@ class TrainingBar(ExitStack):
         val = {"val": f"{row['val/elbo']:.2f}"} if validated else {}
         self.bar.set_postfix(epoch=row["epoch"], elbo=f"{row['train/elbo']:.2f}", **val)
         if self.bar.disable:
-            self.lines.tell(TRAINING + VALIDATION * validated + SECONDS, row)
+            line = TRAINING + VALIDATION * validated + SECONDS
+            self.lines.tell(line, {**row, "num_epochs": self.num_epochs})

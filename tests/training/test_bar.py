@@ -16,4 +16,4 @@ def test_val_elbo_is_shown_if_there_is_validation_data(
 ) -> None:
     with caplog.at_level(logging.INFO), TrainingBar(logging.getLogger("training"), 5, 50, 20) as bar:
         bar.epoch({**ROW, "val/elbo": val_elbo})
-    assert caplog.messages == [f"epoch    3  train/elbo   -90.500  train/kl  20.250  {shown}1.5 s"]
+    assert caplog.messages == [f"epoch    3 of 5  train/elbo   -90.500  train/kl  20.250  {shown}1.5 s"]
