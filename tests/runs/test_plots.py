@@ -153,7 +153,7 @@ def test_figures_of_evaluations_say_what_they_show():
         plots.histogram(values, np.zeros((9, 5)), estimator="ais")[0].get_title() == "log p(x) of 9 datapoints by ais"
     )
     curve = plots.curve([1, 10], [-3.0, -2.0], [None, 0.3], "ELBO", "importance")
-    assert curve.get_title() == "ELBO by importance from the first K of one set of samples"
+    assert curve.get_title() == "ELBO, estimator importance, from the first K of one set of samples"
     assert {"1", "10"} <= set(ticks_of(curve.xaxis))
     assert plots.bounds(values, values, simulated=True)[0].get_title() == "Bounds on log p(x) of simulated data"
 

@@ -64,10 +64,11 @@ def curve(
     estimator: str = "",
 ) -> Axes:
     """Draw the mean of log p(x), or of the quantity `name`, against K, with two standard errors of its noise."""
-    of = f" by {estimator}" if estimator else ""
-    ax = one_axes(f"{name}{of} from the first K of one set of samples")
+    by = f", estimator {estimator}," if estimator else ""
+    ax = one_axes(f"{name}{by} from the first K of one set of samples")
     mean, error = np.array(log_px, dtype=float), np.array(se, dtype=float)  # None becomes NaN
-    ax.errorbar(num_samples, mean, yerr=2 * error, marker="o", capsize=3, label="mean ± 2 standard errors of its noise")
+    label = "mean ± 2 standard errors of the estimator's noise"
+    ax.errorbar(num_samples, mean, yerr=2 * error, marker="o", capsize=3, label=label)
     ax.set(xscale="log", xlabel="number of samples K", ylabel="nats per datapoint")
     plain_numbers(ax.xaxis)
     legend_below(ax)
@@ -85,7 +86,7 @@ def tails(tail: np.ndarray, pareto_k: np.ndarray, k_threshold: float | None = No
             the lowest, median and highest largest weight.
         estimator: name of the estimator, for the title.
     """
-    of = f" of {estimator}" if estimator else ""
+    of = f", estimator {estimator}" if estimator else ""
     ax = one_axes(f"Largest importance weights{of}", height=4.2)
     order = np.argsort(tail[0] if k_threshold is None else np.nan_to_num(pareto_k, nan=np.inf))
     shown = (("lowest", order[0], BLUE, "o"), ("median", order[len(order) // 2], GREEN, "s"),

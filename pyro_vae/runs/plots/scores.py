@@ -29,8 +29,8 @@ def among_held_out(held_out: np.ndarray, new: np.ndarray, split: str) -> Axes:
     top = float(np.max(heights))
     for name, marker, inside in (
         (f"new: {datapoints(len(new))}", "|", (finite >= low) & (finite <= high)),
-        ("below the axis", "<", finite < low),
-        ("above the axis", ">", finite > high),
+        ("left of the axis", "<", finite < low),
+        ("right of the axis", ">", finite > high),
     ):
         if inside.any():
             x, size = finite[inside].clip(low, high), 12 if marker == "|" else 7
