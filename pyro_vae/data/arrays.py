@@ -240,5 +240,6 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     labels = integers(values)
     missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
     if ((labels < 0) & ~missing).any():
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing, or names")
+        column = "; a covariate has the shape [N, 1]" if values.dtype.kind == "f" else ""
+        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing, or names{column}")
     return torch.from_numpy(labels)
