@@ -136,8 +136,8 @@ def fit(
             polars, …, which is a table with `likelihood="table"`, unless you choose another likelihood.
         y: labels `[N]`, integers from 0 on or names of classes (`vae.classes`); needs `conditioning`. Labels of a
             `Dataset` are used if the model is conditional. For AnnData a column of `obs`. With `semi_supervised`,
-            −1, NaN or None is a missing one. Or covariates: an array `[N, M]` of numbers, a data frame, or names of
-            columns of a frame x.
+            −1 or NaN is a missing one, or None among names. Or covariates: an array `[N, M]` of numbers, a data frame,
+            or names of columns of a frame x.
         experiment: name in conf/experiment, whose settings are the defaults; its data set is replaced by x.
         prior: p(z), an option of conf/prior (default `standard_normal`).
         likelihood: p(x | z), an option of conf/likelihood (default `bernoulli`).

@@ -102,12 +102,13 @@ def inductor(graph: GraphModule, tensors: list[Any], on_gpu: bool) -> Callable[.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
         with mode:
             fakes: list[Any] = [like(tensor, tensor.device) for tensor in tensors]
-        try:
-            compiled = torch._inductor.compile(graph, fakes, options)
-        except Exception as error:  # inductor wraps some
-            if not _removed_unfinished_library(error):
-                raise
-            compiled = torch._inductor.compile(graph, fakes, options)
+        while True:
+            try:
+                compiled = torch._inductor.compile(graph, fakes, options)
+                break
+            except Exception as error:  # inductor wraps some
+                if not _removed_unfinished_library(error):
+                    raise
     _has_compiled = True
     return compiled
 
@@ -117,10 +118,10 @@ def _removed_unfinished_library(error: Exception) -> bool:
 
     Inductor would try to load it forever.
     """
-    found = re.search(r"(/\S+\.so): (file too short|invalid ELF header)", str(error))
-    if found is None:
+    found = re.search(r"(/.+?\.so): (file too short|invalid ELF header|cannot read file data)", str(error))
+    if found is None or not Path(found[1]).is_file():
         return False
-    Path(found[1]).unlink(missing_ok=True)
+    Path(found[1]).unlink()
     return True
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_vae.data.covariates import are_covariates, describe, in_x_or_apart, values_for
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.frames import RESOLUTION
+from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.schema import Column, plain
@@ -234,6 +235,8 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     Raises:
         BadInput: if they are not one label 0, 1, 2, … per datapoint.
     """
+    if are_names(y):
+        y, _ = numbered(y, (), name)
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.cells import Cells, cells_from, cells_of
-from pyro_vae.data.frames import is_frame, opened, require_resolution, values_of
+from pyro_vae.data.frames import is_frame, names_of, opened, require_resolution, values_of
 from pyro_vae.data.recognize import recognize
 from pyro_vae.data.schema import IGNORE, OF_CATEGORIES, Column, written
 from pyro_vae.data.values import as_array, to_numpy
@@ -123,7 +123,7 @@ def in_x_or_apart(x: Any, y: Any, names: Sequence[str]) -> tuple[Any, Any]:
         return x, y
     asked = [y] if isinstance(y, str) else y
     in_x = isinstance(asked, (list, tuple)) and all(isinstance(each, str) for each in asked)
-    if (in_x and sorted(asked) == sorted(names)) or (y is None and set(names) <= set(x.columns)):
+    if (in_x and sorted(asked) == sorted(names)) or (y is None and set(names) <= set(names_of(x))):
         return split_off(x, names)
     return x, y
 

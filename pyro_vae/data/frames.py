@@ -29,10 +29,15 @@ def _library(frame: Any) -> str:
     return type(frame).__module__.partition(".")[0]
 
 
+def names_of(frame: Any) -> list[Any]:
+    """Return the names of the columns of a data frame."""
+    return list(frame.column_names if _library(frame) == "pyarrow" else frame.columns)
+
+
 def not_numbers(frame: Any) -> list[str]:
     """Return the names of the columns of a data frame that do not hold numbers, at most three of them."""
-    names = frame.column_names if _library(frame) == "pyarrow" else frame.columns
-    return list(islice((str(name) for name in names if np.asarray(frame[name]).dtype.kind not in "biuf"), 3))
+    names = (str(name) for name in names_of(frame) if np.asarray(frame[name]).dtype.kind not in "biuf")
+    return list(islice(names, 3))
 
 
 def opened(frame: Any, name: str) -> Any:

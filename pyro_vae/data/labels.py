@@ -37,7 +37,7 @@ def numbered(y: Any, classes: Sequence[str] | None = None, name: str = "y") -> t
     cells = _cells(y)
     found = {cell for cell in cells if isinstance(cell, str)}
     if classes is None:
-        ordered = getattr(getattr(y, "cat", None), "categories", sorted(found))
+        ordered = getattr(getattr(y, "cat", y), "categories", sorted(found))
         classes = [str(category) for category in ordered if category in found]
     known = {category: i for i, category in enumerate(classes)}
     if (unknown := sorted(found - known.keys())) and classes:
@@ -53,13 +53,15 @@ def _cells(y: Any) -> list[Any]:
         return list(y)
     if isinstance(y, Tensor) or is_frame(y) or not hasattr(type(y), "__array__"):
         return []
-    values = np.asarray(y)
+    masked: Any = y if isinstance(y, np.ma.MaskedArray) else None
+    values = np.asarray(y) if masked is None else masked.astype(object).filled(np.nan)
     return values.tolist() if values.ndim == 1 and values.dtype.kind in "OUT" else []
 
 
 def _missing(cell: Any) -> bool:
     """Return whether a cell is None, NaN, or what a data frame has instead."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+    is_float = isinstance(cell, (float, np.floating))
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (is_float and bool(np.isnan(cell)))
 
 
 def keep_labels(y: Tensor | None, num_labels: int, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae.data.covariates import split_off
-from pyro_vae.data.frames import is_frame
+from pyro_vae.data.frames import is_frame, names_of
 from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
@@ -60,13 +60,11 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | N
         (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
     if _is_anndata(x):
-        x, y, name_of_y = *_of_anndata(x, y, name), f"y={shown(y)}" if isinstance(y, str) else "y"
-        return Source(x, *_labels(y, classes, name_of_y))
-    columns = [y] if isinstance(y, str) else y
-    if is_frame(x) and isinstance(columns, (list, tuple)) and columns and all(isinstance(c, str) for c in columns):
-        if len(columns) != len(x) or set(columns) <= set(x.columns):
-            return Source(*split_off(x, columns, name))
-    elif isinstance(y, str):
+        name_of_y = f"y={shown(y)}" if isinstance(y, str) else "y"
+        return _numbered(*_of_anndata(x, y, name, classes), classes, name_of_y)
+    if is_frame(x) and (columns := _columns(x, y)):
+        return Source(*split_off(x, columns, name))
+    if isinstance(y, str) and not is_frame(x):
         raise BadInput(
             f"y={shown(y)} names a column of obs, but {name} has type {type(x).__name__}, not AnnData or a data frame"
         )
@@ -74,12 +72,34 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | N
         x, labels = _of_dataset(x, name)
         if labels is not None and y is None:
             return Source(x, labels, with_x=True)
-    return Source(x, *_labels(y, classes, "y"))
+    return _numbered(x, y, classes, "y")
 
 
-def _labels(y: Any, classes: Sequence[str] | None, name: str) -> tuple[Any, tuple[str, ...]]:
-    """Return names as labels, with all names, and anything else as it is."""
-    return numbered(y, classes, name) if are_names(y) else (y, ())
+def names_a_column(x: Any, y: str) -> bool:
+    """Return whether y is the name of a column of x, if x is a data frame, or of `x.obs`, if x is AnnData."""
+    return (is_frame(x) and y in names_of(x)) or (_is_anndata(x) and y in x.obs.columns)
+
+
+def has_columns(x: Any) -> bool:
+    """Return whether x is a data frame or AnnData, so that y may name a column."""
+    return is_frame(x) or _is_anndata(x)
+
+
+def _columns(frame: Any, y: Any) -> list[str]:
+    """Return y as names of columns of a data frame, or [] if it must be something else, such as names of classes."""
+    names = [y] if isinstance(y, str) else y
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return []
+    one_a_row = len(names) == len(frame) and not isinstance(y, str)
+    are_columns = len(set(names)) == len(names) and set(names) <= set(names_of(frame))
+    return list(names) if are_columns or not one_a_row else []
+
+
+def _numbered(x: Any, y: Any, classes: Sequence[str] | None, name: str) -> Source:
+    """Return x with y, whose names become labels, unless the classes have no names."""
+    if (classes is not None and not classes) or not are_names(y):
+        return Source(x, y)
+    return Source(x, *numbered(y, classes, name))
 
 
 def _of_dataset(dataset: Any, name: str) -> tuple[Tensor, Tensor | None]:
@@ -172,8 +192,11 @@ def _is_anndata(x: Any) -> bool:
     return type(x).__name__ == "AnnData" and type(x).__module__.partition(".")[0] == "anndata"
 
 
-def _of_anndata(adata: Any, y: Any, name: str) -> tuple[Any, Any]:
-    """Return the matrix of an AnnData object, and y or the column of obs that it names, as names of classes."""
+def _of_anndata(adata: Any, y: Any, name: str, classes: Sequence[str] | None) -> tuple[Any, Any]:
+    """Return the matrix of an AnnData object, and y or the column of obs that it names.
+
+    Its categories become names of classes, unless the classes have none.
+    """
     if adata.isbacked:
         raise BadInput(f"{name} is AnnData in backed mode, which stays on disk: give {name}.to_memory()")
     if adata.X is None:
@@ -183,5 +206,11 @@ def _of_anndata(adata: Any, y: Any, name: str) -> tuple[Any, Any]:
     if y not in adata.obs.columns:
         known = ", ".join(map(str, adata.obs.columns[:20])) or "none"
         raise BadInput(f"y={shown(y)} is not a column of {name}.obs: choose one of {known}")
-    column = adata.obs[y].astype("category")
-    return adata.X, column.cat.rename_categories([*map(str, column.cat.categories)])
+    column = adata.obs[y]
+    if classes is not None and not classes:
+        return adata.X, column
+    column = column.astype("category")
+    names = [*map(str, column.cat.categories)]
+    if len(set(names)) < len(names):
+        raise BadInput(f"y={shown(y)} has categories that differ only in their types: convert {name}.obs[{y!r}] to str")
+    return adata.X, column.cat.rename_categories(names)

@@ -12,7 +12,7 @@ from pyro_vae.data.arrays import given_y, y_like
 from pyro_vae.data.cells import cells_of
 from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
-from pyro_vae.data.frames import is_frame, opened, require_resolution, stacked, to_x, values_of
+from pyro_vae.data.frames import is_frame, names_of, opened, require_resolution, stacked, to_x, values_of
 from pyro_vae.data.recognize import recognize, settings_of
 from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain, plain
 from pyro_vae.data.sources import source_of
@@ -83,7 +83,7 @@ def from_frame(
     """
     settings = _settings(kinds)
     frame, y, names, _ = source_of(frame, y, name)
-    of_y = {column: settings.pop(column) for column in list(settings) if is_frame(y) and column in y.columns}
+    of_y = {column: settings.pop(column) for column in list(settings) if is_frame(y) and column in names_of(y)}
     if columns is not None:
         described = of_plain(columns)
         x = to_x(frame, described, name)

@@ -14,7 +14,7 @@ from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.frames import is_frame
 from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.data.schema import modelled
-from pyro_vae.data.sources import source_of
+from pyro_vae.data.sources import has_columns, names_a_column, source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.errors import BadInput
 from pyro_vae.programs.chunks import require_room
@@ -38,7 +38,7 @@ class Reader(Programs):
         """Return the array x and the labels or covariates y in both (`source_of`); those in x only if they matter."""
         if isinstance(self.context, Covariates) and is_frame(x):
             return in_x_or_apart(x, y, self.context.names)
-        if isinstance(y, str) and y in self.classes:
+        if isinstance(y, str) and not names_a_column(x, y) and (y in self.classes or not has_columns(x)):
             return source_of(x).x, y
         source = source_of(x, y, classes=self.classes)
         return source.x, None if source.with_x and not self.needs_labels else source.y

@@ -9,6 +9,7 @@ from scipy import sparse
 
 import pyro_vae
 from pyro_vae.data.labels import are_names, numbered
+from pyro_vae.data.sources import names_a_column, source_of
 from pyro_vae.errors import BadInput
 
 N = 60
@@ -23,9 +24,9 @@ OPTIONS = {"network": ("mlp", {"hidden": [8]}), "latent_dim": 2, "max_epochs": 1
     "names",
     [
         NAMES, list(NAMES), NAMES.tolist(), NAMES.astype(object), tuple(NAMES.tolist()), pd.Series(NAMES),
-        pd.Series(NAMES).astype("category"), pl.Series(NAMES.tolist()),
+        pd.Series(NAMES).astype("category"), pl.Series(NAMES.tolist()), pd.Categorical(NAMES), np.ma.array(NAMES),
     ],
-    ids=["str", "list of str_", "list", "object", "tuple", "pandas", "categorical", "polars"],
+    ids=["str", "list of str_", "list", "object", "tuple", "pandas", "category", "polars", "categorical", "masked"],
 )  # fmt: skip
 def test_names_are_numbered_in_their_order(names):
     assert are_names(names)
@@ -35,14 +36,23 @@ def test_names_are_numbered_in_their_order(names):
     assert {type(name) for name in classes} == {str}
 
 
-def test_categories_keep_their_order_without_those_that_do_not_occur():
-    column = pd.Series(pd.Categorical(["low", "high", None, "low"], categories=["none", "low", "high"]))
-    labels, classes = numbered(column)
+@pytest.mark.parametrize("column", [pd.Series, pd.Categorical])
+def test_categories_keep_their_order_without_those_that_do_not_occur(column):
+    values = pd.Categorical(["low", "high", None, "low"], categories=["none", "low", "high"])
+    labels, classes = numbered(column(values))
     assert labels.tolist() == [0, 1, -1, 0]
     assert classes == ("low", "high")
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_masked_names_are_missing():
+    names = np.ma.array(["b", "c", "a"], mask=[False, True, False])
+    assert are_names(names)
+    labels, classes = numbered(names)
+    assert labels.tolist() == [1, -1, 0]
+    assert classes == ("a", "b")
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT])
 def test_missing_names_are_minus_one(missing):
     assert are_names(["b", missing, "a"])
     assert numbered(["b", missing, "a"])[0].tolist() == [1, -1, 0]
@@ -95,6 +105,7 @@ def test_unknown_names_are_refused():
         "sample": lambda vae, y: vae.sample(2, y=y),
         "log_prob": lambda vae, y: vae.log_prob(X[:2], y=[y, y], estimator="importance", num_samples=5),
     }
+    use["one for all"] = lambda vae, y: vae.log_prob(X[:2], y=y, estimator="importance", num_samples=5)
     for call in use.values():
         with pytest.raises(BadInput, match="y holds setoza, which is not one of the classes a b, setosa, virginica"):
             call(named, "setoza")
@@ -102,6 +113,45 @@ def test_unknown_names_are_refused():
             call(numbers, "setosa")
     with pytest.raises(BadInput, match="y holds setoza"):
         pyro_vae.fit(X, y=NAMES, validation_data=(X[:2], ["setosa", "setoza"]), conditioning="prior", **OPTIONS)
+
+
+def test_texts_of_covariates_are_not_names():
+    y = pd.DataFrame({"sex": np.array(["f", "m"])[Y % 2], "kind": NAMES})
+    for covariates, row in ((y, ["m", "a b"]), (y, ("f", "setosa")), (y[["sex"]], ["m"])):
+        vae = pyro_vae.fit(X, y=covariates, conditioning="concat", **OPTIONS)
+        assert vae.encode(X[:2], y=row).shape == (2, 2)
+        assert torch.equal(
+            vae.encode(X[:1], y=row), vae.encode(X[:1], y=pd.DataFrame([row], columns=covariates.columns))
+        )
+
+
+@pytest.mark.parametrize("library", ["pandas.DataFrame", "polars.DataFrame", "pyarrow.table"])
+def test_names_of_columns_and_of_classes_are_told_apart(library):
+    module, name = library.split(".")
+    library = getattr(pytest.importorskip(module), name)
+    columns = {name: X[:, i].double().numpy() + np.linspace(0, 1, N) for i, name in enumerate("pqr")}
+    frame = library({**columns, "species": NAMES})
+    by_column = source_of(frame, ["species", "p"])
+    assert list(pl.DataFrame(by_column.x).columns) == ["q", "r"]
+    assert source_of(library(columns), NAMES.tolist()).classes == ("a b", "setosa", "virginica")
+    assert source_of(library(columns), ["p", "q", "r"] * (N // 3)).classes == ("p", "q", "r")
+    with pytest.raises(BadInput, match="y names setosa, which is not a column of x"):
+        source_of(frame, ["setosa"])
+
+
+def test_a_column_has_precedence_over_a_class_of_the_same_name():
+    columns = {name: X[:, i].double().numpy() + np.linspace(0, 1, N) for i, name in enumerate("pqr")}
+    frame = pd.DataFrame({**columns, "setosa": NAMES})
+    assert names_a_column(frame, "setosa")
+    assert not names_a_column(frame, "virginica")
+    assert not names_a_column(X, "setosa")
+
+
+def test_names_for_a_model_without_labels_are_refused_as_labels_are():
+    vae = pyro_vae.fit(X, **OPTIONS)
+    for y in ("setosa", ["setosa", "setosa"], [0, 1]):
+        with pytest.raises(BadInput, match="y is given, but this VAE does not depend on labels"):
+            vae.log_prob(X[:2], y=y)
 
 
 def test_names_in_a_file(tmp_path, command):

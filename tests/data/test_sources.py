@@ -183,6 +183,17 @@ def test_numbers_in_obs_are_categories():
     assert source.y.tolist() == Y.tolist()
 
 
+def test_numbers_in_obs_are_labels_of_a_model_whose_classes_have_no_names():
+    cells = CELLS.assign(batch=Y.numpy())
+    vae = pyro_vae.fit(annotated(), y=Y, conditioning="concat", **OPTIONS)
+    assert torch.equal(vae.encode(annotated(obs=cells), y="batch"), vae.encode(X, y=Y))
+    with pytest.raises(BadInput, match="y holds B, but the classes have no names"):
+        vae.encode(annotated(), y="cell_type")
+    mixed = CELLS.assign(batch=np.array([1, "1"] * (N // 2), dtype=object))
+    with pytest.raises(BadInput, match="y=batch has categories that differ only in their types"):
+        source_of(annotated(obs=mixed), "batch")
+
+
 def test_missing_labels_in_obs_are_for_semi_supervised_models():
     source = source_of(annotated(), "hole")
     assert source.classes == ("a", "b")

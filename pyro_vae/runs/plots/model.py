@@ -88,7 +88,9 @@ def latent(z: np.ndarray, y: np.ndarray | None = None, classes: Sequence[str] = 
             color, marker = CLASSES[i % len(CLASSES)], "o^"[i // len(CLASSES)]
             name = short(_named(label, classes), 20)
             ax.scatter(z[y == label, 0], z[y == label, 1], s=14, lw=0, color=color, marker=marker, label=name)
-        figure.legend(title="y", loc="outside right center", markerscale=2)
+        legend = figure.legend(title="y", loc="outside right center", markerscale=2)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     else:
         points = ax.scatter(z[:, 0], z[:, 1], s=14, lw=0, c=y, cmap=None if y is None else "viridis")
         if y is not None:
@@ -126,4 +128,7 @@ def _bottom(elbo: np.ndarray) -> float:
 def _named(label: float, classes: Sequence[str]) -> str:
     if label < 0:
         return "missing"
-    return str(classes[int(label)]) if 0 <= label < len(classes) else f"{label:g}"
+    if label >= len(classes):
+        return f"{label:g}"
+    name = str(classes[int(label)]) or "(empty)"
+    return f" {name}" if name.startswith("_") else name  # legends leave labels out that start with an underscore
