@@ -67,6 +67,7 @@ def test_refuses_more_datapoints_than_the_estimator_accepts(ppca):
         certificate(ppca.vae.model, ppca.vae.guide, torch.zeros(3, 5).double(), NUTS(max_data=2))
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_prints_it(command, small_run, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.analyses.CERTIFICATE_DATA", 30)  # more than the split has
     options = ["certify=true", "num_data=2", "plots=false", "estimator=refined", "estimator.num_samples=300"]

@@ -120,6 +120,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(command, small_run, new, optio
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_a_table_is_scored_by_column(command, run):  # noqa: F811
     new = run.parent / "new.csv"
     frame = pl.read_csv(run.parent / "a.csv")[:8]

@@ -48,6 +48,7 @@ def test_a_search_is_stored_and_goes_on(command, pictures, small, tmp_path):
     assert len({str(t.params) for t in again}) == 5  # and does not repeat itself
 
 
+@pytest.mark.slow
 def test_a_study_of_other_runs_is_refused(command, small, tmp_path):
     """Whose values do not compare, and whose best is not a run of this command."""
     arguments = [*small, "+space.latent_dim=[1,2]", "num_trials=1"]
@@ -221,6 +222,7 @@ def test_leaves():
         dict(space.leaves({"a": {"b": []}}))
 
 
+@pytest.mark.slow
 def test_options_that_do_not_go_together_do_not_end_the_search(command, small, tmp_path):
     """But if no trial at all has been possible, they are of all."""
     space = ["+space.guide=[diagonal,enumerated]", "num_trials=6"]

@@ -154,6 +154,7 @@ def test_names_for_a_model_without_labels_are_refused_as_labels_are():
             vae.log_prob(X[:2], y=y)
 
 
+@pytest.mark.slow
 def test_names_in_a_file(tmp_path, command):
     np.savez(tmp_path / "x.npz", x=X.numpy(), species=NAMES)
     run = tmp_path / "run"
