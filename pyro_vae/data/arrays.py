@@ -235,7 +235,7 @@ def labels_of(y: Any, n: int, name: str) -> Tensor:
     Raises:
         BadInput: if they are not one label 0, 1, 2, … per datapoint.
     """
-    if are_names(y):
+    if are_names(y):  # `source_of` numbers names that are known, so these are not
         y, _ = numbered(y, (), name)
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):

@@ -107,8 +107,8 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
         if isinstance(vae.context, Covariates):
             y = values_for(values, vae.context.columns, len(x), of_file).float()
         else:
-            known = are_names(values) and vae.classes
-            y = labels_of(numbered(values, vae.classes, of_file)[0] if known else values, len(x), of_file)
+            labels = numbered(values, vae.classes, of_file)[0] if are_names(values) else values
+            y = labels_of(labels, len(x), of_file)
         if num_classes is not None and (y >= num_classes).any():
             raise BadInput(f"label_key={label_key} must hold labels from 0 to {num_classes - 1}")
     none = Split(x[:0], None if y is None else y[:0])
