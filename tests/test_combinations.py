@@ -90,6 +90,7 @@ def step(vae, objective, x, y):
     assert all(torch.equal(p, old) for p, old in zip(vae.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", options("objective"))
 @pytest.mark.parametrize("guide", options("guide"))
 def test_guide_prior_and_objective(guide, objective):

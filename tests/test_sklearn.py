@@ -67,6 +67,7 @@ def in_float32(request, monkeypatch):
     monkeypatch.setattr(estimator_checks, "assert_allclose", close)
 
 
+@pytest.mark.slow
 @parametrize_with_checks([VariationalAutoencoder(**LINEAR)])
 def test_passes_the_checks_of_scikit_learn(estimator, check, in_float32):
     check(estimator)

@@ -15,6 +15,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_names_what_exists_with_arguments_it_takes(group, option):
     config = compose([f"{group}={option}"])[group]
@@ -33,6 +34,7 @@ EXPERIMENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_compose(name):
     config = compose([f"+experiment={name}"])

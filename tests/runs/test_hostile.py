@@ -83,6 +83,7 @@ WHAT_OMEGACONF_OR_HYDRA_WOULD_MAKE_SOMETHING_OF = {
 PLACES = [("network", "hidden"), ("latent_dim",), ("guide",), ("prior", "_target_"), ("conditioning",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WHAT_OMEGACONF_OR_HYDRA_WOULD_MAKE_SOMETHING_OF)
 def test_load_takes_plain_values_only(small_run, what, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
