@@ -229,14 +229,14 @@ def y_like(y: Any, columns: Sequence[Column], n: int, labelled: bool) -> Tensor 
     return values_for(y, columns, n, name).float() if columns else labels_of(y, n, name)
 
 
-def labels_of(y: Any, n: int, name: str) -> Tensor:
-    """Return y as labels int64 `[n]`.
+def labels_of(y: Any, n: int, name: str, classes: Sequence[str] = ()) -> Tensor:
+    """Return y, labels or names of these classes, as labels int64 `[n]`.
 
     Raises:
-        BadInput: if they are not one label 0, 1, 2, … per datapoint.
+        BadInput: if they are not one label 0, 1, 2, … or one known name per datapoint.
     """
-    if are_names(y):  # `source_of` numbers names that are known, so these are not
-        y, _ = numbered(y, (), name)
+    if are_names(y):
+        y, _ = numbered(y, classes, name)
     values = to_numpy(as_array(y, name))
     if values.shape != (n,):
         raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")

@@ -13,7 +13,6 @@ from pyro_vae.data import Dataset, Split, npy
 from pyro_vae.data.arrays import labels_of
 from pyro_vae.data.covariates import split_off, values_for
 from pyro_vae.data.frames import to_x
-from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.data.schema import modelled
 from pyro_vae.data.text_tables import read_table
 from pyro_vae.data.values import as_floats
@@ -107,8 +106,7 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
         if isinstance(vae.context, Covariates):
             y = values_for(values, vae.context.columns, len(x), of_file).float()
         else:
-            labels = numbered(values, vae.classes, of_file)[0] if are_names(values) else values
-            y = labels_of(labels, len(x), of_file)
+            y = labels_of(values, len(x), of_file, vae.classes)
         if num_classes is not None and (y >= num_classes).any():
             raise BadInput(f"label_key={label_key} must hold labels from 0 to {num_classes - 1}")
     none = Split(x[:0], None if y is None else y[:0])

@@ -41,7 +41,7 @@ class TrainingBar(ExitStack):
         self.bar.update()
 
     def epoch(self, row: Row) -> None:
-        """Show an epoch's metrics; without validation data there is no val/elbo."""
+        """Show an epoch's metrics, including the validation ELBO if there are validation data."""
         validated = not math.isnan(row["val/elbo"])
         val = {"val": f"{row['val/elbo']:.2f}"} if validated else {}
         self.bar.set_postfix(epoch=row["epoch"], elbo=f"{row['train/elbo']:.2f}", **val)
