@@ -256,6 +256,15 @@ def test_checks_are_switched_off_by_one_thread_at_a_time():
     assert torch.distributions.Distribution.__init__ is before
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, which a process started in the background (`&`) lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_waiting_for_another_thread_can_be_interrupted(fitted):
     timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
     with held_elsewhere():
