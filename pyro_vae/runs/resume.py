@@ -23,16 +23,19 @@ log = logging.getLogger(__name__)
 OF_REPORT = ("second_estimator", "plots")
 """Keys, true or false, about what follows training. Configurations of earlier versions do not have them."""
 
+PLACES = ("path", "root")
+"""Keys of `data` that name a file or folder, which may have moved."""
+
 
 def make_paths_absolute(config: DictConfig) -> None:
     """Make the paths of the data absolute, so that the run can be evaluated and resumed from any folder."""
-    for key in ("path", "root"):
+    for key in PLACES:
         if config.data.get(key) is not None:
             config.data[key] = str(Path(os.path.expanduser(str(config.data[key]))).absolute())
 
 
 def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> DictConfig:
-    """Take the configuration of a saved run, with `overrides` of its trainer, estimator and report.
+    """Take the configuration of a saved run, with `overrides` of its trainer, estimator, report and data's place.
 
     A run that was cut off before its first checkpoint starts again from the configuration that Hydra has written.
     A run with your own classes needs `trust=[my_package.MyGuide]`, as in `load`.
@@ -52,11 +55,11 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
             f"resume={run_dir} was trained by fit() on an array in memory and cannot be resumed: call fit again with "
             "more max_epochs, or train on a file with data=array data.path=FILE.npy"
         )
-    make_paths_absolute(saved)
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")
         if key not in ("resume", "trust"):
             _override(saved, key, override, config, content)
+    make_paths_absolute(saved)
     return saved
 
 
@@ -80,11 +83,16 @@ def _override(saved: DictConfig, key: str, override: str, config: DictConfig, co
     Raises:
         BadInput: if a resumed run cannot change it.
     """
-    group = key.partition(".")[0]
+    group, _, name = key.partition(".")
+    if group == "data" and name in PLACES:
+        if name not in saved.data:
+            raise BadInput(f"{override.lstrip('+')}: the data of this run have no {name}, leave it out")
+        saved.data[name] = config.data[name]
+        return
     if group not in ("trainer", "estimator", *OF_REPORT):
         raise BadInput(
             f"{override.lstrip('+')}: a resumed run keeps its configuration, except for trainer.*, estimator.*, "
-            f"{' and '.join(OF_REPORT)}; leave it out, or start a new run"
+            f"{', '.join(OF_REPORT)} and the place of its data; leave it out, or start a new run"
         )
     epochs = saved.scheduler.get("T_max")
     if key == "trainer.max_epochs" and epochs not in (None, config.trainer.max_epochs):

@@ -370,6 +370,19 @@ def test_a_run_can_be_evaluated_and_resumed_from_another_folder(command, small_d
     assert [row["epoch"] for row in metrics.read(tmp_path / "run")] == [1, 2, 3]
 
 
+def test_a_run_whose_data_have_moved_is_resumed(command, small_run, small_data, tmp_path):
+    (tmp_path / "binary.npy").rename(tmp_path / "moved.npy")
+    resumed = ["train", f"resume={small_run}", "trainer.max_epochs=3"]
+    assert command(*resumed, "data.path=moved.npy").code == 0
+    saved = checkpoint.load(small_run / "checkpoints" / "last.pt")["config"]
+    assert saved["data"]["path"] == str(tmp_path / "moved.npy")
+    assert [row["epoch"] for row in metrics.read(small_run)] == [1, 2, 3]
+    np.save(tmp_path / "other.npy", np.ones((200, 12), dtype=np.float32))
+    one_error_line(command(*resumed, "data.path=other.npy"), "other")
+    one_error_line(command(*resumed, "data.root=."), "data.root=.", "have no root")
+    one_error_line(command(*resumed, "data.binarize=static"), "data.binarize=static", "the place of its data")
+
+
 def test_results_are_those_of_the_best_epoch(command, small_data, tmp_path):
     """With a learning rate that rises from 0.01 to 1.5, the last epoch is not the best."""
     small = [s for s in SMALL if not s.startswith(("trainer.max_epochs", "estimator"))]
