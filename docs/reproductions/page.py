@@ -122,6 +122,7 @@ fit into them. The reference is annealed importance sampling with {num_temperatu
 chains for each digit: {log_px:.2f} on average (Monte Carlo error {log_px_mc_se:.3f}, {flagged} flagged). It is a lower
 bound in expectation. [`estimators.py`](reproductions/estimators.py) makes the table.
 
+- *seconds*: as measured, which is not exactly those of `auto`.
 - *difference*: mean of estimate minus reference; *largest*: its largest magnitude.
 - *close*: share within 0.1 nats of the reference; *of the others*: the same among estimates that are not flagged.
 - *upper bound*: mean of the upper bounds, of which the share *certified* passes the sandwich's checks.
@@ -210,7 +211,7 @@ def estimate(found: dict[str, Any] | None, paper: dict[str, Any] | None) -> str:
         return ""
     text = f"{found['log_px']:.2f} ± {found['log_px_se']:.2f}"
     if paper is not None and found["num_data"] != paper["num_data"]:
-        elbo = f", their ELBO {found['elbo']:.2f}" if "elbo" in found else ""
+        elbo = f", ELBO of these {found['elbo']:.2f}" if "elbo" in found else ""
         text += f" (N = {found['num_data']:,}{elbo})"
     if found["estimator"] == "refined":
         text += ", `refined`"
