@@ -67,3 +67,25 @@ def test_wake_sleep_needs_one_particle_when_it_never_wakes():
     assert ReweightedWakeSleep(num_particles=1, insomnia=0.0).num_particles == 1
     with pytest.raises(BadInput, match="num_particles=1 .* use 2 or more"):
         ReweightedWakeSleep(num_particles=1)
+
+
+def test_dreams_lack_the_entries_that_the_data_lack():
+    """The encoder sees the mask, and has to learn from dreams what it means."""
+    x = torch.where(torch.arange(12).reshape(4, 3) % 2 == 0, torch.nan, 1.0)
+    seen = []
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            of_x = dist.Normal(z[..., None], 1.0).expand([*z.shape, 3]).mask(~x.isnan()).to_event(1)
+            pyro.sample("x", of_x, obs=torch.where(x.isnan(), 0.0, x))
+
+    def guide(x):
+        seen.append(x.isnan())
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(loc.expand(len(x)), 1.0))
+
+    ReweightedWakeSleep(2, insomnia=0.0).differentiable_loss(model, guide, x)
+    assert len(seen) >= 2
+    assert all(torch.equal(mask, x.isnan()) for mask in seen)
