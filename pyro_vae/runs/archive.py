@@ -21,7 +21,7 @@ import torch
 
 from pyro_vae.errors.memory import require_memory
 
-MAX_PICKLE_BYTES = 2**20
+MAX_PICKLE_BYTES = 2**24
 """Maximum size of the pickle, which holds everything but the tensors' numbers."""
 
 NEEDED = r"data\.pkl|data/\d+|version|byteorder"

@@ -13,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import NoEvidence, in_callers_names
+from pyro_vae.errors import BadInput, in_callers_names
 from pyro_vae.errors.own_code import own_code
 from pyro_vae.likelihoods.full_gaussian import Joint
 from pyro_vae.likelihoods.likelihood import Likelihood
@@ -144,7 +144,7 @@ def warn_of_elbo(vae: VAE, data: Dataset) -> None:
     if not len(data.val) or (independent := independent_marginals(vae, data)) is None:
         return
     val = data.val.first(min(len(data.val), COMPARED))
-    with suppress(NoEvidence):  # an autoencoder has none
+    with suppress(BadInput):  # an autoencoder has none, and `check_parts` has told why others have none
         y = vae.taken_labels(val.y)
         with seeded(0, val.x):
             evidence = ELBO(10)(*vae.programs(y), val.x, y)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 import pyro
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from pyro_vae.data import Dataset
-from pyro_vae.errors import NoEvidence, in_section
+from pyro_vae.errors import BadInput, NoEvidence, in_section
 from pyro_vae.errors.own_code import own_code
-from pyro_vae.marginal import Estimator
+from pyro_vae.marginal import ELBO, Estimator
 from pyro_vae.objectives import Objective
 from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import fork_rng
 from pyro_vae.training.algorithm import TrainingAlgorithm
 from pyro_vae.vae import VAE
+
+log = logging.getLogger(__name__)
 
 
 def check_parts(
@@ -52,4 +56,17 @@ def check_parts(
             with in_section("estimator", config.estimator), suppress(NoEvidence), pyro.validation_enabled(False):
                 y = vae.taken_labels(data.test.y)
                 estimator.check(*vae.programs(y), data.test.x, y)
+        else:
+            _warn_if_no_evidence(vae, *data.batch(torch.arange(min(2, len(data.train)))))
     return note
+
+
+def _warn_if_no_evidence(vae: VAE, x: Tensor, y: Tensor | None) -> None:
+    """Warn of a model that can be trained, but whose log p(x) cannot be estimated."""
+    try:
+        with pyro.validation_enabled(False):
+            ELBO(1).check(*vae.programs(y), x, y)
+    except NoEvidence:
+        pass
+    except BadInput as error:
+        log.warning("log p(x) of this model cannot be estimated: %s", error)

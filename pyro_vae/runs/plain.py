@@ -16,7 +16,8 @@ from pyro_vae.errors import BadInput, one_line
 from pyro_vae.runs import files
 
 MAX_DEPTH = 16
-MAX_VALUES = 10_000
+MAX_VALUES = 300_000
+"""Maximum number of values: two hundred for each of the most columns of a table, which are listed twice."""
 MAX_LENGTH = 1_000
 """Maximum length of a list."""
 MAX_CHARACTERS = 10_000

@@ -150,14 +150,15 @@ def load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     """Load the weights of a checkpoint into `vae`.
 
     Raises:
-        BadInput: if their names, shapes or types differ, or they hold NaN or infinity.
+        BadInput: if their names, shapes or types differ, or they hold NaN, or parameters infinity.
     """
-    own = vae.state_dict()
+    own, parameters = vae.state_dict(), dict(vae.named_parameters(remove_duplicate=False))
     for name, value in saved["vae"].items():
         # exact EM saves in double precision
         if name in own and value.is_floating_point() != own[name].is_floating_point():
             raise BadInput(f"{path}: its weight {name} is of type {value.dtype}, not {own[name].dtype}")
-        if not value.isfinite().all():
+        # buffers may hold infinity, as masks of attention do
+        if value.isnan().any() or (name in parameters and value.isinf().any()):
             raise BadInput(f"{path}: its weight {name} holds values that are NaN or infinite")
     try:
         # a new dict: the file's may carry metadata that torch would trust
@@ -165,4 +166,20 @@ def load_weights(vae: VAE, saved: dict[str, Any], path: Path) -> None:
     except RuntimeError as error:
         raise BadInput(
             f"{path}: its weights do not fit its configuration, or the shape of the data ({one_line(error)})"
+        ) from error
+
+
+def require_loadable(vae: VAE, path: Path) -> None:
+    """Check that a VAE's first checkpoint can be loaded: after training would be too late. If not, remove it.
+
+    Raises:
+        BadInput: if it cannot, for example because a module keeps a state that is no tensor.
+    """
+    try:
+        load_weights(vae, checkpoint.load(path, next(vae.parameters()).device), path)
+    except BadInput as error:
+        path.unlink()
+        raise BadInput(
+            f"this model could not be loaded after training ({error}): its modules may hold only real tensors, as "
+            "parameters and buffers, and no other state"
         ) from error

@@ -31,7 +31,7 @@ from pyro_vae.runs.directory import check_run_directory, patience
 from pyro_vae.runs.files import Folder
 from pyro_vae.runs.locks import alone_in
 from pyro_vae.runs.metrics import Metrics
-from pyro_vae.runs.restore import as_saved, load_weights, require_same_data
+from pyro_vae.runs.restore import as_saved, load_weights, require_loadable, require_same_data
 from pyro_vae.runs.resume import saved_settings
 from pyro_vae.training.algorithm import TrainingAlgorithm
 from pyro_vae.training.device import torch_device
@@ -58,7 +58,7 @@ def train(
     resume: bool = False,
     estimator: Estimator | None = None,
     tell: Tell = lambda row: None,
-    on_start: Callable[[], None] = lambda: None,
+    on_start: Callable[[VAE], None] = lambda vae: None,
 ) -> tuple[VAE, State]:
     """Train the VAE of a configuration, saving a checkpoint every epoch.
 
@@ -70,7 +70,7 @@ def train(
         estimator: will estimate log p(x) of the test set after training; rejected now if it does not fit the model.
             None: the validation ELBO is compared with the baseline.
         tell: called with each epoch's row of metrics once it is saved; what it raises ends the training.
-        on_start: called once the configuration and the data have passed all checks.
+        on_start: called with the VAE once the configuration and the data have passed all checks.
 
     Returns:
         The VAE of the epoch with the best validation ELBO (without a validation set, of the last epoch), and the
@@ -83,7 +83,7 @@ def train(
     check_settings(config)
     with _claimed(run_dir, resume):
         run = Run.open(config, data, run_dir, resume=resume, estimator=estimator)
-        on_start()
+        on_start(run.vae)
         run.fit(tell)
         run.restore_best()
     if estimator is None:
@@ -263,6 +263,8 @@ class Run:
                 folder.remove_temporaries()
         if not self.checkpoints.exist():
             self.save()  # an interrupted first epoch can be resumed, too
+            if writes:
+                require_loadable(self.vae, self.checkpoints.last)
         writing = Metrics(self.run_dir, self.state.epoch) if writes else nullcontext()
         with deferred_interrupt() as check_interrupt, writing as metrics:
 

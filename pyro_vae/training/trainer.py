@@ -24,6 +24,7 @@ from pyro_vae.programs.random_state import fork_rng, seeded
 from pyro_vae.training import threads
 from pyro_vae.training.algorithm import Row, TrainingAlgorithm
 from pyro_vae.training.bar import TrainingBar
+from pyro_vae.training.batches import require_batches
 from pyro_vae.training.contract import require_objective
 from pyro_vae.training.device import torch_device
 from pyro_vae.training.dry_run import DryRun
@@ -103,15 +104,12 @@ class Trainer(TrainingAlgorithm):
             return objective.check(vae.model, vae.guide, x, y)
 
     def check_data(self, vae: VAE, data: Dataset) -> None:
-        """Check that batches and validation set suffice for all processes.
+        """Check that batches and validation set suffice.
 
         Raises:
             BadInput: if they do not.
         """
-        fewest = {"batch": min(self.batch_size, len(data.train)), "validation set": len(data.val)}
-        for name, size in fewest.items():
-            if 0 < size < collectives.world_size():
-                raise BadInput(f"a {name} of {size} leaves some of {collectives.world_size()} processes no datapoint")
+        require_batches(vae, data, self.batch_size)
 
     def fit(
         self,
@@ -162,8 +160,9 @@ class Trainer(TrainingAlgorithm):
                 if out_of_time() and state.epoch > 0:
                     log.log(NOTE, "time limit reached at epoch %d (max_seconds=%s)", state.epoch, self.max_seconds)
                     break
-                elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
-                val_elbo, score = self.finish_epoch(mean_elbo, data, objective, optim, state)
+                with own_code(f"epoch {state.epoch + 1}", objective=objective, **vae.families):
+                    elbo, log_likelihood = self.train_epoch(svi, data, objective, state, after_step)
+                    val_elbo, score = self.finish_epoch(mean_elbo, data, objective, optim, state)
                 row, best = state.end_epoch(elbo, log_likelihood, val_elbo, score, time.monotonic() - started)
                 on_epoch(row, best)
                 bar.epoch(row)
