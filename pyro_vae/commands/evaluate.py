@@ -94,6 +94,7 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
     """Evaluate one run and analyse it; return None if the estimator does not estimate log p(x)."""
     from pyro_vae.runs import analyses, evaluation
     from pyro_vae.runs.comparison import Evaluated
+    from pyro_vae.runs.kinds import kind_of
     from pyro_vae.runs.misfit import warn_of_misfit
     from pyro_vae.runs.reload import reload
     from pyro_vae.runs.restore import require_finite_outputs, require_labels, restore
@@ -116,14 +117,9 @@ def evaluate(config: DictConfig, run_dir: Path, estimator: "Estimator") -> "Eval
     require_finite_outputs(vae, split, run_dir)
     evaluated = None
     if estimator.estimates:
-        kind = {
-            "log p(x | y) and log p(x)": vae.needs_labels,
-            "probabilities and densities": vae.likelihood.discrete,
-            "other data": identity.get(config.split),
-        }
         with in_section("estimator", config.estimator):
             summary = evaluation.evaluate(vae, data, split, estimator, config, run_dir)
-        evaluated = Evaluated(summary, kind)
+        evaluated = Evaluated(summary, {**kind_of(vae), "other data": identity.get(config.split)})
     with in_section("estimator", config.estimator):
         if config.analysis is not None:
             analyses.analyse(vae, data.to(device), estimator, config, run_dir)

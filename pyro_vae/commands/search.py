@@ -34,6 +34,7 @@ from pyro_vae.runs.files import given
 
 if TYPE_CHECKING:
     from pyro_vae.runs.trials import Trials
+    from pyro_vae.vae import VAE
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ def task(config: DictConfig) -> None:
         chosen: dict[str, Any] = {}
         try:
             chosen = {key: suggest(trial, key, values) for key, values in space.items()}
-            val_elbo = _run([*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder, trial.number, trials)
+            val_elbo = _run(
+                [*config.train, *(f"{k}={v}" for k, v in chosen.items())], folder, trial.number, trials, study
+            )
         except BaseException as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, FailedRun) and not (isinstance(error, BadInput) and chosen):
@@ -219,10 +222,28 @@ def _require_options(study: Any, space: Mapping[str, Any], path: str) -> None:
                 raise BadInput(f"study={path} holds a trial of {key}={shown(value)}: give another study=FILE.db")
 
 
-def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> float:
+def _require_kind(study: Any, kind: Mapping[str, bool]) -> None:
+    """Check that the ELBO of a trial is of the same kind as those of the finished trials.
+
+    Raises:
+        BadInput: if it is not, for example a density where they are probabilities.
+    """
+    before = study.user_attrs.get("kind")
+    if _finished(study) and isinstance(before, dict):
+        if mixed := [name for name, value in kind.items() if before.get(name) != value]:
+            raise BadInput(
+                f"its val/elbo cannot be compared with those of the earlier trials, among them would be {mixed[0]}: "
+                "search options of one kind only"
+            )
+    else:
+        study.set_user_attr("kind", dict(kind))
+
+
+def _run(overrides: list[str], folder: Path, number: int, trials: Trials, study: Any) -> float:
     """Train a trial's run, and return the validation ELBO of its best epoch, in nats per datapoint."""
     from pyro_vae.runs import metrics
     from pyro_vae.runs.build import build_data, instantiate
+    from pyro_vae.runs.kinds import kind_of
     from pyro_vae.runs.resume import make_paths_absolute
     from pyro_vae.runs.run import train
 
@@ -233,7 +254,12 @@ def _run(overrides: list[str], folder: Path, number: int, trials: Trials) -> flo
     if not len(data.val):
         raise BadInput("a search compares validation ELBOs: set data.num_val or data.val_fraction above 0")
     run_dir = folder / f"trial-{number}"
-    vae, state = train(config, data, run_dir, on_start=logs.show)
+
+    def on_start(vae: VAE) -> None:
+        logs.show()
+        _require_kind(study, kind_of(vae))
+
+    vae, state = train(config, data, run_dir, on_start=on_start)
     trials.add(number, vae, data)
     return metrics.read(run_dir)[state.best_epoch - 1]["val/elbo"]
 

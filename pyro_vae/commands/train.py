@@ -58,7 +58,9 @@ def task(config: DictConfig) -> None:
         data.split("test")
         with collectives.process_group():
             with nullcontext() if resume else completed_command(hydra.overrides.task, hydra.overrides.hydra, data):
-                vae, state = train(config, data, run_dir, resume=resume, estimator=estimator, on_start=logs.show)
+                vae, state = train(
+                    config, data, run_dir, resume=resume, estimator=estimator, on_start=lambda vae: logs.show()
+                )
             if resume:
                 require_finite_outputs(vae, data.test, run_dir)
             with threads.using(state.threads):

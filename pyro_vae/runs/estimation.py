@@ -68,10 +68,11 @@ def bits_per_dim(log_px: float | None, vae: VAE, data: Dataset, x: Tensor) -> fl
     generative models, https://arxiv.org/abs/1511.01844, §3.1).
 
     Returns:
-        The bits; None for other densities, whose value depends on the unit of the data.
+        The bits; None for other densities, whose value depends on the unit of the data, and if log p(x) includes the
+        mask's.
     """
     discrete = vae.likelihood.discrete
-    if log_px is None or discrete == data.dequantize or vae.likelihood.check_observed(x):
+    if log_px is None or vae.missingness is not None or discrete == data.dequantize or vae.likelihood.check_observed(x):
         return None
     dims = int((~x.isnan()).sum()) / len(x)
     bits = -log_px / (max(dims, 1) * math.log(2))

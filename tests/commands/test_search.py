@@ -232,3 +232,13 @@ def test_options_that_do_not_go_together_do_not_end_the_search(command, small, t
     assert "guide=diagonal" in outcome.out.splitlines()[-1]
     none = [f"study={tmp_path / 'b.db'}", "+space.guide=[enumerated]", "num_trials=2"]
     one_error_line(command("search", *small[1:], *none), "discrete")
+
+
+def test_densities_and_probabilities_are_not_searched_together(command, small):
+    densities = command("search", *small, "+space.likelihood=[continuous_bernoulli]", "num_trials=1")
+    assert densities.code == 0, densities.err
+    study = small[0].partition("=")[2]
+    stored = optuna.load_study(study_name="pyro_vae", storage=f"sqlite:///{study}")
+    with pytest.raises(BadInput, match="among them would be probabilities and densities: search options of one kind"):
+        search._require_kind(stored, {**stored.user_attrs["kind"], "probabilities and densities": True})
+    search._require_kind(stored, stored.user_attrs["kind"])

@@ -17,6 +17,7 @@ import pyro_vae
 from pyro_vae.analysis.certificate import certificate
 from pyro_vae.analysis.surgery import surgery
 from pyro_vae.compilation.elbos import CompiledTrace_ELBO
+from pyro_vae.data import from_array
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance, SemiAmortized
 from pyro_vae.likelihoods import Bernoulli, Beta, ContinuousBernoulli, Gaussian, Poisson, StudentT, Table
@@ -35,6 +36,8 @@ from pyro_vae.objectives import (
     VariationalEM,
 )
 from pyro_vae.priors import StandardNormal
+from pyro_vae.runs.estimation import bits_per_dim
+from pyro_vae.runs.kinds import kind_of
 from pyro_vae.vae import VAE, SemiSupervisedVAE
 
 
@@ -364,3 +367,17 @@ def test_only_without_a_mechanism_rows_without_entries_are_called_useless(caplog
         caplog.clear()
         pyro_vae.fit(x, missingness=missingness, verbose=False, **options)
         assert ("have no observed entry" in caplog.text) == warned
+
+
+def test_the_evidence_of_a_mask_is_of_another_kind():
+    """It counts neither as bits per dimension nor beside that of the observed entries alone."""
+    x = torch.bernoulli(torch.full((60, 4), 0.4)).where(torch.rand(60, 4) > 0.2, torch.nan)
+    kinds = []
+    for missingness in (None, SelfMasking):
+        vae = VAE.build([4], 2, MLP([4]), StandardNormal, Bernoulli, Diagonal, missing=True, missingness=missingness)
+        bits = bits_per_dim(-2.0, vae, from_array(x), x)
+        assert (bits is None) == (missingness is not None)
+        kinds.append(kind_of(vae))
+    assert [name for name, value in kinds[0].items() if value != kinds[1][name]] == [
+        "log p(x_obs, mask) and log p(x_obs)"
+    ]
