@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from inspect import isclass, isfunction
@@ -23,6 +22,7 @@ from pyro_vae.errors import BadInput, called, one_line, one_of, shown, true_fals
 from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.networks import Network
 from pyro_vae.priors import Prior
+from pyro_vae.programs import notes
 from pyro_vae.programs.notes import as_python_warnings
 from pyro_vae.programs.progress import shown_if
 from pyro_vae.programs.random_state import callers_generators
@@ -258,9 +258,8 @@ def _fit(config: DictConfig, data: Dataset, run_dir: Path, tell: Callback) -> VA
     vae = trained(run_dir, "best", torch_device(config.trainer.device), trust)
     vae.held_out_data = held_out(data).in_memory  # a function, as that of `load`, which reads them when needed
     if interrupted:
-        warnings.warn(
-            f"interrupted after {len(vae.history)} of {config.trainer.max_epochs} epochs: this is the best VAE so far",
-            stacklevel=5,
+        notes.warn(
+            f"interrupted after {len(vae.history)} of {config.trainer.max_epochs} epochs: this is the best VAE so far"
         )
     return vae
 

@@ -289,3 +289,10 @@ def test_columns_can_be_standardized(X):
     assert by[True].vae_.likelihood.standardize
     assert not by[False].vae_.likelihood.standardize
     assert by[True].score(X) > by[False].score(X) + 1
+
+
+def test_warnings_are_of_the_callers_line(recwarn):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    VariationalAutoencoder(**{**MONTE_CARLO, "num_samples": 2}).fit(X).score_samples(X)
+    (told,) = (each for each in recwarn if "are unreliable" in str(each.message))
+    assert told.filename == __file__

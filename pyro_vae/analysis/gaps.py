@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from pyro_vae.marginal.chain import Chain
 from pyro_vae.marginal.estimator import require_log_px
 from pyro_vae.marginal.laplace import laplace
 from pyro_vae.marginal.local import NUM_PARTICLES, at_laplace, fit_elbo, still_rises
+from pyro_vae.programs import notes
 from pyro_vae.programs.checks import require_match, require_programs, require_tensors
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import Latents, LogDensity
@@ -154,7 +154,7 @@ def gaps(
         elbo_best = torch.cat(best)
     found = Gaps(log_px, elbo, elbo_best, log_px - elbo_best, elbo_best - elbo, torch.cat(rising).to(elbo))
     if (warning := found.warning(num_steps)) is not None:
-        warnings.warn(warning, StillRises, stacklevel=2)
+        notes.warn(warning, StillRises)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.programs import notes
 from pyro_vae.programs.missing import X_MIS
 from pyro_vae.programs.trace import Program, log_prob, trace
 
@@ -68,10 +68,9 @@ def chain(
         on_step()
     rate = num_accepted / (num_steps - num_steps // 2)
     if rate < 0.05:
-        warnings.warn(
+        notes.warn(
             f"chains moved in {100 * rate:.1f} % of their steps, because the guide is far from the posterior: raise "
-            "num_steps, and see whether the draws change",
-            stacklevel=5,
+            "num_steps, and see whether the draws change"
         )
     return x
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from pyro_vae.marginal.mixture import Mixture
 from pyro_vae.marginal.posterior import Posteriors
 from pyro_vae.marginal.proposal import KEPT
 from pyro_vae.marginal.rhat import split_rhat
+from pyro_vae.programs import notes
 from pyro_vae.programs.missing import masked
 from pyro_vae.programs.trace import Program, trace
 
@@ -109,20 +109,18 @@ def draw_posterior(
 def warn_of(doubtful: Tensor) -> None:
     """Warn if there are datapoints whose chains have not converged."""
     if count := int(doubtful.sum()):
-        warnings.warn(
+        notes.warn(
             f"the chains of {count} of {datapoints(len(doubtful))} have not converged: raise num_steps, and see "
-            "whether the draws change",
-            stacklevel=5,
+            "whether the draws change"
         )
 
 
 def warn_of_ess(few: Tensor) -> None:
     """Warn if there are datapoints whose importance weights rest on a few draws."""
     if count := int(few.sum()):
-        warnings.warn(
+        notes.warn(
             f"the weights of {count} of {datapoints(len(few))} have an effective sample size below {MIN_ESS:g}: raise "
-            "num_proposals, or use method=posterior",
-            stacklevel=5,
+            "num_proposals, or use method=posterior"
         )
 
 

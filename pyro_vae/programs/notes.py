@@ -16,6 +16,17 @@ logging.addLevelName(NOTE, "NOTE")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Give a Python warning of the line that called this package."""
+    frame = caller = sys._getframe()
+    while frame.f_back is not None:  # as far as that line, perhaps through a decorator
+        frame = frame.f_back
+        if any(each.f_code.co_filename.startswith((_PACKAGE, contextlib.__file__)) for each in (caller, frame)):
+            caller = frame
+    registry = caller.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, caller.f_code.co_filename, caller.f_lineno, registry=registry)
+
+
 class _PythonWarnings(logging.Handler):
     """Gives this package's log records as Python warnings of the line that called the package."""
 
@@ -25,14 +36,7 @@ class _PythonWarnings(logging.Handler):
             if _last_resort is not None and record.levelno >= _last_resort.level:
                 _last_resort.handle(record)
             return
-        frame = caller = sys._getframe()
-        while frame.f_back is not None:  # as far as the line that called this package, perhaps through a decorator
-            frame = frame.f_back
-            if any(each.f_code.co_filename.startswith((_PACKAGE, contextlib.__file__)) for each in (caller, frame)):
-                caller = frame
-        registry = caller.f_globals.setdefault("__warningregistry__", {})
-        place = caller.f_code.co_filename, caller.f_lineno
-        warnings.warn_explicit(record.getMessage(), UserWarning, *place, registry=registry)
+        warn(record.getMessage())
 
 
 _last_resort = logging.lastResort

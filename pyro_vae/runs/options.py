@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -14,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pyro_vae.errors import BadInput, one_of, shown
+from pyro_vae.programs import notes
 from pyro_vae.runs.config import check_settings, compose, keys_of
 from pyro_vae.runs.groups import CONFIG_DIR, options_of
 from pyro_vae.runs.plain import not_plain
@@ -82,7 +82,7 @@ def configuration(
         _drop_foreign(config, group, names[group], given)
     if dropped := _drop_foreign(config, "data", data, given):
         foreign = ", ".join(f"data.{name}={value}" for name, value in dropped.items())
-        warnings.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}", stacklevel=6)
+        notes.warn(f"fit uses x instead of the experiment's data set, and ignores its {foreign}")
     for key, value in values.items():
         if key not in given:
             _set(config, key, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 from pyro_vae.errors import BadInput, one_of, shown
@@ -22,6 +21,7 @@ from pyro_vae.marginal import (
     Sandwich,
 )
 from pyro_vae.marginal.summary import summarize, verdict
+from pyro_vae.programs import notes
 
 KINDS: tuple[type[Estimator], ...] = (AIS, Auto, ELBO, Exact, Importance, NUTS, Prior, Refined, Sandwich)
 ESTIMATORS = {kind.name: kind for kind in KINDS}
@@ -59,4 +59,4 @@ def warn_if_unreliable(evidence: LogEvidence, estimator: Estimator) -> None:
     """Warn, with the estimator's advice, if too many of the estimates are unreliable (`summary.tolerated`)."""
     if warning := verdict(summarize(evidence, estimator.name), estimator):
         warning = warning.replace("estimator.", "").replace("=null", "=None")
-        warnings.warn(warning, stacklevel=4)  # of the caller of log_prob
+        notes.warn(warning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from pyro_vae.data.sources import Data
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, positive_int, true_false
 from pyro_vae.marginal import Estimator, LogEvidence
+from pyro_vae.programs import notes
 from pyro_vae.programs.chunks import by_rows, require_room
+from pyro_vae.programs.eval_mode import eval_mode
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.programs.session import for_users
 from pyro_vae.vae.history import History
@@ -165,7 +166,7 @@ class Methods(Reader):
         x = as_data(self._dense(x), self.data_shape, self._like, nan=True, inf=True, columns=columns, units=units)
         observed = as_observed(mask, x)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
-            warnings.warn(warning, stacklevel=3)
+            notes.warn(warning)
         labels = self._labels(y, len(x), self.needs_labels)
         draws = impute(
             *self.factorizing_programs(labels), x, observed, labels, num_samples=num_samples, num_steps=num_steps,
@@ -209,7 +210,8 @@ class Methods(Reader):
             BadInput: if q(z | x) has no mean in closed form, or depends on the decoder.
         """
         module = Encoder(self.standardize, self.encoder, self.posterior, self._of_networks).train(self.training)
-        module.check(self._like.new_zeros(1, *self.data_shape))
+        with eval_mode(module):
+            module.check(self._like.new_zeros(1, *self.data_shape))
         return module
 
     def decoder_module(self) -> Decoder:
@@ -223,7 +225,7 @@ class Methods(Reader):
         told: set[str] = set()
         for data, labels, warning in self._parts(x, y, self.needs_labels):
             if warning and warning not in told:
-                warnings.warn(warning, stacklevel=4)
+                notes.warn(warning)
                 told.add(warning)
             with called(IN_FIT):
                 parts.append(estimator(*self.programs(labels), data, labels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from pyro_vae.data import Split
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.marginal import Estimator
+from pyro_vae.programs import notes
 from pyro_vae.programs.session import for_users
 from pyro_vae.vae.inputs import Labels
 from pyro_vae.vae.log_evidence import estimator_of, warn_if_unreliable
@@ -82,7 +82,7 @@ class Scoring(Methods):
             own_x, own_y = self._source(data, labels)
             values, warning = self._data(self._dense(own_x))
             if warning:
-                warnings.warn(warning, stacklevel=3)
+                notes.warn(warning)
             own = self._labels(own_y, len(values), self.needs_labels)
             first = slice(n if measured else None)
             own = None if own is None else own[first]
