@@ -57,7 +57,12 @@ class Surgery(ByName[float]):
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether most latent dimensions do not depend on x. Fewer than 10 datapoints cannot tell: False."""
+        """Whether most latent dimensions do not depend on x. False where the data cannot tell.
+
+        Those are fewer than 10 datapoints, or ones of which nearly each has covariates of its own.
+        """
+        if self.mutual_information_at_limit and self.mutual_information <= 0.1:
+            return False
         informative = self.active_units > self.latent_dim / 2 and self.mutual_information > 0.1
         return self.num_data >= 10 and not informative
 

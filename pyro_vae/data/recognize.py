@@ -83,7 +83,7 @@ def _guess(cells: Cells) -> tuple[str, str | None]:
         return IGNORE, "constant" if distinct else "empty"
     if cells.is_date:
         return IGNORE, "dates"
-    if len(distinct) == 2:
+    if len(distinct) == 2 and len(cells.order or ()) <= 2:  # a third category may occur in new rows
         return "binary", None
     if cells.form == "text":
         if cells.order:

@@ -82,6 +82,8 @@ class ExactEM(TrainingAlgorithm):
             raise BadInput(
                 "trainer=exact_em needs all training data in memory: provide them as a .npz file of dense arrays"
             )
+        if len(data.train) < 2:
+            raise BadInput("trainer=exact_em needs at least 2 training rows, to have a variance: give more")
         if isinstance(vae.prior, Categorical):
             mixture.require_enough(vae, len(data.train))
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Integral
+from numbers import Integral, Real
 from types import MappingProxyType
 
 MAX_INT = 2**32 - 1
@@ -212,7 +212,7 @@ def share(name: str, value: object) -> float:
 
 def _finite(value: object) -> float | None:
     """Return `value` as a float if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers, too
         return None
     try:
         number = float(value)
@@ -243,15 +243,20 @@ def meant(value: object, choices: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def _is_bool(value: object) -> bool:
+    """Return whether a value is Python's or NumPy's True or False."""
+    return isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"))
+
+
 def true_false(name: str, value: object) -> bool:
     """Return `value` if it is True or False.
 
     Raises:
         BadInput: otherwise.
     """
-    if not isinstance(value, bool):
+    if not _is_bool(value):
         raise BadInput(f"{name}={quoted(value)} must be true or false")
-    return value
+    return bool(value)
 
 
 def true_false_auto(name: str, value: object, *others: str) -> bool | str:
@@ -260,7 +265,9 @@ def true_false_auto(name: str, value: object, *others: str) -> bool | str:
     Raises:
         BadInput: otherwise.
     """
-    if not isinstance(value, bool) and not (isinstance(value, str) and value in ("auto", *others)):
+    if _is_bool(value):
+        return bool(value)
+    if not isinstance(value, str) or value not in ("auto", *others):
         *first, last = "true", "false", "auto", *others
         raise BadInput(f"{name}={quoted(value)} must be {', '.join(first)} or {last}")
     return value

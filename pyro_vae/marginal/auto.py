@@ -18,7 +18,7 @@ from pyro_vae.marginal.evidence import LogEvidence
 from pyro_vae.marginal.exact import Exact
 from pyro_vae.marginal.judge import judge
 from pyro_vae.marginal.ladder import Stage, ladder, sample, search
-from pyro_vae.marginal.ledger import Ledger, Waiting
+from pyro_vae.marginal.ledger import Ledger, Waiting, without_work
 from pyro_vae.marginal.posterior import BLOCK, Posteriors
 from pyro_vae.marginal.prior import prior_of
 from pyro_vae.marginal.proposal import Proposal
@@ -81,7 +81,7 @@ class Auto(Estimator):
     - `num_modes`: the number of modes kept, 0 without a search;
     - `gain`: evidence of all modes minus that of the mode found from the guide's mean, in nats, by Laplace's
       approximation, which shows whether more than one start is needed;
-    - `num_draws`: from how many draws the estimate comes, 0 in the stage `quadrature`;
+    - `num_draws`: from how many draws the estimate comes, 0 in the stages `exact` and `quadrature`;
     - `seconds`: the time spent on it.
 
     Args:
@@ -142,8 +142,10 @@ class Auto(Estimator):
         end = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         exact = Exact(self.num_samples)
         with suppress(BadInput, OutOfTime), time_limit(end):
+            started = time.monotonic()
             exact.check(model, guide, x, y)
-            return exact.estimate(model, guide, x, y, progress)  # rejects models that only some rows of x show as such
+            found = exact.estimate(model, guide, x, y, progress)  # rejects models that only some rows of x show as such
+            return without_work(found, time.monotonic() - started)
         ledger = self._at_first(model, guide, x, y)
         with suppress(OutOfTime), time_limit(end):
             try:

@@ -29,7 +29,7 @@ from pyro_vae.vae import VAE
 log = logging.getLogger(__name__)
 
 GAPS_DATA, SURGERY_DATA, CERTIFICATE_DATA = 100, 1000, 200
-"""Datapoints of each analysis where `num_data` is null."""
+"""Datapoints of each analysis where `num_data` is null, and of a certificate."""
 
 NOISE = 0.05
 """Nats by which an approximation gap may be negative because of the noise of its two estimates."""
@@ -60,7 +60,7 @@ def certify(vae: VAE, data: Dataset, estimator: Estimator, config: DictConfig, r
     if collectives.rank() > 0:
         return
     set_seed(config.seed)
-    split = data.split(config.split)
+    split = data.split(config.split, min(CERTIFICATE_DATA, data.sizes[config.split]))
     rows = torch.arange(CERTIFICATE_DATA) % len(split)  # only shapes and labels count
     y = vae.taken_labels(split.y)
     found = analysis.certificate(*vae.programs(y), split.x[rows], estimator, None if y is None else y[rows])

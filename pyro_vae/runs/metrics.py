@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 NAME = "metrics.csv"
 COLUMNS = ("epoch", "step", "train/elbo", "train/kl", "train/log_likelihood", "val/elbo", "seconds")
-MAX_BYTES = 2**23
-"""Largest file, a hundred thousand epochs. In memory, rows take up to a hundred times as much."""
+MAX_BYTES = 2**25
+"""Largest file, 350,000 epochs. In memory, damaged rows take up to a hundred times as much."""
 LARGEST = 1e100
 """Larger numbers count as damaged, since figures overflow near the largest float."""
 
@@ -39,6 +39,8 @@ class Metrics:
 
         rows = [row for row in read(run_dir) if row["epoch"] <= epoch] if epoch else []
         with Folder(run_dir) as folder:
+            if epoch and not rows and NAME in folder.names():
+                folder.move(NAME, folder, f"{NAME}.unreadable")
             folder.write(NAME, text(rows).encode())
             self.file = folder.append(NAME)
         # with a random name, which nobody can have put a link at

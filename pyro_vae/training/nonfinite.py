@@ -24,9 +24,7 @@ def failed_step(what: str, svi: SVI, batch: Batch, state: State, advice: str) ->
     Restore the generator's state of the step before.
     """
     where = offending_site(svi.model, svi.guide, *batch)
-    return FailedRun(
-        f"{what} of epoch {state.epoch + 1}: {where}; the checkpoint of epoch {state.epoch} is kept: {advice}"
-    )
+    return FailedRun(f"{what} of epoch {state.epoch + 1}: {where}; the last good epoch is {state.epoch}: {advice}")
 
 
 def sum_reports(reported: list[Tensor], svi: SVI, batch: Batch, state: State, advice: str) -> Tensor:
@@ -55,8 +53,7 @@ def require_finite_parameters(state: State, advice: str) -> None:
     parameters = pyro.get_param_store().named_parameters()
     if bad := [name for name, parameter in parameters if not _finite(parameter)]:
         raise FailedRun(
-            f"{bad[0]} is not finite after epoch {state.epoch + 1}; the checkpoint of epoch {state.epoch} is kept: "
-            f"{advice}"
+            f"{bad[0]} is not finite after epoch {state.epoch + 1}; the last good epoch is {state.epoch}: {advice}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -231,6 +231,10 @@ class JointOptim(PyroOptim):
         """
         if self.optimizer is None:
             self._start(params)
+        elif isinstance(params, Sized) and len(params) > len(self.names):
+            known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+            new = next(pyro.get_param_store().param_name(p) for p in params if id(p) not in known)
+            raise BadInput(f"the parameter {new} is new: JointOptim needs all parameters in its first step")
         assert self.optimizer is not None
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.clip_norm)
@@ -285,4 +289,6 @@ def _advice(message: str, settings: dict[str, Any]) -> str:
         key for key, given in settings.items() if value in map(str, given if isinstance(given, Sequence) else [given])
     ]
     listed = ", ".join(f"{key}={shown(settings[key])}" for key in blamed or settings)
-    return f"change {listed}" if len(blamed) == 1 else f"change one of {listed}"
+    if blamed:
+        return f"change {listed}" if len(blamed) == 1 else f"change one of {listed}"
+    return f"change one of {listed}, or choose another optimizer"

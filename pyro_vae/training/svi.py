@@ -89,17 +89,21 @@ class SVI(pyro.infer.SVI):
             **kwargs: of the loss.
 
         Raises:
-            NotFinite: if a number in `finite` is not; nothing is updated then.
+            NotFinite: if a number in `finite` is not; nothing is updated then, apart from buffers unless the gradient
+                is in `finite`.
         """
         before = _drop_gradients()  # frees memory for the next ones
+        restore = self._keep_buffers() if "gradient" in self.finite else lambda: None
         values, parameters, gradients = self.gradients(self.model, self.guide, *args, **kwargs)
         if world_size() == 1:
             gradients = owned(gradients)
         else:
             values[0], *gradients = mean([values[0], *gradients], weight)
         if "loss" in self.finite and not math.isfinite(values[0].item()):
+            restore()
             raise NotFinite(f"the loss is {values[0].item()}")
         if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
+            restore()
             raise NotFinite("the gradient is not finite")
         every = _every()
         if len(every) > before:
@@ -111,14 +115,23 @@ class SVI(pyro.infer.SVI):
 
     def dry_run(self, *args: Any, **kwargs: Any) -> None:
         """Compute the loss and its gradient without changing parameters, buffers or random generators."""
+        restore = self._keep_buffers()
+        with fork_rng(*args):
+            self.gradients(self.model, self.guide, *args, **kwargs)
+        restore()
+
+    def _keep_buffers(self) -> Callable[[], None]:
+        """Copy the buffers of the programs' modules; return a function that restores them."""
         owners = [getattr(program, "__self__", program) for program in (self.model, self.guide)]
         buffers = [b for owner in owners if isinstance(owner, nn.Module) for b in owner.buffers()]
         before = [buffer.clone() for buffer in buffers]
-        with fork_rng(*args):
-            self.gradients(self.model, self.guide, *args, **kwargs)
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+
+        def restore() -> None:
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before, strict=True):
+                    buffer.copy_(value)
+
+        return restore
 
     def compile(
         self,

@@ -114,6 +114,23 @@ def test_surgery_of_a_conditional_model_is_given_the_label(informed):
     assert parts.is_collapsed != informed
 
 
+def test_covariates_of_each_row_cannot_tell_a_collapse(caplog):
+    """Each is a group of its own, in which no mean varies."""
+
+    def model(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(y.expand(-1, 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal((x + y) / 2, math.sqrt(0.5)).to_event(1))
+
+    y = torch.randn(50, 1)
+    parts = analysis.surgery(model, guide, y + math.sqrt(2) * torch.randn(50, 2), y)
+    assert (parts.active_units, parts.is_collapsed) == (0, False)
+
+
 def test_surgery_does_not_depend_on_what_is_in_memory_at_once(ppca, monkeypatch):
     x = ppca.evidence.sample((23,))
     parts = []

@@ -70,7 +70,14 @@ def test_refuses_more_datapoints_than_the_estimator_accepts(ppca):
 @pytest.mark.slow
 def test_the_command_writes_and_prints_it(command, small_run, monkeypatch):
     monkeypatch.setattr("pyro_vae.runs.analyses.CERTIFICATE_DATA", 30)  # more than the split has
-    options = ["certify=true", "num_data=2", "plots=false", "estimator=refined", "estimator.num_samples=300"]
+    options = [
+        "certify=true",
+        "split=train",
+        "num_data=2",
+        "plots=false",
+        "estimator=refined",
+        "estimator.num_samples=300",
+    ]
     outcome = command("evaluate", f"run={small_run}", *options)
     assert outcome.code == 0, outcome.err
     found = json.loads((small_run / "evaluations" / "certificate-refined-300.json").read_text())

@@ -63,6 +63,12 @@ def test_overdispersed_counts_are_negative_binomials():
     assert family(RNG.negative_binomial(1, 0.2, N)) == "negative_binomial"
 
 
+def test_an_ordered_column_is_ordinal_although_two_categories_occur():
+    size = pd.Series(pd.Categorical(["S", "M"] * 10, ["S", "M", "L"], ordered=True))
+    (column,) = from_frame(pd.DataFrame({"size": size})).columns
+    assert (column["kind"], column["categories"]) == ("ordinal", ["S", "M", "L"])
+
+
 def test_ordered_categories_of_data_frames_are_ordinal():
     size = RNG.choice(["S", "M", "L"], N)
     order = ["S", "M", "L"]

@@ -178,3 +178,9 @@ def test_the_command_runs_resumes_and_refuses(command, tmp_path):
     outcome = command("train", "+experiment=em_gaussian_mixture", "latent_dim=2000", f"hydra.run.dir={run}")
     one_error_line(outcome, "latent_dim=2000", "training datapoints", "smaller latent_dim")
     assert not run.exists()  # before the work
+
+
+def test_a_single_training_row_is_refused():
+    linear = ["network.hidden=[]", "likelihood.scale=learned", "trainer=exact_em", "data.val_fraction=0"]
+    with pytest.raises(BadInput, match="exact_em needs at least 2 training rows"):
+        pyro_vae.fit(torch.ones(1, 3), likelihood="gaussian", guide="full_covariance", latent_dim=1, overrides=linear)

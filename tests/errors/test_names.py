@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from pyro_vae.errors import BadInput, FailedRun, in_section
+from pyro_vae.errors import BadInput, FailedRun, in_section, positive, true_false, true_false_auto
 from pyro_vae.guides import LowRank
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.marginal import Importance
@@ -76,3 +77,15 @@ def test_commands_call_settings_by_their_keys_when_the_data_show_that_they_do_no
     assert outcome.err == "error: estimator.num_draws=2 is too small for a covariance in 2 dimensions: raise it\n"
     outcome = command("train", "data=array", small_data, "data.val_fraction=0", "trainer.patience=3", "latent_dim=2")
     assert "error: trainer.patience and scheduler=plateau watch" in outcome.err
+
+
+def test_numbers_and_booleans_of_numpy_are_as_good_as_pythons():
+    assert positive("lr", np.float32(0.5)) == 0.5
+    assert positive("beta", np.int64(4)) == 4
+    assert true_false("mean", np.bool_(True)) is True
+    assert true_false_auto("compile", np.bool_(False)) is False
+    for value in ("yes", 1, np.int64(1)):
+        with pytest.raises(BadInput, match=r"mean=.* must be true or false"):
+            true_false("mean", value)
+    with pytest.raises(BadInput, match="lr=True must be"):
+        positive("lr", np.bool_(True))

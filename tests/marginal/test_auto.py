@@ -333,6 +333,8 @@ def test_linear_gaussian_models_are_exact_whatever_the_condition():
     evidence, error = run(audit, "shifted", audit.simulate(4))
     assert evidence.status == ["exact"] * 4
     assert error.abs().max() < 1e-6
+    assert not any(evidence.extra[name].any() for name in ("num_modes", "gain", "num_draws"))
+    assert (evidence.extra["seconds"] > 0).all()
 
 
 @pytest.mark.parametrize("D", [5, pytest.param(20, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)])

@@ -80,3 +80,14 @@ def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path, caplog):
     os.mkfifo(tmp_path / "metrics.csv")
     assert metrics.read(tmp_path) == []
     assert "not a regular file" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
+    with Metrics(tmp_path) as file:
+        for epoch in (1, 2):
+            file.write(row(epoch))
+    before = (tmp_path / "metrics.csv").read_text()
+    monkeypatch.setattr(metrics, "MAX_BYTES", 10)
+    with Metrics(tmp_path, epoch=2) as file:
+        file.write(row(3))
+    assert (tmp_path / "metrics.csv.unreadable").read_text() == before

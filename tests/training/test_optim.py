@@ -351,3 +351,11 @@ def test_a_step_of_pyros_svi_leaves_no_zeros_to_add_to():
         loc = pyro.param("loc")
         assert loc.item() == pytest.approx(expected)
         assert loc.grad is None
+
+
+def test_a_parameter_that_appears_later_is_refused():
+    optim = JointOptim(ADAM)
+    first = pyro.param("first", torch.zeros(2))
+    optim({first})
+    with pytest.raises(BadInput, match="the parameter later is new: JointOptim needs all"):
+        optim({first, pyro.param("later", torch.zeros(2))})

@@ -331,3 +331,28 @@ def test_a_gradient_that_is_not_finite_is_not_followed_where_it_is_looked_at():
         else:
             svi.step()
         assert pyro.param("p").item() == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_skipped_step_changes_no_buffers():
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("running", torch.zeros(()))
+            self.loc = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            pyro.module("guide", self)
+            self.running += x.mean().detach()
+            pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0).expand([len(x)]).to_event(1), obs=x)
+
+    guide = Guide()
+    svi = SVI(model, guide, JointOptim(ADAM), Trace_ELBO().differentiable_loss, finite=["loss", "gradient"])
+    svi.step(torch.ones(3))
+    assert guide.running == 1
+    with pyro.validation_enabled(False), pytest.raises(NotFinite):
+        svi.step(torch.full((3,), torch.inf))
+    assert guide.running == 1

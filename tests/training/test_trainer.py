@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(small_vae, d
 
 def test_a_failed_run_names_the_site_and_the_checkpoint(small_vae, data):
     data.train.x[60, 0] = math.nan  # the encoder makes a NaN of it, before the likelihood meets it
-    where = "the value of the guide's site z is not finite; the checkpoint of epoch 0 is kept"
+    where = "the value of the guide's site z is not finite; the last good epoch is 0"
     with pytest.raises(FailedRun, match=rf"loss is nan at step \d of epoch 1: {where}"):
         fit(small_vae, data, max_epochs=5)
     assert all(p.isfinite().all() for p in small_vae.parameters())  # the step has not been made
@@ -457,7 +457,5 @@ def test_parameters_that_are_no_numbers_get_into_no_checkpoint(small_vae, data):
     """Without a validation set nobody else looks at what the last step of an epoch has made."""
     small_vae.encoder.append(Root())
     data = Dataset(data.train, data.val.first(1).map(lambda x: x[:0]), data.test)
-    with pytest.raises(
-        FailedRun, match=r"is not finite after epoch 1; the checkpoint of epoch 0 is kept: try a smaller"
-    ):
+    with pytest.raises(FailedRun, match=r"is not finite after epoch 1; the last good epoch is 0: try a smaller"):
         fit(small_vae, data, max_epochs=1, batch_size=70, compile=False)
