@@ -116,6 +116,7 @@ def test_likelihood_with_labels_and_layers(likelihood):
             assert vae.sample(2, y=1).shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of data that are not what a likelihood is for
 @pytest.mark.parametrize(("guide", "prior"), [("semi_amortized", "standard_normal"), ("enumerated", "categorical")])
 @pytest.mark.parametrize("likelihood", options("likelihood"))

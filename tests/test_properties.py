@@ -79,6 +79,7 @@ def train_and_evaluate(overrides, x, run_dir):
     return vae, data
 
 
+@pytest.mark.slow
 @settings(max_examples=3, **QUICKLY)
 @given(configuration=configurations())
 def test_what_goes_together_trains_and_evaluates(tmp_path_factory, configuration):

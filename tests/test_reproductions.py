@@ -74,7 +74,7 @@ def test_a_row_says_what_the_papers_estimator_missed(collect, run):
     assert row["schedule"] == "2 of 3,280"
     assert row["importance"] == "-86.50 ± 0.25, 50.0 % flagged"
     assert row["published"] == "(-86.76)"  # of all epochs
-    assert row["`auto`"] == "-82.75 ± 0.25 (N = 100, their ELBO -90.00), 50.0 % flagged"
+    assert row["`auto`"] == "-82.75 ± 0.25 (N = 100, ELBO of these -90.00), 50.0 % flagged"
     assert row["missed"] == "1.25"  # on the same 100 digits
     assert row["approximation gap"] == "1.00 (N = 20)"
     assert row["active units"] == "18 / 19"

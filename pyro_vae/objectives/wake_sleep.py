@@ -82,7 +82,8 @@ class ReweightedWakeSleep(IWAE):
             draws = poutine.trace(poutine.uncondition(model)).get_trace(x, *args, **kwargs)
         sites: list[Any] = [draws.nodes[name] for name in draws.stochastic_nodes]
         (dreamt,) = (site["value"] for site in sites if site["infer"].get("was_observed"))
-        dreamt = torch.where(x.isnan(), x, dreamt)  # as little is observed as of x: the encoder sees the mask, too
+        if x.is_floating_point():  # as little is observed as of x: the encoder sees the mask, too
+            dreamt = torch.where(x.isnan(), torch.nan, dreamt)
         replayed = poutine.trace(poutine.replay(guide, trace=draws)).get_trace(dreamt, *args, **kwargs)
         log_q: Any = replayed.log_prob_sum()
         return gradient_only_of(theta_and_phi(draws, replayed)[1], log_q)

@@ -21,9 +21,8 @@ def require_batches(vae: VAE, data: Dataset, batch_size: int) -> None:
         if 0 < size < collectives.world_size():
             raise BadInput(f"a {name} of {size} leaves some of {collectives.world_size()} processes no datapoint")
     last = N % batch_size or min(batch_size, N)
-    if last == collectives.world_size() and any(
-        isinstance(part, nn.modules.batchnorm._BatchNorm) for part in vae.modules()
-    ):
+    each = last // collectives.world_size()
+    if each == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in vae.modules()):
         raise BadInput(
             f"batch_size={batch_size} leaves a last batch of {last} of {N} training rows, too small for batch "
             "normalization: choose another"

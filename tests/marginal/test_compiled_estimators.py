@@ -21,6 +21,7 @@ ESTIMATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*list(ESTIMATORS)[:-1], pytest.param("bdmc", marks=pytest.mark.slow)])
 def test_estimates_are_the_same(small_vae, name, monkeypatch):
     """11 datapoints: chunks of several sizes, each compiled when it comes a third time."""

@@ -46,6 +46,7 @@ UNITS = [
 """That units make no difference, `test_start.py` tests as well."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "a", "b"), UNITS)
 def test_standard_normals_are_learnt_in_any_units(scale, a, b):
     """500 × N(0, I₈); its entropy is 11.35 nats."""

@@ -115,6 +115,7 @@ def test_a_sweep_makes_a_run_each_and_they_are_compared(command, small_data, tmp
     assert (row["options"], row["num_runs"]) == ("all", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choices", "kinds"),
     [

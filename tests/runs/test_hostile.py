@@ -198,6 +198,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "value"), LARGE)
 def test_a_configuration_larger_than_its_weights_is_not_built(small_run, place, value):
     import resource

@@ -79,7 +79,8 @@ def test_uniform_density_of_dequantized_data_is_worth_the_bits_of_the_grid():
 
     from pyro_vae.runs.estimation import bits_per_dim
 
-    vae = SimpleNamespace(data_shape=(7,), likelihood=SimpleNamespace(discrete=False, check_observed=lambda x: None))
+    likelihood = SimpleNamespace(discrete=False, check_observed=lambda x: None)
+    vae = SimpleNamespace(data_shape=(7,), likelihood=likelihood, missingness=None)
     data = SimpleNamespace(dequantize=True, num_levels=256)
     assert bits_per_dim(0.0, vae, data, torch.zeros(3, 7)) == pytest.approx(8.0)
     vae.likelihood.discrete, data.dequantize = True, False
