@@ -59,7 +59,7 @@ class Surgery(ByName[float]):
     def is_collapsed(self) -> bool:
         """Whether most latent dimensions do not depend on x. False where the data cannot tell.
 
-        Those are fewer than 10 datapoints, or ones of which nearly each has covariates of its own.
+        They cannot with fewer than 10 datapoints, or when nearly every datapoint has different covariates.
         """
         if self.mutual_information_at_limit and self.mutual_information <= 0.1:
             return False

@@ -173,7 +173,7 @@ def require_loadable(vae: VAE, path: Path) -> None:
     """Check that a VAE's first checkpoint can be loaded: after training would be too late. If not, remove it.
 
     Raises:
-        BadInput: if it cannot, for example because a module keeps a state that is no tensor.
+        BadInput: if it cannot, for example because a module has state other than tensors.
     """
     try:
         load_weights(vae, checkpoint.load(path, next(vae.parameters()).device), path)

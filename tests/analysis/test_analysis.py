@@ -114,8 +114,8 @@ def test_surgery_of_a_conditional_model_is_given_the_label(informed):
     assert parts.is_collapsed != informed
 
 
-def test_covariates_of_each_row_cannot_tell_a_collapse(caplog):
-    """Each is a group of its own, in which no mean varies."""
+def test_covariates_of_each_row_cannot_tell_a_collapse():
+    """Every row is its own group, and the mean of a single row does not vary."""
 
     def model(x, y):
         with pyro.plate("data", len(x), dim=-1):
