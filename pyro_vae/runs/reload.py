@@ -13,6 +13,7 @@ from pyro_vae.data import Dataset, Split, fingerprint
 from pyro_vae.errors import BadInput, called
 from pyro_vae.runs.build import build_data
 from pyro_vae.runs.restore import require_same_data
+from pyro_vae.runs.resume import move_data
 from pyro_vae.runs.targets import OF_THE_DATA, check_sections
 
 
@@ -46,11 +47,8 @@ def reload(
     check_sections(saved["config"], OF_THE_DATA, run_dir, trust)
     of_run = OmegaConf.create(saved["config"])
     for key, place in places.items():
-        if place is None:
-            continue
-        if key not in of_run.data:
-            raise BadInput(f"{section}.{key}={place}: the data of {run_dir} have no {key}, leave it out")
-        of_run.data[key] = str(place)
+        if place is not None:
+            move_data(of_run.data, key, str(place), f"{section}.{key}={place}", run_dir)
     if "path" in of_run.data and of_run.data.path is None:
         conditional, table = saved.get("num_classes") is not None, of_run.data.get("columns") is not None
         labelled = f"FILE.npz +{section}.key=x +{section}.label_key=y"

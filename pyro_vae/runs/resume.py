@@ -58,7 +58,7 @@ def resumed_config(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     for override in sorted(overrides, key=lambda override: "." in override.partition("=")[0]):  # options, then keys
         key = override.partition("=")[0].lstrip("+")
         if key not in ("resume", "trust"):
-            _override(saved, key, override, config, content)
+            _override(saved, key, override, config, content, run_dir)
     make_paths_absolute(saved)
     return saved
 
@@ -77,7 +77,20 @@ def _saved_config(run_dir: Path, trust: Collection[str] | None) -> dict[str, Any
     return dict(content)
 
 
-def _override(saved: DictConfig, key: str, override: str, config: DictConfig, content: dict[str, Any]) -> None:
+def move_data(data: DictConfig, key: str, place: str, given: str, run_dir: Path) -> None:
+    """Set the place of a run's data, one of `PLACES`, as the override `given` asks.
+
+    Raises:
+        BadInput: if its data have no such place.
+    """
+    if key not in data:
+        raise BadInput(f"{given}: the data of {run_dir} have no {key}, leave it out")
+    data[key] = place
+
+
+def _override(
+    saved: DictConfig, key: str, override: str, config: DictConfig, content: dict[str, Any], run_dir: Path
+) -> None:
     """Set `key` of the saved configuration to its value in `config`.
 
     Raises:
@@ -85,9 +98,7 @@ def _override(saved: DictConfig, key: str, override: str, config: DictConfig, co
     """
     group, _, name = key.partition(".")
     if group == "data" and name in PLACES:
-        if name not in saved.data:
-            raise BadInput(f"{override.lstrip('+')}: the data of this run have no {name}, leave it out")
-        saved.data[name] = config.data[name]
+        move_data(saved.data, name, config.data[name], override.lstrip("+"), run_dir)
         return
     if group not in ("trainer", "estimator", *OF_REPORT):
         raise BadInput(
