@@ -55,6 +55,6 @@ def owned(gradients: Sequence[Tensor]) -> list[Tensor]:
     result = []
     for gradient in gradients:
         memory = gradient.untyped_storage().data_ptr()
-        result.append(gradient.clone() if memory in seen else gradient.contiguous())
+        result.append((gradient.clone() if memory in seen else gradient).contiguous())
         seen.add(memory)
     return result

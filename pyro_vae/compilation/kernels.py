@@ -92,7 +92,9 @@ def path() -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir  # a second to import
 
     words = "vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features"
-    info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    info: list[str] = []
+    with suppress(OSError):  # Linux has it
+        info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     settings = "ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"
     key = (
         platform.machine(),

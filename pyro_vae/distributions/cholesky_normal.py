@@ -14,7 +14,8 @@ class CholeskyNormal(dist.MultivariateNormal):
     """N(μ, L Lᵀ) that computes the density of its last draw z = μ + Lε without a triangular solve.
 
     log q(z) = Σ_i (log N(ε_i; 0, 1) − log L_ii): Kingma & Welling (2019), algorithm 2. For any other value
-    ε = L⁻¹(z − μ) is solved for. Densities and gradients equal those of `MultivariateNormal`.
+    ε = L⁻¹(z − μ) is solved for. Densities equal those of `MultivariateNormal`, and so do gradients for μ and L. For a
+    gradient for the draw itself give `log_prob` a copy, `z.detach().requires_grad_()`.
 
     Example:
         >>> q = CholeskyNormal(torch.zeros(5, 3), scale_tril=torch.eye(3))

@@ -64,8 +64,10 @@ class Columns(TorchDistribution):
         parts = []
         for group in self.groups:
             places, distribution, filler = group.places, group.distribution, group.filler
-            mine = observed.index_select(-1, places)
-            parts.append(distribution.log_prob(torch.where(mine, y.index_select(-1, places), filler)))
+            mine, own = observed.index_select(-1, places), y.index_select(-1, places)
+            if distribution.support is constraints.unit_interval:  # rounding may put y on a bound that x is not on
+                own = own.clamp(torch.finfo(y.dtype).tiny, 1 - torch.finfo(y.dtype).eps / 2)
+            parts.append(distribution.log_prob(torch.where(mine, own, filler)))
         log_p = self._in_order(parts) - self.scale.log()
         return torch.where(observed, log_p, 0.0)
 

@@ -19,8 +19,8 @@ class Heads(nn.Linear):
 def glorot_(vae: nn.Module, alike: bool = False) -> None:
     """Initialize linear layers as Burda, Grosse & Salakhutdinov (2016), https://arxiv.org/abs/1509.00519.
 
-    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0. Layers that start at zero stay
-    there.
+    Weights are U(±√(6 / (fan_in + fan_out))) (Glorot & Bengio 2010, eq. 16), biases 0. `Heads` count as one layer here,
+    so that fan_out is 2n. Layers that start at zero stay there.
 
     Args:
         vae: the module that contains the layers.

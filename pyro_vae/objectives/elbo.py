@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.errors import positive_int
 from pyro_vae.objectives.latents import closed_form_kl, latents, needs_reparameterized
 from pyro_vae.objectives.objective import Bound, Objective, Traces
-from pyro_vae.programs.trace import Program, base_of
+from pyro_vae.programs.trace import Program, base_of, unscaled_log_prob
 
 
 def surrogate_loss(elbo: Any, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
@@ -90,15 +90,18 @@ class Trace_ELBO(Objective, pyro.infer.Trace_ELBO):
         for model_trace, guide_trace in traces:
             for name in model_trace.observation_nodes:
                 log_likelihood = log_likelihood + self._mean(model_trace, name)
-            for name in guide_trace.stochastic_nodes:
-                if not isinstance(base_of(guide_trace.nodes[name]["fn"]), Delta):
+            q = [(name, guide_trace.nodes[name]) for name in guide_trace.stochastic_nodes]
+            auxiliary = [name for name, site in q if (site["infer"] or {}).get("is_auxiliary")]  # of Pyro's autoguides
+            for name, site in q:
+                if name in auxiliary:  # latents are functions of it, and their Delta has the log-Jacobian
+                    kl = kl + self._mean(guide_trace, name)
+                elif auxiliary or not isinstance(base_of(site["fn"]), Delta):
                     kl = kl + self._mean(guide_trace, name) - self._mean(model_trace, name)
         return log_likelihood - kl, log_likelihood
 
     def _mean(self, trace: Trace, name: str) -> Tensor:
         """Return what a site's log-density adds to the mean over all particles, summed over the batch."""
-        log_prob: Tensor = trace.nodes[name]["unscaled_log_prob"]
-        return log_prob.detach().sum() / self.num_particles
+        return unscaled_log_prob(trace.nodes[name]).detach().sum() / self.num_particles
 
 
 class TraceMeanField_ELBO(Trace_ELBO, pyro.infer.TraceMeanField_ELBO):

@@ -12,6 +12,7 @@ from pyro_vae.errors import BadInput, positive
 from pyro_vae.objectives.elbo import TraceMeanField_ELBO
 from pyro_vae.objectives.latents import closed_form_kl
 from pyro_vae.parallel import collectives
+from pyro_vae.programs.missing import X_MIS
 from pyro_vae.programs.trace import Program
 
 
@@ -48,7 +49,8 @@ class FreeBits(TraceMeanField_ELBO):
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[float, Tensor]:
         """Return the loss summed over the traces' particles, as a number and with its gradient."""
-        sites: list[Any] = [(guide_trace.nodes[name], model_trace.nodes[name]) for name in guide_trace.stochastic_nodes]
+        names = [name for name in guide_trace.stochastic_nodes if name != X_MIS]  # which adds no KL
+        sites: list[Any] = [(guide_trace.nodes[name], model_trace.nodes[name]) for name in names]
         loss = torch.zeros(())
         for name in model_trace.observation_nodes:
             loss = loss - model_trace.nodes[name]["log_prob_sum"]

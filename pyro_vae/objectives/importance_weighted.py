@@ -15,7 +15,7 @@ from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
 from pyro_vae.objectives.negligible import without_negligible
 from pyro_vae.objectives.objective import Bound, Objective, Traces
-from pyro_vae.programs.trace import Program, log_prob
+from pyro_vae.programs.trace import Program, log_prob, share_of
 
 
 class DetachDraws(Messenger):
@@ -61,22 +61,23 @@ class MultiSample(Trace_ELBO):
         """Return −bound in nats, summed over the batch."""
         with torch.no_grad():
             (traces,) = self._get_traces(model, guide, args, kwargs)
-            log_p, log_q = self._log_densities(traces, args[0])
-            return -self.of_weights(log_p - log_q).sum().item()
+            log_p, log_q, share = self._log_densities(traces, args[0])
+            return -share * self.of_weights(log_p - log_q).sum().item()
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
         """Evaluate the bound on a batch; `args[0]` is x `[N, *data_shape]`."""
         (traces,) = self._get_traces(model, guide, args, kwargs)
         elbo, log_likelihood = self._elbo([traces])
-        log_p, log_q = self._log_densities(traces, args[0])
+        log_p, log_q, share = self._log_densities(traces, args[0])
         surrogate = self.surrogate(log_p, log_q, traces)
         loss = -(self.of_weights((log_p - log_q).detach()).sum() + (surrogate - surrogate.detach()))
-        return Bound(loss, elbo, log_likelihood)
+        return Bound(loss if share == 1 else share * loss, elbo, log_likelihood)
 
-    def _log_densities(self, traces: Traces, x: Tensor) -> tuple[Tensor, Tensor]:
-        model_trace, guide_trace = traces
-        log_p, log_q = (log_prob(trace, self.num_particles, x, scaled=True) for trace in (model_trace, guide_trace))
-        return log_p, log_q
+    def _log_densities(self, traces: Traces, x: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Return log p(x_n, z_k) and log q(z_k | x_n), and how many datapoints each one of a subsample stands for."""
+        log_p, log_q = (log_prob(trace, self.num_particles, x, scaled=True) for trace in traces)
+        share = math.prod(map(share_of, traces[0].nodes[next(iter(traces[0].observation_nodes))]["cond_indep_stack"]))
+        return (log_p, log_q, share) if share == 1 else (log_p / share, log_q / share, share)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Traces:
         with nullcontext() if self.differentiates_draws else DetachDraws():

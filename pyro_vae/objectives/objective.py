@@ -51,6 +51,8 @@ class Objective(pyro.infer.ELBO):
     """The name in messages and in conf/objective."""
     num_variants: ClassVar[int] = 1
     """How many different programs `at_step` alternates between; each has a compiled graph."""
+    traces_guide_twice: ClassVar[bool] = False
+    """Whether log q(z | x) is computed apart from the draw of z, and must not be random."""
     kl_weight: float = 1.0
     """Weight of the KL at the end of training, by which the best epoch is chosen."""
 

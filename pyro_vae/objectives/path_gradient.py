@@ -20,6 +20,8 @@ DRAW = "draw"
 class _PathGradient(MultiSample):
     """∇_θ = Σ_k a_k ∇_θ log p(x, z_k) and ∇_φ = Σ_k c_k (∂ log w_k / ∂z_k) (∂z_k / ∂φ)."""
 
+    traces_guide_twice: ClassVar[bool] = True
+
     def coefficients(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and c, both `[K, N]`."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import ImproperUniform
+from pyro.infer.autoguide import AutoDelta, AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -24,7 +25,7 @@ from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import has_atoms, support_of
 from pyro_vae.programs.failures import is_about_values, line_about
 from pyro_vae.programs.random_state import seeded
-from pyro_vae.programs.trace import Program, base_of, mask_of, random_sites, trace, unscaled_log_prob
+from pyro_vae.programs.trace import Program, base_of, mask_of, random_sites, share_of, trace, unscaled_log_prob
 
 NUM_DRAWS = 100
 
@@ -58,6 +59,11 @@ def require_programs(model: Program, guide: Program, y: Tensor | None) -> None:
     Raises:
         BadInput: if one is not.
     """
+    if isinstance(guide, AutoGuide) and not isinstance(guide, AutoDelta):
+        raise BadInput(
+            f"guide is an {type(guide).__name__}, whose parameters belong to the rows that it was made with: write a "
+            "guide that computes them from x"
+        )
     for name, program in (("model", model), ("guide", guide)):
         if not callable(program) or getattr(type(program), "forward", None) is nn.Module.forward:
             raise BadInput(
@@ -175,18 +181,13 @@ def _require_shape(site: str, shape: torch.Size, batch: tuple[int, int]) -> None
 
 def _require_unscaled(name: str, site: Any) -> None:
     """Check that plates that subsample, whose scale is left out, are all that scales a density."""
-    scale = torch.as_tensor(site["scale"]) / math.prod(_share(frame) for frame in site["cond_indep_stack"])
+    scale = torch.as_tensor(site["scale"]) / math.prod(share_of(frame) for frame in site["cond_indep_stack"])
     others = scale[~torch.isclose(scale, torch.ones_like(scale), rtol=1e-4)]
     if len(others):
         raise BadInput(
             f"the log-density of {name} is scaled by {others[0]:.4g}: remove poutine.scale, so that it is the log of a "
             "density (the scale of a plate that subsamples is left out in any case)"
         )
-
-
-def _share(plate: Any) -> float:
-    """Return how many times larger a plate is than the subsample in it."""
-    return float((plate.full_size or plate.size) / plate.size)
 
 
 def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, sites: Sites) -> None:
@@ -215,7 +216,7 @@ def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, site
                 f"the log-density of site {name} of the {role} at a datapoint depends on other datapoints: use "
                 "to_event for all dimensions but the first, and call eval() on modules with batch normalization"
             )
-    if not any(_share(frame) > 1 for site in sites.values() for frame in site["cond_indep_stack"]):
+    if not any(share_of(frame) > 1 for site in sites.values() for frame in site["cond_indep_stack"]):
         return
     for name, value in _log_probs(program, x, y, values, last_rows=True).items():
         if not _close(value, expected[name]):

@@ -58,6 +58,11 @@ def unscaled_log_prob(site: Any) -> Tensor:
     return masked
 
 
+def share_of(plate: Any) -> float:
+    """Return how many times larger a plate, an entry of a site's `cond_indep_stack`, is than the subsample in it."""
+    return float((plate.full_size or plate.size) / plate.size)
+
+
 def random_sites(trace: Trace) -> dict[str, Any]:
     """Return the latent and observed sites of a trace by name, without those of `pyro.deterministic`."""
     return {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not is_deterministic(site)}

@@ -40,7 +40,7 @@ def deferred_interrupt(insist: bool = False) -> Iterator[Callable[[], None]]:
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)  # None: not set from Python
     check()
 
 

@@ -183,6 +183,8 @@ class JointOptim(PyroOptim):
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         clip_norm: float | None = None,
     ) -> None:
+        if isinstance(scheduler, Mapping):  # as pyro.optim.Adam is given them
+            raise BadInput(f"scheduler={shown(scheduler)} is a dict: give settings by partial(OPTIMIZER, lr=0.001)")
         super().__init__(optimizer, {})
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -237,7 +239,8 @@ class JointOptim(PyroOptim):
             raise BadInput(f"the parameter {new} is new: JointOptim needs all parameters in its first step")
         assert self.optimizer is not None
         if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.clip_norm)
+            every = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(every, self.clip_norm)
         self.optimizer.step(*args, **kwargs)
         for group in self.optimizer.param_groups:  # `zero_grad` would take longer: the profiler watches it
             for parameter in group["params"]:

@@ -61,7 +61,10 @@ def restore(
 
 def _group(fresh: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a parameter group, with saved values for those that schedules change."""
-    return {name: _like(name, value, saved[name]) if name in SCHEDULED else value for name, value in fresh.items()}
+    return {
+        name: _like(name, float(value) if type(value) is int else value, saved[name]) if name in SCHEDULED else value
+        for name, value in fresh.items()
+    }
 
 
 def _schedule(scheduler: LRScheduler, saved: dict[str, Any]) -> dict[str, Any]:

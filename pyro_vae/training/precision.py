@@ -29,7 +29,8 @@ PRODUCTS = {
 class BFloat16Products(TorchDispatchMode):
     """Computes matrix products and convolutions of float32 tensors from bfloat16 inputs, forward and backward.
 
-    Products accumulate in float32 and return float32, so densities, parameters and gradients remain float32.
+    Products accumulate in float32. Their results, with the biases that are added to them, are rounded to bfloat16 and
+    returned as float32, so densities, parameters and gradients remain float32.
     `torch.autocast` would pass bfloat16 results on to the following operations, including the distributions.
     """
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -113,12 +114,21 @@ class SVI(pyro.infer.SVI):
         self.optim(every)
         return [value.clone() for value in values]  # the next step may write over them
 
-    def dry_run(self, *args: Any, **kwargs: Any) -> None:
-        """Compute the loss and its gradient without changing parameters, buffers or random generators."""
+    def dry_run(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Compute the loss and its gradient, without effect; return the parameters that have one."""
+        with self.without_effect(*args):
+            _, parameters, _ = self.gradients(self.model, self.guide, *args, **kwargs)
+        return parameters
+
+    @contextmanager
+    def without_effect(self, *args: Any) -> Iterator[None]:
+        """Keep buffers, and random generators on the devices of the arguments, as they are."""
         restore = self._keep_buffers()
-        with fork_rng(*args):
-            self.gradients(self.model, self.guide, *args, **kwargs)
-        restore()
+        try:
+            with fork_rng(*args):
+                yield
+        finally:
+            restore()
 
     def _keep_buffers(self) -> Callable[[], None]:
         """Copy the buffers of the programs' modules; return a function that restores them."""
@@ -149,8 +159,8 @@ class SVI(pyro.infer.SVI):
 
 
 def _every() -> Collection[Tensor]:
-    """Return all parameters in Pyro's store, unconstrained."""
-    return dict(pyro.get_param_store().named_parameters()).values()
+    """Return all parameters in Pyro's store, unconstrained, once each: modules may share some."""
+    return {id(parameter): parameter for _, parameter in pyro.get_param_store().named_parameters()}.values()
 
 
 def _drop_gradients() -> int:

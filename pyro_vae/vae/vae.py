@@ -213,6 +213,8 @@ class VAE(Scoring):
         )
         of_mask = None if missingness is None else make_missingness(missingness, data_shape, missing)
         vae = cls(data_shape, **parts._asdict(), missing=missing, missingness=of_mask)
+        for parameter in vae.parameters():  # Pyro's store would keep a contiguous copy, and that would be trained
+            parameter.data = parameter.data.contiguous()
         if network.init != "torch":
             glorot_(vae, alike=network.init == "glorot_alike")
         # zeros may lie outside of the likelihood's support: only the kinds of distributions matter

@@ -1,9 +1,13 @@
 """The likelihood of tables: each column has a proper distribution, in the user's units."""
 
+import math
+
+import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
 from conftest import COLUMNS
+from scipy import stats
 from torch import Tensor
 
 from pyro_vae.distributions import Row
@@ -240,3 +244,47 @@ def test_the_mean_of_a_mixture_has_the_likeliest_category():
     assert torch.allclose(mean, torch.tensor([[1.15, 1.0]]))
     mean = likelihood(h.reshape(2, 1, 1, 5)).base_dist.mean_of_mixture(torch.tensor([[0.5], [0.5]]))
     assert torch.allclose(mean, torch.tensor([[2.5, 2.0]]))
+
+
+def test_marginals_of_numbers_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    x = np.c_[100 * rng.beta(2, 3, 500), np.exp(8 + 0.5 * rng.normal(size=500)), rng.negative_binomial(2, 0.4, 500)]
+    columns = [
+        {"name": "a", "kind": "bounded", "bounds": [0.0, 100.0]},
+        {"name": "b", "kind": "positive"},
+        {"name": "c", "kind": "count", "family": "negative_binomial"},
+    ]
+    found = Table([3], columns).double().marginals(torch.from_numpy(x)).log_prob_by_column(torch.from_numpy(x))
+    u, log_x, m = x[:, 0] / 100, np.log(x[:, 1]), x[:, 2].mean() + 0.5 / 500
+    both, alpha = u.mean() * (1 - u.mean()) / u.var() - 1, (x[:, 2].var() - m) / m**2
+    expected = np.c_[
+        stats.beta(u.mean() * both, (1 - u.mean()) * both).logpdf(u) - math.log(100),
+        stats.norm(log_x.mean(), log_x.std()).logpdf(log_x) - log_x,
+        stats.nbinom(1 / alpha, 1 / (1 + alpha * m)).logpmf(x[:, 2]),
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "to"), [("real", lambda x: x), ("positive", np.log)])
+def test_a_learned_scale_starts_at_a_quarter_of_the_standard_deviation(kind, to):
+    x = np.exp(3 + 0.5 * np.random.default_rng(0).normal(size=(400, 1)))
+    likelihood = Table([1], [{"name": "a", "kind": kind}]).double()
+    likelihood.initialize_from(torch.from_numpy(x))
+    y = to(x[:, 0])
+    expected = stats.norm(y.mean(), 0.25 * y.std()).logpdf(y) - (y if kind == "positive" else 0)
+    found = likelihood(torch.zeros(likelihood.param_shape).double()).log_prob(torch.from_numpy(x))
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_value_that_rounding_puts_on_its_bound_has_a_density():
+    likelihood = Table([1], [{"name": "a", "kind": "bounded", "bounds": [-90.0, 90.0]}])
+    x = torch.tensor([[10.0], [20.0], [-60.0], [89.99999]])  # (x + 90) / 180 is 1 in float32
+    assert likelihood.check(x) is None
+    likelihood.initialize_from(x[:3])
+    raw = torch.zeros(4, *likelihood.param_shape, requires_grad=True)
+    log_p = likelihood(raw).log_prob(x)
+    assert log_p.isfinite().all()
+    (gradient,) = torch.autograd.grad(log_p.sum(), raw)
+    assert gradient.isfinite().all()
+    exact = likelihood.double()(raw.detach().double()).log_prob(x.double())
+    torch.testing.assert_close(log_p[:3].detach().double(), exact[:3], rtol=1e-5, atol=1e-5)

@@ -53,6 +53,37 @@ def test_clip_norm_bounds_the_norm_of_the_whole_gradient(small_vae):
     assert (after - before).norm().item() == pytest.approx(0.1, rel=1e-6)
 
 
+def test_clip_norm_is_about_all_groups():
+    for name in ("a", "b"):
+        pyro.param(name, torch.zeros(2))
+    parameters = [p for _, p in pyro.get_param_store().named_parameters()]
+    for p in parameters:
+        p.grad = torch.full((2,), 100.0)
+    in_groups = lambda ps: torch.optim.SGD([{"params": [p]} for p in ps], lr=1.0)  # noqa: E731
+    JointOptim(in_groups, clip_norm=1.0)(parameters)
+    torch.testing.assert_close(torch.stack(parameters), torch.full((2, 2), -0.5))
+
+
+def test_settings_are_not_given_as_a_dict():
+    with pytest.raises(BadInput, match=r"scheduler=\{'lr': 0.01\} is a dict: give settings by partial"):
+        JointOptim(torch.optim.SGD, {"lr": 0.01})
+
+
+@pytest.mark.parametrize("lr", [1, 1.0])
+def test_an_integer_learning_rate_is_resumed(small_vae, lr):
+    def make():
+        return JointOptim(partial(torch.optim.SGD, lr=lr), partial(ExponentialLR, gamma=0.1))
+
+    twin, optim = deepcopy(small_vae), make()
+    steps(small_vae, optim, 1, end_epoch=True)
+    state = deepcopy(optim.get_state())
+    expected = steps(small_vae, optim, 1)
+    pyro.clear_param_store()
+    steps(twin, other := make(), 1)
+    other.set_state(state)
+    torch.testing.assert_close(steps(twin, other, 1), expected)
+
+
 def test_schedule(small_vae):
     optim = JointOptim(partial(torch.optim.SGD, lr=0.5), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.1))
     steps(small_vae, optim, 2, end_epoch=True)
