@@ -104,11 +104,11 @@ def _about(one: Evaluation) -> dict[str, Any]:
 
 
 def _title(one: Evaluation, reference: str) -> str:
-    from pyro_vae.runs.paired import PAIRED
+    from pyro_vae.runs.paired import OVER, UNITS
 
     return (
         f"{one.split}, {datapoints(one.num_data)}, {one.estimator}, K = {one.num_samples}: {one.value} minus that of "
-        f"{reference} {PAIRED}"
+        f"{reference} {OVER} {UNITS}"
     )
 
 

@@ -34,13 +34,13 @@ EXTRA = {
     "loc_error": "distance of q's mean from the posterior's, in its standard deviations, largest of a datapoint",
     "scale_ratio": "standard deviation of q / the posterior's, geometric mean over dimensions",
     "correlation": "correlation of two dimensions of the posterior, largest absolute one of a datapoint",
-    "bits_per_dim": "log p(x) in bits per dimension",
+    "bits_per_dim": "-log p(x) in bits per dimension",
 }
 """Columns that only some tables have."""
 
 OF_BOUNDS = {
     "log_px": "evidence lower bound, in place of log p(x)",
-    "bits_per_dim": "evidence lower bound in bits per dimension",
+    "bits_per_dim": "-evidence lower bound in bits per dimension",
 }
 """Columns that mean something else if the estimator gives only the ELBO."""
 

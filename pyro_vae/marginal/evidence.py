@@ -99,7 +99,7 @@ class LogEvidence:
 
     @property
     def unreliable(self) -> Tensor:
-        """Whether each estimate is unreliable, `[N]`: Pareto k > `k_threshold`, ESS < 10, or not finite.
+        """Whether each estimate is unreliable, `[N]`: Pareto k > `k_threshold`, ESS < 10 (not of ELBOs), or not finite.
 
         Without a Pareto k, only the effective sample size tells. Then consider all datapoints together: a heavy tail
         that the samples of one datapoint miss shows in others. A single datapoint can pass by chance: with K = 16
@@ -107,8 +107,8 @@ class LogEvidence:
         """
         if self.reliable is not None:
             return ~self.reliable
-        limit = threshold(self.num_samples)
-        return (self.pareto_k > limit) | (self.ess < MIN_ESS) | ~self.log_px.isfinite()
+        poor = (self.pareto_k > threshold(self.num_samples)) | (self.ess < MIN_ESS)
+        return ~self.log_px.isfinite() | (poor & (not self.is_bound))
 
     @property
     def stages(self) -> list[str] | None:

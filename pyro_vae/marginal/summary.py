@@ -106,12 +106,15 @@ class Summary:
         """Return what results.json and evaluations/*.json hold.
 
         The values in `extra` are keys beside the others; `curve`, `given`, `bits_per_dim` and `stages` are present only
-        if set.
+        if set, and `is_bound` only if it is True.
         """
         content = dict(vars(self))
-        extra, *_ = (content.pop(name) for name in ("extra", "simulated", "judged", "is_bound"))
+        extra, *_ = (content.pop(name) for name in ("extra", "simulated", "judged"))
         optional = {name: content.pop(name) for name in ("curve", "given", "bits_per_dim", "stages")}
-        optional["curve"] = [vars(point) for point in self.curve] or None
+        optional |= {
+            "curve": [vars(point) for point in self.curve] or None,
+            "is_bound": content.pop("is_bound") or None,
+        }
         return content | extra | {name: value for name, value in optional.items() if value is not None}
 
     @property
@@ -137,7 +140,7 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
     N = len(evidence.log_px)
     k = evidence.pareto_k[~evidence.pareto_k.isnan()]
     unreliable = _finite(evidence.unreliable.double().mean()) if evidence.num_samples else None
-    has_error = evidence.is_bound or unreliable is None or unreliable <= SHARE_WITH_ERROR
+    has_error = unreliable is None or unreliable <= SHARE_WITH_ERROR
     summary = Summary(
         elbo=_finite(evidence.elbo.mean()),
         log_px=_finite(evidence.log_px.mean()),
@@ -227,7 +230,7 @@ def _columns(summary: Summary) -> dict[str, float | None]:
     """Return the values in the table, by name."""
     if not summary.num_samples:  # there is no estimate
         return {"elbo": summary.elbo} | {n: v for n, v in summary.extra.items() if n in EXTRA and v is not None}
-    left_out = OF_WEIGHTS if summary.judged else ()
+    left_out = OF_WEIGHTS if summary.judged else (*OF_WEIGHTS, "unreliable") if summary.is_bound else ()
     columns = {name: getattr(summary, name) for name in MEANING if name not in left_out}
     always = EXTRA.keys() - OF_SEARCHES
     columns |= {name: value for name, value in summary.extra.items() if name in always or value is not None}

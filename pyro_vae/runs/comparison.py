@@ -106,7 +106,7 @@ def compare(evaluated: Mapping[Path, Evaluated]) -> list[dict[str, Any]]:
                 "elbo_se": elbo_se,
                 "log_px": log_px,
                 "log_px_se": log_px_se,
-                "unreliable": max(summary.unreliable for summary in summaries if summary.unreliable is not None),
+                "unreliable": max(summary.unreliable or 0.0 for summary in summaries),
                 "runs": [str(run) for run in runs],
             }
         )
@@ -130,7 +130,7 @@ def mixed_kinds(evaluated: Iterable[Evaluated]) -> list[str]:
 def table(rows: list[dict[str, Any]], title: str) -> str:
     """Format the rows of `compare` as a table."""
     width = max(len("options"), *(len(row["options"]) for row in rows))
-    head = f"  {'options':<{width}}  runs  {'elbo':>18}  {'log_px':>18}  unreliable"
+    head = f"  {'options':<{width}}  runs  {'elbo':>18}  {'log_px':>18}  unreliable (largest)"
     lines = [
         f"  {row['options']:<{width}}  {row['num_runs']:4d}  {_cell(row, 'elbo')}  {_cell(row, 'log_px')}"
         f"  {row['unreliable']:10.3f}"

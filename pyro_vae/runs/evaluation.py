@@ -20,7 +20,7 @@ from pyro_vae.runs import baseline, comparison, files, paired
 from pyro_vae.runs.comparison import Evaluated
 from pyro_vae.runs.estimation import estimate, warn_of_doubts
 from pyro_vae.runs.figures import array, draw_evidence, drawing, save
-from pyro_vae.runs.paired import PAIRED, Scores
+from pyro_vae.runs.paired import OVER, UNITS, Scores
 from pyro_vae.runs.plots import paired as paired_plots
 from pyro_vae.runs.results import SIMULATED, set_aside, write_json
 from pyro_vae.vae import VAE
@@ -109,7 +109,8 @@ def compare(evaluated: Mapping[Path, Evaluated], config: DictConfig, folder: Pat
     title = f"{config.split}, {datapoints(first.num_data)}, {first.estimator}, K = {first.num_samples}"
     log.info(comparison.table(rows, title))
     if pairs:
-        log.info(paired.table(pairs, f"{value} minus that of {rows[0]['options']} {PAIRED}"))
+        over = f"{OVER} and over runs" if any(row["num_runs"] > 1 for row in rows) else OVER
+        log.info(paired.table(pairs, f"{value} minus that of {rows[0]['options']} {over} {UNITS}"))
     log.info("written: %s", path)
 
 

@@ -16,11 +16,9 @@ from pyro_vae.errors import BadInput
 from pyro_vae.marginal.summary import TOLERATED, number
 from pyro_vae.runs.files import refuse_link
 
-PAIRED = (
-    "± standard error over the same datapoints (nats per datapoint); flagged: number of datapoints with an unreliable "
-    "estimate"
-)
-"""What the numbers of a table are, for its title."""
+OVER = "± standard error over the same datapoints"
+"""What the standard errors of a table are, for its title."""
+UNITS = "(nats per datapoint); flagged: number of datapoints with an unreliable estimate"
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,13 @@ class Scores:
         log_px: the estimates, `[N]`, nats.
         unreliable: whether each estimate is flagged as unreliable, `[N]`.
         row: row numbers `[N]` in the file or array of the datapoints; None in evaluations of earlier versions.
+        training_se: standard error of the mean over trainings, if this is the mean of several runs, nats.
     """
 
     log_px: np.ndarray
     unreliable: np.ndarray
     row: np.ndarray | None = None
+    training_se: float = 0.0
 
     @classmethod
     def read(cls, path: Path) -> Scores:
@@ -57,8 +57,12 @@ class Scores:
     @classmethod
     def mean(cls, several: Sequence[Scores]) -> Scores:
         """Average log p(x) over runs, e.g. with other seeds; an estimate is flagged if that of one run is."""
-        log_px = np.mean([one.log_px for one in several], axis=0)
-        return cls(log_px, np.any([one.unreliable for one in several], axis=0), several[0].row)
+        log_px = np.array([one.log_px for one in several], float)
+        n = len(log_px)
+        with np.errstate(invalid="ignore"):
+            training_se = float(log_px.mean(1).std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+        unreliable = np.any([one.unreliable for one in several], axis=0)
+        return cls(log_px.mean(0), unreliable, several[0].row, training_se)
 
     def may_be_of_same_rows(self, other: Scores) -> bool:
         """Return whether the datapoints are as many, and have the same row numbers where both have some."""
@@ -71,12 +75,13 @@ class Scores:
 class Difference:
     """How much higher log p(x) of a model is than that of another, on the same N datapoints.
 
-    The standard error covers the choice of the datapoints and the noise of the estimates, but not that of training: it
-    compares these trained models, not two ways of training.
+    The standard error covers the choice of the datapoints and the noise of the estimates. Of two single runs it does
+    not cover the noise of training: it compares these trained models, not two ways of training. Of means over runs it
+    does: se² = sd² / N + the squared `Scores.training_se` of both, as if the noise of trainings were independent.
 
     Attributes:
         difference: mean of log p(x_i) − log p'(x_i) over datapoints, nats; None if one of them is infinite or NaN.
-        se: its standard error, sd / √N, nats; None if it is unknown.
+        se: its standard error, nats; None if it is unknown.
         z: difference / se; None if it is unknown or se is 0.
         num_data: N.
         flagged: datapoints whose estimate by this model is unreliable.
@@ -99,9 +104,9 @@ class Difference:
     @classmethod
     def of(cls, model: Scores, other: Scores) -> Difference:
         """Compare a model with another one on the same datapoints."""
-        d = differences(model, other)
+        d, of_training = differences(model, other), math.hypot(model.training_se, other.training_se)
         either = model.unreliable | other.unreliable
-        mean, se = _mean(d)
+        mean, se = _mean(d, of_training)
         return cls(
             mean,
             se,
@@ -110,7 +115,7 @@ class Difference:
             int(model.unreliable.sum()),
             int(either.sum()),
             int((model.unreliable & other.unreliable).sum()),
-            *_mean(d[~either]),
+            *_mean(d[~either], of_training),
         )
 
 
@@ -120,11 +125,11 @@ def differences(model: Scores, other: Scores) -> np.ndarray:
         return model.log_px.astype(float) - other.log_px
 
 
-def _mean(d: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the mean of d `[N]` and its standard error; None where it is unknown."""
+def _mean(d: np.ndarray, of_training: float) -> tuple[float | None, float | None]:
+    """Return the mean of d `[N]` and its standard error, with that of training; None where it is unknown."""
     if not len(d) or not np.isfinite(d).all():
         return None, None
-    return float(d.mean()), float(d.std(ddof=1)) / math.sqrt(len(d)) if len(d) > 1 else None
+    return float(d.mean()), math.hypot(d.std(ddof=1) / math.sqrt(len(d)), of_training) if len(d) > 1 else None
 
 
 def compare(scores: Mapping[str, Scores], reference: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from pyro_vae.analysis.anomaly import CAUTION, AnomalyScores, compare, measure
+from pyro_vae.analysis.anomaly import CAUTION, AnomalyScores, Measures, compare, measure
 from pyro_vae.data import Split
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal import Estimator
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 NUM_SHOWN = 10
 """Number of rows that are printed."""
+OF = ("new rows", "held-out datapoints")
 
 
 def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config: DictConfig, path: Path) -> None:
@@ -46,13 +47,13 @@ def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config:
         config: of the command.
         path: of the files, without their suffixes.
     """
+    measures: list[Measures] = []
+    for name, split in zip(OF, (new.split, held_out), strict=True):
+        y = vae.taken_labels(split.y)
+        with _warnings_in_log(f"{name}: "):
+            measures.append(measure(*vae.programs(y), split.x, estimator, y, num_steps=config.num_steps))
     with _warnings_in_log():
-        measures = [
-            measure(*vae.programs(y := vae.taken_labels(split.y)), split.x, estimator, y, num_steps=config.num_steps)
-            for split in (new.split, held_out)
-        ]
         scores = compare(*measures)
-    known = measures[1].evidence
     arrays = {"row": np.arange(len(new.split))}
     arrays |= {name: array(value) for name, value in scores.items() if value is not None}
     named = {} if new.frame is None else {"columns": np.array(new.entries)}
@@ -70,9 +71,12 @@ def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config:
             axes = score_plots.among_held_out(arrays["held_out_log_px"], arrays["log_px"], config.split)
             save(axes, _file(path, "-histogram.png"))
     log.info(_summary(scores, new, f"{datapoints(len(held_out))} held out of training (split={config.split})"))
+    summaries = [summarize(each.evidence, estimator.name) for each in measures]
+    for name, summary in zip(OF, summaries, strict=True):
+        log.info("%s: log p(x) is %s on average (nats)", name, _with_error(summary.log_px, summary.log_px_se))
     log.info("written: %s", _file(path, ".csv"))
-    for name, evidence in (("new rows", measures[0].evidence), ("held-out datapoints", known)):
-        if warning := verdict(summarize(evidence, estimator.name), estimator):
+    for name, summary in zip(OF, summaries, strict=True):
+        if warning := verdict(summary, estimator):
             log.warning("%s: %s", name, warning)
     log.log(NOTE, CAUTION)
 
@@ -155,6 +159,10 @@ def _summary(scores: AnomalyScores, new: NewData, held_out: str) -> str:
     return "\n".join(lines)
 
 
+def _with_error(value: float | None, se: float | None) -> str:
+    return _shown(value, ".3f") + ("" if se is None else f" ± {se:.3f}")
+
+
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
@@ -184,10 +192,10 @@ def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 @contextmanager
-def _warnings_in_log() -> Iterator[None]:
-    """Write Python warnings to the log, without the file and line that Python would show."""
+def _warnings_in_log(prefix: str = "") -> Iterator[None]:
+    """Write Python warnings to the log, with a prefix, and without the file and line that Python would show."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
-        log.warning("%s", message)
+        log.warning("%s%s", prefix, message)

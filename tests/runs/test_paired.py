@@ -58,7 +58,24 @@ def test_means_over_seeds_are_taken_before_the_difference():
     mean = Scores.mean([BETTER, other_seed])
     np.testing.assert_allclose(mean.log_px, LOG_PX + 2 * SHIFT)
     assert mean.unreliable.nonzero()[0].tolist() == [3, 4, 9]
-    assert Difference.of(mean, WORSE).se == pytest.approx(2 * SHIFT.std(ddof=1) / math.sqrt(N))
+    trainings = np.std([BETTER.log_px.mean(), other_seed.log_px.mean()], ddof=1) / math.sqrt(2)
+    assert mean.training_se == pytest.approx(trainings)
+    both = math.hypot(2 * SHIFT.std(ddof=1) / math.sqrt(N), trainings)
+    assert Difference.of(mean, WORSE).se == pytest.approx(both)
+    assert Difference.of(WORSE, mean).z == pytest.approx(-2 * SHIFT.mean() / both)
+
+
+def test_the_noise_of_training_does_not_tell_options_apart():
+    rng, num_pairs, num_runs = np.random.default_rng(1), 400, 20
+
+    def option():
+        """Runs of one way of training: a shift for each training, and noise for each datapoint."""
+        shifts, noise = rng.normal(0, 0.15, (num_runs, 1)), rng.normal(0, 0.5, (num_runs, 100))
+        return Scores.mean([Scores(LOG_PX.repeat(2) + row, flags().repeat(2)) for row in shifts + noise])
+
+    z = [Difference.of(option(), option()).z for _ in range(num_pairs)]
+    # the noise of datapoints, if it is independent between trainings, counts twice: var(z) is between 1/2 and 1.1
+    assert 0.5 < np.var(z) < 1.1 * (1 + 4 * math.sqrt(2 / num_pairs))
 
 
 def test_table_and_warnings(tmp_path):
