@@ -339,3 +339,9 @@ def test_objectives_that_are_refused(command):
     one_error_line(refused, "needs a model of classes; this works, with another objective")
     refused = command("train", *SHORT, "objective=iwae")
     one_error_line(refused, "objective=iwae needs a reparameterized guide", "this works", "objective=semi_supervised")
+
+
+def test_classes_start_at_their_shares_among_the_labels():
+    vae = SemiSupervisedVAE.build([6], 2, MLP([4]), StandardNormal, Bernoulli, Diagonal, num_classes=3)
+    vae.initialize(torch.rand(6, 6).round(), torch.tensor([0, 0, 0, 1, -1, -1]))
+    torch.testing.assert_close(vae.log_p_y.exp(), torch.tensor([4.0, 2.0, 1.0]) / 7)

@@ -11,11 +11,11 @@ import torch
 from conftest import make_ppca
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pyro_vae.analysis.anomaly import compare, measure, tail_probability
+from pyro_vae.analysis.anomaly import Measures, compare, measure, tail_probability
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Categorical, Diagonal
 from pyro_vae.likelihoods import Bernoulli, Gaussian
-from pyro_vae.marginal import BDMC, Exact, Importance
+from pyro_vae.marginal import BDMC, Exact, Importance, LogEvidence
 from pyro_vae.networks import MLP
 from pyro_vae.priors import Categorical as CategoricalPrior
 from pyro_vae.priors import StandardNormal
@@ -145,3 +145,18 @@ def test_a_regret_that_is_too_small_is_warned_of():
 def test_estimators_of_simulated_data_are_refused(ppca):
     with pytest.raises(BadInput, match="estimator=bdmc"):
         measure(ppca.vae.model, ppca.vae.guide, torch.zeros(2, 5).double(), BDMC())
+
+
+def measures(regret, contributions):
+    regret, contributions = torch.tensor(regret).double(), torch.tensor(contributions).double().unsqueeze(1)
+    zero = 0 * regret
+    evidence = LogEvidence(zero, zero, zero + 99, zero, zero, 100)
+    return Measures(evidence, zero.long() + 1, zero - regret, zero, contributions)
+
+
+def test_large_regrets_and_small_contributions_are_the_unusual_ones():
+    held_out = measures(range(9), range(9))
+    scores = compare(measures([100.0, 6.5, -1.0], [-100.0, 1.5, 100.0]), held_out)
+    expected = torch.tensor([0.1, 0.3, 1.0]).double()
+    torch.testing.assert_close(scores.regret_tail_probability, expected)
+    torch.testing.assert_close(scores.contribution_tail_probability.squeeze(1), expected)

@@ -106,3 +106,9 @@ def test_the_command_refuses_too_many_datapoints_before_its_work(command, small_
     (small_run / "checkpoints" / "best.pt").unlink()  # not even read
     options = [f"run={small_run}", "certify=true", "estimator=nuts", "num_data=2"]
     one_error_line(command("evaluate", *options), "but estimator=nuts accepts 20: set estimator.max_data=200")
+
+
+def test_the_share_that_may_be_biased_allows_for_two_standard_errors():
+    gap = torch.tensor([0.0, 0.1, 0.2, 0.5]).double()
+    found = Certificate(0 * gap, gap, gap > 9, tolerance=2.0)
+    assert found.biased == pytest.approx((gap.mean() + 2 * gap.std() / 2).item() / 2)

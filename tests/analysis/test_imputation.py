@@ -1,6 +1,7 @@
 """Missing values, against the exact conditional distribution of a linear-Gaussian model."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -199,3 +200,21 @@ def test_discrete_latents_are_imputed_by_gibbs_with_a_line(caplog):
     x = torch.zeros(2, 2)
     impute(model, guide, x, x == x, num_samples=1, num_steps=4)
     assert [m for m in caplog.messages if "method=gibbs" in m]
+
+
+def test_chains_that_have_not_converged_are_told_of(ppca, monkeypatch):
+    from pyro_vae.analysis import masked
+
+    find = masked.search
+
+    def far(p, **settings):
+        found = find(p, **settings)
+        return replace(
+            found, q=replace(found.q, loc=found.q.loc + 3, scale_tril=0.01 * found.q.scale_tril), guide_weight=0.0
+        )
+
+    x = ppca.evidence.sample((3,))
+    seen = torch.tensor([True, True, False, True, True]).expand(3, 5)
+    monkeypatch.setattr(masked, "search", far)
+    with pytest.warns(UserWarning, match="the chains of 3 of 3 datapoints have not converged: raise num_steps"):
+        ppca.vae.impute(x, seen, num_samples=20, num_steps=40)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_vae.errors import BadInput
-from pyro_vae.marginal import Importance
+from pyro_vae.marginal import Importance, LogEvidence
 
 N, K = 7, 4000
 
@@ -95,3 +95,11 @@ def test_draws_that_do_not_fit_into_memory_are_refused(ppca, x):
         evidence(ppca, x, num_samples=10).to_arviz(num_draws=0)
     with pytest.raises(BadInput, match="keep_draws=3 must be true or false"):
         Importance(keep_draws=3)
+
+
+def test_the_standard_error_of_an_elpd_is_that_of_a_sum():
+    pytest.importorskip("arviz")
+    log_px = torch.tensor([-1.0, -2.0, -6.0, 4.0]).double()
+    zero = 0 * log_px
+    found = LogEvidence(log_px, zero, zero + 99, zero, log_px, 100).to_elpd()
+    assert found["se"] == pytest.approx(2 * np.std(log_px.numpy()))

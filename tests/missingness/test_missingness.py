@@ -381,3 +381,15 @@ def test_the_evidence_of_a_mask_is_of_another_kind():
     assert [name for name, value in kinds[0].items() if value != kinds[1][name]] == [
         "log p(x_obs, mask) and log p(x_obs)"
     ]
+
+
+def test_missingness_starts_from_the_moments_of_what_is_observed():
+    x = 1000 + torch.tensor([1.0, 20.0, 0.1]) * torch.randn(200, 3)
+    x[torch.rand(200, 3) < 0.3] = torch.nan
+    mechanism = SelfMasking([3])
+    mechanism.initialize_from(x)
+    seen = x.double().numpy()
+    np.testing.assert_allclose(mechanism.location, np.nanmean(seen, 0), rtol=1e-5)
+    np.testing.assert_allclose(mechanism.unit, np.nanstd(seen, 0), rtol=1e-3)
+    share = ((~x.isnan()).sum(0) + 1) / 202
+    torch.testing.assert_close(mechanism.intercept.detach(), share.logit())
