@@ -9,7 +9,7 @@ import numpy as np
 
 from pyro_vae.api import Option, fit
 from pyro_vae.data.frames import to_frame
-from pyro_vae.errors import BadInput, positive_int
+from pyro_vae.errors import BadInput, positive_int, true_false_auto
 from pyro_vae.marginal import Estimator
 from pyro_vae.programs.random_state import seeded
 from pyro_vae.runs.in_memory import is_table
@@ -34,7 +34,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     modelled in the units in which they arrive. Log densities of a scaled X are those of the scaled values: do not
     compare them between scalers.
 
-    NaN marks a missing entry, which is not observed: log p(x) is that of the other entries of a row.
+    NaN marks a missing entry, which is not observed: log p(x) is that of the other entries of a row. If the rows of
+    `fit` may be complete and others not, as in cross-validation, set `missing=True`.
 
     With `likelihood="table"`, X is a data frame whose columns have different kinds, as in `pyro_vae.fit`; you need not
     encode them first. `inverse_transform` and `sample` then return data frames of the same library. Rows with a
@@ -51,6 +52,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         guide: q(z | x), an option of conf/guide.
         standardize: measure each column in its own scale, for `gaussian` and `student_t`: True, False or `auto`, if the
             scales are very different. log p(x) stays in the units of X.
+        missing: whether entries of X may be missing; `auto`: if some are missing in `fit`.
         kinds: of a data frame's columns by name, with `likelihood="table"`, where they are not recognized.
         hidden: layer widths of the encoder, reversed in the decoder; `()` makes both linear.
         max_epochs: passes over the training data.
@@ -92,6 +94,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         prior: Option = "standard_normal",
         guide: Option = "diagonal",
         standardize: bool | str = "auto",
+        missing: bool | str = "auto",
         kinds: Mapping[str, Any] | None = None,
         hidden: Sequence[int] = (64, 64),
         max_epochs: int = 300,
@@ -110,6 +113,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.prior = prior
         self.guide = guide
         self.standardize = standardize
+        self.missing = missing
         self.kinds = kinds
         self.hidden = hidden
         self.max_epochs = max_epochs
@@ -133,6 +137,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = self._validated(X, reset=True, ensure_min_samples=2)
         self._library = type(X).__module__.partition(".")[0] if self._is_table(X) else None
         self._seed = check_random_state(self.random_state).randint(MAX_SEED)
+        missing = true_false_auto("missing", self.missing)
+        of_arrays = self._library is None and missing != "auto"
         self.vae_: VAE = fit(
             X,
             likelihood=self.likelihood,
@@ -149,7 +155,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             device=self.device,
             seed=self._seed,
             verbose=bool(self.verbose),
-            overrides=self.overrides,
+            overrides=[*([f"data.missing={missing}".lower()] if of_arrays else []), *self.overrides],
         )
         return self
 

@@ -291,3 +291,12 @@ def test_generators_are_as_they_were_after_a_fit_that_was_interrupted():
     with pytest.warns(UserWarning, match="interrupted"):
         pyro_vae.fit(X, **TINY, callbacks=interrupt(1))
     assert (torch.rand(1), np.random.rand()) == expected
+
+
+def test_the_data_have_the_levels_of_the_likelihood():
+    x = torch.randint(0, 17, (60, 5))
+    settings = {"latent_dim": 1, "max_epochs": 1, "verbose": False}
+    vae = pyro_vae.fit(x, likelihood=("discretized_logistic", {"num_levels": 17}), **settings)
+    twin = pyro_vae.fit(x / 16, likelihood="discretized_logistic", overrides=["data.num_levels=17"], **settings)
+    torch.testing.assert_close(vae.encode(x), twin.encode(x / 16))
+    assert vae.sample(50).mul(16).frac().abs().max() < 1e-5

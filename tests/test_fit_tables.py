@@ -1,5 +1,7 @@
 """`fit` of data frames, and data frames that come out."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -87,7 +89,7 @@ def test_samples_come_as_data_frames(vae):
 
 
 def test_only_tables_become_data_frames(small_vae):
-    with pytest.raises(BadInput, match="as_frame=pandas needs a VAE of a table"):
+    with pytest.raises(BadInput, match="as_frame=pandas needs data whose columns have names"):
         small_vae.sample(2, as_frame="pandas")
 
 
@@ -214,3 +216,45 @@ def test_warnings_point_at_the_callers_line(vae):
     with pytest.warns(UserWarning, match="do not have 4 observed entries") as also:
         vae.anomaly_score(fewer, held_out=held_out, **settings)
     assert {each.filename for each in (*told, *also)} == {__file__}
+
+
+def test_columns_of_numbers_are_known_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame(rng.normal(size=(200, 3)) * [1, 5, 50] + [0, 20, -300], columns=["a", "b", "c"])
+    settings = {"likelihood": "gaussian", "latent_dim": 2, "max_epochs": 3, "verbose": False}
+    vae = pyro_vae.fit(x, validation_data=x[["c", "a", "b"]][:50], run_dir=tmp_path / "run", **settings)
+    twin = pyro_vae.fit(x, validation_data=x[:50].to_numpy(), **settings)
+    assert vae.history[-1]["val/elbo"] == twin.history[-1]["val/elbo"]
+    for one in (vae, pyro_vae.load(tmp_path / "run")):
+        assert one.column_names == ["a", "b", "c"]
+        torch.testing.assert_close(one.encode(x[["b", "c", "a"]]), twin.encode(x.to_numpy()))
+        with pytest.raises(BadInput, match="x lacks the column c: the model has columns a, b, c"):
+            one.encode(x[["a", "b"]])
+        with pytest.raises(BadInput, match="x has a column d, which the training data did not have: drop it"):
+            one.encode(x.assign(d=1.0))
+        sample = one.sample(2, as_frame="pandas")
+        assert list(sample) == ["a", "b", "c"]
+    torch.testing.assert_close(vae.encode(x.set_axis([0, 1, 2], axis=1)), twin.encode(x.to_numpy()))  # without names
+    assert pyro_vae.fit(x.to_numpy(), **settings | {"max_epochs": 1}).column_names == []
+    mask = x.notna().assign(b=False)[["c", "b", "a"]]
+    drawn = vae.impute(x[:4], mask[:4], num_samples=1)[0]
+    torch.testing.assert_close(drawn[:, [0, 2]].double(), torch.from_numpy(x[:4].to_numpy()[:, [0, 2]]))
+
+
+def test_covariates_do_not_disturb_the_names():
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 3)), columns=["a", "age", "b"])
+    settings = {"likelihood": "gaussian", "conditioning": "prior", "latent_dim": 2, "max_epochs": 1, "verbose": False}
+    vae = pyro_vae.fit(x, y="age", validation_data=x[["b", "age", "a"]][:20], **settings)
+    assert vae.column_names == ["a", "b"]
+    torch.testing.assert_close(vae.log_prob(x[["b", "a", "age"]][:3], 10), vae.log_prob(x[:3], 10), rtol=0, atol=5)
+    torch.testing.assert_close(vae.encode(x[["age", "b", "a"]]), vae.encode(x[["a", "b"]].to_numpy()))
+
+
+def test_kinds_are_told(capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+    x = pd.DataFrame({"visits": np.random.default_rng(0).poisson(3, 100), "v": np.linspace(-1, 1, 100)})
+    pyro_vae.fit(x, latent_dim=1, max_epochs=1)
+    line = "columns: visits count, v real (if visits holds codes, not counts: kinds={visits: categorical})"
+    assert line in capsys.readouterr().err.splitlines()
+    pyro_vae.fit(x, latent_dim=1, max_epochs=1, verbose=False)
+    assert "columns" not in capsys.readouterr().err

@@ -237,8 +237,11 @@ def test_a_model_of_complete_rows_tells_how_to_accept_nan(X):
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"x holds NaN, but the training data were complete: .*data.missing=true"):
         vae.transform(X)
-    open_to_nan = VariationalAutoencoder(**{**LINEAR, "overrides": (*LINEAR["overrides"], "data.missing=true")})
-    assert np.isfinite(open_to_nan.fit(X[1:]).transform(X)).all()
+    for settings in ({"overrides": (*LINEAR["overrides"], "data.missing=true")}, {"missing": True}):
+        open_to_nan = VariationalAutoencoder(**{**LINEAR, **settings})
+        assert np.isfinite(open_to_nan.fit(X[1:]).transform(X)).all()
+    with pytest.raises(BadInput, match="missing=maybe"):
+        VariationalAutoencoder(**LINEAR, missing="maybe").fit(X)
 
 
 def test_the_package_does_not_need_scikit_learn(monkeypatch):

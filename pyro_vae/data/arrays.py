@@ -75,6 +75,7 @@ def from_array(
     missing: bool | str = "auto",
     integers: str = "values",
     classes: Sequence[str] = (),
+    features: Sequence[str] = (),
     **kwargs: Any,
 ) -> Dataset:
     """Make a data set of an array `[N, ...]`: bytes are divided by 255, booleans become 0 and 1, others are kept.
@@ -96,6 +97,7 @@ def from_array(
             `auto`: if there are any; on disk they are only looked for with True.
         integers: `values`, `counts` or `levels`: what integers in x stand for (`units_of`).
         classes: names of the classes of y, if they have any.
+        features: names of the columns of x, if they have any; None are needed if x is a data frame or AnnData.
         **kwargs: `binarize`, `eval_seed`, `num_levels`, `dequantize`, `num_labels` and `standardize` of `Dataset`.
 
     Raises:
@@ -110,7 +112,7 @@ def from_array(
     if missing != "auto":
         true_false("missing", missing)
     nan = missing is not False
-    x, y, names, _ = source_of(x, y, name)
+    x, y, names, _, own = source_of(x, y, name)
     units = units_of(integers, kwargs.get("num_levels", 256))
     values = _checked(x, name, units)
     labels, columns = (None, ()) if y is None else given_y(y, len(values), label_name)
@@ -135,7 +137,10 @@ def from_array(
     parts_in_memory = [split.x for split in (train, val, test) if isinstance(split, Split)]
     incomplete = missing is True or any(bool(part.isnan().any()) for part in parts_in_memory)
     incomplete |= isinstance(values, SparseRows) and values.incomplete
-    return Dataset(train, val, test, missing=incomplete, classes=names or classes, covariates=plain(columns), **kwargs)
+    return Dataset(
+        train, val, test, missing=incomplete, classes=names or classes, covariates=plain(columns),
+        features=own or features, **kwargs
+    )  # fmt: skip
 
 
 def _checked(x: Any, name: str, units: Units) -> Array | SparseRows:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pyro_vae.data.schema import Category, written
 from pyro_vae.errors import BadInput, shown
 
 MS_A_DAY = 86_400_000
+EPOCH = datetime.date(1970, 1, 1)
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
 """Texts that are dates, as in 2024-01-31, 31.1.2024 and 1/31/2024."""
 
@@ -27,12 +29,14 @@ class Cells:
         form: one of `schema.FORMS`.
         values: float64 `[N]`, NaN where missing, or texts `[N]`, None where missing.
         order: categories in the order that the data frame defines, or ().
+        categorical: whether the data frame calls them categories.
     """
 
     name: str
     form: str
     values: np.ndarray
-    order: tuple[str, ...] = ()
+    order: tuple[Category, ...] = ()
+    categorical: bool = False
 
     @cached_property
     def missing(self) -> np.ndarray:
@@ -69,14 +73,15 @@ class Cells:
             BadInput: if they are texts.
         """
         if self.form == "text" and self.distinct:
-            raise BadInput(f"column {self.name} holds text ({shown(self.distinct[0])!r}), but needs numbers")
+            remedy = f": convert it, as in pd.to_datetime(df[{self.name!r}])" if self.is_date else ""
+            raise BadInput(f"column {self.name} holds text ({shown(self.distinct[0])!r}), but needs numbers{remedy}")
         return np.full(len(self.values), np.nan) if self.form == "text" else self.values
 
-    def codes(self, categories: tuple[Category, ...]) -> np.ndarray:
+    def codes(self, categories: tuple[Category, ...], remedy: str) -> np.ndarray:
         """Return the index of each value among the categories, float64 `[N]`, NaN where missing.
 
         Raises:
-            BadInput: at a value that is not one of them.
+            BadInput: at a value that is not one of them, with the remedy.
         """
         index = {written(category): i for i, category in enumerate(categories)}
         of_value = {}
@@ -84,7 +89,11 @@ class Cells:
             text = written(as_category(value, self.form))
             if text not in index:
                 known = ", ".join(list(index)[:8]) + (", …" if len(index) > 8 else "")
-                raise BadInput(f"column {self.name} holds {shown(text)!r}, which is not one of its categories {known}")
+                rows = int((self.present == value).sum())
+                raise BadInput(
+                    f"column {self.name} holds {shown(text)!r}, which is not one of its categories {known} "
+                    f"({rows} row{'s' * (rows > 1)}): {remedy}"
+                )
             of_value[value] = float(index[text])
         codes = np.full(len(self.values), np.nan)
         codes[~self.missing] = [of_value[value] for value in self.present.tolist()]
@@ -113,10 +122,10 @@ def cells_of(series: Any) -> Cells:
         return Cells(name, "float", np.full(len(series), np.nan))
     if dtype == nw.Object:
         return cells_from(series.to_list(), name)
-    if isinstance(dtype, nw.Enum):
-        return _texts(series.cast(nw.String).to_list(), name, tuple(map(str, dtype.categories)))
-    if dtype in (nw.String, nw.Categorical):
-        return _texts(series.cast(nw.String).to_list(), name)
+    if isinstance(dtype, nw.Enum) or dtype == nw.Categorical:
+        return _categories(series, has_order=isinstance(dtype, nw.Enum))
+    if dtype == nw.String:
+        return _texts(series.to_list(), name)
     if dtype in (nw.Date, nw.Datetime):
         if dtype == nw.Date:
             series = series.cast(nw.Datetime("ms"))
@@ -135,10 +144,28 @@ def _with_none(values: list[Any]) -> list[Any]:
     return [value if str(value == value) == "True" else None for value in values]
 
 
-def _texts(values: list[Any], name: str, order: tuple[str, ...] = ()) -> Cells:
+def _texts(values: list[Any], name: str) -> Cells:
     texts = np.empty(len(values), dtype=object)
     texts[:] = _with_none(values)
-    return Cells(name, "text", texts, order)
+    return Cells(name, "text", texts)
+
+
+def _categories(series: Any, has_order: bool) -> Cells:
+    """Read a column of a categorical type, as numbers if all its categories are, else as texts."""
+    values, order = _with_none(series.to_list()), series.cat.get_categories().to_list() if has_order else []
+    if not all(isinstance(value, (Real, np.bool_, type(None))) for value in (*values, *order)):
+        values = [None if value is None else str(value) for value in values]
+    cells = cells_from(values, series.name)
+    as_read = tuple(str(c) if cells.form == "text" else as_category(c, cells.form) for c in order)
+    return replace(cells, order=as_read, categorical=True)
+
+
+def _days(date: datetime.date) -> float:
+    """Return the days since 1970-01-01, UTC."""
+    if not isinstance(date, datetime.datetime):
+        return float(date.toordinal() - EPOCH.toordinal())
+    aware = date if date.tzinfo else date.replace(tzinfo=datetime.timezone.utc)
+    return aware.timestamp() * 1000 / MS_A_DAY
 
 
 def _numbers(values: Any, name: str, form: str) -> Cells:
@@ -164,7 +191,7 @@ def cells_from(values: list[Any], name: str) -> Cells:
     if all(issubclass(kind, str) for kind in kinds):
         return _texts(cleaned, name)
     if all(issubclass(kind, (datetime.date, datetime.datetime)) for kind in kinds):
-        return _texts([None if value is None else value.isoformat() for value in cleaned], name)
+        return Cells(name, "date", np.array([np.nan if value is None else _days(value) for value in cleaned]))
     try:
         return _numbers([np.nan if value is None else float(value) for value in cleaned], name, "float")
     except (TypeError, ValueError):

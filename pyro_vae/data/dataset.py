@@ -69,8 +69,9 @@ class Dataset:
         num_labels: int | None = None,
         standardize: bool | str = "auto",
         covariates: list[dict[str, Any]] | None = None,
+        features: Sequence[str] = (),
     ) -> None:
-        self.missing, self.columns, self.classes = missing, columns, tuple(classes)
+        self.missing, self.columns, self.classes, self.features = missing, columns, tuple(classes), tuple(features)
         self.standardize = true_false_auto("standardize", standardize)
         self.covariates = covariates
         self.binarize = one_of("binarize", binarize, BINARIZATIONS)

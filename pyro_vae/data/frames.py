@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, timezone
 from itertools import islice
 from typing import Any
 
@@ -82,7 +84,9 @@ def require_names(columns: Sequence[str], name: str) -> None:
 
 
 def values_of(
-    cells: Cells, column: Column, remedy: str = "set another kind or other bounds in data.kinds, or correct it"
+    cells: Cells,
+    column: Column,
+    remedy: str = "set another kind, other bounds or categories in data.kinds, or correct it",
 ) -> np.ndarray:
     """Return the values that x holds for a column, float64 `[N]`, NaN where missing.
 
@@ -95,7 +99,7 @@ def values_of(
         BadInput: if a value does not fit the column.
     """
     if column.kind in OF_CATEGORIES:
-        return cells.codes(column.categories)
+        return cells.codes(column.categories, remedy)
     values = cells.numbers()
     present = values[~np.isnan(values)]
     bad, wanted = present[:0], ""
@@ -178,7 +182,7 @@ def to_frame(x: Tensor, columns: Sequence[Column], library: Any) -> Any:
     """
     one_of("as_frame", library, LIBRARIES)
     if not columns:
-        raise BadInput(f"as_frame={library} needs a VAE of a table, with likelihood=table: leave it out")
+        raise BadInput(f"as_frame={library} needs data whose columns have names: leave it out")
     try:
         import narwhals.stable.v2 as nw
 
@@ -196,12 +200,46 @@ def filled(frame: Any, x: Tensor, observed: Tensor, columns: Sequence[Column]) -
     for column, missing in zip(modelled(columns), (~observed).T.tolist(), strict=True):
         if any(missing):
             old = table[column.name]
-            new = [cell.date() for cell in content[column.name]] if old.dtype == nw.Date else content[column.name]
-            cells = [mine if hole else cell for cell, mine, hole in zip(old.to_list(), new, missing, strict=True)]
+            known = old.to_list()
+            new = _like_cells(content[column.name], old, known)
+            cells = [mine if hole else cell for cell, mine, hole in zip(known, new, missing, strict=True)]
             filled = nw.new_series(column.name, _of_one_type(cells), backend=table.implementation)
-            of_floats = old.dtype.is_integer() and filled.dtype.is_float()
-            series.append(filled if of_floats or old.dtype == nw.Object else filled.cast(old.dtype))
+            series.append(_as_before(filled, old, column) if old.null_count() < len(old) else filled)
     return table.with_columns(*series).to_native()
+
+
+def _like_cells(new: list[Any], old: Any, known: list[Any]) -> list[Any]:
+    """Return new cells as the types of those known in a column: dates without times, time zones, categories."""
+    import narwhals.stable.v2 as nw
+
+    if old.dtype == nw.Date or any(type(cell) is date for cell in known):
+        return [cell.date() for cell in new]
+    if isinstance(old.dtype, nw.Datetime) and old.dtype.time_zone is not None:
+        return [cell.replace(tzinfo=timezone.utc) for cell in new]
+    if isinstance(old.dtype, nw.Enum) or old.dtype == nw.Categorical:  # which may be intervals
+        own = {str(category): category for category in old.cat.get_categories().to_list()}
+        return [own.get(str(cell), cell) for cell in new]
+    return new
+
+
+def _as_before(filled: Any, old: Any, column: Column) -> Any:
+    """Return a column with the type it had, unless that cannot hold what was filled in."""
+    import narwhals.stable.v2 as nw
+
+    if isinstance(old.dtype, nw.Enum):
+        known = old.cat.get_categories().to_list()
+        if new := set(filled.drop_nulls().to_list()) - set(known):  # the model knows more categories
+            every: list[Any] = [*known, *(category for category in column.categories if category in new)]
+            return filled.cast(nw.Enum(every))
+    elif old.implementation.is_pandas_like() and old.dtype != nw.Categorical:
+        own = old.to_native().dtype
+        if not isinstance(own, np.dtype):  # nullable, or with a time zone
+            with suppress(TypeError, ValueError):
+                return nw.from_native(filled.to_native().astype(own), series_only=True)
+            return filled
+    if old.dtype == nw.Object or (old.dtype.is_integer() and filled.dtype.is_float()):
+        return filled
+    return filled.cast(old.dtype)
 
 
 def _content(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:

@@ -83,19 +83,17 @@ def _guess(cells: Cells) -> tuple[str, str | None]:
         return IGNORE, "constant" if distinct else "empty"
     if cells.is_date:
         return IGNORE, "dates"
-    if len(distinct) == 2 and len(cells.order or ()) <= 2:  # a third category may occur in new rows
+    if len(distinct) == 2 and len(cells.order) <= 2:  # a third category may occur in new rows
         return "binary", None
-    if cells.form == "text":
-        if cells.order:
-            return "ordinal", None
-        if len(distinct) == n:
-            return IGNORE, "an identifier: all its values differ"
+    if cells.order:
+        return "ordinal", None
+    if cells.form in ("text", "integer") and len(distinct) == n:
+        return IGNORE, "an identifier: all its values differ"
+    if cells.form == "text" or cells.categorical:
         if len(distinct) > min(MAX_CATEGORIES, max(20, n // 2)):
             return IGNORE, f"free text: {len(distinct)} distinct values"
         return "categorical", None
     if cells.form == "integer":
-        if len(distinct) == n:
-            return IGNORE, "an identifier: all its values differ"
         if 0 <= distinct[0] <= cells.present.mean() / 10:
             return "count", None
         if len(distinct) <= FEW:

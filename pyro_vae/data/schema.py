@@ -86,6 +86,14 @@ def plain(columns: Sequence[Column]) -> list[dict[str, Any]] | None:
     return [column.as_plain() for column in columns] or None
 
 
+def described(columns: Sequence[Column]) -> str:
+    """Return the names and kinds of the modelled columns, and a hint about integers that may be codes."""
+    kinds = ", ".join(f"{column.name} {column.kind}" for column in modelled(columns))
+    counts = [column.name for column in columns if column.kind == "count"]
+    hint = f" (if {counts[0]} holds codes, not counts: data.kinds={{{counts[0]}: categorical}})" if counts else ""
+    return f"columns: {kinds}{hint}"
+
+
 def duplicate(names: Sequence[str]) -> str | None:
     """Return the first name that occurs twice, or None."""
     return next((name for i, name in enumerate(names) if name in names[:i]), None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae.data.covariates import split_off
-from pyro_vae.data.frames import is_frame, names_of
+from pyro_vae.data.frames import is_frame, names_of, opened
 from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
@@ -31,15 +31,19 @@ class Source(NamedTuple):
         y: labels `[N]`, covariates (an array `[N, M]` or a data frame), or None.
         classes: name of each class, where labels have names, or ().
         with_x: whether the labels came with x, as in a data set of pairs, and may be left unused.
+        features: names of the columns of x, if it is a data frame or AnnData in which they have distinct names, or ().
     """
 
     x: Any
     y: Any = None
     classes: tuple[str, ...] = ()
     with_x: bool = False
+    features: tuple[str, ...] = ()
 
 
-def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | None = None) -> Source:
+def source_of(
+    x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | None = None, features: Sequence[str] = ()
+) -> Source:
     """Return x and y as arrays.
 
     Args:
@@ -49,16 +53,50 @@ def source_of(x: Any, y: Any = None, name: str = "x", classes: Sequence[str] | N
             column of `obs`, whose categories are classes; for a data frame names of its columns, which are split off.
         name: name of x in messages.
         classes: the names of the classes that a model knows, () if they have none; None: learn them from y.
+        features: the names of the columns that a model knows: those of x, if it has any, are put into this order.
 
     Raises:
         BadInput: if x is a data set whose datapoints are not tensors, a DataLoader, or AnnData that is not in memory,
-            or y does not name a column, or it holds other classes than those known.
+            or y does not name a column, or it holds other classes than those known, or x has other columns.
 
     Example:
         >>> source = source_of(TensorDataset(torch.zeros(5, 3), torch.tensor([0, 1, 0, 1, 1])))
         >>> source.x.shape, source.y.tolist(), source.with_x
         (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
+    source = _source_of(x, y, name, classes)
+    own = _texts(x.var_names) if _is_anndata(x) else _texts(names_of(source.x)) if is_frame(source.x) else ()
+    if not own or not features:
+        return source._replace(features=own)
+    return Source(in_order(source.x, own, features, name), *source[1:4], tuple(features))
+
+
+def in_order(x: Any, own: Sequence[str], features: Sequence[str], name: str) -> Any:
+    """Return a matrix or data frame x, whose columns are named `own`, with the columns `features` in their order.
+
+    Raises:
+        BadInput: if it has other columns.
+    """
+    known = ", ".join(map(shown, features[:10])) + (", …" if len(features) > 10 else "")
+    if lacking := sorted(set(features) - set(own)):
+        raise BadInput(f"{name} lacks the column {shown(lacking[0])}: the model has columns {known}")
+    if unknown := [column for column in own if column not in set(features)]:
+        raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
+    if list(own) == list(features):
+        return x
+    if is_frame(x):
+        return opened(x, name).select(list(features)).to_native()
+    place = {column: i for i, column in enumerate(own)}
+    return x[:, [place[column] for column in features]]
+
+
+def _texts(names: Sequence[Any]) -> tuple[str, ...]:
+    """Return names, or () if they are not distinct texts."""
+    are_texts = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+    return tuple(map(str, names)) if are_texts else ()
+
+
+def _source_of(x: Any, y: Any, name: str, classes: Sequence[str] | None) -> Source:
     if _is_anndata(x):
         name_of_y = f"y={shown(y)}" if isinstance(y, str) else "y"
         return _numbered(*_of_anndata(x, y, name, classes), classes, name_of_y)

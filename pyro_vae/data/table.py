@@ -14,10 +14,10 @@ from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
 from pyro_vae.data.frames import is_frame, names_of, opened, require_resolution, stacked, to_x, values_of
 from pyro_vae.data.recognize import recognize, settings_of
-from pyro_vae.data.schema import IGNORE, Column, modelled, of_plain, plain
+from pyro_vae.data.schema import IGNORE, Column, of_plain, plain
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.split import Split, three_way_split
-from pyro_vae.data.text_tables import read_table
+from pyro_vae.data.text_tables import numbers_of, read_table
 from pyro_vae.errors import BadInput, in_callers_names, shown
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,11 @@ def table(path: str | None, separator: str | None = None, y: Any = None, **kwarg
             "(or, for a run that fit() trained on a data frame, use vae.log_prob)"
         )
     kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
-    kinds |= {column.name: column.kind for column in of_plain(kwargs.get("columns") or [])}
-    return from_frame(read_table(str(path), kinds, separator), name=f"path={path}", y=_names(y), **kwargs)
+    known = of_plain(kwargs.get("columns") or [])
+    kinds |= {column.name: column.kind for column in known}
+    return from_frame(
+        read_table(str(path), kinds, separator, numbers_of(known)), name=f"path={path}", y=_names(y), **kwargs
+    )
 
 
 def from_frame(
@@ -82,7 +85,7 @@ def from_frame(
         BadInput: if a column cannot be used, or there are too few rows.
     """
     settings = _settings(kinds)
-    frame, y, names, _ = source_of(frame, y, name)
+    frame, y, names, *_ = source_of(frame, y, name)
     of_y = {column: settings.pop(column) for column in list(settings) if is_frame(y) and column in names_of(y)}
     if columns is not None:
         described = of_plain(columns)
@@ -124,7 +127,10 @@ def _recognized(frame: Any, kinds: Mapping[str, dict[str, Any]], name: str) -> t
     if len(frame) < 2:
         raise BadInput(f"{name} has 1 row: give more, for training, validation and test")
     if len(frame.columns) > MAX_COLUMNS:
-        raise BadInput(f"{name} has {len(frame.columns)} columns, more than {MAX_COLUMNS}: use data=array")
+        raise BadInput(
+            f"{name} has {len(frame.columns)} columns, more than {MAX_COLUMNS}: leave some out or, if all are numbers, "
+            "use data=array, in fit likelihood='gaussian'"
+        )
     if unknown := [column for column in kinds if column not in frame.columns]:
         raise BadInput(
             f"kinds names {shown(unknown[0])}, which is not a column of {name}: {', '.join(frame.columns[:20])}"
@@ -148,5 +154,4 @@ def _recognized(frame: Any, kinds: Mapping[str, dict[str, Any]], name: str) -> t
     if left_out:
         reasons = ", ".join(left_out)
         log.warning(in_callers_names(f"columns that are left out: {reasons}; data.kinds={{NAME: KIND}} keeps one"))
-    log.info("columns: %s", ", ".join(f"{column.name} {column.kind}" for column in modelled(columns)))
     return tuple(columns), stacked(values)

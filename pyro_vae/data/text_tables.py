@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_vae.data.files import require_regular
 from pyro_vae.data.frames import INSTALL, require_names
-from pyro_vae.data.schema import IGNORE, OF_CATEGORIES
+from pyro_vae.data.schema import IGNORE, OF_CATEGORIES, Column
 from pyro_vae.errors import BadInput, one_line, shown
 
 log = logging.getLogger(__name__)
@@ -20,18 +20,23 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null",
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?")
 COMMA = re.compile(r"[-+]?\d*,\d+")
+LEADING_ZERO = r"^0\d+$"
+"""Of postcodes and other codes, which are not numbers."""
+TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
 
 
-def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None) -> Any:
+def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None, numbers: Collection[str] = ()) -> Any:
     """Read a table as a polars data frame.
 
-    The cells of a CSV file are texts, of which columns are made: of numbers, if all cells are numbers, of dates if all
-    are written as 2024-01-31, otherwise of texts.
+    The cells of a CSV file are texts, of which columns are made: of numbers, if all cells are numbers and none is an
+    integer with a leading zero, as in postcodes; of dates if all are written as 2024-01-31, with a time or without;
+    otherwise of texts. The texts `MISSING` are empty cells.
 
     Args:
         path: a file that ends in .parquet, or a CSV file in UTF-8 whose first line has the names.
         kinds: the kinds of columns that are set; those of categories may mix texts and numbers.
         separator: character between cells; None: a tab in .tsv files, otherwise a comma.
+        numbers: columns whose integers are numbers, with leading zeros as well.
 
     Raises:
         BadInput: if polars is missing, the file cannot be read, or a column mixes texts and numbers.
@@ -67,14 +72,20 @@ def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None
     table = rows.slice(1).rename(dict(zip(rows.columns, columns, strict=True)))
     while len(columns) > 1 and len(table) and all(cell is None for cell in table.row(-1)):
         table = table.head(-1)  # an empty line at the end
-    return table.with_columns([_typed(table[column], kinds.get(column)) for column in columns])
+    return table.with_columns([_typed(table[column], kinds.get(column), column in numbers) for column in columns])
 
 
-def _typed(texts: Any, kind: str | None) -> Any:
+def numbers_of(columns: Sequence[Column]) -> list[str]:
+    """Return the names of the columns that a model knows as numbers."""
+    return [column.name for column in columns if column.form != "text"]
+
+
+def _typed(texts: Any, kind: str | None, are_numbers: bool) -> Any:
     """Convert a polars series of texts to numbers or dates, if all cells are."""
     import polars as pl
 
     texts = texts.str.strip_chars()
+    written = texts.filter(texts.is_in(MISSING[1:]))
     texts = texts.set(texts.is_in(MISSING), None)
     if kind == IGNORE or texts.null_count() == len(texts):
         return texts
@@ -82,12 +93,17 @@ def _typed(texts: Any, kind: str | None) -> Any:
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
     integers, numbers = (texts.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
-    dates = texts.str.to_date("%Y-%m-%d", strict=False)
-    for converted in (integers, numbers, dates):
+    dates = (texts.str.to_date("%Y-%m-%d", strict=False), *(texts.str.to_datetime(f, strict=False) for f in TIMES))
+    of_codes = not are_numbers and kind in (None, *OF_CATEGORIES) and texts.str.contains(LEADING_ZERO).any()
+    for converted in dates if of_codes else (integers, numbers, *dates):
         if converted.null_count() == texts.null_count():
             return converted
-    if kind not in OF_CATEGORIES:
+    if kind not in OF_CATEGORIES and not of_codes:
         _require_text(texts, numbers, kind)
+    if len(written):
+        log.info(
+            "column %s: %d cells such as %s are read as missing", texts.name, len(written), shown(repr(written[0]))
+        )
     return texts
 
 

@@ -102,6 +102,14 @@ def progress(task: str, total: int, unit: str = "it") -> Iterator[Tick]:
         yield lambda units: None
 
 
+def say(log: logging.Logger, line: str) -> None:
+    """Write a line to the log or, if `logging` is not configured, to stderr."""
+    if _logging_is_configured(log):
+        log.info("%s", line)
+    elif _shown.get() and collectives.rank() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
 class Shares:
     """Reports `total` units to `tick` in equal shares, one per call, rounded so that they sum to `total`.
 

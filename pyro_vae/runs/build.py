@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from copy import copy
@@ -15,16 +16,25 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, open_dict
 
 from pyro_vae.data import Dataset
-from pyro_vae.data.schema import IGNORE, of_plain
+from pyro_vae.data.schema import IGNORE, described, of_plain
 from pyro_vae.data.vision import without_downloads
-from pyro_vae.errors import BadInput, causes, in_section
+from pyro_vae.errors import BadInput, causes, in_callers_names, in_section
 from pyro_vae.likelihoods.likelihood import Likelihood
 from pyro_vae.likelihoods.moments import moments
 from pyro_vae.likelihoods.scaled import Scaled
+from pyro_vae.programs.notes import NOTE
+from pyro_vae.programs.progress import say
 from pyro_vae.vae import VAE, SemiSupervisedVAE
+
+log = logging.getLogger(__name__)
 
 EXACT_EM = "pyro_vae.em.ExactEM"
 """A trainer whose closed form is that of one scale."""
+
+STANDARDIZED = (
+    "the columns have very different standard deviations: each is measured in its own (data.standardize=auto), and "
+    "log p(x) stays in the units of the data"
+)
 
 
 def instantiate(config: DictConfig, group: str, *args: Any, **kwargs: Any) -> Any:
@@ -72,6 +82,14 @@ def describe_data(config: DictConfig, data: Dataset) -> None:
     if config.likelihood.get("standardize") is None and _standardizes(config, data):
         with open_dict(config.likelihood):
             config.likelihood.standardize = True
+
+
+def tell_of_columns(config: DictConfig, data: Dataset) -> None:
+    """Say which kinds of columns a table has, or that columns are standardized without having been asked to be."""
+    if data.columns is not None:
+        say(log, in_callers_names(described(of_plain(data.columns))))
+    if data.standardize == "auto" and config.likelihood.get("standardize"):
+        log.log(NOTE, in_callers_names(STANDARDIZED))
 
 
 def _standardizes(config: DictConfig, data: Dataset) -> bool:

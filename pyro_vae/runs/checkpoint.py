@@ -11,6 +11,8 @@ a dict of tensors, numbers, strings and containers of them with the `KEYS`
     rng         `get_rng_state()` of each process
     state       `training.trainer.State`
     num_classes number of classes, or None
+    classes     names of the classes, if they have any
+    features    names of the columns of x, if it is no table and they have any
     covariates  columns of y, `schema.Column.as_plain`; left out without covariates
     missing     True if entries of the data may be missing; left out otherwise
     data        `data.fingerprint`; missing in checkpoints of earlier versions
@@ -145,6 +147,7 @@ def _require_form(outline: dict[str, Any], path: Path) -> None:
         "num_classes": outline.get("num_classes") is None or are_counts([outline["num_classes"]]),
         "covariates": type(outline.get("covariates", [])) is list,
         "classes": are_names(outline.get("classes", [])),
+        "features": are_names(outline.get("features", [])),
         "missing": type(outline.get("missing", False)) is bool,
         "vae": are_tensors(outline["vae"]),
         "optim": type(outline["optim"]) is dict,

@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pyro_vae.data import Dataset, from_array, from_frame
-from pyro_vae.data.frames import is_frame
+from pyro_vae.data.covariates import in_x_or_apart
+from pyro_vae.data.frames import is_frame, names_of
 from pyro_vae.data.sources import Source, source_of
 from pyro_vae.errors import BadInput
 from pyro_vae.likelihoods import Table
@@ -40,10 +41,10 @@ def data_of(config: DictConfig, source: Source, validation_data: Any) -> Dataset
     """
     content: Any = OmegaConf.to_container(config.data, resolve=True)
     settings = {key: value for key, value in content.items() if key not in NOT_IN_MEMORY}
-    x, y, classes, _ = source
+    x, y, classes, _, features = source
     make: Any = from_frame
     if "kinds" not in settings:
-        make = partial(from_array, integers=integers_of(config))
+        make = partial(from_array, integers=integers_of(config), features=features)
     if validation_data is None:
         return make(x, y=y, classes=classes, **settings)
     if settings["val_fraction"]:
@@ -52,6 +53,7 @@ def data_of(config: DictConfig, source: Source, validation_data: Any) -> Dataset
     if in_pair and isinstance(validation_data, list):  # a list of two rows is an array
         in_pair = isinstance(validation_data[0], (np.ndarray, torch.Tensor))
     pair = tuple(validation_data) if in_pair else (validation_data, None)
-    other = source_of(pair[0], pair[1], "validation_data", classes)
+    pair = in_x_or_apart(pair[0], pair[1], names_of(y) if is_frame(y) else ())
+    other = source_of(*pair, "validation_data", classes, () if "kinds" in settings else features)
     labels = None if y is None and other.with_x else other.y
     return make(x, y=y, classes=classes, validation=(other.x, labels), **settings)

@@ -14,7 +14,7 @@ from pyro_vae.data.arrays import labels_of
 from pyro_vae.data.covariates import split_off, values_for
 from pyro_vae.data.frames import to_x
 from pyro_vae.data.schema import modelled
-from pyro_vae.data.text_tables import read_table
+from pyro_vae.data.text_tables import numbers_of, read_table
 from pyro_vae.data.values import as_floats
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.errors.memory import require_memory
@@ -118,7 +118,8 @@ def read(vae: VAE, saved: Mapping[str, Any], place: Mapping[str, Any], num_data:
 def _of_table(vae: VAE, place: Mapping[str, Any], separator: str | None, num_data: int | None) -> NewData:
     path, columns = str(place["path"]), vae.likelihood.columns
     name = f"path={path}"
-    frame = read_table(path, {column.name: column.kind for column in columns}, place["separator"] or separator)
+    kinds = {column.name: column.kind for column in columns}
+    frame = read_table(path, kinds, place["separator"] or separator, numbers_of(columns))
     frame = frame.head(_rows(num_data, len(frame), name))
     rows, y = frame, None
     if isinstance(vae.context, Covariates):

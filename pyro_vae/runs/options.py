@@ -86,6 +86,8 @@ def configuration(
     for key, value in values.items():
         if key not in given:
             _set(config, key, value)
+    if "num_levels" in config.data and "data.num_levels" not in given:  # as many as the likelihood has
+        config.data.num_levels = config.likelihood.get("num_levels") or config.data.num_levels
     check_settings(config)
     return config
 

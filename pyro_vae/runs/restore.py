@@ -51,7 +51,7 @@ def restore(
             saved.get("missing", False),
             saved.get("covariates"),
         )
-    vae.classes = tuple(saved.get("classes", ()))
+    vae.classes, vae.features = tuple(saved.get("classes", ())), tuple(saved.get("features", ()))
     vae = vae.to(device)
     load_weights(vae, saved, path)
     return vae.eval(), saved

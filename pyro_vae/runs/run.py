@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from pyro_vae.data import Dataset, Stored, fingerprint
-from pyro_vae.errors import BadInput, in_callers_names, in_section
+from pyro_vae.errors import BadInput, in_section
 from pyro_vae.errors.own_code import is_own, own_code
 from pyro_vae.marginal import Estimator
 from pyro_vae.objectives import Objective
@@ -23,7 +23,7 @@ from pyro_vae.programs import random_state
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.programs.random_state import set_seed
 from pyro_vae.runs import baseline, checkpoint, misfit
-from pyro_vae.runs.build import build_vae, describe_data, instantiate
+from pyro_vae.runs.build import build_vae, describe_data, instantiate, tell_of_columns
 from pyro_vae.runs.checkpoint import Checkpoints
 from pyro_vae.runs.checks import check_parts
 from pyro_vae.runs.config import check_settings
@@ -43,10 +43,6 @@ from pyro_vae.vae.contract import require
 
 log = logging.getLogger(__name__)
 
-STANDARDIZED = (
-    "the columns have very different standard deviations: each is measured in its own (data.standardize=auto), and "
-    "log p(x) stays in the units of the data"
-)
 Tell = Callable[[dict[str, float]], None]
 
 
@@ -167,13 +163,13 @@ class Run:
             log.log(NOTE, note)
         if saved is not None:
             run.resume(saved)
-        elif data.standardize == "auto" and config.likelihood.get("standardize"):
-            log.log(NOTE, in_callers_names(STANDARDIZED))
+        else:
+            tell_of_columns(config, data)
         return run
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """What checkpoints keep of the data: shape, classes or covariates, fingerprint, whether entries are missing."""
+        """What checkpoints keep of the data: shape, names, covariates, fingerprint, whether entries are missing."""
         data = self.data
         about: dict[str, Any] = {
             "data_shape": list(data.data_shape),
@@ -182,8 +178,7 @@ class Run:
         }
         if data.covariates:
             about["covariates"] = data.covariates
-        if data.classes:
-            about["classes"] = list(data.classes)
+        about |= {name: list(values) for name in ("classes", "features") if (values := getattr(data, name))}
         return {**about, "missing": True} if data.missing else about
 
     def initialize(self) -> None:

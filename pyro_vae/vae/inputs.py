@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.frames import is_frame, to_x
+from pyro_vae.data.frames import is_frame, names_of, opened, to_x
 from pyro_vae.data.schema import Column
 from pyro_vae.data.units import Units
 from pyro_vae.data.values import GREY, Array, as_array, as_floats, as_latents, integers, to_numpy
@@ -53,8 +53,10 @@ def as_data(
     return x
 
 
-def as_observed(mask: Array | None, x: Tensor) -> Tensor:
+def as_observed(mask: Any, x: Tensor, column_names: Sequence[str] = ()) -> Tensor:
     """Return where x `[N, *data_shape]` is observed, as booleans of its shape: by the mask, or where x is not NaN.
+
+    The mask may be a data frame, of which the columns with these names are taken, if x has any.
 
     Raises:
         BadInput: if the mask is not boolean or has another shape, or an observed value is not finite.
@@ -62,6 +64,8 @@ def as_observed(mask: Array | None, x: Tensor) -> Tensor:
     if mask is None:
         observed = ~x.isnan()
     else:
+        if is_frame(mask) and set(column_names) <= set(names_of(mask)):
+            mask = opened(mask, "mask").select(list(column_names)).to_numpy() if column_names else mask
         known = np.array(to_numpy(as_array(mask, "mask")), order="C")
         if known.dtype != np.bool_:
             raise BadInput(f"mask has dtype {known.dtype}: it must be boolean, True where x is observed")

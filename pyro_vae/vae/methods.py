@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.frames import filled, is_frame, to_frame
+from pyro_vae.data.schema import Column
 from pyro_vae.data.sources import Data
 from pyro_vae.data.values import Array
 from pyro_vae.errors import BadInput, called, positive_int, true_false
@@ -41,8 +42,8 @@ class Methods(Reader):
 
         x may be anything that `fit` accepts; sparse rows are densified a part at a time.
 
-        With several layers, this is the mean of q(z_1 | x); without a closed form, it is the mean of 100 draws, the
-        same in every call. `vae.q_z(x)` is the whole distribution.
+        With several layers, this is the mean of q(z_1 | x); without a closed form, it is the mean of 100 draws, with
+        noise that depends on the row's place, but is the same in every call. `vae.q_z(x)` is the whole distribution.
         """
         parts = self._parts(x, y, self.concat)
         return torch.cat([by_rows(self._embed, data, labels) for data, labels, _ in parts])
@@ -75,7 +76,8 @@ class Methods(Reader):
             n: number of draws.
             y: label to draw, or n labels, if the VAE is conditional; integers, or names of classes.
             mean: return the means of p(x | z) instead of draws.
-            as_frame: return the rows of a table as a data frame of `pandas`, `polars`, `pyarrow`, `modin` or `cudf`.
+            as_frame: return the rows, if the columns have names, as a data frame of `pandas`, `polars`, `pyarrow`,
+                `modin` or `cudf`.
 
         Raises:
             BadInput: if n is not a positive integer, memory does not suffice, or y does not fit the VAE.
@@ -84,7 +86,8 @@ class Methods(Reader):
         self._require_room("n", n, self.data_shape.numel())
         z = self.sample_z(n, y=y)
         x = by_rows(self._mean if mean else self._draw, z, self._labels(y, len(z), self.concat))
-        return x if as_frame is None else to_frame(x, self.likelihood.columns, as_frame)
+        columns = self.likelihood.columns or [Column(name, "real") for name in self.features]
+        return x if as_frame is None else to_frame(x, columns, as_frame)
 
     @for_users
     def sample_z(self, n: int, *, y: Labels = None) -> Tensor:
@@ -151,7 +154,8 @@ class Methods(Reader):
         Args:
             x: data `[N, *data_shape]`, with NaN or any number where values are missing. For a data frame the result is
                 a list of `num_samples` data frames.
-            mask: True where x is observed, of a shape that broadcasts to that of x; None: NaN is missing.
+            mask: True where x is observed, of a shape that broadcasts to that of x, or a data frame with its columns;
+                None: NaN is missing.
             y: labels of a conditional VAE.
             num_samples: number of draws, each from a separate Markov chain.
             num_steps: length of the chains.
@@ -164,7 +168,7 @@ class Methods(Reader):
         given, columns, units = x, self.likelihood.columns, self.likelihood.units
         x, y = self._source(x, y)
         x = as_data(self._dense(x), self.data_shape, self._like, nan=True, inf=True, columns=columns, units=units)
-        observed = as_observed(mask, x)
+        observed = as_observed(mask, x, self.column_names)
         if warning := self.likelihood.check_observed(torch.where(observed, x, torch.nan)):
             notes.warn(warning)
         labels = self._labels(y, len(x), self.needs_labels)

@@ -29,18 +29,22 @@ class Reader(Programs):
     classes: Sequence[str] = ()
     """Names of the classes in the order of their labels, if the training data's labels had any."""
 
+    features: Sequence[str] = ()
+    """Names of the columns of x `[N, P]`, if it is no table, but the training data were a data frame or AnnData."""
+
     @property
     def column_names(self) -> list[str]:
-        """Names of the columns of x `[N, P]` if it is a table, in the order of its tensors, else []."""
-        return [column.name for column in modelled(self.likelihood.columns)]
+        """Names of the columns of x `[N, P]`, in the order of its tensors; [] if they have no names."""
+        return [column.name for column in modelled(self.likelihood.columns)] or list(self.features)
 
     def _source(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return the array x and the labels or covariates y in both (`source_of`); those in x only if they matter."""
         if isinstance(self.context, Covariates) and is_frame(x):
-            return in_x_or_apart(x, y, self.context.names)
+            x, y = in_x_or_apart(x, y, self.context.names)
+            return source_of(x, features=self.features).x, y
         if isinstance(y, str) and not names_a_column(x, y) and (y in self.classes or not has_columns(x)):
-            return source_of(x).x, y
-        source = source_of(x, y, classes=self.classes)
+            return source_of(x, features=self.features).x, y
+        source = source_of(x, y, classes=self.classes, features=self.features)
         return source.x, None if source.with_x and not self.needs_labels else source.y
 
     def _parts(self, x: Any, y: Any, needed: bool) -> Iterator[tuple[Tensor, Tensor | None, str | None]]:
