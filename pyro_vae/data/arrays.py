@@ -34,7 +34,14 @@ PART = 2**20
 """Number of values whose rounding errors are looked at."""
 
 
-def array(path: str | None, key: str | None = None, label_key: str | None = None, **kwargs: Any) -> Dataset:
+def array(
+    path: str | None,
+    key: str | None = None,
+    label_key: str | None = None,
+    val_path: str | None = None,
+    test_path: str | None = None,
+    **kwargs: Any,
+) -> Dataset:
     """Load the array `[N, ...]` in a .npy file, or the entry `key` of a .npz file, without executing code from it.
 
     A .npy file may be larger than memory: training data are then streamed from disk. A .npz file of
@@ -44,6 +51,8 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
         path: the file.
         key: entry of a .npz file; optional if there is only one besides the labels.
         label_key: entry of the .npz file with labels `[N]`, integers or names, or continuous covariates `[N, M]`.
+        val_path: file with the validation data, instead of a share of the data; with the same entries.
+        test_path: file with the test data, likewise.
         **kwargs: as for `from_array`.
 
     Raises:
@@ -55,11 +64,19 @@ def array(path: str | None, key: str | None = None, label_key: str | None = None
             "(or, for a run that fit() trained on an array in memory, use vae.log_prob)"
         )
     # names may look like numbers
-    path, (key, label_key) = str(path), (None if name is None else str(name) for name in (key, label_key))
-    y = None if label_key is None else read(path, label_key, "label_key")
-    x = read(path, key, labels=label_key)
-    name = f"path={path}" + (f", key={key}" if key else "")
-    return from_array(x, name=name, y=y, label_name=f"label_key={label_key}", **kwargs)
+    key, label_key = (None if name is None else str(name) for name in (key, label_key))
+
+    def of(file: str | None) -> tuple[Any, Any] | None:
+        if file is None:
+            return None
+        y = None if label_key is None else read(str(file), label_key, "label_key")
+        return read(str(file), key, labels=label_key), y
+
+    (x, y), name = of(path) or (None, None), f"path={path}" + (f", key={key}" if key else "")
+    return from_array(
+        x, name=name, y=y, label_name=f"label_key={label_key}", validation=of(val_path), test=of(test_path),
+        val_name=f"val_path={val_path}", test_name=f"test_path={test_path}", **kwargs
+    )  # fmt: skip
 
 
 def from_array(
@@ -72,6 +89,9 @@ def from_array(
     label_name: str = "y",
     max_held_out: int | None = 10_000,
     validation: tuple[Any, Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+    val_name: str = "validation_data",
+    test_name: str = "test",
     missing: bool | str = "auto",
     integers: str = "values",
     classes: Sequence[str] = (),
@@ -93,6 +113,9 @@ def from_array(
         label_name: name of the labels in messages.
         max_held_out: maximum number of datapoints for validation, and for testing: both sets are kept in memory.
         validation: validation data and their labels or None, instead of a share of x.
+        test: test data and their labels or None, instead of a share of x.
+        val_name: name of the validation data in messages.
+        test_name: name of the test data in messages.
         missing: whether entries may be missing, which are NaN or masked: a model then learns from the observed ones.
             `auto`: if there are any; on disk they are only looked for with True.
         integers: `values`, `counts` or `levels`: what integers in x stand for (`units_of`).
@@ -118,27 +141,30 @@ def from_array(
     labels, columns = (None, ()) if y is None else given_y(y, len(values), label_name)
     if labels is not None and not columns and (labels < 0).all():
         raise BadInput(f"{label_name}: all labels are missing (-1 or NaN), leave it out")
-    sizes = (val_fraction, test_fraction, split_seed, max_held_out)
-    train: Split | Stored
+    shares = (val_fraction if validation is None else 0.0, test_fraction if test is None else 0.0)
+    sizes = (*shares, split_seed, max_held_out)
+    every: tuple[Split | Stored, Split, Split]
     if isinstance(values, SparseRows):
         values.check(name, nan)
-        train, val, test = stored(values, values.shape[1:], split_indices(len(values), labels, *sizes), labels)
+        every = stored(values, values.shape[1:], split_indices(len(values), labels, *sizes), labels)
     elif isinstance(values, np.memmap):
         parts, unit = split_indices(len(values), labels, *sizes), unit_of(values, name, units)
         rows = Mapped(values, name, missing is True, unit)
-        train, val, test = stored(rows, torch.Size(values.shape[1:]), parts, labels)
+        every = stored(rows, torch.Size(values.shape[1:]), parts, labels)
         num_rows = min(LOOKED_AT, max(1, LOOKED_AT_BYTES // values[0].nbytes))
         # from all over the file: rows may be sorted by class
         refuse_bits(values[np.linspace(0, len(values) - 1, num_rows).astype(int)], name, unit)
     else:
-        train, val, test = three_way_split(_in_memory(values, name, nan, units), labels, *sizes)
-    if validation is not None:
-        val = _validation(validation, train.data_shape, labels is not None, columns, nan, units)
-    parts_in_memory = [split.x for split in (train, val, test) if isinstance(split, Split)]
+        every = three_way_split(_in_memory(values, name, nan, units), labels, *sizes)
+    train, val, held_out = every
+    like = (train.data_shape, labels is not None, columns, nan, units)
+    val = val if validation is None else _apart(validation, val_name, *like)
+    held_out = held_out if test is None else _apart(test, test_name, *like)
+    parts_in_memory = [split.x for split in (train, val, held_out) if isinstance(split, Split)]
     incomplete = missing is True or any(bool(part.isnan().any()) for part in parts_in_memory)
     incomplete |= isinstance(values, SparseRows) and values.incomplete
     return Dataset(
-        train, val, test, missing=incomplete, classes=names or classes, covariates=plain(columns),
+        train, val, held_out, missing=incomplete, classes=names or classes, covariates=plain(columns),
         features=own or features, **kwargs
     )  # fmt: skip
 
@@ -180,16 +206,16 @@ def _warn_of_rounding(x: np.ndarray, name: str) -> None:
         )  # fmt: skip
 
 
-def _validation(
+def _apart(
     data: tuple[Any, Any],
+    name: str,
     data_shape: torch.Size,
     labelled: bool,
     columns: Sequence[Column],
     nan: bool,
     units: Units,
 ) -> Split:
-    """Validation data that the caller gives apart, in memory."""
-    name = "validation_data"
+    """Return validation or test data that are given apart, in memory."""
     other, y = in_x_or_apart(*data, [column.name for column in columns])
     x = _in_memory(_checked(other, name, units), name, nan, units)
     if x.shape[1:] != data_shape:

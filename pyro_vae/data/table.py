@@ -25,13 +25,22 @@ log = logging.getLogger(__name__)
 MAX_COLUMNS = 1000
 
 
-def table(path: str | None, separator: str | None = None, y: Any = None, **kwargs: Any) -> Dataset:
+def table(
+    path: str | None,
+    separator: str | None = None,
+    y: Any = None,
+    val_path: str | None = None,
+    test_path: str | None = None,
+    **kwargs: Any,
+) -> Dataset:
     """Load a table from a CSV or Parquet file.
 
     Args:
         path: the file.
         separator: character between the cells of a CSV file; None: a tab in .tsv files, otherwise a comma.
         y: name or names of columns that are covariates: the model is conditioned on them, and x are the other columns.
+        val_path: file with the validation data, instead of a share of the rows.
+        test_path: file with the test data, likewise.
         **kwargs: as for `from_frame`.
 
     Raises:
@@ -45,9 +54,15 @@ def table(path: str | None, separator: str | None = None, y: Any = None, **kwarg
     kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
     known = of_plain(kwargs.get("columns") or [])
     kinds |= {column.name: column.kind for column in known}
+    frames = [
+        None if file is None else read_table(str(file), kinds, separator, numbers_of(known))
+        for file in (path, val_path, test_path)
+    ]
+    others = [None if frame is None else (frame, None) for frame in frames[1:]]
     return from_frame(
-        read_table(str(path), kinds, separator, numbers_of(known)), name=f"path={path}", y=_names(y), **kwargs
-    )
+        frames[0], name=f"path={path}", y=_names(y), validation=others[0], test=others[1],
+        val_name=f"val_path={val_path}", test_name=f"test_path={test_path}", **kwargs
+    )  # fmt: skip
 
 
 def from_frame(
@@ -61,6 +76,9 @@ def from_frame(
     name: str = "x",
     y: Any = None,
     validation: tuple[Any, Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+    val_name: str = "validation_data",
+    test_name: str = "test",
     classes: Sequence[str] = (),
 ) -> Dataset:
     """Make a data set of a data frame: x `[N, P]` holds numbers, and indices of categories; NaN is missing.
@@ -79,6 +97,9 @@ def from_frame(
             of the frame, another data frame, or an array `[N, M]` of numbers. Columns of texts and booleans are
             categorical, others are real, unless `kinds` says otherwise.
         validation: validation data and their labels or None, instead of a share of the rows.
+        test: test data and their labels or None, instead of a share of the rows.
+        val_name: name of the validation data in messages.
+        test_name: name of the test data in messages.
         classes: names of the classes of y, if they have any.
 
     Raises:
@@ -93,14 +114,19 @@ def from_frame(
     else:
         described, x = _recognized(opened(frame, name), settings, name)
     labels, covariates = (None, ()) if y is None else given_y(y, len(x), "y", of_y)
-    train, val, test = three_way_split(x, labels, val_fraction, test_fraction, split_seed, max_held_out)
-    if validation is not None:
-        other, other_y = in_x_or_apart(*validation, [column.name for column in covariates])
-        rows = to_x(other, described, "validation_data")
-        val = Split(rows, y_like(other_y, covariates, len(rows), labels is not None))
-    missing = any(bool(split.x.isnan().any()) for split in (train, val, test))
+    shares = (val_fraction if validation is None else 0.0, test_fraction if test is None else 0.0)
+    train, val, held_out = three_way_split(x, labels, *shares, split_seed, max_held_out)
+
+    def apart(data: tuple[Any, Any], name: str) -> Split:
+        other, other_y = in_x_or_apart(*data, [column.name for column in covariates])
+        rows = to_x(other, described, name)
+        return Split(rows, y_like(other_y, covariates, len(rows), labels is not None))
+
+    val = val if validation is None else apart(validation, val_name)
+    held_out = held_out if test is None else apart(test, test_name)
+    missing = any(bool(split.x.isnan().any()) for split in (train, val, held_out))
     return Dataset(
-        train, val, test, missing=missing, columns=plain(described), classes=names or classes,
+        train, val, held_out, missing=missing, columns=plain(described), classes=names or classes,
         covariates=plain(covariates),
     )  # fmt: skip
 

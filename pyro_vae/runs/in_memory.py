@@ -20,7 +20,7 @@ from pyro_vae.runs.build import integers_of
 from pyro_vae.runs.companions import is_given
 from pyro_vae.runs.options import choice_and_settings
 
-NOT_IN_MEMORY = ("_target_", "path", "key", "label_key", "separator", "columns", "y")
+NOT_IN_MEMORY = ("_target_", "path", "key", "label_key", "separator", "columns", "y", "val_path", "test_path")
 """Keys of conf/data/array.yaml and table.yaml that are about a file, or set by the run."""
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 OF_REPORT = ("second_estimator", "plots")
 """Keys, true or false, about what follows training. Configurations of earlier versions do not have them."""
 
-PLACES = ("path", "root")
+PLACES = ("path", "root", "val_path", "test_path")
 """Keys of `data` that name a file or folder, which may have moved."""
 
 
