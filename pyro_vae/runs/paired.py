@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.analysis.difference import Difference
 from pyro_vae.data import npy
 from pyro_vae.errors import BadInput
 from pyro_vae.marginal.summary import TOLERATED, number
@@ -64,72 +65,15 @@ class Scores:
         unreliable = np.any([one.unreliable for one in several], axis=0)
         return cls(log_px.mean(0), unreliable, several[0].row, training_se)
 
+    def minus(self, other: Scores) -> Difference:
+        """Compare with another model on the same datapoints; `difference.se` counts the noise of training of means."""
+        return Difference.of(self, other, math.hypot(self.training_se, other.training_se))
+
     def may_be_of_same_rows(self, other: Scores) -> bool:
         """Return whether the datapoints are as many, and have the same row numbers where both have some."""
         if len(self.log_px) != len(other.log_px):
             return False
         return self.row is None or other.row is None or bool((self.row == other.row).all())
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much higher log p(x) of a model is than that of another, on the same N datapoints.
-
-    The standard error covers the choice of the datapoints and the noise of the estimates. Of two single runs it does
-    not cover the noise of training: it compares these trained models, not two ways of training. Of means over runs it
-    does: se² = sd² / N + the squared `Scores.training_se` of both, as if the noise of trainings were independent.
-
-    Attributes:
-        difference: mean of log p(x_i) − log p'(x_i) over datapoints, nats; None if one of them is infinite or NaN.
-        se: its standard error, nats; None if it is unknown.
-        z: difference / se; None if it is unknown or se is 0.
-        num_data: N.
-        flagged: datapoints whose estimate by this model is unreliable.
-        flagged_in_either: datapoints whose estimate by one of the models is unreliable.
-        flagged_in_both: datapoints whose estimates by both models are unreliable.
-        difference_without_flagged: the mean over the datapoints that are not flagged in either, nats.
-        se_without_flagged: its standard error, nats.
-    """
-
-    difference: float | None
-    se: float | None
-    z: float | None
-    num_data: int
-    flagged: int
-    flagged_in_either: int
-    flagged_in_both: int
-    difference_without_flagged: float | None
-    se_without_flagged: float | None
-
-    @classmethod
-    def of(cls, model: Scores, other: Scores) -> Difference:
-        """Compare a model with another one on the same datapoints."""
-        d, of_training = differences(model, other), math.hypot(model.training_se, other.training_se)
-        either = model.unreliable | other.unreliable
-        mean, se = _mean(d, of_training)
-        return cls(
-            mean,
-            se,
-            None if mean is None or not se else mean / se,
-            len(d),
-            int(model.unreliable.sum()),
-            int(either.sum()),
-            int((model.unreliable & other.unreliable).sum()),
-            *_mean(d[~either], of_training),
-        )
-
-
-def differences(model: Scores, other: Scores) -> np.ndarray:
-    """Return log p(x_i) of a model minus that of another, `[N]`, nats."""
-    with np.errstate(invalid="ignore"):  # both may be −inf
-        return model.log_px.astype(float) - other.log_px
-
-
-def _mean(d: np.ndarray, of_training: float) -> tuple[float | None, float | None]:
-    """Return the mean of d `[N]` and its standard error, with that of training; None where it is unknown."""
-    if not len(d) or not np.isfinite(d).all():
-        return None, None
-    return float(d.mean()), math.hypot(d.std(ddof=1) / math.sqrt(len(d)), of_training) if len(d) > 1 else None
 
 
 def compare(scores: Mapping[str, Scores], reference: str) -> list[dict[str, Any]]:
@@ -140,7 +84,7 @@ def compare(scores: Mapping[str, Scores], reference: str) -> list[dict[str, Any]
     rows = []
     for name, one in scores.items():
         row: dict[str, Any] = {"name": name, "log_px": float(one.log_px.mean()), "flagged": int(one.unreliable.sum())}
-        rows.append(row if name == reference else row | vars(Difference.of(one, scores[reference])))
+        rows.append(row if name == reference else row | vars(one.minus(scores[reference])))
     return rows
 
 

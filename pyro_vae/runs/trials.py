@@ -11,7 +11,7 @@ from pyro_vae.data import Dataset, fingerprint
 from pyro_vae.errors import NoEvidence, datapoints
 from pyro_vae.marginal import ELBO
 from pyro_vae.programs.random_state import seeded
-from pyro_vae.runs.paired import Difference, Scores, with_error
+from pyro_vae.runs.paired import Scores, with_error
 from pyro_vae.vae import VAE
 
 NUM_SAMPLES = 10
@@ -47,7 +47,7 @@ class Trials:
             return None
         scores, x = self._elbos[best]
         found = [
-            (Difference.of(scores, other), number)
+            (scores.minus(other), number)
             for number, (other, its_x) in self._elbos.items()
             if number != best and its_x == x
         ]

@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from pyro_vae.analysis import Difference
 from pyro_vae.errors import BadInput
+from pyro_vae.marginal import LogEvidence
 from pyro_vae.runs import paired
 from pyro_vae.runs.figures import save
-from pyro_vae.runs.paired import Difference, Scores
+from pyro_vae.runs.paired import Scores
 from pyro_vae.runs.plots import paired as paired_plots
 
 RNG = np.random.default_rng(0)
@@ -26,7 +29,7 @@ BETTER = Scores(LOG_PX + SHIFT, flags(3, 4), np.arange(N) + 7)
 
 
 def test_a_difference_is_that_of_numpy():
-    found = Difference.of(BETTER, WORSE)
+    found = BETTER.minus(WORSE)
     assert found.difference == pytest.approx(SHIFT.mean())
     assert found.se == pytest.approx(math.sqrt(np.sum((SHIFT - SHIFT.mean()) ** 2) / (N - 1) / N))
     assert found.z == pytest.approx(found.difference / found.se)
@@ -35,18 +38,18 @@ def test_a_difference_is_that_of_numpy():
     kept = np.delete(SHIFT, [1, 2, 3, 4])
     assert found.difference_without_flagged == pytest.approx(kept.mean())
     assert found.se_without_flagged == pytest.approx(kept.std(ddof=1) / math.sqrt(N - 4))
-    back = Difference.of(WORSE, BETTER)
+    back = WORSE.minus(BETTER)
     assert (back.difference, back.z, back.flagged) == (pytest.approx(-SHIFT.mean()), pytest.approx(-found.z), 3)
 
 
 def test_what_has_no_error_has_none():
-    assert Difference.of(WORSE, WORSE).difference == 0
-    assert Difference.of(WORSE, WORSE).z is None
-    single = Difference.of(Scores(LOG_PX[:1], flags()[:1]), Scores(LOG_PX[:1] - 1, flags()[:1]))
+    assert WORSE.minus(WORSE).difference == 0
+    assert WORSE.minus(WORSE).z is None
+    single = Scores(LOG_PX[:1], flags()[:1]).minus(Scores(LOG_PX[:1] - 1, flags()[:1]))
     assert (single.difference, single.se, single.z) == (pytest.approx(1), None, None)
     infinite = Scores(np.where(flags(0), -math.inf, LOG_PX), flags(0))
     for other in (WORSE, infinite):
-        found = Difference.of(infinite, other)
+        found = infinite.minus(other)
         assert (found.difference, found.se, found.z) == (None, None, None)
         assert found.difference_without_flagged is not None
     nothing = Difference.of(Scores(LOG_PX, flags(*range(N))), WORSE)
@@ -61,8 +64,8 @@ def test_means_over_seeds_are_taken_before_the_difference():
     trainings = np.std([BETTER.log_px.mean(), other_seed.log_px.mean()], ddof=1) / math.sqrt(2)
     assert mean.training_se == pytest.approx(trainings)
     both = math.hypot(2 * SHIFT.std(ddof=1) / math.sqrt(N), trainings)
-    assert Difference.of(mean, WORSE).se == pytest.approx(both)
-    assert Difference.of(WORSE, mean).z == pytest.approx(-2 * SHIFT.mean() / both)
+    assert mean.minus(WORSE).se == pytest.approx(both)
+    assert WORSE.minus(mean).z == pytest.approx(-2 * SHIFT.mean() / both)
 
 
 def test_the_noise_of_training_does_not_tell_options_apart():
@@ -73,7 +76,7 @@ def test_the_noise_of_training_does_not_tell_options_apart():
         shifts, noise = rng.normal(0, 0.15, (num_runs, 1)), rng.normal(0, 0.5, (num_runs, 100))
         return Scores.mean([Scores(LOG_PX.repeat(2) + row, flags().repeat(2)) for row in shifts + noise])
 
-    z = [Difference.of(option(), option()).z for _ in range(num_pairs)]
+    z = [option().minus(option()).z for _ in range(num_pairs)]
     # the noise of datapoints, if it is independent between trainings, counts twice: var(z) is between 1/2 and 1.1
     assert 0.5 < np.var(z) < 1.1 * (1 + 4 * math.sqrt(2 / num_pairs))
 
@@ -83,7 +86,7 @@ def test_table_and_warnings(tmp_path):
     head, *lines = paired.table(rows, "title").splitlines()
     assert (head, [line.split()[0] for line in lines[1:]]) == ("title", ["runs/a", "runs/b", "c"])
     assert lines[1].split()[2:] == ["reference", "3"]
-    d = Difference.of(BETTER, WORSE)
+    d = BETTER.minus(WORSE)
     expected = [
         f"{(LOG_PX + SHIFT).mean():.3f}",
         f"{d.difference:+.3f}",
@@ -141,3 +144,14 @@ def test_other_arrays_are_refused(tmp_path, arrays, message):
         np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(BadInput, match=message):
         Scores.read(tmp_path / "a.npz")
+
+
+def test_evidence_of_two_models_is_compared_in_python():
+    def evidence(log_px, *flagged):
+        values, zeros = torch.from_numpy(log_px), torch.zeros(N)
+        return LogEvidence(values, zeros, 99 + zeros, zeros, values, 100, reliable=~torch.from_numpy(flags(*flagged)))
+
+    found = Difference.of(evidence(LOG_PX + SHIFT, 3, 4), evidence(LOG_PX, 1, 2, 3))
+    assert found == BETTER.minus(WORSE)
+    with pytest.raises(BadInput, match="50 and 7 datapoints cannot be paired"):
+        Difference.of(BETTER, evidence(LOG_PX[:7]))

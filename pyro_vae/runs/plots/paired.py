@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_vae.analysis.difference import Difference
+from pyro_vae.analysis.difference import differences as paired_differences
 from pyro_vae.errors import datapoints
-from pyro_vae.runs.paired import Difference, Scores, with_error
-from pyro_vae.runs.paired import differences as paired_differences
+from pyro_vae.runs.paired import Scores, with_error
 from pyro_vae.runs.plots.style import ORANGE, STATUS, integers, short, styled
 
 MAX_MODELS = 8
@@ -35,7 +36,7 @@ def differences(scores: Mapping[str, Scores], reference: str, value: str = "log 
     base = scores[reference]
     for (left, right), name in zip(rows, others, strict=True):
         flagged = scores[name].unreliable | base.unreliable
-        about = Difference.of(scores[name], base)
+        about = scores[name].minus(base)
         _sorted(left, paired_differences(scores[name], base), flagged, about)
         integers(left.xaxis)
         mean = "" if about.difference is None else f"\nmean {with_error(about.difference, about.se)} nats"
