@@ -254,7 +254,7 @@ def test_kinds_are_told(capsys, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
     x = pd.DataFrame({"visits": np.random.default_rng(0).poisson(3, 100), "v": np.linspace(-1, 1, 100)})
     pyro_vae.fit(x, latent_dim=1, max_epochs=1)
-    line = "columns: visits count, v real (if visits holds codes, not counts: kinds={visits: categorical})"
+    line = "columns: visits count, v real (if visits holds codes, not counts, call it categorical in kinds)"
     assert line in capsys.readouterr().err.splitlines()
     pyro_vae.fit(x, latent_dim=1, max_epochs=1, verbose=False)
     assert "columns" not in capsys.readouterr().err

@@ -90,7 +90,7 @@ def described(columns: Sequence[Column]) -> str:
     """Return the names and kinds of the modelled columns, and a hint about integers that may be codes."""
     kinds = ", ".join(f"{column.name} {column.kind}" for column in modelled(columns))
     counts = [column.name for column in columns if column.kind == "count"]
-    hint = f" (if {counts[0]} holds codes, not counts: data.kinds={{{counts[0]}: categorical}})" if counts else ""
+    hint = f" (if {counts[0]} holds codes, not counts, call it categorical in data.kinds)" if counts else ""
     return f"columns: {kinds}{hint}"
 
 

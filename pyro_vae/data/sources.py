@@ -65,7 +65,7 @@ def source_of(
         (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
     source = _source_of(x, y, name, classes)
-    own = _texts(x.var_names) if _is_anndata(x) else _texts(names_of(source.x)) if is_frame(source.x) else ()
+    own = _texts(getattr(x, "var_names", ()) if _is_anndata(x) else names_of(source.x) if is_frame(source.x) else ())
     if not own or not features:
         return source._replace(features=own)
     return Source(in_order(source.x, own, features, name), *source[1:4], tuple(features))
@@ -77,17 +77,15 @@ def in_order(x: Any, own: Sequence[str], features: Sequence[str], name: str) -> 
     Raises:
         BadInput: if it has other columns.
     """
-    known = ", ".join(map(shown, features[:10])) + (", …" if len(features) > 10 else "")
-    if lacking := sorted(set(features) - set(own)):
-        raise BadInput(f"{name} lacks the column {shown(lacking[0])}: the model has columns {known}")
-    if unknown := [column for column in own if column not in set(features)]:
-        raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
     if list(own) == list(features):
         return x
-    if is_frame(x):
-        return opened(x, name).select(list(features)).to_native()
-    place = {column: i for i, column in enumerate(own)}
-    return x[:, [place[column] for column in features]]
+    place, known = {column: i for i, column in enumerate(own)}, set(features)
+    if lacking := [column for column in features if column not in place]:
+        listed = ", ".join(map(shown, features[:10])) + (", …" if len(features) > 10 else "")
+        raise BadInput(f"{name} lacks the column {shown(lacking[0])}: the model has columns {listed}")
+    if unknown := [column for column in own if column not in known]:
+        raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
+    return opened(x, name).select(list(features)).to_native() if is_frame(x) else x[:, [place[c] for c in features]]
 
 
 def _texts(names: Sequence[Any]) -> tuple[str, ...]:

@@ -93,7 +93,8 @@ def _typed(texts: Any, kind: str | None, are_numbers: bool) -> Any:
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
     integers, numbers = (texts.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
-    dates = (texts.str.to_date("%Y-%m-%d", strict=False), *(texts.str.to_datetime(f, strict=False) for f in TIMES))
+    times = () if kind in OF_CATEGORIES else (texts.str.to_datetime(form, strict=False) for form in TIMES)
+    dates = (texts.str.to_date("%Y-%m-%d", strict=False), *times)
     of_codes = not are_numbers and kind in (None, *OF_CATEGORIES) and texts.str.contains(LEADING_ZERO).any()
     for converted in dates if of_codes else (integers, numbers, *dates):
         if converted.null_count() == texts.null_count():

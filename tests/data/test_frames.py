@@ -49,7 +49,7 @@ def test_types_of_columns_are_kinds():
     assert {columns[name].form for name in DATES} == {"date"}
     text = described(tuple(columns.values()))
     assert text.startswith("columns: grade ordinal, city categorical, ")
-    assert text.endswith(" (if visits holds codes, not counts: data.kinds={visits: categorical})")
+    assert text.endswith(" (if visits holds codes, not counts, call it categorical in data.kinds)")
 
 
 def test_a_missing_cell_changes_no_other():

@@ -177,6 +177,21 @@ def test_anndata_is_its_matrix_and_a_column_of_obs(x, tmp_path):
         vae.log_prob(other, y="cell_type")
 
 
+@pytest.mark.parametrize("x", [None, X.numpy()], ids=["sparse", "dense"])
+def test_genes_are_known_by_name(x):
+    flipped = X.numpy()[:, ::-1].copy()
+    adata, other = annotated(x), annotated(sparse.csr_matrix(flipped) if x is None else flipped)
+    genes = [f"gene{i}" for i in range(X.shape[1])]
+    adata.var_names, other.var_names = genes, genes[::-1]
+    vae = pyro_vae.fit(adata, validation_data=other, **OPTIONS)
+    assert vae.column_names == genes
+    assert vae.history[-1]["val/elbo"] == pyro_vae.fit(X, validation_data=X, **OPTIONS).history[-1]["val/elbo"]
+    torch.testing.assert_close(vae.encode(other), vae.encode(X))
+    other.var_names = ["gene99", *genes[1:]]
+    with pytest.raises(BadInput, match="x lacks the column gene0: the model has columns gene0, gene1"):
+        vae.encode(other)
+
+
 def test_numbers_in_obs_are_categories():
     source = source_of(annotated(), "batch")
     assert source.classes == ("10", "11", "12")
