@@ -47,7 +47,7 @@ def test_users_methods_and_estimators_take_labels(name):
         torch.testing.assert_close(vae.decode(z[0], y=1), vae.decode(z, y=1)[0])
         assert vae.reconstruct(x, y=y).shape == x.shape
         assert not torch.equal(vae.encode(x, y=0), vae.encode(x, y=1))
-    for estimator in (Importance(5), Refined(5), AIS(2, 3), BDMC(2, 3)):
+    for estimator in (Importance(5), Refined(5), AIS(2, 3, start="guide"), BDMC(2, 3, start="guide")):
         assert estimator(vae.model, vae.guide, x, y).log_px.isfinite().all()
 
 
@@ -155,7 +155,7 @@ def test_the_commands_and_fit_take_labels(command, tmp_path, conditioning):
     assert test["log_px"] < 0
     assert test["given"] == "y"
     assert "log p(x | y), estimate" in outcome.out
-    assert command("evaluate", "run=run", "estimator=importance", "analysis=all", "num_data=9").code == 0
+    assert command("evaluate", "run=run", "estimator=importance", "analysis=all", "num_data=9", "num_steps=2").code == 0
     assert pyro_vae.load("run").sample(3, y=2).shape == (3, 12)
     vae = pyro_vae.fit(
         x,
@@ -205,7 +205,7 @@ def test_data_and_labels_may_be_made_in_inference_mode(use):
         x_made, y_made = x.clone(), y.clone()
     run = {
         "refined": lambda x, y: Refined(5)(vae.model, vae.guide, x, y).log_px,
-        "ais": lambda x, y: AIS(2, 3)(vae.model, vae.guide, x, y).log_px,
+        "ais": lambda x, y: AIS(2, 3, start="guide")(vae.model, vae.guide, x, y).log_px,
         "gaps": lambda x, y: gaps(vae.model, vae.guide, x, Importance(5), y, num_steps=2, num_samples=2)["elbo_best"],
         "log_prob": lambda x, y: vae.log_prob(x, num_samples=5, y=y, estimator="importance"),
     }[use]

@@ -55,7 +55,7 @@ def test_gaps_are_not_those_of_simulated_data(command, small_run, what):
     every(2, [("refined", 60), ("elbo", 30), ("importance", 50), ("prior", 40), ("bdmc", 4), ("ais", 5)], several=True),
 )
 def test_writes_summary_and_arrays_and_prints_the_table(command, small_run, name, K):
-    short = ["estimator.num_temperatures=10"] if name in ("ais", "bdmc") else []
+    short = ["estimator.num_temperatures=10", "estimator.start=guide"] if name in ("ais", "bdmc") else []
     outcome = command("evaluate", f"run={small_run}", f"estimator={name}", f"estimator.num_samples={K}", *short)
     assert outcome.code == 0, outcome.err
     summary = json.loads((small_run / "evaluations" / f"{name}-{K}.json").read_text())

@@ -32,7 +32,7 @@ X = torch.tensor([[0.3, -0.2, 1.0, 0.5], [2.0, -0.4, 0.1, 0.0]])
 
 @pytest.mark.parametrize(
     "estimator",
-    [Auto(200), Refined(200), AIS(100, num_temperatures=15, num_leapfrog=4)],
+    [Auto(200), Refined(200), AIS(100, num_temperatures=10, num_leapfrog=3)],
     ids=lambda estimator: estimator.name,
 )
 def test_model_and_guide_may_draw_with_different_dtypes(estimator, request):

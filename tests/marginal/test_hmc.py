@@ -25,7 +25,7 @@ def gaussian(condition, N=3, D=5):
 @pytest.mark.parametrize("per_chain", [False, True])
 def test_draws_have_the_moments_of_the_posterior(per_chain):
     torch.manual_seed(0)
-    C, T, q = 8, 300, gaussian(1e6)
+    C, T, q = 8, 150, gaussian(1e6)
     scale_tril = q.scale_tril.expand(C, -1, -1, -1) if per_chain else q.scale_tril
     u, acceptance = sample_posterior(
         partial(value_and_grad, q.log_prob),

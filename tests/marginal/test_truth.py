@@ -158,7 +158,7 @@ def test_ais_on_a_linear_model(ppca, start):
 
 def test_ais_comes_nearer_to_a_higher_target(ppca):
     x = ppca.evidence.sample((50,))
-    vae, estimators = ppca.vae, (AIS(8, 20, num_leapfrog=2, target_acceptance=target) for target in (0.5, 0.95))
+    vae, estimators = ppca.vae, (AIS(8, 10, num_leapfrog=2, target_acceptance=target) for target in (0.5, 0.95))
     low, high = (ais(vae.model, vae.guide, x).extra["acceptance"].mean().item() for ais in estimators)
     assert abs(low - 0.5) < abs(high - 0.5)
     assert abs(high - 0.95) < abs(low - 0.95)
@@ -263,7 +263,7 @@ def test_nuts_finds_posterior_and_evidence(ppca):
 
 
 LIKELIHOODS = [Bernoulli, *(partial(Gaussian, scale=s) for s in ("learned", "per_pixel"))]
-ESTIMATORS = [Refined(20), AIS(num_samples=3, num_temperatures=3), BDMC(3, 3)]
+ESTIMATORS = [Refined(20), AIS(3, 3, start="guide"), BDMC(3, 3, start="guide")]
 
 
 @pytest.mark.parametrize(("likelihood", "estimator"), every(2, product(LIKELIHOODS, ESTIMATORS), several=True))

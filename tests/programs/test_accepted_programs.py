@@ -16,7 +16,7 @@ from pyro_vae.marginal.bdmc import simulate
 from pyro_vae.objectives import IWAE
 
 SAMPLERS = (Importance(20), ELBO(20), Prior(4000))
-WITH_GRADIENTS = (Refined(20), AIS(64, 8, 2), Exact(), BDMC(64, 8, 2))
+WITH_GRADIENTS = (Refined(20), AIS(16, 4, 1, start="guide"), Exact(), BDMC(16, 4, 1, start="guide"))
 QUICK = (*SAMPLERS, *WITH_GRADIENTS)
 X = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 ZERO = torch.zeros((), dtype=torch.float64)
@@ -108,7 +108,7 @@ def judged(estimator, programs, expected, x=X):
     if isinstance(estimator, BDMC):
         torch.set_rng_state(state)
         x, _ = simulate(programs[0], x)
-        assert evidence.extra["gap"].abs().max() < 0.6
+        assert evidence.extra["gap"].abs().max() < 1e-6
     assert ((evidence.log_px - expected(x)).abs() < 4.5 * evidence.se + 1e-6).all()
 
 
@@ -140,7 +140,7 @@ def test_nuts_reads_a_minibatch():
 
 
 def test_a_guide_need_not_see_the_data():
-    for estimator in (Importance(4000), Prior(4000), Refined(20), Exact(), AIS(200, 20)):
+    for estimator in (Importance(4000), Prior(4000), Refined(20), Exact(), AIS(200, 4, 1)):
         judged(estimator, (model, mean_only), exact)
 
 

@@ -81,7 +81,7 @@ def test_only_the_first_process_speaks(lines, monkeypatch):
 
 ESTIMATORS = [
     Importance(40, chunk_size=20), Prior(40, chunk_size=20), ELBO(40, chunk_size=20), Refined(40, chunk_size=20),
-    AIS(8, 4), BDMC(8, 4), NUTS(8, 8), Sandwich(20, num_warmup=5, num_draws=16),
+    AIS(8, 4, start="guide"), BDMC(8, 4, start="guide"), NUTS(8, 8), Sandwich(20, num_warmup=5, num_draws=16),
 ]  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def test_fits_in_two_threads_are_those_of_one(fitted):
 
 @pytest.mark.filterwarnings("ignore:.*unreliable")
 def test_calls_in_two_threads_are_those_of_one(fitted):
-    x, n = torch.tensor(X[:4]), 4
+    x, n = torch.tensor(X[:4]), 2
     calls = {
         "log_prob": lambda: fitted.log_prob(x, num_samples=20, estimator="importance"),
         "impute": lambda: fitted.impute(x, x > 0, num_steps=2),

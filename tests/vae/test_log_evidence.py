@@ -17,7 +17,7 @@ from pyro_vae.marginal import Auto, Importance, LogEvidence, Refined
         ("importance", {"num_samples": 200}),
         ("auto", {}),
         ("refined", {"num_samples": 50}),
-        ("ais", {"num_samples": 10, "num_temperatures": 10}),
+        ("ais", {"num_samples": 10, "num_temperatures": 10, "start": "guide"}),
         ("exact", {}),
         pytest.param("nuts", {"num_samples": 100, "num_draws": 100}, marks=pytest.mark.slow),
         (Refined(20), {}),
