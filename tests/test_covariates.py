@@ -11,6 +11,7 @@ import torch
 import pyro_vae
 from pyro_vae.compilation.compiled import Compiled
 from pyro_vae.data import from_array, from_frame
+from pyro_vae.data.covariates import describe, values_for
 from pyro_vae.data.schema import Column
 from pyro_vae.errors import BadInput
 from pyro_vae.guides import Diagonal, FullCovariance
@@ -284,3 +285,15 @@ def test_commands_take_continuous_covariates_from_an_archive(command, tmp_path):
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "run" / "plots" / "manifold.png").is_file()
     assert pyro_vae.load("run").sample(3, y=[0.0, 1.0]).shape == (3, 3)
+
+
+def test_categories_that_are_numbers_are_categories():
+    batch = pd.Categorical([1, 2, 5] * 10)
+    y = pd.DataFrame({"batch": batch, "dose": np.linspace(0, 1, 30)})
+    columns, values = describe(y, 30)
+    assert [column.kind for column in columns] == ["categorical", "real"]
+    assert columns[0].categories == (1, 2, 5)
+    assert values[:3, 0].tolist() == [0, 1, 2]
+    torch.testing.assert_close(values_for(y[:1].assign(batch=5), columns, 1)[0], torch.tensor([2.0, 0.0]).double())
+    with pytest.raises(BadInput, match="holds '7', which is not one of its categories 1, 2, 5"):
+        values_for({"batch": 7, "dose": 0.5}, columns, 1)

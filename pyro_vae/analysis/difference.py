@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pyro_vae.data.values import to_numpy
 from pyro_vae.errors import BadInput
 
 
@@ -72,7 +73,7 @@ class Difference:
             BadInput: if the numbers of datapoints differ.
         """
         d = differences(model, other)
-        flags, others = np.asarray(model.unreliable), np.asarray(other.unreliable)
+        flags, others = to_numpy(model.unreliable), to_numpy(other.unreliable)
         either = flags | others
         mean, se = _mean(d, training_se)
         return cls(
@@ -93,7 +94,7 @@ def differences(model: Estimates, other: Estimates) -> np.ndarray:
     Raises:
         BadInput: if the numbers of datapoints differ.
     """
-    one, two = (np.asarray(each.log_px, float) for each in (model, other))
+    one, two = (to_numpy(each.log_px).astype(float) for each in (model, other))
     if one.shape != two.shape:
         raise BadInput(f"{len(one)} and {len(two)} datapoints cannot be paired: estimate log p(x) of the same x")
     with np.errstate(invalid="ignore"):  # both may be −inf

@@ -26,7 +26,7 @@ from pyro_vae.runs.config import check_options, check_settings
 from pyro_vae.runs.explain import explain
 from pyro_vae.runs.groups import CONFIG_DIR
 
-PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|data\.path|data\.root|held_out\.path|held_out\.root"
+PATHS = r"hydra\.run\.dir|hydra\.sweep\.dir|resume|run|study|(?:data|held_out)\.(?:path|root|val_path|test_path)"
 IN_LIST = r"(?<=[\[,])~[^/,\]]*(?=/)"
 HOME = rf"""^(\+*(?:{PATHS})=['"]?)(~[^/\\'"]*)(?=[/\\'"]|$)"""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.covariates import are_covariates, describe, in_x_or_apart, values_for
+from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.files import given_by
 from pyro_vae.data.frames import RESOLUTION
-from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.data.mapped import Mapped, require_finite
 from pyro_vae.data.npy import read
 from pyro_vae.data.schema import Column, plain
@@ -22,7 +22,8 @@ from pyro_vae.data.sources import source_of
 from pyro_vae.data.sparse import SparseRows, is_sparse
 from pyro_vae.data.split import Split, Stored, split_indices, stored, three_way_split
 from pyro_vae.data.units import Units, units_of
-from pyro_vae.data.values import Array, as_array, as_floats, integers, refuse_bits, to_numpy, unit_of
+from pyro_vae.data.values import BYTES, Array, as_array, as_floats, refuse_bits, to_numpy, unit_of
+from pyro_vae.data.y import given_y, y_like
 from pyro_vae.errors import BadInput, true_false
 from pyro_vae.errors.memory import require_memory
 
@@ -66,15 +67,18 @@ def array(
     # names may look like numbers
     key, label_key = (None if name is None else str(name) for name in (key, label_key))
 
-    def of(file: str | None) -> tuple[Any, Any] | None:
-        if file is None:
-            return None
-        y = None if label_key is None else read(str(file), label_key, "label_key")
-        return read(str(file), key, labels=label_key), y
+    def of(file: Any, option: str) -> tuple[Any, Any]:
+        with given_by(option):
+            y = None if label_key is None else read(str(file), label_key, "label_key")
+            return read(str(file), key, labels=label_key), y
 
-    (x, y), name = of(path) or (None, None), f"path={path}" + (f", key={key}" if key else "")
+    (x, y), name = of(path, "path"), f"path={path}" + (f", key={key}" if key else "")
+    val, test = (
+        None if file is None else of(file, option)
+        for file, option in ((val_path, "val_path"), (test_path, "test_path"))
+    )
     return from_array(
-        x, name=name, y=y, label_name=f"label_key={label_key}", validation=of(val_path), test=of(test_path),
+        x, name=name, y=y, label_name=f"label_key={label_key}", validation=val, test=test,
         val_name=f"val_path={val_path}", test_name=f"test_path={test_path}", **kwargs
     )  # fmt: skip
 
@@ -157,15 +161,23 @@ def from_array(
     else:
         every = three_way_split(_in_memory(values, name, nan, units), labels, *sizes)
     train, val, held_out = every
-    like = (train.data_shape, labels is not None, columns, nan, units)
-    val = val if validation is None else _apart(validation, val_name, *like)
-    held_out = held_out if test is None else _apart(test, test_name, *like)
+    like = _Like(
+        train.data_shape,
+        labels is not None,
+        columns,
+        tuple(names or classes),
+        nan,
+        units,
+        getattr(values, "dtype", None),
+    )
+    val = val if validation is None else _apart(validation, val_name, like)
+    held_out = held_out if test is None else _apart(test, test_name, like)
     parts_in_memory = [split.x for split in (train, val, held_out) if isinstance(split, Split)]
     incomplete = missing is True or any(bool(part.isnan().any()) for part in parts_in_memory)
     incomplete |= isinstance(values, SparseRows) and values.incomplete
     return Dataset(
         train, val, held_out, missing=incomplete, classes=names or classes, covariates=plain(columns),
-        features=own or features, **kwargs
+        features=own or features, apart=validation is not None and test is not None, **kwargs
     )  # fmt: skip
 
 
@@ -206,74 +218,29 @@ def _warn_of_rounding(x: np.ndarray, name: str) -> None:
         )  # fmt: skip
 
 
-def _apart(
-    data: tuple[Any, Any],
-    name: str,
-    data_shape: torch.Size,
-    labelled: bool,
-    columns: Sequence[Column],
-    nan: bool,
-    units: Units,
-) -> Split:
+class _Like(NamedTuple):
+    """What validation and test data that are given apart share with the training data."""
+
+    data_shape: torch.Size
+    labelled: bool
+    columns: Sequence[Column]
+    classes: Sequence[str]
+    nan: bool
+    units: Units
+    dtype: Any
+
+
+def _apart(data: tuple[Any, Any], name: str, like: _Like) -> Split:
     """Return validation or test data that are given apart, in memory."""
-    other, y = in_x_or_apart(*data, [column.name for column in columns])
-    x = _in_memory(_checked(other, name, units), name, nan, units)
-    if x.shape[1:] != data_shape:
-        raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, data_shape))}]")
-    return Split(x, y_like(y, columns, len(x), labelled))
-
-
-def given_y(
-    y: Any, n: int, name: str, kinds: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[Tensor, tuple[Column, ...]]:
-    """Return y as labels int64 `[n]`, or as covariates float32 `[n, M]` with their columns.
-
-    Raises:
-        BadInput: as `labels_of` and `describe` do.
-    """
-    if not are_covariates(y, name):
-        return labels_of(y, n, name), ()
-    columns, values = describe(y, n, name, kinds)
-    return values, columns
-
-
-def y_like(y: Any, columns: Sequence[Column], n: int, labelled: bool) -> Tensor | None:
-    """Return the y of validation data as labels int64 `[n]` or covariates float32 `[n, M]`, as the training data have.
-
-    Args:
-        y: as given with the validation data, or None.
-        columns: of the training data's covariates, or ().
-        n: number of datapoints.
-        labelled: whether the training data have labels or covariates.
-
-    Raises:
-        BadInput: if y is missing, unexpected, or does not fit.
-    """
-    name = "validation_data"
-    if labelled != (y is not None):
+    other, y = in_x_or_apart(*data, [column.name for column in like.columns])
+    values = _checked(other, name, like.units)
+    x = _in_memory(values, name, like.nan, like.units)
+    if x.shape[1:] != like.data_shape:
+        raise BadInput(f"{name} has shape {list(x.shape)}: x has [N, {', '.join(map(str, like.data_shape))}]")
+    dtype, largest = getattr(values, "dtype", None), x.nan_to_num(0.0).max()
+    if like.dtype in BYTES and like.units.of_bytes != 1 and dtype not in BYTES and largest > 1:
         raise BadInput(
-            f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"
+            f"{name} has dtype {dtype} and values up to {largest:.6g}, but x holds bytes, which are divided by 255: "
+            "give both the same dtype"
         )
-    if y is None:
-        return None
-    name = f"the y of {name}"
-    return values_for(y, columns, n, name).float() if columns else labels_of(y, n, name)
-
-
-def labels_of(y: Any, n: int, name: str, classes: Sequence[str] = ()) -> Tensor:
-    """Return y, labels or names of these classes, as labels int64 `[n]`.
-
-    Raises:
-        BadInput: if they are not one label 0, 1, 2, … or one known name per datapoint.
-    """
-    if are_names(y):
-        y, _ = numbered(y, classes, name)
-    values = to_numpy(as_array(y, name))
-    if values.shape != (n,):
-        raise BadInput(f"{name} has shape {list(values.shape)}: it must be [{n}], one label per datapoint")
-    labels = integers(values)
-    missing = values == -1 if values.dtype.kind != "f" else (values == -1) | np.isnan(values)
-    if ((labels < 0) & ~missing).any():
-        column = "; a covariate has the shape [N, 1]" if values.dtype.kind == "f" else ""
-        raise BadInput(f"{name} must hold labels 0, 1, 2, …, and -1 or NaN where they are missing, or names{column}")
-    return torch.from_numpy(labels)
+    return Split(x, y_like(y, like.columns, len(x), like.labelled, name, like.classes))

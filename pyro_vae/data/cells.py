@@ -86,7 +86,10 @@ class Cells:
         index = {written(category): i for i, category in enumerate(categories)}
         of_value = {}
         for value in self.distinct:
-            text = written(as_category(value, self.form))
+            texts = [written(as_category(value, self.form))]
+            if self.categorical and self.form != "text":  # as earlier versions wrote them
+                texts += [str(float(value)), str(bool(value))]
+            text = next((text for text in texts if text in index), texts[0])
             if text not in index:
                 known = ", ".join(list(index)[:8]) + (", …" if len(index) > 8 else "")
                 rows = int((self.present == value).sum())
@@ -129,7 +132,7 @@ def cells_of(series: Any) -> Cells:
     if dtype in (nw.Date, nw.Datetime):
         if dtype == nw.Date:
             series = series.cast(nw.Datetime("ms"))
-        stamps = series.dt.timestamp("ms").to_list()
+        stamps = _with_none(series.dt.timestamp("ms").to_list())
         return Cells(name, "date", np.array([np.nan if t is None else t / MS_A_DAY for t in stamps], float))
     if dtype == nw.Boolean:
         return cells_from(series.to_list(), name)

@@ -33,7 +33,8 @@ def describe(
 ) -> tuple[tuple[Column, ...], Tensor]:
     """Describe the covariates of training data, and return their values.
 
-    Texts and booleans are categories, other columns are continuous, unless `kinds` says otherwise.
+    Texts, booleans and columns of a categorical type are categories, others are continuous, unless `kinds` says
+    otherwise.
 
     Args:
         y: a data frame of n rows, or an array `[n, M]` of continuous columns.
@@ -55,7 +56,7 @@ def describe(
     columns, values = [], []
     for cells in read:
         settings = {
-            "kind": "categorical" if cells.form in ("text", "boolean") else "real",
+            "kind": "categorical" if cells.categorical or cells.form in ("text", "boolean") else "real",
             **(kinds or {}).get(cells.name, {}),
         }
         if settings["kind"] == IGNORE:

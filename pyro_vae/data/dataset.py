@@ -70,7 +70,9 @@ class Dataset:
         standardize: bool | str = "auto",
         covariates: list[dict[str, Any]] | None = None,
         features: Sequence[str] = (),
+        apart: bool = False,
     ) -> None:
+        self.apart = apart
         self.missing, self.columns, self.classes, self.features = missing, columns, tuple(classes), tuple(features)
         self.standardize = true_false_auto("standardize", standardize)
         self.covariates = covariates

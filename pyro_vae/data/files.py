@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyro_vae.errors import BadInput
 
@@ -30,3 +32,13 @@ def require_regular(path: str | os.PathLike[str], name: str) -> os.stat_result:
 def identity(status: os.stat_result) -> tuple[int, int]:
     """Return a value that all links to a file or folder share."""
     return status.st_dev, status.st_ino
+
+
+@contextmanager
+def given_by(option: str) -> Iterator[None]:
+    """Name the option that gave a file in errors about it, which call it `path`."""
+    try:
+        yield
+    except BadInput as error:
+        error.args = (str(error).replace("path=", f"{option}=", 1),)
+        raise

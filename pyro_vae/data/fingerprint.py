@@ -19,8 +19,14 @@ TOLERANCE = 0.02
 
 
 def fingerprint(data: Dataset) -> dict[str, Any]:
-    """Summarize a data set: sizes of the splits, and a number and the y of the first held-out datapoints."""
-    return {"sizes": data.sizes, **{name: _of(split) for name, split in data.held_out.items()}}
+    """Summarize a data set: sizes of the splits, and a number and the y of the first held-out datapoints.
+
+    Of training data as well, if no held-out data come from the same file.
+    """
+    splits = dict(data.held_out)
+    if data.apart:
+        splits["train"] = data.train.first(min(NUM_ROWS, len(data.train)))
+    return {"sizes": data.sizes, **{name: _of(split) for name, split in splits.items()}}
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -48,13 +54,13 @@ def _is_fingerprint(value: Any) -> bool:
 
     sizes = value.get("sizes")
     are_sizes = type(sizes) is dict and sizes.keys() == set(SPLITS) and are(int, list(sizes.values()))
-    return are_sizes and is_of_split(value.get("val")) and is_of_split(value.get("test"))
+    return are_sizes and all(is_of_split(value.get(name)) for name in SPLITS if name != "train" or name in value)
 
 
 def other_datapoints(name: str, n: int, before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Describe how the first n datapoints of a split differ between two fingerprints; None if they do not.
 
-    Fingerprints hold nothing of the training set: its datapoints count as the same if those of the other splits are.
+    Training sets count as the same if the other splits are, and as far as fingerprints hold them.
 
     Raises:
         BadInput: if one of them, which come from files, is not a fingerprint.
@@ -68,7 +74,9 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     for name, size in before["sizes"].items():
         if now["sizes"][name] != size:
             return f"{datapoints(size)} in split={name}, {now['sizes'][name]} now"
-    for name in ("val", "test"):
+    for name in SPLITS:
+        if name not in before or name not in now:  # training data
+            continue
         if found := _other_x(name, before, now):
             return found
         if _other_y(before[name]["y"], now[name]["y"]):

@@ -36,6 +36,11 @@ def names_of(frame: Any) -> list[Any]:
     return list(frame.column_names if _library(frame) == "pyarrow" else frame.columns)
 
 
+def selected(frame: Any, names: Sequence[str]) -> Any:
+    """Return a data frame with some of its columns, in this order."""
+    return frame.select(list(names)) if _library(frame) in ("pyarrow", "polars") else frame[list(names)]
+
+
 def not_numbers(frame: Any) -> list[str]:
     """Return the names of the columns of a data frame that do not hold numbers, at most three of them."""
     names = (str(name) for name in names_of(frame) if np.asarray(frame[name]).dtype.kind not in "biuf")
@@ -217,7 +222,7 @@ def _like_cells(new: list[Any], old: Any, known: list[Any]) -> list[Any]:
     if isinstance(old.dtype, nw.Datetime) and old.dtype.time_zone is not None:
         return [cell.replace(tzinfo=timezone.utc) for cell in new]
     if isinstance(old.dtype, nw.Enum) or old.dtype == nw.Categorical:  # which may be intervals
-        own = {str(category): category for category in old.cat.get_categories().to_list()}
+        own = {str(category): category for category in _categories_of(old)}
         return [own.get(str(cell), cell) for cell in new]
     return new
 
@@ -227,7 +232,7 @@ def _as_before(filled: Any, old: Any, column: Column) -> Any:
     import narwhals.stable.v2 as nw
 
     if isinstance(old.dtype, nw.Enum):
-        known = old.cat.get_categories().to_list()
+        known = _categories_of(old)
         if new := set(filled.drop_nulls().to_list()) - set(known):  # the model knows more categories
             every: list[Any] = [*known, *(category for category in column.categories if category in new)]
             return filled.cast(nw.Enum(every))
@@ -237,9 +242,18 @@ def _as_before(filled: Any, old: Any, column: Column) -> Any:
             with suppress(TypeError, ValueError):
                 return nw.from_native(filled.to_native().astype(own), series_only=True)
             return filled
-    if old.dtype == nw.Object or (old.dtype.is_integer() and filled.dtype.is_float()):
-        return filled
-    return filled.cast(old.dtype)
+    if not (old.dtype == nw.Object or (old.dtype.is_integer() and filled.dtype.is_float())):
+        with suppress(TypeError, ValueError, NotImplementedError):  # of types that narwhals does not convert
+            return filled.cast(old.dtype)
+    return filled
+
+
+def _categories_of(series: Any) -> list[Any]:
+    """Return the categories that a column's type defines; [] if narwhals does not know them."""
+    try:
+        return list(series.cat.get_categories().to_list())
+    except (AttributeError, TypeError, NotImplementedError):  # Arrow's dictionaries in pandas
+        return []
 
 
 def _content(x: Tensor, columns: Sequence[Column]) -> dict[str, list[Any]]:

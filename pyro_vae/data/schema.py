@@ -96,7 +96,8 @@ def described(columns: Sequence[Column]) -> str:
 
 def duplicate(names: Sequence[str]) -> str | None:
     """Return the first name that occurs twice, or None."""
-    return next((name for i, name in enumerate(names) if name in names[:i]), None)
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def require_categories(name: str, categories: Any) -> tuple[Category, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_vae.data.covariates import split_off
-from pyro_vae.data.frames import is_frame, names_of, opened
+from pyro_vae.data.frames import is_frame, names_of, selected
 from pyro_vae.data.labels import are_names, numbered
 from pyro_vae.errors import BadInput, one_line, shown
 from pyro_vae.errors.memory import require_memory
@@ -65,7 +65,7 @@ def source_of(
         (torch.Size([5, 3]), [0, 1, 0, 1, 1], True)
     """
     source = _source_of(x, y, name, classes)
-    own = _texts(getattr(x, "var_names", ()) if _is_anndata(x) else names_of(source.x) if is_frame(source.x) else ())
+    own = _names_in(x) if _is_anndata(x) else _texts(names_of(source.x)) if is_frame(source.x) else ()
     if not own or not features:
         return source._replace(features=own)
     return Source(in_order(source.x, own, features, name), *source[1:4], tuple(features))
@@ -85,7 +85,13 @@ def in_order(x: Any, own: Sequence[str], features: Sequence[str], name: str) -> 
         raise BadInput(f"{name} lacks the column {shown(lacking[0])}: the model has columns {listed}")
     if unknown := [column for column in own if column not in known]:
         raise BadInput(f"{name} has a column {shown(unknown[0])}, which the training data did not have: drop it")
-    return opened(x, name).select(list(features)).to_native() if is_frame(x) else x[:, [place[c] for c in features]]
+    return selected(x, features) if is_frame(x) else x[:, [place[column] for column in features]]
+
+
+def _names_in(adata: Any) -> tuple[str, ...]:
+    """Return the names of variables, without those that AnnData makes up: 0, 1, 2, …"""
+    names = _texts(getattr(adata, "var_names", ()))
+    return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _texts(names: Sequence[Any]) -> tuple[str, ...]:

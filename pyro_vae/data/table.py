@@ -8,16 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.data.arrays import given_y, y_like
 from pyro_vae.data.cells import cells_of
 from pyro_vae.data.covariates import in_x_or_apart
 from pyro_vae.data.dataset import Dataset
+from pyro_vae.data.files import given_by
 from pyro_vae.data.frames import is_frame, names_of, opened, require_resolution, stacked, to_x, values_of
 from pyro_vae.data.recognize import recognize, settings_of
 from pyro_vae.data.schema import IGNORE, Column, of_plain, plain
 from pyro_vae.data.sources import source_of
 from pyro_vae.data.split import Split, three_way_split
 from pyro_vae.data.text_tables import numbers_of, read_table
+from pyro_vae.data.y import given_y, y_like
 from pyro_vae.errors import BadInput, in_callers_names, shown
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,17 @@ def table(
     kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
     known = of_plain(kwargs.get("columns") or [])
     kinds |= {column.name: column.kind for column in known}
-    frames = [
-        None if file is None else read_table(str(file), kinds, separator, numbers_of(known))
-        for file in (path, val_path, test_path)
-    ]
-    others = [None if frame is None else (frame, None) for frame in frames[1:]]
+    numbers = {*numbers_of(known), *(_names(y) or ())}  # covariates with leading zeros are numbers
+    for name, settings in _settings(kwargs.get("kinds")).items():
+        if all(isinstance(category, (int, float)) for category in settings.get("categories") or ["text"]):
+            numbers.add(name)
+    frame, others = read_table(str(path), kinds, separator, numbers), []
+    numbers |= {name for name in frame.columns if frame[name].dtype.is_numeric()}
+    for file, option in ((val_path, "val_path"), (test_path, "test_path")):
+        with given_by(option):
+            others.append(None if file is None else (read_table(str(file), kinds, separator, numbers), None))
     return from_frame(
-        frames[0], name=f"path={path}", y=_names(y), validation=others[0], test=others[1],
+        frame, name=f"path={path}", y=_names(y), validation=others[0], test=others[1],
         val_name=f"val_path={val_path}", test_name=f"test_path={test_path}", **kwargs
     )  # fmt: skip
 
@@ -120,14 +125,14 @@ def from_frame(
     def apart(data: tuple[Any, Any], name: str) -> Split:
         other, other_y = in_x_or_apart(*data, [column.name for column in covariates])
         rows = to_x(other, described, name)
-        return Split(rows, y_like(other_y, covariates, len(rows), labels is not None))
+        return Split(rows, y_like(other_y, covariates, len(rows), labels is not None, name, tuple(names or classes)))
 
     val = val if validation is None else apart(validation, val_name)
     held_out = held_out if test is None else apart(test, test_name)
     missing = any(bool(split.x.isnan().any()) for split in (train, val, held_out))
     return Dataset(
         train, val, held_out, missing=missing, columns=plain(described), classes=names or classes,
-        covariates=plain(covariates),
+        covariates=plain(covariates), apart=validation is not None and test is not None,
     )  # fmt: skip
 
 

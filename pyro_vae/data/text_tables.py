@@ -22,7 +22,7 @@ NUMBER = re.compile(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?")
 COMMA = re.compile(r"[-+]?\d*,\d+")
 LEADING_ZERO = r"^0\d+$"
 """Of postcodes and other codes, which are not numbers."""
-TIMES = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
+DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
 
 
 def read_table(path: str, kinds: Mapping[str, str], separator: str | None = None, numbers: Collection[str] = ()) -> Any:
@@ -92,11 +92,14 @@ def _typed(texts: Any, kind: str | None, are_numbers: bool) -> Any:
     lower = texts.str.to_lowercase()
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
-    integers, numbers = (texts.cast(dtype, strict=False) for dtype in (pl.Int64, pl.Float64))
-    times = () if kind in OF_CATEGORIES else (texts.str.to_datetime(form, strict=False) for form in TIMES)
-    dates = (texts.str.to_date("%Y-%m-%d", strict=False), *times)
+    numbers = texts.cast(pl.Float64, strict=False)
     of_codes = not are_numbers and kind in (None, *OF_CATEGORIES) and texts.str.contains(LEADING_ZERO).any()
-    for converted in dates if of_codes else (integers, numbers, *dates):
+    if numbers.null_count() == texts.null_count() and not of_codes:
+        integers = texts.cast(pl.Int64, strict=False)
+        return integers if integers.null_count() == texts.null_count() else numbers
+    for form in DATES[: 1 if kind in OF_CATEGORIES else None]:
+        read = texts.str.to_date if form == DATES[0] else texts.str.to_datetime
+        converted = read(form, strict=False)
         if converted.null_count() == texts.null_count():
             return converted
     if kind not in OF_CATEGORIES and not of_codes:

@@ -69,7 +69,7 @@ class Summary:
         ess_min: smallest effective sample size, in samples.
         pareto_k_max: largest Pareto k, which has no unit.
         pareto_k_threshold: the Pareto k above which an estimate is unreliable; None if there is no Pareto k.
-        unreliable: share of datapoints whose estimate is unreliable, between 0 and 1.
+        unreliable: share of datapoints whose estimate is unreliable, between 0 and 1; None for an ELBO.
         num_data: N.
         extra: means over datapoints of what else the estimator reports (`LogEvidence.extra`), by name; see `OVER_DATA`.
         curve: estimates from the first K' of the samples, in ascending order up to K.
@@ -139,7 +139,8 @@ def summarize(evidence: LogEvidence, estimator: str, simulated: bool = False) ->
     """
     N = len(evidence.log_px)
     k = evidence.pareto_k[~evidence.pareto_k.isnan()]
-    unreliable = _finite(evidence.unreliable.double().mean()) if evidence.num_samples else None
+    judged = evidence.num_samples and not evidence.is_bound
+    unreliable = _finite(evidence.unreliable.double().mean()) if judged else None
     has_error = unreliable is None or unreliable <= SHARE_WITH_ERROR
     summary = Summary(
         elbo=_finite(evidence.elbo.mean()),

@@ -15,7 +15,7 @@ from pyro_vae.objectives.elbo import Trace_ELBO
 from pyro_vae.objectives.latents import latents, needs_density, needs_reparameterized
 from pyro_vae.objectives.negligible import without_negligible
 from pyro_vae.objectives.objective import Bound, Objective, Traces
-from pyro_vae.programs.trace import Program, log_prob, share_of
+from pyro_vae.programs.trace import Program, log_prob, random_sites, share_of
 
 
 class DetachDraws(Messenger):
@@ -76,7 +76,8 @@ class MultiSample(Trace_ELBO):
     def _log_densities(self, traces: Traces, x: Tensor) -> tuple[Tensor, Tensor, float]:
         """Return log p(x_n, z_k) and log q(z_k | x_n), and how many datapoints each one of a subsample stands for."""
         log_p, log_q = (log_prob(trace, self.num_particles, x, scaled=True) for trace in traces)
-        share = math.prod(map(share_of, traces[0].nodes[next(iter(traces[0].observation_nodes))]["cond_indep_stack"]))
+        frames = {frame.name: frame for site in random_sites(traces[0]).values() for frame in site["cond_indep_stack"]}
+        share = math.prod(map(share_of, frames.values()))
         return (log_p, log_q, share) if share == 1 else (log_p / share, log_q / share, share)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Traces:

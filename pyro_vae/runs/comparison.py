@@ -106,7 +106,7 @@ def compare(evaluated: Mapping[Path, Evaluated]) -> list[dict[str, Any]]:
                 "elbo_se": elbo_se,
                 "log_px": log_px,
                 "log_px_se": log_px_se,
-                "unreliable": max(summary.unreliable or 0.0 for summary in summaries),
+                "unreliable": max((one.unreliable for one in summaries if one.unreliable is not None), default=None),
                 "runs": [str(run) for run in runs],
             }
         )
@@ -133,7 +133,7 @@ def table(rows: list[dict[str, Any]], title: str) -> str:
     head = f"  {'options':<{width}}  runs  {'elbo':>18}  {'log_px':>18}  unreliable (largest)"
     lines = [
         f"  {row['options']:<{width}}  {row['num_runs']:4d}  {_cell(row, 'elbo')}  {_cell(row, 'log_px')}"
-        f"  {row['unreliable']:10.3f}"
+        f"  {number(row['unreliable'], '.3f'):>10}"
         for row in rows
     ]
     several = " ± standard error over runs" if any(row["num_runs"] > 1 for row in rows) else ""

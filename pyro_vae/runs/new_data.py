@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from pyro_vae.data import Dataset, Split, npy
-from pyro_vae.data.arrays import labels_of
 from pyro_vae.data.covariates import split_off, values_for
 from pyro_vae.data.frames import to_x
 from pyro_vae.data.schema import modelled
 from pyro_vae.data.text_tables import numbers_of, read_table
 from pyro_vae.data.values import as_floats
+from pyro_vae.data.y import labels_of
 from pyro_vae.errors import BadInput, positive_int
 from pyro_vae.errors.memory import require_memory
 from pyro_vae.vae import VAE
@@ -119,7 +119,8 @@ def _of_table(vae: VAE, place: Mapping[str, Any], separator: str | None, num_dat
     path, columns = str(place["path"]), vae.likelihood.columns
     name = f"path={path}"
     kinds = {column.name: column.kind for column in columns}
-    frame = read_table(path, kinds, place["separator"] or separator, numbers_of(columns))
+    covariates = vae.context.columns if isinstance(vae.context, Covariates) else ()
+    frame = read_table(path, kinds, place["separator"] or separator, numbers_of([*columns, *covariates]))
     frame = frame.head(_rows(num_data, len(frame), name))
     rows, y = frame, None
     if isinstance(vae.context, Covariates):

@@ -110,7 +110,8 @@ def require_same_data(data: Dataset, identity: dict[str, Any], saved: dict[str, 
                 f"{run_dir} was trained by fit() on other data: {found}; save the very array in the file, or use "
                 "vae.log_prob if fit was given validation_data"
             )
-        place = next((f"data.{key}={config[key]}" for key in ("path", "root") if config.get(key)), "them")
+        apart = next((f"{name}_path" for name in ("val", "test") if f"split={name}" in found), "path")
+        place = next((f"data.{key}={config[key]}" for key in (apart, "path", "root") if config.get(key)), "them")
         raise BadInput(f"{run_dir} was trained on other data: {found}; restore {place}, or train a new run")
 
 

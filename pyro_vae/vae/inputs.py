@@ -64,8 +64,11 @@ def as_observed(mask: Any, x: Tensor, column_names: Sequence[str] = ()) -> Tenso
     if mask is None:
         observed = ~x.isnan()
     else:
-        if is_frame(mask) and set(column_names) <= set(names_of(mask)):
-            mask = opened(mask, "mask").select(list(column_names)).to_numpy() if column_names else mask
+        if is_frame(mask) and column_names:
+            if lacking := [name for name in column_names if name not in names_of(mask)]:
+                raise BadInput(f"mask lacks the column {shown(lacking[0])}: give it the columns of x")
+            table = opened(mask, "mask")
+            mask = np.stack([np.array(table[name].to_list()) for name in column_names], 1)
         known = np.array(to_numpy(as_array(mask, "mask")), order="C")
         if known.dtype != np.bool_:
             raise BadInput(f"mask has dtype {known.dtype}: it must be boolean, True where x is observed")

@@ -29,6 +29,8 @@ def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
     arguments = [
         "resume=~",
         "+data.path='~/x.npy'",
+        "data.test_path=~/y.npy",
+        "held_out.val_path=~/z.npy",
         "hydra.sweep.dir=~/s",
         "study=~/a~b",
         "seed=~1",
@@ -36,7 +38,8 @@ def test_home_is_where_paths_begin_with_a_tilde(monkeypatch):
         "run=a/~",
     ]
     assert shell.expand_home(arguments) == [
-        "resume=/home/me", "+data.path='/home/me/x.npy'", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
+        "resume=/home/me", "+data.path='/home/me/x.npy'", "data.test_path=/home/me/y.npy",
+        "held_out.val_path=/home/me/z.npy", "hydra.sweep.dir=/home/me/s", "study=/home/me/a~b",
         "seed=~1", "~guide", "run=a/~",
     ]  # fmt: skip
 

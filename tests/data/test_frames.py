@@ -10,8 +10,10 @@ import torch
 
 from pyro_vae.data import from_frame
 from pyro_vae.data.frames import filled, to_frame, to_x
-from pyro_vae.data.schema import Column, described, of_plain
+from pyro_vae.data.schema import Column, described, duplicate, of_plain
+from pyro_vae.data.sources import source_of
 from pyro_vae.errors import BadInput
+from pyro_vae.vae.inputs import as_observed
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -131,3 +133,50 @@ def test_csv_files_keep_codes_dates_and_times(tmp_path, caplog):
     numbers = [Column("zip", "categorical", "integer", (1002, 10115, 20095)), Column("cellar", "ignore"), columns["v"]]
     known = [*numbers, columns["at"]]  # as an earlier version wrote them
     assert table(str(path), columns=[column.as_plain() for column in known]).train.x[:, 0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "saved", "codes"),
+    [
+        ([2.0, 0.5, 1.0], ("0.5", "1.0", "2.0"), [2, 0, 1]),
+        ([True, False], ("False", "True"), [1, 0]),
+        ([3, 1, 2], ("1.0", "2.0", "3.0"), [2, 0, 1]),
+    ],
+)
+def test_categories_that_earlier_versions_kept_as_texts_are_read(cells, saved, codes):
+    frame = pd.DataFrame({"a": pd.Categorical(cells)})
+    assert to_x(frame, [Column("a", "categorical", "text", saved)])[:, 0].tolist() == codes
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_times_with_zones_are_filled(library):
+    frame = FRAME[["when"]].assign(v=np.arange(N) ** 0.5)
+    columns = columns_of(frame, when="real")
+    x = to_x(frame, columns)
+    if library == "polars":
+        frame = pl.from_pandas(frame)
+        holes = frame.with_columns(pl.when(pl.int_range(N) == 1).then(None).otherwise("when").alias("when"))
+        back = filled(holes, x, ~to_x(holes, columns).isnan(), columns)
+        assert back.schema == frame.schema
+        assert abs((back["when"] - frame["when"]).dt.total_seconds()).max() < 300
+    else:
+        arrow = frame.assign(when=frame["when"].astype("timestamp[us, tz=Europe/Berlin][pyarrow]"))
+        torch.testing.assert_close(to_x(arrow, columns), x)
+        arrow.loc[1, "when"] = None
+        assert to_x(arrow, columns).isnan().sum() == 1
+
+
+def test_wide_frames_are_put_into_order_quickly():
+    names = [f"c{i}" for i in range(30_000)]
+    assert duplicate([*names, "c7"]) == "c7"
+    x = pd.DataFrame(np.zeros((2, len(names))), columns=names[::-1])
+    assert list(source_of(x, features=names).x) == names
+
+
+def test_masks_are_frames_with_the_columns_of_x():
+    x = torch.zeros(3, 2)
+    mask = pd.DataFrame({"z": [True] * 3, "b": [True, False, True], "a": [False] * 3})
+    for given in (mask, mask.astype("boolean"), pl.from_pandas(mask)):
+        assert as_observed(given, x, ["a", "b"]).tolist() == [[False, True], [False, False], [False, True]]
+    with pytest.raises(BadInput, match="mask lacks the column c: give it the columns of x"):
+        as_observed(mask, x, ["a", "c"])

@@ -33,6 +33,21 @@ def programs(size, rows=None, mask=True):
     return model, guide
 
 
+def test_sites_outside_of_the_plate_do_not_hide_that_it_subsamples():
+    model, guide = programs(100, torch.arange(10))
+
+    def with_constant(x):
+        pyro.deterministic("c", torch.tensor(1.0))
+        model(x)
+
+    x = torch.randn(10)
+    (bound, gradient), (other, its_gradient) = (
+        bound_and_gradient(IWAE, pair, x) for pair in ((model, guide), (with_constant, guide))
+    )
+    torch.testing.assert_close(bound.loss, other.loss)
+    torch.testing.assert_close(gradient, its_gradient)
+
+
 def bound_and_gradient(objective, programs, x):
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
