@@ -138,7 +138,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self._library = type(X).__module__.partition(".")[0] if self._is_table(X) else None
         self._seed = check_random_state(self.random_state).randint(MAX_SEED)
         missing = true_false_auto("missing", self.missing)
-        of_arrays = self._library is None and missing != "auto"
+        asked = [f"data.missing={missing}".lower()] if self._library is None and missing != "auto" else []
         self.vae_: VAE = fit(
             X,
             likelihood=self.likelihood,
@@ -155,7 +155,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             device=self.device,
             seed=self._seed,
             verbose=bool(self.verbose),
-            overrides=[*([f"data.missing={missing}".lower()] if of_arrays else []), *self.overrides],
+            overrides=[*asked, *self.overrides] if asked else self.overrides,
         )
         return self
 

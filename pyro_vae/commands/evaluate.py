@@ -7,7 +7,7 @@ python -m pyro_vae.evaluate run=DIR estimator=bdmc num_data=100
 python -m pyro_vae.evaluate run=DIR certify=true
 python -m pyro_vae.evaluate run=DIR analysis=all
 python -m pyro_vae.evaluate run=DIR analysis=surgery estimator=none
-python -m pyro_vae.evaluate run=DIR data.root=FOLDER   # or data.path=FILE, data.test_path=FILE, if the data have moved
+python -m pyro_vae.evaluate run=DIR data.root=FOLDER  # or data.path=FILE, …, if the data have moved
 python -m pyro_vae.evaluate run=SWEEP   # the directory of a sweep (-m): compare its runs
 torchrun --nproc_per_node=2 -m pyro_vae.evaluate run=DIR
 """

@@ -13,7 +13,7 @@ from pyro_vae.runs import groups
 from pyro_vae.runs.groups import CONFIG_DIR, comments, first_comment, options_of
 
 DOCS = {"train": train, "evaluate": evaluate, "score": score, "compare": compare, "search": search}
-MAX_LINES = {"train": 125, "evaluate": 60, "score": 70, "compare": 30, "search": 25}
+MAX_LINES = {"train": 125, "evaluate": 60, "score": 72, "compare": 30, "search": 25}
 
 
 def help_of(command, *arguments):
