@@ -42,6 +42,8 @@ class Dataset:
         standardize: whether the likelihood `gaussian` or `student_t` measures each dimension in its own standard
             deviation; x and log p(x) stay in the units of the data. `auto`: for columns `[N, P]` of which half vary by
             less than a tenth of the standard deviation of all, unless the likelihood has options in other units.
+        features: names of the columns of x, if it is no table and they have any.
+        apart: whether neither validation nor test data come from the file or array of the training data.
 
     Raises:
         BadInput: if an option is unknown, `static` is combined with data on disk, grey values to binarize lie outside

@@ -46,6 +46,8 @@ def y_like(
     Raises:
         BadInput: if y is missing, unexpected, or does not fit.
     """
+    if y is None and columns:
+        raise BadInput(f"{name} lacks the covariates {', '.join(column.name for column in columns[:10])}, which x has")
     if labelled != (y is not None):
         raise BadInput(
             f"{name} needs labels, as x has: give (x, y)" if labelled else f"{name} has labels, but x has none: give y"

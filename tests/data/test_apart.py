@@ -95,7 +95,7 @@ def test_what_is_wrong_with_a_file_is_told_by_its_option(tmp_path):
         with pytest.raises(BadInput, match=f"^{option}=/nowhere.csv: no such file"):
             table(str(tmp_path / "train.csv"), **{option: "/nowhere.csv"})
     pd.read_csv(tmp_path / "test.csv").drop(columns="age").to_csv(tmp_path / "less.csv", index=False)
-    with pytest.raises(BadInput, match="test_path=.*less.csv needs labels, as x has"):
+    with pytest.raises(BadInput, match="test_path=.*less.csv lacks the covariates age, which x has"):
         table(str(tmp_path / "train.csv"), y="age", test_path=str(tmp_path / "less.csv"))
     np.save(tmp_path / "bytes.npy", np.random.default_rng(0).integers(256, size=(30, 3), dtype=np.uint8))
     np.save(tmp_path / "grey.npy", 255 * np.load(tmp_path / "test.npy"))
