@@ -42,7 +42,7 @@ class Dataset:
         standardize: whether the likelihood `gaussian` or `student_t` measures each dimension in its own standard
             deviation; x and log p(x) stay in the units of the data. `auto`: for columns `[N, P]` of which half vary by
             less than a tenth of the standard deviation of all, unless the likelihood has options in other units.
-        features: names of the columns of x, if it is no table and they have any.
+        features: names of the columns of x, if they have names and x is not a table.
         apart: whether neither validation nor test data come from the file or array of the training data.
 
     Raises:

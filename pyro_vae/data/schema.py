@@ -97,7 +97,11 @@ def described(columns: Sequence[Column]) -> str:
 def duplicate(names: Sequence[str]) -> str | None:
     """Return the first name that occurs twice, or None."""
     seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def require_categories(name: str, categories: Any) -> tuple[Category, ...]:

@@ -52,12 +52,12 @@ def table(
             "path is missing: give path=FILE.csv or path=FILE.parquet "
             "(or, for a run that fit() trained on a data frame, use vae.log_prob)"
         )
-    kinds = {name: settings["kind"] for name, settings in _settings(kwargs.get("kinds")).items()}
+    settings, covariates = _settings(kwargs.get("kinds")), _names(y)
     known = of_plain(kwargs.get("columns") or [])
-    kinds |= {column.name: column.kind for column in known}
-    numbers = {*numbers_of(known), *(_names(y) or ())}  # covariates with leading zeros are numbers
-    for name, settings in _settings(kwargs.get("kinds")).items():
-        if all(isinstance(category, (int, float)) for category in settings.get("categories") or ["text"]):
+    kinds = {name: asked["kind"] for name, asked in settings.items()} | {column.name: column.kind for column in known}
+    numbers = {*numbers_of(known), *(covariates or ())}  # covariates with leading zeros are numbers
+    for name, asked in settings.items():
+        if all(isinstance(category, (int, float)) for category in asked.get("categories") or ["text"]):
             numbers.add(name)
     frame, others = read_table(str(path), kinds, separator, numbers), []
     numbers |= {name for name in frame.columns if frame[name].dtype.is_numeric()}
@@ -65,7 +65,7 @@ def table(
         with given_by(option):
             others.append(None if file is None else (read_table(str(file), kinds, separator, numbers), None))
     return from_frame(
-        frame, name=f"path={path}", y=_names(y), validation=others[0], test=others[1],
+        frame, name=f"path={path}", y=covariates, validation=others[0], test=others[1],
         val_name=f"val_path={val_path}", test_name=f"test_path={test_path}", **kwargs
     )  # fmt: skip
 

@@ -93,17 +93,19 @@ def _typed(texts: Any, kind: str | None, are_numbers: bool) -> Any:
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
     numbers = texts.cast(pl.Float64, strict=False)
-    of_codes = not are_numbers and kind in (None, *OF_CATEGORIES) and texts.str.contains(LEADING_ZERO).any()
-    if numbers.null_count() == texts.null_count() and not of_codes:
-        integers = texts.cast(pl.Int64, strict=False)
-        return integers if integers.null_count() == texts.null_count() else numbers
-    for form in DATES[: 1 if kind in OF_CATEGORIES else None]:
-        read = texts.str.to_date if form == DATES[0] else texts.str.to_datetime
-        converted = read(form, strict=False)
-        if converted.null_count() == texts.null_count():
-            return converted
-    if kind not in OF_CATEGORIES and not of_codes:
-        _require_text(texts, numbers, kind)
+    if numbers.null_count() == texts.null_count():
+        may_be_codes = not are_numbers and kind in (None, *OF_CATEGORIES)
+        if not (may_be_codes and texts.str.contains(LEADING_ZERO).any()):
+            integers = texts.cast(pl.Int64, strict=False)
+            return integers if integers.null_count() == texts.null_count() else numbers
+    else:
+        for form in DATES[: 1 if kind in OF_CATEGORIES else None]:
+            read = texts.str.to_date if form == DATES[0] else texts.str.to_datetime
+            converted = read(form, strict=False)
+            if converted.null_count() == texts.null_count():
+                return converted
+        if kind not in OF_CATEGORIES:
+            _require_text(texts, numbers, kind)
     if len(written):
         log.info(
             "column %s: %d cells such as %s are read as missing", texts.name, len(written), shown(repr(written[0]))

@@ -14,8 +14,6 @@ from pyro import poutine
 from pyro.distributions import ImproperUniform
 from pyro.infer.autoguide import AutoDelta, AutoGuide
 from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pyro_vae.data.values import dense
@@ -24,7 +22,7 @@ from pyro_vae.errors.memory import raise_out_of_memory
 from pyro_vae.programs.chunks import slices
 from pyro_vae.programs.density import has_atoms, support_of
 from pyro_vae.programs.failures import is_about_values, line_about
-from pyro_vae.programs.random_state import seeded
+from pyro_vae.programs.repeatable import close, log_probs
 from pyro_vae.programs.trace import Program, base_of, mask_of, random_sites, share_of, trace, unscaled_log_prob
 
 NUM_DRAWS = 100
@@ -196,62 +194,34 @@ def _require_rows(role: str, program: Program, x: Tensor, y: Tensor | None, site
     first = torch.zeros(len(x), dtype=torch.long, device=x.device)
     values = {name: site["value"][:1] for name, site in latents.items()}
     copies = {n: v.index_select(v.dim() - latents[n]["fn"].event_dim - 1, first) for n, v in values.items()}
-    expected = _log_probs(program, x, y, values)
-    again = _log_probs(program, x, y, values, seed=1)
-    beside_copy = _log_probs(program, x[first], None if y is None else y[first], copies)
+    expected = log_probs(program, x, y, values)
+    again = log_probs(program, x, y, values, seed=1)
+    beside_copy = log_probs(program, x[first], None if y is None else y[first], copies)
     for name in sorted((sites.keys() ^ expected) | (sites.keys() ^ again) | (sites.keys() ^ beside_copy)):
         raise BadInput(
             f"site {name} is not in every run of the {role}: draw the same sites each time, without branches on random "
             "numbers or on values of x"
         )
     for name, value in again.items():
-        if not _close(value, expected[name]):
+        if not close(value, expected[name]):
             raise BadInput(
                 f"the log-density of site {name} of the {role} at given latents is random: draw all random numbers at "
                 "sites, and call eval() on modules with dropout"
             )
     for name, value in expected.items():
-        if not _close(value[..., 0], beside_copy[name][..., 0]):
+        if not close(value[..., 0], beside_copy[name][..., 0]):
             raise BadInput(
                 f"the log-density of site {name} of the {role} at a datapoint depends on other datapoints: use "
                 "to_event for all dimensions but the first, and call eval() on modules with batch normalization"
             )
     if not any(share_of(frame) > 1 for site in sites.values() for frame in site["cond_indep_stack"]):
         return
-    for name, value in _log_probs(program, x, y, values, last_rows=True).items():
-        if not _close(value, expected[name]):
+    for name, value in log_probs(program, x, y, values, last_rows=True).items():
+        if not close(value, expected[name]):
             raise BadInput(
                 f"site {name} of the {role} depends on the indices of a plate that subsamples: use all rows of x, in "
                 "a plate of size len(x)"
             )
-
-
-def _log_probs(
-    program: Program, x: Tensor, y: Tensor | None, values: dict[str, Tensor], last_rows: bool = False, seed: int = 0
-) -> dict[str, Tensor]:
-    """Return the log-densities of a program's sites at given latents; equal seeds give the same random numbers."""
-    with seeded(seed, x), _Rows(last_rows):
-        run = trace(poutine.condition(program, data=values), x, y, num_samples=1)
-    run.compute_log_prob()
-    return {name: unscaled_log_prob(site) for name, site in random_sites(run).items()}
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
-
-
-class _Rows(Messenger):
-    """Makes plates that subsample choose the first rows in order, or the last ones in reverse."""
-
-    def __init__(self, last: bool) -> None:
-        super().__init__()
-        self.last = last
-
-    def _pyro_sample(self, msg: Any) -> None:
-        fn = msg["fn"]
-        if site_is_subsample(msg) and msg["value"] is None and (fn.subsample_size or fn.size) < fn.size:
-            rows = torch.arange(fn.subsample_size, device=fn.device)
-            msg["value"] = fn.size - 1 - rows if self.last else rows
 
 
 def _require_proper(name: str, prior: Any) -> None:

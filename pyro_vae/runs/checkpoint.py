@@ -12,7 +12,7 @@ a dict of tensors, numbers, strings and containers of them with the `KEYS`
     state       `training.trainer.State`
     num_classes number of classes, or None
     classes     names of the classes, if they have any
-    features    names of the columns of x, if it is no table and they have any
+    features    names of the columns of x, if they have names and x is not a table
     covariates  columns of y, `schema.Column.as_plain`; left out without covariates
     missing     True if entries of the data may be missing; left out otherwise
     data        `data.fingerprint`; missing in checkpoints of earlier versions

@@ -116,9 +116,9 @@ def _row(row: Mapping[str, Any], width: int) -> str:
     )
 
 
-def with_error(value: float | None, se: float | None) -> str:
-    """Write a difference, and its standard error if that is known."""
-    return number(value, "+.3f") + ("" if se is None else f" ± {se:.3f}")
+def with_error(value: float | None, se: float | None, form: str = "+.3f") -> str:
+    """Write a difference, or another value, and its standard error if that is known."""
+    return number(value, form) + ("" if se is None else f" ± {se:.3f}")
 
 
 def _finite(value: float) -> float | None:

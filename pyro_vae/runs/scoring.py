@@ -20,11 +20,12 @@ from pyro_vae.analysis.anomaly import CAUTION, AnomalyScores, Measures, compare,
 from pyro_vae.data import Split
 from pyro_vae.errors import datapoints
 from pyro_vae.marginal import Estimator
-from pyro_vae.marginal.summary import summarize, verdict
+from pyro_vae.marginal.summary import number, summarize, verdict
 from pyro_vae.programs.notes import NOTE
 from pyro_vae.runs import files
 from pyro_vae.runs.figures import array, drawing, save
 from pyro_vae.runs.new_data import NewData
+from pyro_vae.runs.paired import with_error
 from pyro_vae.runs.plots import scores as score_plots
 from pyro_vae.runs.results import keep_earlier, write_json
 from pyro_vae.vae import VAE
@@ -73,7 +74,7 @@ def score(vae: VAE, new: NewData, held_out: Split, estimator: Estimator, config:
     log.info(_summary(scores, new, f"{datapoints(len(held_out))} held out of training (split={config.split})"))
     summaries = [summarize(each.evidence, estimator.name) for each in measures]
     for name, summary in zip(OF, summaries, strict=True):
-        log.info("%s: log p(x) is %s on average (nats)", name, _with_error(summary.log_px, summary.log_px_se))
+        log.info("%s: log p(x) is %s on average (nats)", name, with_error(summary.log_px, summary.log_px_se, ".3f"))
     log.info("written: %s", _file(path, ".csv"))
     for name, summary in zip(OF, summaries, strict=True):
         if warning := verdict(summary, estimator):
@@ -148,7 +149,7 @@ def _summary(scores: AnomalyScores, new: NewData, held_out: str) -> str:
     ]
     for row in kept[:NUM_SHOWN]:
         tail = f"{row['tail_probability']:.4f} ± {row['tail_se']:.4f}"
-        regret = [_shown(row.get("regret"), ".2f"), _shown(row.get("regret_tail_probability"), ".4f")]
+        regret = [number(row.get("regret"), ".2f"), number(row.get("regret_tail_probability"), ".4f")]
         mark = "?" if row["unreliable"] else " "
         lines.append(
             f"{row['row']:>8} {row['log_px']:>11.3f}{mark} {tail:>18} {regret[0]:>10} {regret[1]:>6}    "
@@ -157,14 +158,6 @@ def _summary(scores: AnomalyScores, new: NewData, held_out: str) -> str:
     if any(row["unreliable"] for row in kept[:NUM_SHOWN]):
         lines.append("?: this estimate of log p(x) is unreliable, and likely too low")
     return "\n".join(lines)
-
-
-def _with_error(value: float | None, se: float | None) -> str:
-    return _shown(value, ".3f") + ("" if se is None else f" ± {se:.3f}")
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _labels(vae: VAE, new: NewData) -> Tensor | None:

@@ -18,7 +18,7 @@ from pyro_vae.objectives import Objective
 from pyro_vae.parallel import collectives
 from pyro_vae.programs.repeatable import require_repeatable
 from pyro_vae.training.state import State
-from pyro_vae.training.svi import SVI
+from pyro_vae.training.svi import SVI, every_parameter
 from pyro_vae.training.validation_elbo import MeanELBO
 
 LOOKAHEAD = 10_000
@@ -68,7 +68,7 @@ class DryRun:
                 parameters = self._parameters()
         except ValueError as error:
             raise FailedRun(f"step {self.state.step + 1}: {one_line(error)}") from error
-        known = {id(parameter) for _, parameter in pyro.get_param_store().named_parameters()}
+        known = set(map(id, every_parameter()))
         if others := [list(parameter.shape) for parameter in parameters if id(parameter) not in known]:
             raise BadInput(
                 f"a parameter of shape {others[0]} is not in Pyro's param store, so that training would not change it: "

@@ -106,7 +106,7 @@ class SVI(pyro.infer.SVI):
         if "gradient" in self.finite and not nn.utils.get_total_norm(gradients).isfinite():
             restore()
             raise NotFinite("the gradient is not finite")
-        every = _every()
+        every = every_parameter()
         if len(every) > before:
             _drop_gradients()
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -158,14 +158,14 @@ class SVI(pyro.infer.SVI):
         take_only(compiled, dry_run)
 
 
-def _every() -> Collection[Tensor]:
+def every_parameter() -> Collection[Tensor]:
     """Return all parameters in Pyro's store, unconstrained, once each: modules may share some."""
     return {id(parameter): parameter for _, parameter in pyro.get_param_store().named_parameters()}.values()
 
 
 def _drop_gradients() -> int:
     """Drop the gradients of all parameters; return their number."""
-    every = _every()
+    every = every_parameter()
     for parameter in every:
         parameter.grad = None
     return len(every)

@@ -30,7 +30,7 @@ class Reader(Programs):
     """Names of the classes in the order of their labels, if the training data's labels had any."""
 
     features: Sequence[str] = ()
-    """Names of the columns of x `[N, P]`, if it is no table, but the training data were a data frame or AnnData."""
+    """Names of the columns of x `[N, P]`, if x is not a table and the training data's columns had names."""
 
     @property
     def column_names(self) -> list[str]:

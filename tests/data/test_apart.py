@@ -127,3 +127,9 @@ def test_other_training_data_are_noticed(tmp_path):
     assert difference(before, now) == "other datapoints in split=train, or the same in another order"
     del before["train"]  # as earlier versions left it out
     assert difference(before, now) is None
+
+
+def test_a_number_with_a_leading_zero_does_not_excuse_text_among_numbers(tmp_path):
+    pd.DataFrame({"a": ["01", "2", "oops"] * 10, "b": range(30)}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(BadInput, match="column a mixes numbers and text, such as '01' and 'oops'"):
+        table(str(tmp_path / "t.csv"))
